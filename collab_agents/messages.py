@@ -1,0 +1,49 @@
+"""Messages are LangChain messages inside and role/content dicts on disk; the two conversions live here."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages, convert_to_openai_messages
+
+_ROLES = {"human": "user", "ai": "assistant", "system": "system"}
+_NAMES = {"human": "User", "ai": "Assistant", "system": "System", "tool": "Tool"}
+
+
+def to_dicts(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
+    """Messages as `{"role", "content"}` dicts in the OpenAI format, tool calls and tool results included."""
+    return [_to_dict(message) for message in messages]
+
+
+def _to_dict(message: BaseMessage) -> dict[str, Any]:
+    role = _ROLES.get(message.type)
+    if role and isinstance(message.content, str) and not message.name and not getattr(message, "tool_calls", None):
+        return {"role": role, "content": message.content}
+    return convert_to_openai_messages(message)  # type: ignore[return-value]
+
+
+def from_dicts(messages: Sequence[dict[str, Any]]) -> list[BaseMessage]:
+    """The inverse of `to_dicts`. Raises ValueError for a dict that is not a message."""
+    return convert_to_messages(messages)
+
+
+def text_of(message: BaseMessage) -> str:
+    """The message's words, without images, tool calls or reasoning blocks."""
+    return message.content if isinstance(message.content, str) else message.text
+
+
+def transcript(messages: Iterable[BaseMessage]) -> str:
+    """The conversation as one text. A longer conversation's transcript starts with a shorter one's,
+
+    so that prefix caches work; system messages are instructions, not conversation, and are left out.
+    """
+    return "".join(_line(message) for message in messages if message.type != "system")
+
+
+def _line(message: BaseMessage) -> str:
+    words = text_of(message)
+    if isinstance(message, AIMessage):
+        for call in message.tool_calls:
+            words += f"\n[calls {call['name']}({json.dumps(call['args'], ensure_ascii=False)})]"
+    name = f"Tool {message.name}" if isinstance(message, ToolMessage) and message.name else _NAMES.get(message.type)
+    return f"{name or message.type}: {words.strip()}\n\n"
