@@ -1,0 +1,6 @@
+"""Turning a name such as "openai:gpt-4o-mini" into a throttled, retried, counted LangChain chat model."""
+
+from collab_agents.models.limits import LimitedChatModel, Limits
+from collab_agents.models.load import PROVIDERS, check_chat_model, load_chat_model
+
+__all__ = ["PROVIDERS", "LimitedChatModel", "Limits", "check_chat_model", "load_chat_model"]

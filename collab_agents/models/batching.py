@@ -1,0 +1,70 @@
+"""Micro-batching: concurrent calls are gathered and handled together, on a thread of their own.
+
+Knows nothing of models or tokens. Callers may live on any event loop, or several.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+@dataclass
+class Entry(Generic[J, R]):
+    """A job waiting for, or in, a batch. `abandoned` tells the batch that nobody wants its result any more."""
+
+    job: J
+    result: "Future[R]" = field(default_factory=Future)
+    abandoned: bool = False
+
+
+class MicroBatcher(Generic[J, R]):
+    """Calls `handle(entries)` with up to `max_batch` entries, as soon as the batch before is done and at most
+
+    `max_wait` seconds after the first of them came. `handle` returns a result for each entry.
+    """
+
+    def __init__(self, handle: Callable[[list[Entry[J, R]]], list[R]], *, max_batch: int, max_wait: float) -> None:
+        self._handle = handle
+        self._max_batch = max_batch
+        self._max_wait = max_wait
+        self._queue: queue.SimpleQueue[Entry[J, R]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, job: J) -> Entry[J, R]:
+        entry: Entry[J, R] = Entry(job)
+        self._queue.put(entry)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="micro-batcher", daemon=True)
+                self._thread.start()
+        return entry
+
+    def _serve(self) -> None:
+        while True:
+            entries = [entry for entry in self._gather() if not entry.abandoned]
+            if not entries:
+                continue
+            try:
+                results = self._handle(entries)
+            except BaseException as error:
+                for entry in entries:
+                    entry.result.set_exception(error)
+            else:
+                for entry, result in zip(entries, results, strict=True):
+                    entry.result.set_result(result)
+
+    def _gather(self) -> list[Entry[J, R]]:
+        entries = [self._queue.get()]
+        while len(entries) < self._max_batch:
+            try:
+                entries.append(self._queue.get(timeout=self._max_wait))
+            except queue.Empty:
+                break
+        return entries

@@ -1,0 +1,192 @@
+"""What every chat model here promises: a bounded rate, bounded concurrency, bounded waiting, and a count."""
+
+import asyncio
+import email.utils
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from asyncio_throttle import Throttler
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from collab_agents.errors import ModelError
+from collab_agents.usage import record_usage
+
+T = TypeVar("T")
+TRANSIENT_STATUS = {408, 409, 425, 429}
+_backoff = wait_random_exponential(multiplier=0.25, max=20)
+
+
+class Limits(BaseModel):
+    """How hard a model may be driven.
+
+    requests_per_minute: attempts started in any 60 s window; None is unlimited.
+    max_concurrency: calls under way at once.
+    timeout: seconds for one attempt, connection and body included; None waits for ever.
+    max_retries: further attempts after a transient failure (timeout, dropped connection, HTTP 408, 409, 425,
+        429 or 5xx, a body that is not a reply), with random exponential backoff.
+    max_retry_wait: seconds; a server that asks by Retry-After for a longer pause ends the call with its error.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_minute: PositiveInt | None = None
+    max_concurrency: PositiveInt = 256
+    timeout: PositiveFloat | None = 120.0
+    max_retries: NonNegativeInt = 6
+    max_retry_wait: PositiveFloat = 60.0
+
+
+class MalformedReply(Exception):
+    """The server answered, but not with a chat completion. Asking again may help."""
+
+
+class PerLoop(Generic[T]):
+    """One value for each event loop: what asyncio and aiohttp objects need when `asyncio.run` is called twice."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+
+    def get(self) -> T:
+        loop = asyncio.get_running_loop()
+        if loop not in self._values:
+            self._values[loop] = self._make()
+        return self._values[loop]
+
+
+class LimitedChatModel(BaseChatModel):
+    """Mix in before a LangChain chat model class to hold its calls to `limits` and count them."""
+
+    limits: Limits = Field(default_factory=Limits)
+    label: str = ""
+    """What errors call this model, for example "openai:gpt-4o-mini at http://localhost:8000/v1"."""
+
+    transient: ClassVar[tuple[type[BaseException], ...]] = ()
+    """The provider's own exceptions that stand for a dropped or failed connection."""
+
+    _slots: PerLoop[asyncio.Semaphore] = PrivateAttr()
+    _throttle: Throttler | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any) -> None:
+        super().model_post_init(context)
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self.limits.max_concurrency))
+        if self.limits.requests_per_minute:
+            self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
+
+    async def _request(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        """One attempt."""
+        return await super()._agenerate(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        async def attempt() -> ChatResult:
+            async with self._slot(), asyncio.timeout(self.limits.timeout):
+                return await self._request(messages, stop, run_manager, **kwargs)
+
+        result = await self._retried(attempt)
+        message = result.generations[0].message
+        record_usage(message.usage_metadata if isinstance(message, AIMessage) else None)
+        return result
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        # What was streamed cannot be taken back, so a stream keeps to the limits but is not retried.
+        usage = None
+        async with self._slot():
+            async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
+                if isinstance(chunk.message, AIMessageChunk):
+                    usage = chunk.message.usage_metadata or usage
+                yield chunk
+        record_usage(usage)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        async with self._slots.get():
+            if self._throttle:
+                await self._throttle.acquire()
+            yield
+
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self.limits.max_retries + 1),
+            wait=_pause,
+            retry=retry_if_exception(self._worth_retrying),
+            reraise=True,
+        )
+        try:
+            return await retrying(attempt)
+        except Exception as error:
+            tries = retrying.statistics.get("attempt_number", 1)
+            attempts = f" (after {tries} attempts)" if tries > 1 else ""
+            raise ModelError(f"{self.label or self._llm_type}: {describe(error)}{attempts}") from error
+
+    def _worth_retrying(self, error: BaseException) -> bool:
+        if getattr(error, "code", None) == "insufficient_quota":
+            return False
+        status = status_of(error)
+        if status is not None:
+            asked = retry_after(error)
+            return (status in TRANSIENT_STATUS or status >= 500) and (asked or 0) <= self.limits.max_retry_wait
+        return isinstance(error, (TimeoutError, ConnectionError, MalformedReply, *self.transient))
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = retry_after(error) if error else None
+    return _backoff(state) if asked is None else asked
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind a provider's exception, if there is one."""
+    for holder in (error, getattr(error, "response", None)):
+        for name in ("status_code", "status"):
+            status = getattr(holder, name, None)
+            if isinstance(status, int):
+                return status
+    return None
+
+
+def retry_after(error: BaseException) -> float | None:
+    """The pause in seconds that the server asked for, in either form that RFC 9110 allows."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        parsed = email.utils.parsedate_tz(value)
+        return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
+
+
+def describe(error: BaseException) -> str:
+    """An exception as a short reason: its status where it has one, and its first line."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, TimeoutError) and not str(error):
+        first = "no answer in time"
+    status = status_of(error)
+    return f"HTTP {status}: {first}" if status is not None and str(status) not in first else first

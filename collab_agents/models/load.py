@@ -1,0 +1,135 @@
+"""Chat models by name: "openai:<model>", "huggingface:<repo>", "local:<repo or path>", "local:smollm2"."""
+
+import asyncio
+import difflib
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import HumanMessage
+
+from collab_agents.errors import ConfigError, ModelError
+from collab_agents.models.limits import LimitedChatModel, Limits, describe, status_of
+
+
+def load_chat_model(
+    name: str,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    limits: Limits | None = None,
+    **options: Any,
+) -> LimitedChatModel:
+    """A chat model that keeps to `limits`, retries what is transient, and counts its calls and tokens.
+
+    name: "openai:<model>" for OpenAI or, with `base_url`, any server with its API (a `ChatOpenAI`);
+        "huggingface:<repo>" for Hugging Face's inference providers or, with `base_url`, an endpoint;
+        "local:<repo or folder>" for transformers in this process, calls gathered and generated together;
+        "local:smollm2" for the embedded SmolLM2-135M-Instruct.
+    api_key: by default OPENAI_API_KEY or HF_TOKEN from the environment.
+    options: fields of the LangChain class, such as `temperature`, `max_tokens` (tokens), `top_p`.
+
+    Raises ConfigError for an unknown provider or option, a missing key, package or folder. Nothing is sent yet:
+    `check_chat_model` asks the server.
+    """
+    provider, separator, model = name.partition(":")
+    if not separator or not model or provider not in PROVIDERS:
+        raise ConfigError(
+            f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>"
+            f"{nearest(provider, PROVIDERS)}"
+        )
+    return PROVIDERS[provider](name, model, base_url, api_key, limits, options)
+
+
+def _openai(
+    name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
+) -> LimitedChatModel:
+    from collab_agents.models.openai import LimitedChatOpenAI
+
+    api_key = api_key or os.environ.get("OPENAI_API_KEY")
+    if not api_key and not base_url:
+        raise ConfigError(f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for a server of yours")
+    limits = limits or Limits()
+    _check_options(name, options, LimitedChatOpenAI)
+    return LimitedChatOpenAI(  # type: ignore[call-arg]
+        model=model,
+        base_url=base_url,
+        api_key=api_key or "unused",  # type: ignore[arg-type]
+        max_retries=0,
+        timeout=limits.timeout,
+        limits=limits,
+        label=f"{name} at {base_url}" if base_url else name,
+        **options,
+    )
+
+
+def _huggingface(
+    name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
+) -> LimitedChatModel:
+    try:
+        from collab_agents.models.huggingface import LimitedChatHuggingFace, connect
+    except ImportError as error:
+        raise _needs_extra(name, error) from error
+
+    api_key = api_key or os.environ.get("HF_TOKEN")
+    if not api_key and not base_url:
+        raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for a server of yours")
+    _check_options(name, options, LimitedChatHuggingFace, also=["provider"])
+    label = f"{name} at {base_url}" if base_url else name
+    return connect(model, base_url=base_url, api_key=api_key, limits=limits or Limits(), label=label, **options)
+
+
+def _local(
+    name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
+) -> LimitedChatModel:
+    if base_url or api_key:
+        raise ConfigError(f"model {name!r} runs in this process and takes neither base_url nor api_key")
+    try:
+        from collab_agents.models.local import LocalChatModel, load_local
+    except ImportError as error:
+        raise _needs_extra(name, error) from error
+
+    _check_options(name, options, LocalChatModel, also=["max_batch_size", "dtype", "device"])
+    return load_local(model, limits=limits, label=name, **options)
+
+
+PROVIDERS: dict[str, Callable[..., LimitedChatModel]] = {
+    "openai": _openai,
+    "huggingface": _huggingface,
+    "local": _local,
+}
+
+
+async def check_chat_model(model: BaseChatModel) -> None:
+    """Ask the model for a word. Raises ModelError, in one sentence, if it cannot be reached, refuses the key or
+
+    does not exist. A server that answers, if only that it is busy, passes. A model that is not one of ours, or
+    runs in this process, passes unasked.
+    """
+    if not isinstance(model, LimitedChatModel) or "local" in model.label.partition(":")[0]:
+        return
+    try:
+        async with asyncio.timeout(min(model.limits.timeout or 30.0, 30.0)):
+            await model._request([HumanMessage("Say: ok")], None, None)
+    except Exception as error:
+        status = status_of(error)
+        if status is None or status in (401, 403, 404):
+            raise ModelError(f"{model.label}: {describe(error)}") from error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """"; did you mean 'x'?", where something known is close to the word, for the end of an error's sentence."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_options(name: str, options: dict[str, Any], cls: type[BaseChatModel], also: Iterable[str] = ()) -> None:
+    known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias), *also}
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"model {name!r} has no option {option!r}{nearest(option, known)}")
+
+
+def _needs_extra(name: str, error: ImportError) -> ConfigError:
+    return ConfigError(f"model {name!r} needs pip install 'collab-agents[local]' ({error.name or error} is missing)")

@@ -1,0 +1,266 @@
+"""Transformers in this process, through langchain-huggingface, with concurrent calls generated together."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
+from pydantic import PrivateAttr
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextGenerationPipeline,
+)
+
+from collab_agents.errors import ConfigError, ModelError
+from collab_agents.messages import to_dicts
+from collab_agents.models.batching import Entry, MicroBatcher
+from collab_agents.models.limits import LimitedChatModel, Limits
+from collab_agents.models.smollm2 import smollm2
+
+_UNLIMITED = Limits(max_concurrency=4096, timeout=None, max_retries=0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt and how to continue it. Temperature 0 is greedy; the seed decides the sample."""
+
+    prompt: list[int]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+class Engine:
+    """A causal language model and its tokenizer, generating for several callers at once."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_batch_size: int = 32) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self._batcher: MicroBatcher[Job, Completion] = MicroBatcher(
+            self._generate, max_batch=max_batch_size, max_wait=0.005
+        )
+
+    async def complete(self, job: Job) -> Completion:
+        entry = self._batcher.submit(job)
+        try:
+            return await asyncio.wrap_future(entry.result)
+        except asyncio.CancelledError:
+            entry.abandoned = True
+            raise
+
+    def _generate(self, entries: list[Entry[Job, Completion]]) -> list[Completion]:
+        jobs = [entry.job for entry in entries]
+        width = max(len(job.prompt) for job in jobs)
+        ids = torch.tensor([[self._pad] * (width - len(job.prompt)) + job.prompt for job in jobs])
+        mask = torch.tensor([[0] * (width - len(job.prompt)) + [1] * len(job.prompt) for job in jobs])
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids.to(self.model.device),
+                attention_mask=mask.to(self.model.device),
+                max_new_tokens=max(job.max_tokens for job in jobs),
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=self._pad,
+                logits_processor=LogitsProcessorList([SeededSampler(jobs)]),
+                stopping_criteria=StoppingCriteriaList([RowDone(entries, width, self.tokenizer)]),
+            )
+        return [self._completion(job, row) for job, row in zip(jobs, out[:, width:].tolist(), strict=True)]
+
+    def _completion(self, job: Job, row: list[int]) -> Completion:
+        ends = self.model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+        length = next((i for i, token in enumerate(row) if token in ends), None)
+        reason = "length" if length is None else "stop"
+        row = row[: job.max_tokens] if length is None else row[:length]
+        text = self.tokenizer.decode(row, skip_special_tokens=True)
+        for stop in job.stop:
+            if stop in text:
+                text, reason = text.partition(stop)[0], "stop"
+        return Completion(text.strip(), len(row), reason)
+
+
+class SeededSampler(LogitsProcessor):
+    """Samples each row with a random stream of its own, then leaves that token alone as possible.
+
+    A row's sample thereby depends on its seed and its logits, not on which other rows share the batch, and rows
+    may differ in temperature.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._streams = [random.Random(job.seed) for job in jobs]
+        self._temperature = torch.tensor([[job.temperature] for job in jobs])
+        self._top_p = torch.tensor([[job.top_p] for job in jobs])
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        greedy = scores.argmax(-1, keepdim=True)
+        temperature = self._temperature.to(scores.device)
+        probabilities = torch.softmax(scores.float() / temperature.clamp(min=1e-4), dim=-1)
+        if bool((self._top_p < 1).any()):
+            probabilities = _nucleus(probabilities, self._top_p.to(scores.device))
+        cumulative = probabilities.cumsum(-1)
+        draws = torch.tensor([[stream.random()] for stream in self._streams], device=scores.device)
+        sampled = torch.searchsorted(cumulative, draws * cumulative[:, -1:]).clamp(max=scores.shape[-1] - 1)
+        chosen = torch.where(temperature > 0, sampled, greedy)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+
+
+def _nucleus(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    ordered[ordered.cumsum(-1) - ordered >= top_p] = 0.0
+    return torch.zeros_like(probabilities).scatter_(1, order, ordered)
+
+
+class RowDone(StoppingCriteria):
+    """Ends a row that has its number of tokens or a stop text, and one that nobody waits for any more."""
+
+    def __init__(self, entries: Sequence[Entry[Job, Completion]], width: int, tokenizer: Any) -> None:
+        self._entries = entries
+        self._width = width
+        self._tokenizer = tokenizer
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        made = input_ids.shape[1] - self._width
+        done = [
+            entry.abandoned
+            or made >= entry.job.max_tokens
+            or bool(entry.job.stop and self._stopped(entry.job.stop, input_ids[row, self._width :]))
+            for row, entry in enumerate(self._entries)
+        ]
+        return torch.tensor(done, device=input_ids.device)
+
+    def _stopped(self, stops: tuple[str, ...], tokens: torch.Tensor) -> bool:
+        text = self._tokenizer.decode(tokens)
+        return any(stop in text for stop in stops)
+
+
+class LocalChatModel(LimitedChatModel, ChatHuggingFace):
+    """A `ChatHuggingFace` over a pipeline in this process whose concurrent calls are generated together.
+
+    `temperature` defaults to the model's own generation config or 1.0 (0 is greedy), `max_tokens` to 256. A call's
+    `seed` decides its sample whatever else is in its batch (up to rounding, which depends on the batch's shape).
+    """
+
+    _engine: Engine = PrivateAttr()
+
+    @classmethod
+    def over(cls, engine: Engine, *, name: str, **options: Any) -> "LocalChatModel":
+        """A chat model over a loaded engine; several may share one, with their own temperature and limits."""
+        pipeline = TextGenerationPipeline(model=engine.model, tokenizer=engine.tokenizer)
+        llm = HuggingFacePipeline(pipeline=pipeline, model_id=name)
+        chat = cls(llm=llm, tokenizer=engine.tokenizer, model_id=name, **options)
+        chat._engine = engine
+        return chat
+
+    async def _request(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        job = self._job(messages, stop, kwargs)
+        completion = await self._engine.complete(job)
+        usage = UsageMetadata(
+            input_tokens=len(job.prompt),
+            output_tokens=completion.tokens,
+            total_tokens=len(job.prompt) + completion.tokens,
+        )
+        message = AIMessage(completion.text, usage_metadata=usage)
+        return ChatResult(
+            generations=[ChatGeneration(message=message, generation_info={"finish_reason": completion.finish_reason})]
+        )
+
+    def _job(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> Job:
+        prompt = self.tokenizer.apply_chat_template(
+            to_dicts(messages), tools=call.get("tools"), add_generation_prompt=True, tokenize=False
+        )
+        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        max_tokens = call.get("max_tokens") or self.max_tokens or 256
+        if len(ids) + max_tokens > self._engine.context:
+            raise ModelError(
+                f"a prompt of {len(ids)} tokens and {max_tokens} new ones exceed the model's context of "
+                f"{self._engine.context} tokens"
+            )
+        temperature = call.get("temperature", self.temperature)
+        if temperature is None:
+            temperature = getattr(self._engine.model.generation_config, "temperature", None) or 1.0
+        seed = call.get("seed", self.seed)
+        own = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return Job(
+            prompt=ids,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=call.get("top_p", self.top_p) or 1.0,
+            seed=random.getrandbits(31) if seed is None else seed,
+            stop=tuple(stop or own),
+        )
+
+
+def load_local(
+    name: str,
+    *,
+    limits: Limits | None = None,
+    label: str = "",
+    max_batch_size: int = 32,
+    dtype: str | None = None,
+    device: str | None = None,
+    **options: Any,
+) -> LocalChatModel:
+    """The model in a folder or on the Hub ("smollm2" is the embedded one). Weights are loaded once a process.
+
+    dtype: a torch type's name; by default bfloat16 where the processor computes in it, else float32.
+    device: by default "cuda" where there is one, else "cpu".
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype is None:
+        fast = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        dtype = "bfloat16" if fast else "float32"
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ConfigError(f"dtype {dtype!r} is not a torch type: use bfloat16, float16 or float32")
+    engine = _engine(smollm2() if name == "smollm2" else name, dtype, device, max_batch_size)
+    return LocalChatModel.over(engine, name=name, limits=limits or _UNLIMITED, label=label or name, **options)
+
+
+@lru_cache(maxsize=4)
+def _engine(source: str, dtype: str, device: str, max_batch_size: int) -> Engine:
+    if source.startswith((".", "/", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source, "config.json").is_file():
+            raise ConfigError(f"model 'local:{source}': the folder has no config.json of a transformers model")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).to(device).eval()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model 'local:{source}' cannot be loaded from a folder or the Hub: {reason}") from error
+    if not tokenizer.chat_template:
+        raise ConfigError(f"model 'local:{source}' has no chat template: choose an instruction-tuned model")
+    return Engine(model, tokenizer, max_batch_size=max_batch_size)
