@@ -1,5 +1,11 @@
 """The errors this library raises on purpose. Their text is one sentence that a user can act on."""
 
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
 
 class CollabError(Exception):
     """Base of every error below."""
@@ -23,3 +29,20 @@ class RolloutError(CollabError):
 
 class RunDirectoryError(CollabError):
     """A run directory cannot be used: in use by another process, or made with other settings."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """pydantic's first complaint as one clause: the field, what is wrong, and the value."""
+    problem: Any = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the value"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown field"
+    value = "" if problem["type"] == "missing" else f", got {str(problem['input'])[:80]!r}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[:1].lower()}{message[1:]}{value}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """"; did you mean 'x'?", where something known is close to the word, for the end of an error's sentence."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""

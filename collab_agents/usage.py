@@ -25,9 +25,12 @@ _open: ContextVar[tuple[Usage, ...]] = ContextVar("collab_agents_usage", default
 
 
 @contextmanager
-def track_usage() -> Iterator[Usage]:
-    """Counts the calls made inside, in this task and in every task started from it. Trackers nest."""
-    usage = Usage()
+def track_usage(usage: Usage | None = None) -> Iterator[Usage]:
+    """Counts the calls made inside, in this task and in every task started from it, into `usage` or a new count.
+
+    Trackers nest.
+    """
+    usage = usage if usage is not None else Usage()
     token = _open.set((*_open.get(), usage))
     try:
         yield usage

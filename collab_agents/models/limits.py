@@ -28,7 +28,7 @@ class Limits(BaseModel):
     """How hard a model may be driven.
 
     requests_per_minute: attempts started in any 60 s window; None is unlimited.
-    max_concurrency: calls under way at once.
+    max_concurrent_calls: calls under way at once.
     timeout: seconds for one attempt, connection and body included; None waits for ever.
     max_retries: further attempts after a transient failure (timeout, dropped connection, HTTP 408, 409, 425,
         429 or 5xx, a body that is not a reply), with random exponential backoff.
@@ -38,7 +38,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     requests_per_minute: PositiveInt | None = None
-    max_concurrency: PositiveInt = 256
+    max_concurrent_calls: PositiveInt = 256
     timeout: PositiveFloat | None = 120.0
     max_retries: NonNegativeInt = 6
     max_retry_wait: PositiveFloat = 60.0
@@ -77,7 +77,7 @@ class LimitedChatModel(BaseChatModel):
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
-        self._slots = PerLoop(lambda: asyncio.Semaphore(self.limits.max_concurrency))
+        self._slots = PerLoop(lambda: asyncio.Semaphore(self.limits.max_concurrent_calls))
         if self.limits.requests_per_minute:
             self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
 

@@ -1,7 +1,6 @@
 """Chat models by name: "openai:<model>", "huggingface:<repo>", "local:<repo or path>", "local:smollm2"."""
 
 import asyncio
-import difflib
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 
-from collab_agents.errors import ConfigError, ModelError
+from collab_agents.errors import ConfigError, ModelError, nearest
 from collab_agents.models.limits import LimitedChatModel, Limits, describe, status_of
 
 
@@ -116,12 +115,6 @@ async def check_chat_model(model: BaseChatModel) -> None:
         status = status_of(error)
         if status is None or status in (401, 403, 404):
             raise ModelError(f"{model.label}: {describe(error)}") from error
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """"; did you mean 'x'?", where something known is close to the word, for the end of an error's sentence."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _check_options(name: str, options: dict[str, Any], cls: type[BaseChatModel], also: Iterable[str] = ()) -> None:

@@ -31,7 +31,7 @@ from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2
 
-_UNLIMITED = Limits(max_concurrency=4096, timeout=None, max_retries=0)
+_UNLIMITED = Limits(max_concurrent_calls=4096, timeout=None, max_retries=0)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,13 @@ def load_local(
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ConfigError(f"dtype {dtype!r} is not a torch type: use bfloat16, float16 or float32")
     engine = _engine(smollm2() if name == "smollm2" else name, dtype, device, max_batch_size)
-    return LocalChatModel.over(engine, name=name, limits=limits or _UNLIMITED, label=label or name, **options)
+    return LocalChatModel.over(engine, name=name, limits=_local_limits(limits), label=label or name, **options)
+
+
+def _local_limits(limits: Limits | None) -> Limits:
+    # A call may wait long for its batch, so only limits that somebody chose apply.
+    chosen = {name: getattr(limits, name) for name in limits.model_fields_set} if limits else {}
+    return _UNLIMITED.model_copy(update=chosen)
 
 
 @lru_cache(maxsize=4)

@@ -35,7 +35,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its
         # loop, and nobody has to remember to close a model.
         pool = type(openai.DEFAULT_CONNECTION_LIMITS)(
-            max_connections=self.limits.max_concurrency, max_keepalive_connections=self.limits.max_concurrency
+            max_connections=self.limits.max_concurrent_calls, max_keepalive_connections=self.limits.max_concurrent_calls
         )
         http = openai.DefaultAioHttpClient(limits=pool, timeout=self.limits.timeout)
         client = self.root_async_client.with_options(http_client=http)

@@ -1,0 +1,79 @@
+"""Multiturn-aware rewards and scored trajectories for collaborative assistants.
+
+The names below are imported when they are first used: `import collab_agents` itself loads next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collab_agents.assistants import Assistant, ChatAssistant
+    from collab_agents.config import Lookahead, RunConfig
+    from collab_agents.graphs import (
+        Progress,
+        create_conversation_graph,
+        create_lookahead_graph,
+        create_rollout_graph,
+        generate_trajectories,
+    )
+    from collab_agents.models import Limits, load_chat_model
+    from collab_agents.personas import PERSONAS, Persona
+    from collab_agents.rewards import MultiturnReward
+    from collab_agents.tasks import Task, load_tasks, offline_tasks
+    from collab_agents.trajectories import Trajectory, read_trajectories
+    from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
+
+_HOMES = {
+    "assistants": ("Assistant", "ChatAssistant"),
+    "config": ("Lookahead", "RunConfig"),
+    "graphs": (
+        "Progress",
+        "create_conversation_graph",
+        "create_lookahead_graph",
+        "create_rollout_graph",
+        "generate_trajectories",
+    ),
+    "models": ("Limits", "load_chat_model"),
+    "personas": ("PERSONAS", "Persona"),
+    "rewards": ("MultiturnReward",),
+    "tasks": ("Task", "load_tasks", "offline_tasks"),
+    "trajectories": ("Trajectory", "read_trajectories"),
+    "users": ("AgendaUser", "LLMUser", "ScriptedUser", "SimulatedUser"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604
+    "PERSONAS",
+    "AgendaUser",
+    "Assistant",
+    "ChatAssistant",
+    "LLMUser",
+    "Limits",
+    "Lookahead",
+    "MultiturnReward",
+    "Persona",
+    "Progress",
+    "RunConfig",
+    "ScriptedUser",
+    "SimulatedUser",
+    "Task",
+    "Trajectory",
+    "create_conversation_graph",
+    "create_lookahead_graph",
+    "create_rollout_graph",
+    "generate_trajectories",
+    "load_chat_model",
+    "load_tasks",
+    "offline_tasks",
+    "read_trajectories",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

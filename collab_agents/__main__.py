@@ -1,0 +1,3 @@
+from collab_agents.cli import main
+
+main()

@@ -1,0 +1,88 @@
+import asyncio
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from collab_agents.errors import CollabError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line. An error that a user can act on is one sentence and exit code 1; Ctrl-C is 130."""
+    try:
+        app()
+    except CollabError as error:
+        errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@app.callback()
+def _about() -> None:
+    """Multiturn-aware rewards and scored trajectories for collaborative assistants."""
+
+
+@app.command()
+def generate(
+    config: Annotated[Path, typer.Option(help="The run's YAML file.")],
+    out: Annotated[Path, typer.Option(help="The run directory to write.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks under way at once.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
+) -> None:
+    """Play tasks by lookahead and keep the scored trajectories."""
+    from collab_agents.cli.generate import generate as run
+    from collab_agents.config import RunConfig, load_config
+
+    settings = load_config(config, RunConfig)
+    if limit is not None:
+        settings = settings.model_copy(update={"tasks": settings.tasks.model_copy(update={"limit": limit})})
+    if max_concurrency is not None:
+        limits = settings.limits.model_copy(update={"max_concurrency": max_concurrency})
+        settings = settings.model_copy(update={"limits": limits})
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    try:
+        done = asyncio.run(run(settings, out, resume=resume))
+    except KeyboardInterrupt:
+        errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
+        raise
+    if not done:
+        raise typer.Exit(1)
+
+
+class GraphName(StrEnum):
+    conversation = "conversation"
+    lookahead = "lookahead"
+    rollout = "rollout"
+
+
+@app.command()
+def graph(name: GraphName) -> None:
+    """Print one of the graphs as Mermaid."""
+    from collab_agents.cli.graph import mermaid
+
+    print(mermaid(name))
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    task: Annotated[str | None, typer.Option(help="The task's id; by default the first trajectory.")] = None,
+) -> None:
+    """Print a trajectory as a tree of turns, candidates, futures and scores."""
+    from collab_agents.cli.show import show as print_tree
+
+    print_tree(run, task)

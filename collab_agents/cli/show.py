@@ -1,0 +1,71 @@
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from collab_agents.errors import RunDirectoryError
+from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
+
+
+def show(run: Path, task: str | None) -> None:
+    """Print the trajectory of a task, or the run's first. Raises RunDirectoryError if there is none."""
+    for trajectory in read_trajectories(run):
+        if task is None or trajectory.task.id == task:
+            Console().print(_tree(trajectory))
+            return
+    raise RunDirectoryError(f"{run} has no finished trajectory{f' of a task {task!r}' if task else ''}")
+
+
+def _tree(trajectory: Trajectory) -> Tree:
+    persona = f", played by {trajectory.persona.name}" if trajectory.persona else ""
+    root = Tree(_styled(f"task {trajectory.task.id} ({trajectory.task.kind}{persona})", "bold"))
+    root.add(Text(f"goal: {trajectory.task.prompt}", style="italic"))
+    for number, turn in enumerate(trajectory.turns, 1):
+        branch = root.add(_styled(f"turn {number}", "bold cyan"))
+        branch.add(_said(turn.prompt[-1]))
+        for index, candidate in enumerate(turn.candidates):
+            _add_candidate(branch, index, candidate, chosen=index == turn.chosen)
+    end = "the user ended it" if trajectory.stopped == "user" else "the exchanges ran out"
+    root.add(Text(f"end: {end}; reward {_number(trajectory.reward)}  {_scores(trajectory.scores)}", style="bold"))
+    if trajectory.messages and trajectory.messages[-1]["role"] == "user":
+        root.add(_said(trajectory.messages[-1]))
+    return root
+
+
+def _add_candidate(branch: Tree, index: int, candidate: Candidate, *, chosen: bool) -> None:
+    mark = "chosen " if chosen else ""
+    proactive = " (proactive)" if candidate.proactive else ""
+    title = f"{mark}candidate {index}{proactive}: reward {_number(candidate.reward)}  {_scores(candidate.scores)}"
+    node = branch.add(_styled(title, "green" if chosen else "default"))
+    for message in candidate.messages:
+        node.add(_said(message))
+    if candidate.error:
+        node.add(_styled(candidate.error, "red"))
+    for number, future in enumerate(candidate.futures):
+        title = f"future {number}: reward {_number(future.reward)}  {_scores(future.scores)}"
+        leaf = node.add(_styled(title, "yellow"))
+        if future.error:
+            leaf.add(_styled(future.error, "red"))
+        for message in future.messages:
+            leaf.add(_said(message))
+
+
+def _said(message: dict[str, Any]) -> Text:
+    words = message.get("content") or ""
+    calls = [f"[calls {call['function']['name']}]" for call in message.get("tool_calls") or []]
+    text = words if isinstance(words, str) else str(words)
+    return Text.assemble((f"{message['role']}: ", "bold"), " ".join([*text.split(), *calls]))
+
+
+def _styled(text: str, style: str) -> Text:
+    return Text(text, style=style)
+
+
+def _scores(scores: dict[str, float | None]) -> str:
+    return "  ".join(f"{name} {_number(value)}" for name, value in scores.items())
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

@@ -1,0 +1,159 @@
+"""The configuration of a run: what `run.yaml` may say, checked at the door."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.models.limits import Limits
+from collab_agents.personas import Persona, get_personas
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """A chat model; in YAML its name alone will do.
+
+    name: "openai:...", "huggingface:..." or "local:...". base_url: of a server with the provider's API.
+    api_key_env: the environment variable with the key, where it is not the provider's usual one.
+    options: further fields of the LangChain class. limits: instead of the run's.
+    """
+
+    name: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    temperature: float | None = Field(default=None, ge=0)
+    max_tokens: PositiveInt | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    limits: Limits | None = None
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Model = Annotated[ModelConfig, BeforeValidator(_named)]
+
+
+class AssistantConfig(Section):
+    model: Model
+    system_prompt: str | None = None
+    proactive_prompt: str | None = None
+
+
+def _persona(value: Any) -> Any:
+    return get_personas([value])[0] if isinstance(value, str) else value
+
+
+class UserConfig(Section):
+    """kind: "llm" (needs a model), "agenda" (needs tasks with agendas), or "scripted" (needs lines).
+
+    personas: names of shipped personas, or personas written out; each task is played by one of them.
+    """
+
+    kind: Literal["llm", "agenda", "scripted"] = "agenda"
+    model: Model | None = None
+    personas: list[Annotated[Persona, BeforeValidator(_persona)]] = Field(default_factory=list)
+    lines: list[str] = Field(default_factory=list)
+    attempts: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _complete(self) -> "UserConfig":
+        if (self.kind == "llm") != (self.model is not None):
+            raise ValueError(f"a user of kind {self.kind} {'needs a' if self.kind == 'llm' else 'takes no'} model")
+        if (self.kind == "scripted") != bool(self.lines):
+            raise ValueError(f"a user of kind {self.kind} {'needs' if self.kind == 'scripted' else 'takes no'} lines")
+        return self
+
+
+class JudgeConfig(Section):
+    name: str
+    weight: float = 1.0
+    model: Model | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Lookahead(Section):
+    """How far and how wide to look.
+
+    candidates: replies sampled at a turn. futures: of each candidate. window: exchanges in a future (one user and
+    one assistant message each). max_exchanges: of the conversation. proactive_ratio: the share of candidates that
+    are sampled with the assistant's proactive prompt, in [0, 1].
+    """
+
+    candidates: PositiveInt = 3
+    futures: PositiveInt = 3
+    window: NonNegativeInt = 2
+    max_exchanges: PositiveInt = 8
+    proactive_ratio: float = Field(default=0.0, ge=0, le=1)
+
+
+class RunLimits(Limits):
+    """max_concurrency: tasks under way at once. The rest is for every model of the run."""
+
+    max_concurrency: PositiveInt = 32
+
+
+class TasksConfig(Section):
+    """source: "offline" or a JSONL file. split: of a set that has splits."""
+
+    source: str
+    split: str = "train"
+    limit: PositiveInt | None = None
+
+
+class RunConfig(Section):
+    """The whole of `run.yaml`. It holds no secrets: keys come from the environment."""
+
+    assistant: AssistantConfig
+    user: UserConfig = Field(default_factory=UserConfig)
+    judges: list[JudgeConfig] = Field(min_length=1)
+    lookahead: Lookahead = Field(default_factory=Lookahead)
+    limits: RunLimits = Field(default_factory=RunLimits)
+    tasks: TasksConfig
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _distinct_judges(self) -> "RunConfig":
+        names = [judge.name for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError(f"judges: {max(names, key=names.count)!r} is there twice")
+        return self
+
+
+def load_config(path: str | Path, shape: type[M]) -> M:
+    """The YAML file as a `shape`. Raises ConfigError, which names the file, the key and the value."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a mapping is needed, with the keys {', '.join(shape.model_fields)}")
+    try:
+        return shape.model_validate(raw)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        hint = nearest(str(problem["loc"][-1]), _known_keys(shape)) if problem["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{path}: {first_problem(error)}{hint}") from error
+
+
+def _known_keys(shape: type[BaseModel]) -> set[str]:
+    sections = [shape, *Section.__subclasses__(), Limits, RunLimits, Persona]
+    return {name for section in sections for name in section.model_fields}

@@ -1,0 +1,86 @@
+"""What a judge is, and what it is given."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+
+from collab_agents.errors import CollabError
+from collab_agents.judges.artefact import extract_artefact
+from collab_agents.messages import text_of, transcript
+from collab_agents.prompts import render
+from collab_agents.tasks import Task
+
+
+@dataclass(frozen=True)
+class Score:
+    """A judgement with its reason. A value of None is "no score": the conversation could not be judged, and is left
+
+    out of every mean.
+    """
+
+    value: float | None
+    reason: str = ""
+
+
+@dataclass
+class Conversation:
+    """A finished conversation as judges see it.
+
+    messages: everything said, the last future included; no system prompts.
+    seed: this branch's own, for judges that sample.
+    """
+
+    messages: Sequence[BaseMessage]
+    seed: int = 0
+    _artefacts: dict[tuple[int, str], str | CollabError] = field(default_factory=dict, repr=False)
+    _extracting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def assistant_texts(self) -> list[str]:
+        return [text_of(message) for message in self.messages if message.type == "ai"]
+
+    def question(self, text: str) -> list[BaseMessage]:
+        """The prompt that asks a model something about the conversation.
+
+        Every judge's prompt starts with the same instructions and the same transcript, and differs only after
+        them, so that a provider's prefix cache reads the conversation once.
+        """
+        shown = render("judge_conversation", transcript=transcript(self.messages), question=text)
+        return [SystemMessage(render("judge")), HumanMessage(shown)]
+
+    async def artefact(self, model: BaseChatModel, kind: str = "text") -> str:
+        """What the conversation produced (a document, an answer, code), distilled from it by the model.
+
+        Made once, however many judges ask for it with the same model and kind. Raises UnusableReply if the model
+        gives nothing usable, ModelError if it cannot be called.
+        """
+        key = (id(model), kind)
+        async with self._extracting:
+            if key not in self._artefacts:
+                question = self.question(render("artefact", kind=kind))
+                try:
+                    self._artefacts[key] = await extract_artefact(model, question, seed=self.seed)
+                except CollabError as error:
+                    self._artefacts[key] = error
+        artefact = self._artefacts[key]
+        if isinstance(artefact, CollabError):
+            raise artefact
+        return artefact
+
+
+Judge = Callable[[Conversation, Task], Awaitable[Score]]
+"""Scores a finished conversation on a task; higher is better."""
+
+
+def as_judge(function: Callable[[Conversation, Task], Score | float | None | Awaitable[Score | float | None]]) -> Judge:
+    """A judge made of a plain function, sync or async, that returns a number or a `Score`."""
+
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        result = function(conversation, task)
+        value = await result if inspect.isawaitable(result) else result
+        return value if isinstance(value, Score) else Score(None if value is None else float(value))
+
+    return judge

@@ -1,0 +1,29 @@
+from langchain_core.messages import AIMessage, BaseMessage
+from pydantic import PositiveFloat, validate_call
+
+from collab_agents.judges.base import Conversation, Judge, Score
+from collab_agents.messages import text_of
+from collab_agents.tasks import Task
+
+
+@validate_call
+def token_cost(rate: PositiveFloat = 5e-4) -> Judge:
+    """What reading the assistant costs the user: -min(rate * tokens, 1), in [-1, 0].
+
+    rate: the paper's lambda (arXiv 2502.00640, section 3), cost per token. The default reaches the full cost at
+        2000 tokens.
+    Tokens are those of all assistant messages, as the model reported them; a message without a report counts one
+    token per four characters, rounded up.
+    """
+
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        tokens = sum(_tokens(message) for message in conversation.messages if message.type == "ai")
+        return Score(-min(rate * tokens, 1.0), f"{tokens} assistant tokens")
+
+    return judge
+
+
+def _tokens(message: BaseMessage) -> int:
+    if isinstance(message, AIMessage) and message.usage_metadata:
+        return message.usage_metadata["output_tokens"]
+    return -(-len(text_of(message)) // 4)

@@ -1,0 +1,75 @@
+"""The reward of a finished conversation, and its mean over futures: the multiturn-aware reward."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from collab_agents.errors import ConfigError
+from collab_agents.judges import Conversation, Judge, Score
+from collab_agents.tasks import Task
+
+
+@dataclass(frozen=True)
+class Reward:
+    """R* of one finished conversation: the weighted sum, each judge's score, and why there is none if there is none."""
+
+    value: float | None
+    scores: dict[str, Score]
+
+    @property
+    def reason(self) -> str:
+        """Which judges gave no score, and why; empty if all did."""
+        return "; ".join(f"{name}: {score.reason}" for name, score in self.scores.items() if score.value is None)
+
+
+class MultiturnReward:
+    """Judges, their weights, and how a candidate's futures add up (CollabLLM, arXiv 2502.00640, section 3).
+
+    R*(t | g) is the weighted sum of the judges' scores of a conversation t with goal g; the multiturn-aware reward
+    of a candidate is the mean of R* over its futures.
+
+    judges: by the name that they have in the record.
+    weights: by the same names; 1 where none is given. A judge with weight 0 is recorded and does not count.
+
+    Raises ConfigError for a weight without a judge, or no judge at all.
+    """
+
+    def __init__(self, judges: Mapping[str, Judge], weights: Mapping[str, float] | None = None) -> None:
+        if not judges:
+            raise ConfigError("a reward needs at least one judge")
+        unknown = set(weights or {}) - set(judges)
+        if unknown:
+            raise ConfigError(f"weight for {min(unknown)!r}, which is none of the judges {', '.join(judges)}")
+        self.judges = dict(judges)
+        self.weights = {name: (weights or {}).get(name, 1.0) for name in judges}
+
+    async def score(self, conversation: Conversation, task: Task) -> Reward:
+        """All judges at once. A judge that raises gives no score, with the reason. The value is None if a judge
+
+        that counts gave no score: nothing is guessed.
+        """
+        scores = await asyncio.gather(*(_score(judge, conversation, task) for judge in self.judges.values()))
+        named = dict(zip(self.judges, scores, strict=True))
+        parts = [(self.weights[name], score.value) for name, score in named.items() if self.weights[name]]
+        if any(value is None for _, value in parts):
+            return Reward(None, named)
+        return Reward(sum(weight * value for weight, value in parts if value is not None), named)
+
+
+async def _score(judge: Judge, conversation: Conversation, task: Task) -> Score:
+    try:
+        return await judge(conversation, task)
+    except Exception as error:
+        return Score(None, f"{type(error).__name__}: {error}")
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are there; None if none is."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None
+
+
+def mean_scores(scores: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean of each judge's scores, over the futures that it scored."""
+    names = dict.fromkeys(name for one in scores for name in one)
+    return {name: mean(one.get(name) for one in scores) for name in names}

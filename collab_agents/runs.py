@@ -1,0 +1,136 @@
+"""A run directory: settings, finished trajectories, failures, and a lock that one process holds."""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from collab_agents.errors import RunDirectoryError
+from collab_agents.trajectories import Failure, JsonlStore, Trajectory
+
+_MAY_CHANGE = ("limits", "tasks.limit")
+"""Settings under which a run may be resumed although they differ: they decide how much and how fast, not what."""
+
+
+class RunDirectory:
+    """Use as a context manager. Raises RunDirectoryError if the directory is in use by another process, holds a run
+
+    and `resume` is not set, or was made with other settings.
+
+    finished: the ids of the tasks that are done.
+    """
+
+    def __init__(self, path: str | Path, *, settings: Mapping[str, Any], resume: bool = False) -> None:
+        self.path = Path(path)
+        self.settings = dict(settings)
+        self.resume = resume
+        self.finished: set[str] = set()
+        self.checkpoints = self.path / "checkpoints.sqlite"
+        self._failed: dict[str, Failure] = {}
+        self._trajectories = JsonlStore(self.path / "trajectories.jsonl")
+        self._failures = JsonlStore(self.path / "failures.jsonl")
+        self._lock = FileLock(self.path / "run.lock", timeout=0)
+
+    def __enter__(self) -> "RunDirectory":
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout as error:
+            raise RunDirectoryError(f"{self.path} is in use by another process; wait for it or choose another") from error
+        except OSError as error:
+            raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
+        try:
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def finish(self, trajectory: Trajectory) -> None:
+        """Keep a finished trajectory; when this returns, it is on the disk."""
+        self._trajectories.append(trajectory)
+        self.finished.add(trajectory.task.id)
+        if self._failed.pop(trajectory.task.id, None):
+            self._failures.replace(list(self._failed.values()))
+
+    def fail(self, failure: Failure) -> None:
+        """Keep why a task could not be finished, in the place of why it could not before."""
+        known = failure.task.id in self._failed
+        self._failed[failure.task.id] = failure
+        if known:
+            self._failures.replace(list(self._failed.values()))
+        else:
+            self._failures.append(failure)
+
+    def add_totals(self, totals: Mapping[str, int | float]) -> None:
+        """Add to the totals in run.json."""
+        run = self._read()
+        kept = run.get("totals", {})
+        run["totals"] = {key: round(kept.get(key, 0) + value, 3) for key, value in totals.items()}
+        run["totals"] |= {"trajectories": len(self.finished), "failures": len(self._failed)}
+        self._write(run)
+
+    def _open(self) -> None:
+        if (self.path / "run.json").exists():
+            if not self.resume:
+                raise RunDirectoryError(f"{self.path} already holds a run: resume it, or choose another directory")
+            self._compare(self._read().get("config", {}))
+        else:
+            self._write({"config": self.settings, "versions": _versions()})
+        self._trajectories.open()
+        self._failures.open()
+        self.finished = {line["task"]["id"] for _, line in self._trajectories.lines()}
+        failures = read_failures(self.path)
+        self._failed = {one.task.id: one for one in failures if one.task.id not in self.finished}
+        if len(self._failed) < len(failures):
+            self._failures.replace(list(self._failed.values()))
+
+    def _compare(self, made_with: Mapping[str, Any]) -> None:
+        before, now = dict(_leaves(made_with)), dict(_leaves(json.loads(json.dumps(self.settings))))
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE):
+                raise RunDirectoryError(
+                    f"{self.path} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: "
+                    "resume with the same settings, or choose another directory"
+                )
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunDirectoryError(f"{self.path / 'run.json'} is not JSON: {error}") from error
+
+    def _write(self, run: dict[str, Any]) -> None:
+        draft = self.path / "run.json.new"
+        draft.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.replace(self.path / "run.json")
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("collab-agents", "langgraph", "langchain-core", "langchain-openai", "transformers", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def read_failures(path: str | Path) -> list[Failure]:
+    """The failures that a run directory holds."""
+    return [Failure.model_validate(line) for _, line in JsonlStore(Path(path) / "failures.jsonl").lines()]

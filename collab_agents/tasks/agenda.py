@@ -1,0 +1,119 @@
+"""A user's agenda: the facts behind a goal, and how to tell in plain text what asks for them and what has them."""
+
+import re
+from functools import lru_cache
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from collab_agents.tasks.task import Task
+
+_REQUESTS = re.compile(
+    r"\b(tell me|let me know|could you (share|provide|give)|can you (share|provide|give)|please (share|provide|specify"
+    r"|clarify|confirm)|i need to know|i would need|i'd need|i'd like to know|what|when|where|who|which|how)\b"
+)
+_OPEN_REQUESTS = re.compile(
+    r"\b(details?|specifics?|more information|more about|anything else|something else|tell me more|preferences?"
+    r"|requirements?|in mind|specific|particular)\b"
+)
+_DRAFT_WORDS = 20
+"""A message with at least this many words outside its questions is a piece of work, not an exchange about it."""
+
+
+class Fact(BaseModel):
+    """One hidden fact.
+
+    name: what the fact is called in a complaint ("date").
+    value: what the finished text must contain.
+    tell: the sentence with which the user reveals it; it contains the value.
+    ask: words which, in a question, ask for it ("when", "what day").
+    aliases: other spellings of the value that count.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    value: str = Field(min_length=1)
+    tell: str = Field(min_length=1)
+    ask: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    def is_in(self, text: str) -> bool:
+        """Whether the value or an alias stands in the text: as whole words, whatever the case, the punctuation and
+
+        the determiner before it ("my birthday" is in "Lena's birthday")."""
+        words = _words(text)
+        return any(f" {needle} " in words for needle in _needles(self))
+
+    def is_asked_in(self, question: str) -> bool:
+        words = _words(question)
+        return any(f" {needle} " in words for needle in _asks(self))
+
+
+class Agenda(BaseModel):
+    """The opening request, and the facts the user keeps until asked or until a draft lacks them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    opening: str = Field(min_length=1)
+    facts: tuple[Fact, ...] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, task: Task) -> "Agenda | None":
+        """The task's agenda (`metadata["agenda"]`), or None. Raises pydantic's ValidationError for a broken one."""
+        raw = task.metadata.get("agenda")
+        return None if raw is None else cls.model_validate(raw)
+
+    def missing(self, text: str) -> list[Fact]:
+        return [fact for fact in self.facts if not fact.is_in(text)]
+
+    def asked(self, message: str) -> list[Fact]:
+        """The facts that the message's questions ask for by name."""
+        asking = questions(message)
+        return [fact for fact in self.facts if any(fact.is_asked_in(question) for question in asking)]
+
+
+def questions(message: str) -> list[str]:
+    """The message's sentences that ask for something: those that end in "?", or say so ("please tell me ...")."""
+    return [sentence for sentence in _sentences(message) if _is_question(sentence)]
+
+
+def is_open_question(question: str) -> bool:
+    """Whether a question asks for no fact in particular ("any other details?")."""
+    return bool(_OPEN_REQUESTS.search(question.lower()))
+
+
+def is_draft(message: str) -> bool:
+    """Whether the message is a piece of work: 20 words or more besides its questions."""
+    rest = " ".join(sentence for sentence in _sentences(message) if not _is_question(sentence))
+    return len(rest.split()) >= _DRAFT_WORDS
+
+
+def _is_question(sentence: str) -> bool:
+    if sentence.rstrip("*_\"')").endswith("?"):
+        return True
+    match = _REQUESTS.search(sentence.lower())
+    return bool(match and len(match.group(0).split()) > 1)
+
+
+def _sentences(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
+
+
+def _words(text: str) -> str:
+    return " " + " ".join(re.findall(r"[^\W_]+", text.casefold().replace("'", "").replace("’", ""))) + " "
+
+
+def _bare(words: str) -> str:
+    """Without the determiner: who asked for "my birthday" is content with "Lena's birthday"."""
+    first, _, rest = words.partition(" ")
+    return rest if rest and first in {"a", "an", "the", "my", "our", "your"} else words
+
+
+@lru_cache(maxsize=4096)
+def _needles(fact: Fact) -> tuple[str, ...]:
+    return tuple(_bare(_words(needle).strip()) for needle in (fact.value, *fact.aliases))
+
+
+@lru_cache(maxsize=4096)
+def _asks(fact: Fact) -> tuple[str, ...]:
+    return tuple(_words(needle).strip() for needle in (fact.name, *fact.ask))

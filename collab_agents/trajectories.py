@@ -1,0 +1,151 @@
+"""The record of a task: Trajectory > Turn > Candidate > Future, and its store of one JSON line each."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from collab_agents.errors import RunDirectoryError, first_problem
+from collab_agents.personas import Persona
+from collab_agents.tasks import Task
+from collab_agents.usage import Usage
+
+Message = dict[str, Any]
+"""A message as a role/content dict in the OpenAI format."""
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Future(Record):
+    """One way in which a conversation went on after a candidate.
+
+    messages: what was said after the candidate. reward: R*, or None if the future failed or could not be scored,
+    with the `error`; it then counts in no mean. scores and reasons: by judge.
+    """
+
+    messages: list[Message] = Field(default_factory=list)
+    reward: float | None = None
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    reasons: dict[str, str] = Field(default_factory=dict)
+    error: str | None = None
+
+
+class Candidate(Record):
+    """One reply the assistant could have given, tool messages included, and its multiturn-aware reward:
+
+    the mean over the futures that have one. None, with the `error`, if the reply failed or no future has one.
+    """
+
+    messages: list[Message] = Field(default_factory=list)
+    proactive: bool = False
+    reward: float | None = None
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    futures: list[Future] = Field(default_factory=list)
+    error: str | None = None
+
+
+class Turn(Record):
+    """prompt: the conversation up to and including the user's message. chosen: the index of the candidate that
+
+    continued the conversation, the one with the highest reward.
+    """
+
+    prompt: list[Message]
+    chosen: int
+    candidates: list[Candidate]
+
+
+class Trajectory(Record):
+    """A finished task: the conversation, every turn with all its candidates and futures, and the conversation's
+
+    own reward and scores (R* of `messages`, None if it could not be judged).
+    """
+
+    task: Task
+    persona: Persona | None = None
+    seed: int = 0
+    messages: list[Message]
+    stopped: Literal["user", "max_turns"]
+    turns: list[Turn]
+    reward: float | None = None
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    usage: Usage = Field(default_factory=Usage)
+
+
+class Failure(Record):
+    """A task that could not be finished, and why."""
+
+    task: Task
+    error: str
+
+
+class JsonlStore:
+    """A file of one JSON object a line, appended to by one process at a time.
+
+    A line counts once it is on the disk with its line break. What a killed process left of a line is cut off when
+    the file is opened to append.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def open(self) -> None:
+        """Make the file, or cut off the torn line at its end."""
+        with open(self.path, "a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            end = size
+            while end:
+                start = max(0, end - 65536)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                end = start + found + 1 if found >= 0 else start
+                if found >= 0:
+                    break
+            if end != size:
+                file.truncate(end)
+
+    def append(self, record: BaseModel) -> None:
+        """Write the record as a line; when this returns, it is on the disk."""
+        with open(self.path, "ab") as file:
+            file.write(record.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def replace(self, records: list[BaseModel]) -> None:
+        """Put the records in the place of all there are, in one step."""
+        draft = self.path.with_name(self.path.name + ".new")
+        draft.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
+        draft.replace(self.path)
+
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Line numbers and objects, one at a time; nothing if there is no file."""
+        if not self.path.exists():
+            return
+        with open(self.path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith("\n"):
+                    return  # Being written, or torn by a kill: it does not count.
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    raise RunDirectoryError(f"{self.path}:{number}: not a JSON line: {error}") from error
+
+
+def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """The finished trajectories of a run directory or a JSONL file, one at a time.
+
+    Raises RunDirectoryError, which names the line, for one that is not a trajectory.
+    """
+    file = Path(path) / "trajectories.jsonl" if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise RunDirectoryError(f"{path}: there is no trajectories.jsonl; is it a run directory?")
+    for number, line in JsonlStore(file).lines():
+        try:
+            yield Trajectory.model_validate(line)
+        except ValidationError as error:
+            raise RunDirectoryError(f"{file}:{number}: {first_problem(error)}") from error

@@ -1,0 +1,234 @@
+"""Many rollouts at once: bounded, cancellable, and resumable from a run directory."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from collab_agents.assistants import Assistant
+from collab_agents.config import Lookahead
+from collab_agents.errors import ConfigError
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.nodes import reason_of
+from collab_agents.graphs.rollout import create_rollout_graph
+from collab_agents.messages import to_dicts
+from collab_agents.personas import Persona, pick_persona
+from collab_agents.rewards import MultiturnReward
+from collab_agents.runs import RunDirectory
+from collab_agents.seeds import derive_seed
+from collab_agents.tasks import Task
+from collab_agents.trajectories import Failure, Trajectory
+from collab_agents.usage import Usage, track_usage
+from collab_agents.users import SimulatedUser
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """What has been done so far, kept up to date while `generate_trajectories` runs.
+
+    finished, failed: tasks of this call. skipped: tasks that were done before. running: tasks under way.
+    candidates, turns: completed in this call. usage: calls and tokens of this call.
+    """
+
+    finished: int = 0
+    failed: int = 0
+    skipped: int = 0
+    running: int = 0
+    candidates: int = 0
+    turns: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+async def generate_trajectories(
+    tasks: Iterable[Task] | AsyncIterable[Task],
+    *,
+    user: SimulatedUser | Callable[..., Any],
+    assistant: Assistant,
+    reward: MultiturnReward,
+    lookahead: Lookahead | None = None,
+    personas: Sequence[Persona] = (),
+    seed: int = 0,
+    max_concurrency: int = 32,
+    out: str | Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> AsyncIterator[Trajectory]:
+    """Play every task by lookahead and yield the finished trajectories, first done first.
+
+    tasks: read as they are needed, at most `max_concurrency` under way; ids must differ. While the caller is busy
+        with a trajectory, no new task is begun.
+    personas: each task is played by one of them, drawn by the seed; none plays a plain user.
+    out: a run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are
+        checkpointed at every step, and a task that cannot be finished goes to failures.jsonl with its reason.
+        Without it such tasks are logged.
+    resume: go on with the run in `out`: finished tasks are skipped, unfinished and failed ones go on from their last
+        completed step. Trajectories of an earlier call are not yielded again.
+    settings: what else to keep in run.json, and to compare when the run is resumed.
+    progress: an object to keep up to date.
+
+    Closing the iterator or cancelling its task cancels all work under way. Raises RunDirectoryError if `out` is in
+    use, holds a run and `resume` is not set, or was made with other settings; ConfigError for a repeated task id.
+    """
+    lookahead = lookahead or Lookahead()
+    progress = progress if progress is not None else Progress()
+    started = time.monotonic()
+    async with AsyncExitStack() as stack:
+        run: RunDirectory | None = None
+        saver: AsyncSqliteSaver | None = None
+        if out is not None:
+            kept = {**(settings or {}), "seed": seed, "lookahead": lookahead.model_dump()}
+            run = stack.enter_context(RunDirectory(out, settings=kept, resume=resume))
+            saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(run.checkpoints)))
+            await _prepare(saver, run.finished)
+            stack.callback(lambda: _close(run, progress, started))
+        graph = create_rollout_graph(user, assistant, reward, **lookahead.model_dump(), checkpointer=saver)
+        player = _Player(graph, saver, run, personas, seed, progress)
+        under_way: set[asyncio.Task[Trajectory | None]] = set()
+        stack.push_async_callback(_cancel, under_way)
+        source = aiter(_distinct(tasks))
+        exhausted = False
+        while True:
+            while not exhausted and len(under_way) < max_concurrency:
+                try:
+                    task = await anext(source)
+                except StopAsyncIteration:
+                    exhausted = True
+                    break
+                if run and task.id in run.finished:
+                    progress.skipped += 1
+                else:
+                    under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
+            if not under_way:
+                return
+            done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+            under_way -= done
+            for one in done:
+                trajectory = one.result()
+                if trajectory is not None:
+                    yield trajectory
+
+
+class _Player:
+    """Plays one task after another, or several at once, and keeps what comes of each."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        saver: AsyncSqliteSaver | None,
+        run: RunDirectory | None,
+        personas: Sequence[Persona],
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.graph = graph
+        self.saver = saver
+        self.run = run
+        self.personas = personas
+        self.seed = seed
+        self.progress = progress
+
+    async def play(self, task: Task) -> Trajectory | None:
+        self.progress.running += 1
+        try:
+            with track_usage(self.progress.usage):
+                trajectory = await self._roll_out(task)
+        except Exception as error:
+            self.progress.failed += 1
+            if self.run is None:
+                logger.warning("task %s could not be finished: %s", task.id, reason_of(error))
+            else:
+                self.run.fail(Failure(task=task, error=reason_of(error)))
+            return None
+        finally:
+            self.progress.running -= 1
+        if self.run is not None and self.saver is not None:
+            self.run.finish(trajectory)
+            await self.saver.adelete_thread(task.id)
+        self.progress.finished += 1
+        return trajectory
+
+    async def _roll_out(self, task: Task) -> Trajectory:
+        persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
+        branch = derive_seed(self.seed, task.id)
+        config: RunnableConfig = {"configurable": {"thread_id": task.id}}
+        begin: dict[str, Any] | None = {
+            "messages": [],
+            "task": task.model_dump(),
+            "persona": persona.model_dump() if persona else None,
+            "seed": branch,
+        }
+        state: dict[str, Any] = {}
+        if self.saver and self.run and self.run.resume:
+            snapshot = await self.graph.aget_state(config)
+            state = dict(snapshot.values)
+            begin = begin if not state else None
+        if begin is not None or snapshot.next:
+            durability: dict[str, Any] = {"durability": "sync"} if self.saver else {}
+            events = self.graph.astream(begin, config, stream_mode=["updates", "values"], **durability)
+            async for mode, event in events:
+                if mode == "values":
+                    state = event
+                else:
+                    self.progress.candidates += "candidate" in event
+                    self.progress.turns += "choose" in event
+        return Trajectory(
+            task=task,
+            persona=persona,
+            seed=branch,
+            messages=to_dicts(state["messages"]),
+            stopped=state["stopped"],
+            turns=state.get("turns", []),
+            reward=state["reward"],
+            scores=state["scores"],
+            usage=Usage(**state["usage"]),
+        )
+
+
+async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Task]:
+    seen: set[str] = set()
+    async for task in _each(tasks):
+        if task.id in seen:
+            raise ConfigError(f"two tasks have the id {task.id!r}: ids must differ")
+        seen.add(task.id)
+        yield task
+
+
+async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Task]:
+    if isinstance(tasks, AsyncIterable):
+        async for task in tasks:
+            yield task
+    else:
+        for task in tasks:
+            yield task
+
+
+async def _prepare(saver: AsyncSqliteSaver, finished: set[str]) -> None:
+    """Make the tables, and drop the checkpoints of tasks that were finished just before a kill."""
+    await saver.setup()
+    # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
+    await saver.conn.execute("PRAGMA synchronous=NORMAL")
+    async with saver.conn.execute("SELECT DISTINCT thread_id FROM checkpoints") as cursor:
+        left = [thread for (thread,) in await cursor.fetchall()]
+    for thread in left:
+        if thread in finished:
+            await saver.adelete_thread(thread)
+
+
+async def _cancel(under_way: set[asyncio.Task[Any]]) -> None:
+    for one in under_way:
+        one.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+
+
+def _close(run: RunDirectory, progress: Progress, started: float) -> None:
+    run.add_totals({**asdict(progress.usage), "turns": progress.turns, "seconds": time.monotonic() - started})

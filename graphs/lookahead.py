@@ -1,0 +1,136 @@
+"""Lookahead: what a reply is worth, found by playing on after it several times and judging what comes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
+
+from collab_agents.assistants import Assistant
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.nodes import Node, assistant_node, reason_of, user_node
+from collab_agents.graphs.states import CandidateState, FutureState, LookaheadState, branch_of, task_of
+from collab_agents.judges import Conversation
+from collab_agents.messages import to_dicts
+from collab_agents.rewards import MultiturnReward, mean, mean_scores
+from collab_agents.seeds import derive_seed
+from collab_agents.trajectories import Future
+from collab_agents.users import SimulatedUser, as_user
+
+
+def create_lookahead_graph(
+    user: SimulatedUser | Callable[..., Any],
+    assistant: Assistant,
+    reward: MultiturnReward,
+    *,
+    futures: int = 3,
+    window: int = 2,
+) -> Graph:
+    """A compiled graph that gives the multiturn-aware reward of the reply at the end of a conversation.
+
+    Input: `messages` that end with the assistant's reply, `task`, and, if wanted, `persona`, `seed` and the
+    memories. Output: `reward`, the mean over the futures that could be scored (None if none could), `scores` by
+    judge, and `futures`, a record of each. `messages` stay as they are.
+    Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
+    the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
+    of the mean.
+    """
+    graph = StateGraph(LookaheadState)
+    _add_futures(graph, START, as_user(user), assistant, reward, futures, window)
+    return graph.compile(name="lookahead")
+
+
+def create_candidate_graph(
+    user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, *, futures: int, window: int
+) -> Graph:
+    """A reply, and its lookahead."""
+    graph = StateGraph(CandidateState)
+    graph.add_node("assistant", assistant_node(assistant))
+    graph.add_edge(START, "assistant")
+    _add_futures(graph, "assistant", user, assistant, reward, futures, window)
+    return graph.compile(name="candidate", checkpointer=False)
+
+
+def _add_futures(
+    graph: "StateGraph[Any, Any, Any, Any]",
+    after: str,
+    user: SimulatedUser,
+    assistant: Assistant,
+    reward: MultiturnReward,
+    futures: int,
+    window: int,
+) -> None:
+    async def branch(state: LookaheadState) -> list[Send]:
+        seed = state.get("seed", 0)
+        return [Send("future", branch_of(state) | {"seed": derive_seed(seed, "future", i)}) for i in range(futures)]
+
+    graph.add_node("future", _future_node(_create_future_graph(user, assistant, reward, window)))
+    graph.add_node("mean", _mean)
+    graph.add_conditional_edges(after, branch, ["future"])
+    graph.add_edge("future", "mean")
+    graph.add_edge("mean", END)
+
+
+async def _mean(state: LookaheadState) -> dict[str, Any]:
+    futures = state["futures"]
+    return {
+        "reward": mean(future["reward"] for future in futures),
+        "scores": mean_scores([future["scores"] for future in futures if future["reward"] is not None]),
+    }
+
+
+def _future_node(played: Graph) -> Node:
+    async def future(state: FutureState) -> dict[str, Any]:
+        try:
+            end = await played.ainvoke(state)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            return {"futures": [Future(error=reason_of(error)).model_dump()], "firsts": [None]}
+        record = Future(
+            messages=to_dicts(end["messages"][len(state["messages"]) :]),
+            reward=end["reward"],
+            scores=end["scores"],
+            reasons=end["reasons"],
+            error=None if end["reward"] is not None else "the future could not be scored",
+        )
+        return {"futures": [record.model_dump()], "firsts": [end.get("first")]}
+
+    return future
+
+
+def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Graph:
+    speak = user_node(user)
+
+    async def simulated_user(state: FutureState) -> dict[str, Any]:
+        update = await speak(state)
+        if "first" not in state:
+            update["first"] = dict(update)
+        return update
+
+    async def judge(state: FutureState) -> dict[str, Any]:
+        seed = derive_seed(state.get("seed", 0), "judge")
+        result = await reward.score(Conversation(state["messages"], seed), task_of(state))
+        return {
+            "reward": result.value,
+            "scores": {name: score.value for name, score in result.scores.items()},
+            "reasons": {name: score.reason for name, score in result.scores.items() if score.reason},
+        }
+
+    async def after_user(state: FutureState) -> str:
+        return "judge" if state.get("stopped") else "assistant"
+
+    async def after_assistant(state: FutureState) -> str:
+        return "judge" if state.get("stopped") else "simulated_user"
+
+    graph = StateGraph(FutureState)
+    graph.add_node("judge", judge)
+    graph.add_edge("judge", END)
+    if window > 0:
+        graph.add_node("simulated_user", simulated_user)
+        graph.add_node("assistant", assistant_node(assistant, max_exchanges=window))
+        graph.add_conditional_edges("simulated_user", after_user, ["assistant", "judge"])
+        graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", "judge"])
+    graph.add_edge(START, "simulated_user" if window > 0 else "judge")
+    return graph.compile(name="future", checkpointer=False).with_config(recursion_limit=2 * window + 5)

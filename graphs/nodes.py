@@ -1,0 +1,90 @@
+"""The nodes that every graph shares: the two participants, each given its memory and its seed."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.messages import BaseMessage
+from langgraph.errors import GraphBubbleUp
+
+from collab_agents.assistants import Assistant
+from collab_agents.errors import CollabError, RolloutError
+from collab_agents.graphs.states import ConversationState, persona_of, task_of
+from collab_agents.seeds import derive_seed
+from collab_agents.users import Memory, SimulatedUser, is_closing
+
+Node = Callable[[Any], Awaitable[dict[str, Any]]]
+T = TypeVar("T")
+
+_LENT = {"task", "persona", "seed", "proactive"}
+"""Keys that a participant finds in its memory for one call and that are not kept there."""
+
+
+def user_node(user: SimulatedUser) -> Node:
+    async def simulated_user(state: ConversationState) -> dict[str, Any]:
+        messages = state["messages"]
+        seed = derive_seed(state.get("seed", 0), "user", len(messages))
+        lent = {"task": task_of(state), "persona": persona_of(state), "seed": seed}
+        memory = (state.get("memory") or {}) | lent
+        message, memory = await named("simulated_user", user.respond(messages, memory))
+        update: dict[str, Any] = {"memory": _own(memory)}
+        if message is not None:
+            update["messages"] = with_ids([message], messages, seed)
+        if is_closing(message):
+            update["stopped"] = "user"
+        return update
+
+    return simulated_user
+
+
+def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) -> Node:
+    async def answer(state: ConversationState) -> dict[str, Any]:
+        messages = state["messages"]
+        seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
+        lent = {"seed": seed, "proactive": state.get("proactive", False)}
+        memory = (state.get("assistant_memory") or {}) | lent
+        reply, memory = await named("assistant", assistant.respond(messages, memory))
+        exchanges = state.get("exchanges", 0) + 1
+        update: dict[str, Any] = {
+            "messages": with_ids(reply, messages, seed),
+            "assistant_memory": _own(memory),
+            "exchanges": exchanges,
+        }
+        if max_exchanges is not None and exchanges >= max_exchanges:
+            update["stopped"] = "max_turns"
+        return update
+
+    return answer
+
+
+def ends_with_user(state: ConversationState) -> bool:
+    return bool(state["messages"]) and state["messages"][-1].type == "human"
+
+
+async def named(node: str, call: Awaitable[T]) -> T:
+    """The call's result. Whatever it raises becomes a RolloutError that says where, interrupts excepted."""
+    try:
+        return await call
+    except GraphBubbleUp:
+        raise
+    except Exception as error:
+        raise RolloutError(f"{node}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    return str(error) if isinstance(error, CollabError) else f"{type(error).__name__}: {error}"
+
+
+def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:
+    """Every message with an id that is its own: `add_messages` takes a second message with an id for the first."""
+    taken = {message.id for message in old}
+    named_messages = []
+    for index, message in enumerate(new):
+        if message.id is None or message.id in taken:
+            message = message.model_copy(update={"id": f"{seed:08x}-{len(old)}-{index}"})
+        taken.add(message.id)
+        named_messages.append(message)
+    return named_messages
+
+
+def _own(memory: Memory) -> Memory:
+    return {key: value for key, value in memory.items() if key not in _LENT}

@@ -1,0 +1,167 @@
+"""A rollout: at every turn several candidate replies, the lookahead of each, and the best one goes on."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphBubbleUp
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
+
+from collab_agents.assistants import Assistant
+from collab_agents.errors import RolloutError
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.lookahead import create_candidate_graph
+from collab_agents.graphs.nodes import Node, ends_with_user, reason_of, user_node
+from collab_agents.graphs.states import CandidateState, RolloutState, branch_of, task_of
+from collab_agents.judges import Conversation
+from collab_agents.messages import to_dicts
+from collab_agents.rewards import MultiturnReward
+from collab_agents.seeds import derive_seed
+from collab_agents.usage import track_usage
+from collab_agents.users import SimulatedUser, as_user
+
+
+def create_rollout_graph(
+    user: SimulatedUser | Callable[..., Any],
+    assistant: Assistant,
+    reward: MultiturnReward,
+    *,
+    candidates: int = 3,
+    futures: int = 3,
+    window: int = 2,
+    max_exchanges: int = 8,
+    proactive_ratio: float = 0.0,
+    checkpointer: "BaseCheckpointSaver[Any] | None" = None,
+) -> Graph:
+    """A compiled graph that plays one conversation by lookahead and records it.
+
+    Input: as `create_conversation_graph`. Output: `messages`, `stopped`, `turns` (a record of each turn with its
+    candidates and futures), `reward` and `scores` of the finished conversation, and `usage`.
+    At each turn it samples `candidates` replies, the first `proactive_ratio` of them with the assistant's proactive
+    prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
+    user's next message is the one of that candidate's first scored future, so that what was simulated is not
+    simulated again. Raises RolloutError if no candidate of a turn can be scored.
+    """
+    proactive = round(candidates * proactive_ratio)
+
+    async def fan_out(state: RolloutState) -> list[Send]:
+        turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
+        return [
+            Send(
+                "candidate",
+                branch_of(state)
+                | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
+            )
+            for i in range(candidates)
+        ]
+
+    async def begin(state: RolloutState) -> str | list[Send]:
+        return await fan_out(state) if ends_with_user(state) else "simulated_user"
+
+    async def after_user(state: RolloutState) -> str | list[Send]:
+        return "judge" if state.get("stopped") else await fan_out(state)
+
+    async def after_choice(state: RolloutState) -> str | list[Send]:
+        return "judge" if state.get("stopped") else await begin(state)
+
+    look = create_candidate_graph(as_user(user), assistant, reward, futures=futures, window=window)
+    graph = StateGraph(RolloutState)
+    graph.add_node("simulated_user", _counted(user_node(as_user(user))))
+    graph.add_node("candidate", _counted(_candidate_node(look)))
+    graph.add_node("choose", _choose_node(max_exchanges))
+    graph.add_node("judge", _counted(_judge_node(reward)))
+    graph.add_conditional_edges(START, begin, ["simulated_user", "candidate"])
+    graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
+    graph.add_edge("candidate", "choose")
+    graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
+    graph.add_edge("judge", END)
+    compiled = graph.compile(name="rollout", checkpointer=checkpointer)
+    return compiled.with_config(recursion_limit=3 * max_exchanges + 5)
+
+
+def _counted(node: Node) -> Node:
+    """The node, with the model calls made in it added to the state's usage."""
+
+    async def counted(state: Any) -> dict[str, Any]:
+        with track_usage() as usage:
+            update = await node(state)
+        return update | {"usage": asdict(usage)}
+
+    return counted
+
+
+def _candidate_node(look: Graph) -> Node:
+    async def candidate(state: CandidateState) -> dict[str, Any]:
+        record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
+        try:
+            end = await look.ainvoke(state)
+        except GraphBubbleUp:
+            raise
+        except Exception as error:
+            failed = {"reply": [], "reward": None, "scores": {}, "futures": [], "error": reason_of(error)}
+            return {"candidates": [record | failed]}
+        futures = end["futures"]
+        firsts = [first for future, first in zip(futures, end["firsts"], strict=True) if future["reward"] is not None]
+        record |= {
+            "reply": end["messages"][len(state["messages"]) :],
+            "assistant_memory": end["assistant_memory"],
+            "reward": end["reward"],
+            "scores": end["scores"],
+            "futures": futures,
+            "first": firsts[0] if firsts else None,
+            "error": None if firsts else "; ".join(dict.fromkeys(_why(future) for future in futures)),
+        }
+        return {"candidates": [record]}
+
+    return candidate
+
+
+def _why(future: dict[str, Any]) -> str:
+    unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
+    return "; ".join(unscored) or future["error"]
+
+
+def _choose_node(max_exchanges: int) -> Node:
+    async def choose(state: RolloutState) -> dict[str, Any]:
+        candidates = sorted(state["candidates"], key=lambda one: one["index"])
+        scored = [one for one in candidates if one["reward"] is not None]
+        exchanges = state.get("exchanges", 0) + 1
+        if not scored:
+            reasons = "; ".join(dict.fromkeys(one["error"] for one in candidates))
+            raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
+        best = max(scored, key=lambda one: one["reward"])
+        turn = {
+            "prompt": to_dicts(state["messages"]),
+            "chosen": best["index"],
+            "candidates": [_record(one) for one in candidates],
+        }
+        update: dict[str, Any] = {
+            "messages": best["reply"],
+            "assistant_memory": best["assistant_memory"],
+            "exchanges": exchanges,
+            "turns": [turn],
+            "candidates": None,
+        }
+        if exchanges >= max_exchanges:
+            return update | {"stopped": "max_turns"}
+        first = best["first"] or {}
+        said = first.pop("messages", [])
+        return update | first | {"messages": [*best["reply"], *said]}
+
+    return choose
+
+
+def _record(one: dict[str, Any]) -> dict[str, Any]:
+    kept = ("proactive", "reward", "scores", "futures", "error")
+    return {"messages": to_dicts(one["reply"]), **{key: one[key] for key in kept}}
+
+
+def _judge_node(reward: MultiturnReward) -> Node:
+    async def judge(state: RolloutState) -> dict[str, Any]:
+        seed = derive_seed(state.get("seed", 0), "judge")
+        result = await reward.score(Conversation(state["messages"], seed), task_of(state))
+        return {"reward": result.value, "scores": {name: score.value for name, score in result.scores.items()}}
+
+    return judge

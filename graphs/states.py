@@ -1,0 +1,108 @@
+"""The typed state of each graph, and the keys that all of them share.
+
+What goes into a checkpoint is LangChain messages and plain JSON values, nothing else.
+"""
+
+import operator
+from typing import Annotated, Any, Literal
+
+from langgraph.graph.message import MessagesState
+
+from collab_agents.personas import Persona
+from collab_agents.tasks import Task
+from collab_agents.users import Memory
+
+Stopped = Literal["user", "max_turns"]
+
+
+class ConversationState(MessagesState, total=False):
+    """messages: as in MessagesState; the input may hold none, or a conversation to go on with.
+
+    task: the goal, a `Task` or its dict. persona: a `Persona`, its dict, or None. seed: the branch's own.
+    memory, assistant_memory: what the user and the assistant remember. exchanges: how many this run has played.
+    stopped: why the conversation ended.
+    """
+
+    task: Any
+    persona: Any
+    seed: int
+    memory: Memory
+    assistant_memory: Memory
+    exchanges: int
+    stopped: Stopped | None
+
+
+class FutureState(ConversationState, total=False):
+    """One future of a candidate. first: the user's first step in it, from which the conversation goes on if the
+
+    candidate is chosen. reward, scores, reasons: as in `trajectories.Future`.
+    """
+
+    first: dict[str, Any]
+    reward: float | None
+    scores: dict[str, float | None]
+    reasons: dict[str, str]
+
+
+class LookaheadState(ConversationState, total=False):
+    """futures: a record of each, as in `trajectories.Future`. reward, scores: their means. firsts: the user's first
+
+    step in each future.
+    """
+
+    futures: Annotated[list[dict[str, Any]], operator.add]
+    firsts: Annotated[list[dict[str, Any] | None], operator.add]
+    reward: float | None
+    scores: dict[str, float | None]
+
+
+class CandidateState(LookaheadState, total=False):
+    """index: which candidate of its turn. proactive: whether it is sampled with the proactive prompt."""
+
+    index: int
+    proactive: bool
+
+
+def _gather(gathered: list[dict[str, Any]], new: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return [] if new is None else [*gathered, *new]
+
+
+def _sum(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return {key: total.get(key, 0) + more.get(key, 0) for key in {**total, **more}}
+
+
+class RolloutState(ConversationState, total=False):
+    """turns: a record of each, as in `trajectories.Turn`. candidates: this turn's, until one is chosen.
+
+    reward, scores: of the whole conversation, once it has ended. usage: calls and tokens so far.
+    """
+
+    turns: Annotated[list[dict[str, Any]], operator.add]
+    candidates: Annotated[list[dict[str, Any]], _gather]
+    reward: float | None
+    scores: dict[str, float | None]
+    usage: Annotated[dict[str, int], _sum]
+
+
+def task_of(state: ConversationState) -> Task:
+    """The state's task. Raises ValueError if the graph was called without one."""
+    task = state.get("task")
+    if task is None:
+        raise ValueError("the graph's input has no task: pass {'task': Task(id=..., prompt=...), 'messages': []}")
+    return task if isinstance(task, Task) else Task.model_validate(task)
+
+
+def persona_of(state: ConversationState) -> Persona | None:
+    persona = state.get("persona")
+    return persona if persona is None or isinstance(persona, Persona) else Persona.model_validate(persona)
+
+
+def branch_of(state: ConversationState) -> dict[str, Any]:
+    """What a branch takes over from the state it branches off: everything that is said and remembered."""
+    return {
+        "messages": state["messages"],
+        "task": state.get("task"),
+        "persona": state.get("persona"),
+        "memory": state.get("memory") or {},
+        "assistant_memory": state.get("assistant_memory") or {},
+    }
