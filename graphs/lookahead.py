@@ -9,7 +9,7 @@ from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import Node, assistant_node, reason_of, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, reason_of, user_node
 from collab_agents.graphs.states import CandidateState, FutureState, LookaheadState, branch_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts
@@ -83,7 +83,7 @@ async def _mean(state: LookaheadState) -> dict[str, Any]:
 def _future_node(played: Graph) -> Node:
     async def future(state: FutureState) -> dict[str, Any]:
         try:
-            end = await played.ainvoke(state)
+            end = await played.ainvoke(state, INSIDE)
         except GraphBubbleUp:
             raise
         except Exception as error:

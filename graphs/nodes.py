@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from collab_agents.assistants import Assistant
@@ -14,6 +15,12 @@ from collab_agents.users import Memory, SimulatedUser, is_closing
 
 Node = Callable[[Any], Awaitable[dict[str, Any]]]
 T = TypeVar("T")
+
+INSIDE: RunnableConfig = {"configurable": {"__pregel_durability": "async"}}
+"""How a node calls a graph that keeps no checkpoints. Without it LangGraph (1.2) breaks there when the graph around
+
+runs with durability="sync", which it hands down.
+"""
 
 _LENT = {"task", "persona", "seed", "proactive"}
 """Keys that a participant finds in its memory for one call and that are not kept there."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -13,7 +14,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.errors import RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import Node, ends_with_user, reason_of, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, ends_with_user, reason_of, user_node
 from collab_agents.graphs.states import CandidateState, RolloutState, branch_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts
@@ -84,6 +85,7 @@ def create_rollout_graph(
 def _counted(node: Node) -> Node:
     """The node, with the model calls made in it added to the state's usage."""
 
+    @wraps(node)
     async def counted(state: Any) -> dict[str, Any]:
         with track_usage() as usage:
             update = await node(state)
@@ -96,7 +98,7 @@ def _candidate_node(look: Graph) -> Node:
     async def candidate(state: CandidateState) -> dict[str, Any]:
         record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
         try:
-            end = await look.ainvoke(state)
+            end = await look.ainvoke(state, INSIDE)
         except GraphBubbleUp:
             raise
         except Exception as error:

@@ -1,8 +1,11 @@
 """Drawing the graphs. Their shape does not depend on who takes part, so anybody does."""
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.graphs import create_conversation_graph, create_lookahead_graph, create_rollout_graph
 from collab_agents.judges import token_cost
@@ -22,4 +25,16 @@ def mermaid(name: str) -> str:
     else:
         create = create_lookahead_graph if name == "lookahead" else create_rollout_graph
         graph = create(user, assistant, MultiturnReward({"token_cost": token_cost()}))
+    _open(graph)
     return graph.get_graph(xray=True).draw_mermaid()
+
+
+def _open(graph: Any) -> None:
+    """LangGraph draws no inside of a graph that keeps no checkpoints, as branches do not; for a drawing they may."""
+    for node in graph.nodes.values():
+        function = getattr(node.bound, "afunc", None)
+        inside = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.values() if function else ()
+        for graph_inside in inside:
+            if isinstance(graph_inside, CompiledStateGraph):
+                graph_inside.checkpointer = None
+                _open(graph_inside)

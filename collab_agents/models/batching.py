@@ -24,9 +24,9 @@ class Entry(Generic[J, R]):
 
 
 class MicroBatcher(Generic[J, R]):
-    """Calls `handle(entries)` with up to `max_batch` entries, as soon as the batch before is done and at most
+    """Calls `handle(entries)` with up to `max_batch` entries, once the batch before is done and no further entry has
 
-    `max_wait` seconds after the first of them came. `handle` returns a result for each entry.
+    come for `max_wait` seconds. `handle` returns a result for each entry.
     """
 
     def __init__(self, handle: Callable[[list[Entry[J, R]]], list[R]], *, max_batch: int, max_wait: float) -> None:

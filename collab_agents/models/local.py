@@ -62,7 +62,7 @@ class Engine:
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self._batcher: MicroBatcher[Job, Completion] = MicroBatcher(
-            self._generate, max_batch=max_batch_size, max_wait=0.005
+            self._generate, max_batch=max_batch_size, max_wait=0.02
         )
 
     async def complete(self, job: Job) -> Completion:
