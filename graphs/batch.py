@@ -15,6 +15,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError
+from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import reason_of
 from collab_agents.graphs.rollout import create_rollout_graph
@@ -83,6 +84,7 @@ async def generate_trajectories(
     progress = progress if progress is not None else Progress()
     started = time.monotonic()
     async with AsyncExitStack() as stack:
+        stack.enter_context(fewer_collections())
         run: RunDirectory | None = None
         saver: AsyncSqliteSaver | None = None
         if out is not None:

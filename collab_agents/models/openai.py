@@ -1,8 +1,12 @@
 """OpenAI and every server that speaks its API, through langchain-openai."""
 
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
+import aiohttp
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import BaseMessage
@@ -12,38 +16,52 @@ from pydantic import PrivateAttr
 
 from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop
 
-# Options that the SDK's own method must see; with any of them a call goes the long way round.
+# Options that the SDK's own methods must see; a call with any of them goes through the SDK.
 _NEEDS_SDK = {"response_format", "extra_headers", "extra_query", "timeout"}
+
+
+class Refused(Exception):
+    """An HTTP status of 400 or more, with the server's own words."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        try:
+            error = json.loads(body)["error"]
+            message, self.code = error["message"], error.get("code")
+        except (ValueError, LookupError, TypeError, AttributeError):
+            message, self.code = body[:200].decode(errors="replace").strip() or "no explanation", None
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
 
 
 class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
     """`ChatOpenAI` within limits, and at a third of its CPU time per call.
 
-    The SDK walks through every message of a request and every field of a reply to convert them; LangChain has
-    made plain JSON of the one and wants plain JSON of the other, so both walks are left out by posting through
-    the SDK's client directly (its door for endpoints without a method). The client is the SDK's, on aiohttp.
+    LangChain makes plain JSON of a request and reads plain JSON of a reply. Between the two, the SDK walks through
+    every message and every field to convert them, and wraps one HTTP client in another; a plain chat completion is
+    therefore posted by aiohttp itself, with the SDK client's address and headers. Everything else (structured
+    outputs, the responses API, streams) goes through the SDK as in `ChatOpenAI`.
     """
 
-    transient: ClassVar[tuple[type[BaseException], ...]] = (openai.APIConnectionError,)
-    _clients: PerLoop[AsyncGenerator[openai.AsyncOpenAI, None]] = PrivateAttr()
+    transient: ClassVar[tuple[type[BaseException], ...]] = (openai.APIConnectionError, aiohttp.ClientError)
+    _sessions: PerLoop[AsyncGenerator[aiohttp.ClientSession, None]] = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
-        self._clients = PerLoop(self._lend_client)
+        self._sessions = PerLoop(self._lend_session)
 
-    async def _lend_client(self) -> AsyncGenerator[openai.AsyncOpenAI, None]:
+    async def _lend_session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
         # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its
         # loop, and nobody has to remember to close a model.
-        pool = type(openai.DEFAULT_CONNECTION_LIMITS)(
-            max_connections=self.limits.max_concurrent_calls, max_keepalive_connections=self.limits.max_concurrent_calls
-        )
-        http = openai.DefaultAioHttpClient(limits=pool, timeout=self.limits.timeout)
-        client = self.root_async_client.with_options(http_client=http)
-        try:
+        headers = {name: value for name, value in self.root_async_client.default_headers.items() if isinstance(value, str)}
+        async with aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=self.limits.max_concurrent_calls),
+            timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout is around the whole attempt.
+            proxy=_proxy(str(self.root_async_client.base_url)),
+        ) as session:
             while True:
-                yield client
-        finally:
-            await client.close()
+                yield session
 
     async def _request(
         self,
@@ -56,9 +74,23 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         if self.include_response_headers or self._use_responses_api(payload) or not _NEEDS_SDK.isdisjoint(payload):
             return await super()._request(messages, stop, run_manager, **kwargs)
         payload.update(payload.pop("extra_body", None) or {})
-        client = await anext(self._clients.get())
-        reply = await client.post("/chat/completions", cast_to=object, body=payload)
-        if not isinstance(reply, dict) or not reply.get("choices"):
-            raise MalformedReply(f"the server's answer is not a chat completion: {str(reply)[:200]!r}")
-        return self._create_chat_result(reply)
+        session = await anext(self._sessions.get())
+        client = self.root_async_client
+        url = f"{client.base_url}chat/completions"
+        async with session.post(url, json=payload, params=client.default_query) as response:
+            body = await response.read()
+        if response.status >= 400:
+            raise Refused(response.status, response.headers, body)
+        try:
+            reply = json.loads(body)
+            return self._create_chat_result(reply)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise MalformedReply(f"the server's answer is not a chat completion: {body[:200]!r}") from error
 
+
+def _proxy(url: str) -> str | None:
+    """The environment's proxy for an address. aiohttp's own `trust_env` would read it on a thread at every call."""
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return getproxies().get(parts.scheme)

@@ -1,0 +1,91 @@
+"""One run of this library's side of a benchmark, in a process of its own; prints what it cost as JSON."""
+
+import argparse
+import asyncio
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+
+from collab_agents import (
+    ChatAssistant,
+    Limits,
+    LLMUser,
+    Lookahead,
+    MultiturnReward,
+    Persona,
+    ScriptedUser,
+    Task,
+    generate_trajectories,
+    load_chat_model,
+)
+from collab_agents.judges import bleu, interactivity, token_cost
+
+GOAL = (
+    "You want an invitation to a garden party for your sister's fortieth birthday. It is on Saturday 14 June at 4 pm "
+    "in Elm Park, everybody should come in white and bring a dessert, and the text has to stay under 120 words."
+)
+
+
+def tasks(count: int) -> Iterator[Task]:
+    for index in range(count):
+        yield Task(id=f"task-{index}", prompt=f"{GOAL} (request {index})", reference=f"You are invited! {GOAL}")
+
+
+async def paper(url: str, count: int) -> int:
+    """CollabLLM's work: an LLM user, BLEU of the extracted document, interactivity and token cost."""
+    model = load_chat_model("openai:any", base_url=url, limits=Limits(max_concurrent_calls=600))
+    judges = {"bleu": bleu(model), "interactivity": interactivity(model), "token_cost": token_cost()}
+    with tempfile.TemporaryDirectory() as out:
+        trajectories = generate_trajectories(
+            tasks(count),
+            user=LLMUser(model),
+            assistant=ChatAssistant(model),
+            reward=MultiturnReward(judges),
+            lookahead=Lookahead(candidates=3, futures=3, window=2, max_exchanges=3),
+            personas=[Persona(name="plain")],
+            max_concurrency=count,
+            out=out,
+        )
+        return len([one.task.id async for one in trajectories])
+
+
+async def small(url: str, count: int) -> int:
+    """Small tasks, for memory: scripted users, one judge that needs no model."""
+    model = load_chat_model("openai:any", base_url=url)
+    with tempfile.TemporaryDirectory() as out:
+        trajectories = generate_trajectories(
+            tasks(count),
+            user=ScriptedUser(["I need an invitation.", "Make it shorter.", "And friendlier."]),
+            assistant=ChatAssistant(model),
+            reward=MultiturnReward({"token_cost": token_cost()}),
+            lookahead=Lookahead(candidates=2, futures=1, window=1, max_exchanges=2),
+            max_concurrency=32,
+            out=out,
+        )
+        finished = 0
+        async for _ in trajectories:
+            finished += 1
+        return finished
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--tasks", type=int, required=True)
+    parser.add_argument("--work", choices=["paper", "small"], default="paper")
+    options = parser.parse_args()
+    cpu, wall = time.process_time(), time.monotonic()
+    finished = asyncio.run((paper if options.work == "paper" else small)(options.url, options.tasks))
+    usage = {
+        "finished": finished,
+        "wall": time.monotonic() - wall,
+        "cpu": time.process_time() - cpu,
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    print(json.dumps(usage))
+
+
+if __name__ == "__main__":
+    main()
