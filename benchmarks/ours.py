@@ -21,6 +21,7 @@ from collab_agents import (
     load_chat_model,
 )
 from collab_agents.judges import bleu, interactivity, token_cost
+from collab_agents.models.openai import LimitedChatOpenAI  # Like the peer's client, imported before the clock starts.
 
 GOAL = (
     "You want an invitation to a garden party for your sister's fortieth birthday. It is on Saturday 14 June at 4 pm "
@@ -36,6 +37,7 @@ def tasks(count: int) -> Iterator[Task]:
 async def paper(url: str, count: int) -> int:
     """CollabLLM's work: an LLM user, BLEU of the extracted document, interactivity and token cost."""
     model = load_chat_model("openai:any", base_url=url, limits=Limits(max_concurrent_calls=600))
+    assert isinstance(model, LimitedChatOpenAI)
     judges = {"bleu": bleu(model), "interactivity": interactivity(model), "token_cost": token_cost()}
     with tempfile.TemporaryDirectory() as out:
         trajectories = generate_trajectories(

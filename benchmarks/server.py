@@ -61,9 +61,8 @@ class Model:
         self.unreusable += len(prompt) - reusable
         return prompt
 
-    def answer(self, prompt: str, seed: int | None) -> str:
-        deterministic = self.options.deterministic
-        chance = random.Random(f"{seed}{prompt}") if deterministic else random.Random(self.calls)
+    def answer(self, prompt: str, seed: int | None, call: int) -> str:
+        chance = random.Random(f"{seed}{prompt}" if self.options.deterministic else call)
         if "JSON" not in prompt[-3000:] and "JSON" not in prompt[:2000]:
             return _words(chance, 60)
         return json.dumps(
@@ -82,12 +81,13 @@ class Model:
         body = await request.json()
         prompt = self.read(body["messages"])
         self.calls += 1
+        call = self.calls
         self.active += 1
         self.peak = max(self.peak, self.active)
-        fate = random.Random(f"fate {self.calls}").random()
+        fate = random.Random(f"fate {call}").random()
         options = self.options
         try:
-            await asyncio.sleep(options.latency * random.uniform(1 - options.jitter, 1 + options.jitter))
+            await asyncio.sleep(options.latency * (1 + options.jitter * random.expovariate(1)))
         finally:
             self.active -= 1
         if fate < options.error_rate:
@@ -102,16 +102,16 @@ class Model:
             request.transport.close()
             return web.Response()
         fate -= options.drop_rate
-        words = self.answer(prompt, body.get("seed"))
+        words = self.answer(prompt, body.get("seed"), call)
         if fate < options.garbage_rate:
             self.garbage += 1
-            words = "Sorry, " + _words(random.Random(self.calls), 12)
+            words = "Sorry, " + _words(random.Random(call), 12)
         self.answered += 1
         usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(words) // 4}
         usage["total_tokens"] = sum(usage.values())
         message = {"role": "assistant", "content": words}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
-        reply = {"id": f"c{self.calls}", "object": "chat.completion", "created": 0, "model": body.get("model")}
+        reply = {"id": f"c{call}", "object": "chat.completion", "created": 0, "model": body.get("model")}
         return web.json_response(reply | {"choices": [choice], "usage": usage})
 
 
@@ -122,8 +122,8 @@ def _words(chance: random.Random, count: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8111)
-    parser.add_argument("--latency", type=float, default=0.2, help="mean seconds to an answer")
-    parser.add_argument("--jitter", type=float, default=0.5, help="latency varies uniformly by this share of it")
+    parser.add_argument("--latency", type=float, default=0.2, help="least seconds to an answer")
+    parser.add_argument("--jitter", type=float, default=0.5, help="mean of the exponential tail on top, as a share")
     parser.add_argument("--error-rate", type=float, default=0.0)
     parser.add_argument("--error-status", type=int, default=503)
     parser.add_argument("--retry-after", default="")

@@ -130,7 +130,6 @@ class LimitedChatModel(BaseChatModel):
             yield
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        # A loop, because tenacity's costs a call a tenth of all its CPU time even when nothing fails.
         tries = 1
         while True:
             try:
