@@ -48,20 +48,24 @@ Output a JSON object: {{"reason": one sentence, "interactivity": a number from 0
 
 
 @SingleTurnOrChatMetric.register_metric("bleu")
-class Bleu(BaseMetric):  # type: ignore[misc]
+class Bleu(BaseMetric):
     def __init__(self, **_: Any) -> None:
         self.bleu = BLEU(effective_order=True)
 
-    def score(self, prompt: str, groundtruth: str, completion: str, messages: Any = None, metadata: Any = None) -> float:
+    def score(
+        self, prompt: str, groundtruth: str, completion: str, messages: Any = None, metadata: Any = None
+    ) -> float:
         return float(self.bleu.sentence_score(completion, [groundtruth]).score) / 100
 
 
 @SingleTurnOrChatMetric.register_metric("interactivity")
-class Interactivity(BaseMetric):  # type: ignore[misc]
+class Interactivity(BaseMetric):
     def __init__(self, **llm: Any) -> None:
         self.llm = llm
 
-    def score(self, prompt: str, groundtruth: str, completion: str, messages: Any = None, metadata: Any = None) -> float:
+    def score(
+        self, prompt: str, groundtruth: str, completion: str, messages: Any = None, metadata: Any = None
+    ) -> float:
         question = INTERACTIVITY.format(chat_history=parse_messages(messages))
         for _ in range(4):
             reply = litellm.completion(**self.llm, messages=[{"role": "user", "content": question}])
@@ -73,11 +77,13 @@ class Interactivity(BaseMetric):  # type: ignore[misc]
 
 
 @SingleTurnOrChatMetric.register_metric("token_amount")
-class TokenAmount(BaseMetric):  # type: ignore[misc]
+class TokenAmount(BaseMetric):
     def __init__(self, **_: Any) -> None:
         pass
 
-    def score(self, prompt: str, groundtruth: str, completion: str, messages: Any = None, metadata: Any = None) -> float:
+    def score(
+        self, prompt: str, groundtruth: str, completion: str, messages: Any = None, metadata: Any = None
+    ) -> float:
         return sum(len(m["content"]) / 4 for m in messages if m["role"] == "assistant")
 
 

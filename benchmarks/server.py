@@ -17,15 +17,16 @@ from typing import Any
 
 from aiohttp import web
 
-WORDS = (
-    "the a plan letter draft please date place time garden window river number list of with for and or about when "
-    "where which friend teacher morning evening blue quiet early number order change keep leave add write send ask"
-).split()
+WORDS = """
+    the a plan letter draft please date place time garden window river number list of with for and or about
+    when where which friend teacher morning evening blue quiet early number order change keep leave add write
+    send ask
+""".split()
 BLOCK = 256
 
 
 class Model:
-    """Answers in the shape that a prompt asks for: one JSON object that has every field anybody reads, or plain words."""
+    """Answers as a prompt asks: with one JSON object that has every field anybody reads, or with plain words."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -40,7 +41,7 @@ class Model:
         self.log.clear()
 
     def stats(self) -> dict[str, int]:
-        names = "calls answered errors garbage drops peak characters unreusable".split()
+        names = ["calls", "answered", "errors", "garbage", "drops", "peak", "characters", "unreusable"]
         return {name: getattr(self, name) for name in names}
 
     def read(self, messages: list[dict[str, Any]]) -> str:

@@ -155,5 +155,5 @@ def load_config(path: str | Path, shape: type[M]) -> M:
 
 
 def _known_keys(shape: type[BaseModel]) -> set[str]:
-    sections = [shape, *Section.__subclasses__(), Limits, RunLimits, Persona]
+    sections: list[type[BaseModel]] = [shape, *Section.__subclasses__(), Limits, RunLimits, Persona]
     return {name for section in sections for name in section.model_fields}

@@ -43,6 +43,6 @@ def first_problem(error: ValidationError) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """"; did you mean 'x'?", where something known is close to the word, for the end of an error's sentence."""
+    """ "; did you mean 'x'?", where something known is close to the word, for the end of an error's sentence."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

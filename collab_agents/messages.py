@@ -19,7 +19,7 @@ def _to_dict(message: BaseMessage) -> dict[str, Any]:
     role = _ROLES.get(message.type)
     if role and isinstance(message.content, str) and not message.name and not getattr(message, "tool_calls", None):
         return {"role": role, "content": message.content}
-    return convert_to_openai_messages(message)  # type: ignore[return-value]
+    return convert_to_openai_messages(message)
 
 
 def from_dicts(messages: Sequence[dict[str, Any]]) -> list[BaseMessage]:

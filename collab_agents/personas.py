@@ -54,7 +54,7 @@ class Persona(BaseModel):
 _EXPERTISE = {"novice": "a beginner", "intermediate": "reasonably informed", "expert": "an expert"}
 _VERBOSITY = {"terse": "a few words at a time", "normal": "a sentence or two", "chatty": "at length"}
 _DISCLOSURE = {
-    "guarded": "You say as little as you can: you answer what you are asked, one thing at a time, and volunteer nothing.",
+    "guarded": "You say as little as you can: you answer one question at a time and volunteer nothing.",
     "normal": "You start vague and tell the details when you are asked for them.",
     "open": "You readily tell what you have in mind, also unasked.",
 }

@@ -40,7 +40,9 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout as error:
-            raise RunDirectoryError(f"{self.path} is in use by another process; wait for it or choose another") from error
+            raise RunDirectoryError(
+                f"{self.path} is in use by another process; wait for it or choose another"
+            ) from error
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
         try:

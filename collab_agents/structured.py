@@ -16,9 +16,7 @@ from collab_agents.seeds import derive_seed
 S = TypeVar("S", bound=BaseModel)
 
 
-async def ask(
-    model: BaseChatModel, messages: list[BaseMessage], shape: type[S], *, seed: int, attempts: int = 4
-) -> S:
+async def ask(model: BaseChatModel, messages: list[BaseMessage], shape: type[S], *, seed: int, attempts: int = 4) -> S:
     """The model's answer as a `shape`. Near misses (code fences, a missing bracket, single quotes) are repaired;
 
     anything else is asked again, with what was wrong, up to `attempts` times in all. Raises UnusableReply then.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ async def generate_trajectories(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> AsyncIterator[Trajectory]:
+) -> AsyncGenerator[Trajectory, None]:
     """Play every task by lookahead and yield the finished trajectories, first done first.
 
     tasks: read as they are needed, at most `max_concurrency` under way; ids must differ. While the caller is busy

@@ -1,7 +1,7 @@
 """The nodes that every graph shares: the two participants, each given its memory and its seed."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -13,7 +13,13 @@ from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.seeds import derive_seed
 from collab_agents.users import Memory, SimulatedUser, is_closing
 
-Node = Callable[[Any], Awaitable[dict[str, Any]]]
+
+class Node(Protocol):
+    """What a graph runs: from the state to its update."""
+
+    async def __call__(self, state: Any) -> dict[str, Any]: ...
+
+
 T = TypeVar("T")
 
 INSIDE: RunnableConfig = {"configurable": {"__pregel_durability": "async"}}

@@ -52,8 +52,7 @@ def create_rollout_graph(
         return [
             Send(
                 "candidate",
-                branch_of(state)
-                | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
+                branch_of(state) | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
             )
             for i in range(candidates)
         ]
@@ -102,7 +101,13 @@ def _candidate_node(look: Graph) -> Node:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            failed = {"reply": [], "reward": None, "scores": {}, "futures": [], "error": reason_of(error)}
+            failed: dict[str, Any] = {
+                "reply": [],
+                "reward": None,
+                "scores": {},
+                "futures": [],
+                "error": reason_of(error),
+            }
             return {"candidates": [record | failed]}
         futures = end["futures"]
         firsts = [first for future, first in zip(futures, end["firsts"], strict=True) if future["reward"] is not None]

@@ -49,7 +49,9 @@ class Composition:
 
 
 def compose(config: RunConfig) -> Composition:
-    chosen = {name: getattr(config.limits, name) for name in config.limits.model_fields_set if name in Limits.model_fields}
+    chosen = {
+        name: getattr(config.limits, name) for name in config.limits.model_fields_set if name in Limits.model_fields
+    }
     models = Models(Limits(**chosen))
     assistant = ChatAssistant(
         models.get(config.assistant.model),

@@ -75,7 +75,10 @@ Judge = Callable[[Conversation, Task], Awaitable[Score]]
 """Scores a finished conversation on a task; higher is better."""
 
 
-def as_judge(function: Callable[[Conversation, Task], Score | float | None | Awaitable[Score | float | None]]) -> Judge:
+Judgement = Score | float | None
+
+
+def as_judge(function: Callable[[Conversation, Task], Judgement | Awaitable[Judgement]]) -> Judge:
     """A judge made of a plain function, sync or async, that returns a number or a `Score`."""
 
     async def judge(conversation: Conversation, task: Task) -> Score:

@@ -48,13 +48,15 @@ def _openai(
 
     api_key = api_key or os.environ.get("OPENAI_API_KEY")
     if not api_key and not base_url:
-        raise ConfigError(f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for a server of yours")
+        raise ConfigError(
+            f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for a server of yours"
+        )
     limits = limits or Limits()
     _check_options(name, options, LimitedChatOpenAI)
-    return LimitedChatOpenAI(  # type: ignore[call-arg]
+    return LimitedChatOpenAI(
         model=model,
         base_url=base_url,
-        api_key=api_key or "unused",  # type: ignore[arg-type]
+        api_key=api_key or "unused",
         max_retries=0,
         timeout=limits.timeout,
         limits=limits,
@@ -117,7 +119,7 @@ async def check_chat_model(model: BaseChatModel) -> None:
             raise ModelError(f"{model.label}: {describe(error)}") from error
 
 
-def _check_options(name: str, options: dict[str, Any], cls: type[BaseChatModel], also: Iterable[str] = ()) -> None:
+def _check_options(name: str, options: dict[str, Any], cls: Any, also: Iterable[str] = ()) -> None:
     known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias), *also}
     for option in options:
         if option not in known:

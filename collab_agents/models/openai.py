@@ -53,7 +53,9 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
     async def _lend_session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
         # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its
         # loop, and nobody has to remember to close a model.
-        headers = {name: value for name, value in self.root_async_client.default_headers.items() if isinstance(value, str)}
+        headers = {
+            name: value for name, value in self.root_async_client.default_headers.items() if isinstance(value, str)
+        }
         async with aiohttp.ClientSession(
             headers=headers,
             connector=aiohttp.TCPConnector(limit=self.limits.max_concurrent_calls),

@@ -107,7 +107,7 @@ _KINDS = (
                   ("mushroom lasagne", "chicken biryani", "vegetable dumplings", "fish tacos", "onion quiche"),
                   "We want {value}.", "Please prepare {value}."),
             _Slot("number of people", ("how many", "number", "portions", "quantity", "people", "guests"),
-                  ("14 people", "30 people", "8 people", "22 people"), "It is for {value}.", "It has to serve {value}."),
+                  ("14 people", "30 people", "8 people", "22 people"), "It is for {value}.", "It must serve {value}."),
             _Slot("delivery time", ("when", "what time", "time", "delivery time", "date"), _TIMES,
                   "It has to be there at {value}.", "Deliver it at {value}."),
             _Slot("address", ("where", "address", "delivered", "delivery address", "location"),

@@ -89,7 +89,9 @@ class _Turn:
         # What was told and is still left out annoys first.
         missing.sort(key=lambda fact: (fact.name not in self.told, self.chance.random()))
         room = _COMPLAINTS_AT_ONCE[self.persona.verbosity]
-        return [self.chance.choice(_COMPLAINTS).format(name=fact.name, tell=self._tell(fact)) for fact in missing[:room]]
+        return [
+            self.chance.choice(_COMPLAINTS).format(name=fact.name, tell=self._tell(fact)) for fact in missing[:room]
+        ]
 
     def _tell(self, fact: Fact) -> str:
         if fact.name not in self.told:
