@@ -31,7 +31,7 @@ class Model:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.blocks: set[bytes] = set()
-        self.log: list[str] = []
+        self.log: list[dict[str, Any]] = []
         self.reset()
 
     def reset(self) -> None:
@@ -48,8 +48,6 @@ class Model:
         """Note a prompt, and how many of its characters stand in blocks that no earlier prompt began with."""
         prompt = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         self.characters += len(prompt)
-        if self.options.log:
-            self.log.append(prompt)
         digest = hashlib.blake2b(digest_size=16)
         reusable = 0
         missed = False
@@ -81,6 +79,8 @@ class Model:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         prompt = self.read(body["messages"])
+        if self.options.log:
+            self.log.append(body)
         self.calls += 1
         call = self.calls
         self.active += 1
@@ -112,8 +112,22 @@ class Model:
         usage["total_tokens"] = sum(usage.values())
         message = {"role": "assistant", "content": words}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
+        if body.get("stream"):
+            return await self.stream(request, words, usage)
         reply = {"id": f"c{call}", "object": "chat.completion", "created": 0, "model": body.get("model")}
         return web.json_response(reply | {"choices": [choice], "usage": usage})
+
+    async def stream(self, request: web.Request, words: str, usage: dict[str, int]) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        base = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "any"}
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": word + " "} for word in words.split()]
+        chunks = [base | {"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+        chunks.append(base | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+        for chunk in [*chunks, base | {"choices": [], "usage": usage}]:
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        await response.write(b"data: [DONE]\n\n")
+        return response
 
 
 def _words(chance: random.Random, count: int) -> str:
@@ -131,7 +145,7 @@ def main() -> None:
     parser.add_argument("--garbage-rate", type=float, default=0.0, help="answers that are not what was asked for")
     parser.add_argument("--drop-rate", type=float, default=0.0, help="connections closed without an answer")
     parser.add_argument("--deterministic", action="store_true", help="the same prompt and seed get the same answer")
-    parser.add_argument("--log", action="store_true", help="keep the prompts, for GET /log")
+    parser.add_argument("--log", action="store_true", help="keep the requests, for GET /log")
     model = Model(parser.parse_args())
 
     async def stats(_: web.Request) -> web.Response:
@@ -146,6 +160,7 @@ def main() -> None:
 
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/chat/completions", model.complete)
+    app.router.add_post("/", model.complete)  # A dedicated Hugging Face endpoint is called at its own address.
     app.router.add_get("/stats", stats)
     app.router.add_get("/log", log)
     app.router.add_post("/reset", reset)

