@@ -26,13 +26,13 @@ def create_conversation_graph(
     """
 
     # Routes are async: LangGraph runs a sync one on a thread, which costs more than all it does.
-    async def begin(state: ConversationState) -> str:
+    async def begin(state: Any) -> str:
         return "assistant" if ends_with_user(state) else "simulated_user"
 
-    async def after_user(state: ConversationState) -> str:
+    async def after_user(state: Any) -> str:
         return END if state.get("stopped") else "assistant"
 
-    async def after_assistant(state: ConversationState) -> str:
+    async def after_assistant(state: Any) -> str:
         return END if state.get("stopped") else "simulated_user"
 
     graph = StateGraph(ConversationState)

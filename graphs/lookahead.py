@@ -61,7 +61,7 @@ def _add_futures(
     futures: int,
     window: int,
 ) -> None:
-    async def branch(state: LookaheadState) -> list[Send]:
+    async def branch(state: Any) -> list[Send]:
         seed = state.get("seed", 0)
         return [Send("future", branch_of(state) | {"seed": derive_seed(seed, "future", i)}) for i in range(futures)]
 
@@ -72,7 +72,7 @@ def _add_futures(
     graph.add_edge("mean", END)
 
 
-async def _mean(state: LookaheadState) -> dict[str, Any]:
+async def _mean(state: Any) -> dict[str, Any]:
     futures = state["futures"]
     return {
         "reward": mean(future["reward"] for future in futures),
@@ -81,7 +81,7 @@ async def _mean(state: LookaheadState) -> dict[str, Any]:
 
 
 def _future_node(played: Graph) -> Node:
-    async def future(state: FutureState) -> dict[str, Any]:
+    async def future(state: Any) -> dict[str, Any]:
         try:
             end = await played.ainvoke(state, INSIDE)
         except GraphBubbleUp:
@@ -103,13 +103,13 @@ def _future_node(played: Graph) -> Node:
 def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Graph:
     speak = user_node(user)
 
-    async def simulated_user(state: FutureState) -> dict[str, Any]:
+    async def simulated_user(state: Any) -> dict[str, Any]:
         update = await speak(state)
         if "first" not in state:
             update["first"] = dict(update)
         return update
 
-    async def judge(state: FutureState) -> dict[str, Any]:
+    async def judge(state: Any) -> dict[str, Any]:
         seed = derive_seed(state.get("seed", 0), "judge")
         result = await reward.score(Conversation(state["messages"], seed), task_of(state))
         return {
@@ -118,10 +118,10 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
             "reasons": {name: score.reason for name, score in result.scores.items() if score.reason},
         }
 
-    async def after_user(state: FutureState) -> str:
+    async def after_user(state: Any) -> str:
         return "judge" if state.get("stopped") else "assistant"
 
-    async def after_assistant(state: FutureState) -> str:
+    async def after_assistant(state: Any) -> str:
         return "judge" if state.get("stopped") else "simulated_user"
 
     graph = StateGraph(FutureState)

@@ -1,7 +1,9 @@
 """The nodes that every graph shares: the two participants, each given its memory and its seed."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import wraps
+from typing import Any, Protocol
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -20,8 +22,6 @@ class Node(Protocol):
     async def __call__(self, state: Any) -> dict[str, Any]: ...
 
 
-T = TypeVar("T")
-
 INSIDE: RunnableConfig = {"configurable": {"__pregel_durability": "async"}}
 """How a node calls a graph that keeps no checkpoints. Without it LangGraph (1.2) breaks there when the graph around
 
@@ -32,13 +32,17 @@ _LENT = {"task", "persona", "seed", "proactive"}
 """Keys that a participant finds in its memory for one call and that are not kept there."""
 
 
+# The state is not annotated with its type here: LangGraph would then hand a node that type's keys alone, and these
+# nodes serve graphs with more keys than the conversation's.
+
+
 def user_node(user: SimulatedUser) -> Node:
-    async def simulated_user(state: ConversationState) -> dict[str, Any]:
+    @named("simulated_user")
+    async def simulated_user(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "user", len(messages))
         lent = {"task": task_of(state), "persona": persona_of(state), "seed": seed}
-        memory = (state.get("memory") or {}) | lent
-        message, memory = await named("simulated_user", user.respond(messages, memory))
+        message, memory = await user.respond(list(messages), _lend(state.get("memory"), lent))
         update: dict[str, Any] = {"memory": _own(memory)}
         if message is not None:
             update["messages"] = with_ids([message], messages, seed)
@@ -50,12 +54,12 @@ def user_node(user: SimulatedUser) -> Node:
 
 
 def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) -> Node:
-    async def answer(state: ConversationState) -> dict[str, Any]:
+    @named("assistant")
+    async def answer(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
         lent = {"seed": seed, "proactive": state.get("proactive", False)}
-        memory = (state.get("assistant_memory") or {}) | lent
-        reply, memory = await named("assistant", assistant.respond(messages, memory))
+        reply, memory = await assistant.respond(list(messages), _lend(state.get("assistant_memory"), lent))
         exchanges = state.get("exchanges", 0) + 1
         update: dict[str, Any] = {
             "messages": with_ids(reply, messages, seed),
@@ -73,14 +77,22 @@ def ends_with_user(state: ConversationState) -> bool:
     return bool(state["messages"]) and state["messages"][-1].type == "human"
 
 
-async def named(node: str, call: Awaitable[T]) -> T:
-    """The call's result. Whatever it raises becomes a RolloutError that says where, interrupts excepted."""
-    try:
-        return await call
-    except GraphBubbleUp:
-        raise
-    except Exception as error:
-        raise RolloutError(f"{node}: {reason_of(error)}") from error
+def named(name: str) -> Callable[[Node], Node]:
+    """Whatever the node raises becomes a RolloutError that says where, interrupts excepted."""
+
+    def decorate(node: Node) -> Node:
+        @wraps(node)
+        async def run(state: Any) -> dict[str, Any]:
+            try:
+                return await node(state)
+            except GraphBubbleUp:
+                raise
+            except Exception as error:
+                raise RolloutError(f"{name}: {reason_of(error)}") from error
+
+        return run
+
+    return decorate
 
 
 def reason_of(error: BaseException) -> str:
@@ -97,6 +109,11 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
         taken.add(message.id)
         named_messages.append(message)
     return named_messages
+
+
+def _lend(memory: Memory | None, lent: Memory) -> Memory:
+    """A copy, so that a participant that changes what it was given changes nothing in another branch."""
+    return deepcopy(memory or {}) | lent
 
 
 def _own(memory: Memory) -> Memory:

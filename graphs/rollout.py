@@ -15,7 +15,7 @@ from collab_agents.errors import RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import INSIDE, Node, ends_with_user, reason_of, user_node
-from collab_agents.graphs.states import CandidateState, RolloutState, branch_of, task_of
+from collab_agents.graphs.states import RolloutState, branch_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -47,7 +47,7 @@ def create_rollout_graph(
     """
     proactive = round(candidates * proactive_ratio)
 
-    async def fan_out(state: RolloutState) -> list[Send]:
+    async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
         return [
             Send(
@@ -57,13 +57,13 @@ def create_rollout_graph(
             for i in range(candidates)
         ]
 
-    async def begin(state: RolloutState) -> str | list[Send]:
+    async def begin(state: Any) -> str | list[Send]:
         return await fan_out(state) if ends_with_user(state) else "simulated_user"
 
-    async def after_user(state: RolloutState) -> str | list[Send]:
+    async def after_user(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await fan_out(state)
 
-    async def after_choice(state: RolloutState) -> str | list[Send]:
+    async def after_choice(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
     look = create_candidate_graph(as_user(user), assistant, reward, futures=futures, window=window)
@@ -94,7 +94,7 @@ def _counted(node: Node) -> Node:
 
 
 def _candidate_node(look: Graph) -> Node:
-    async def candidate(state: CandidateState) -> dict[str, Any]:
+    async def candidate(state: Any) -> dict[str, Any]:
         record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
         try:
             end = await look.ainvoke(state, INSIDE)
@@ -131,7 +131,7 @@ def _why(future: dict[str, Any]) -> str:
 
 
 def _choose_node(max_exchanges: int) -> Node:
-    async def choose(state: RolloutState) -> dict[str, Any]:
+    async def choose(state: Any) -> dict[str, Any]:
         candidates = sorted(state["candidates"], key=lambda one: one["index"])
         scored = [one for one in candidates if one["reward"] is not None]
         exchanges = state.get("exchanges", 0) + 1
@@ -166,7 +166,7 @@ def _record(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _judge_node(reward: MultiturnReward) -> Node:
-    async def judge(state: RolloutState) -> dict[str, Any]:
+    async def judge(state: Any) -> dict[str, Any]:
         seed = derive_seed(state.get("seed", 0), "judge")
         result = await reward.score(Conversation(state["messages"], seed), task_of(state))
         return {"reward": result.value, "scores": {name: score.value for name, score in result.scores.items()}}

@@ -53,7 +53,7 @@ class Server:
             return json.load(reply)
 
     def close(self) -> None:
-        self.process.terminate()
+        self.process.kill()
         self.process.wait()
 
 

@@ -83,7 +83,7 @@ async def test_requests_per_minute_hold_back_what_is_too_much(serve: Serve) -> N
 
 
 async def test_errors_and_dropped_connections_are_tried_again(serve: Serve) -> None:
-    server = serve("--error-rate", "0.3", "--drop-rate", "0.2")
+    server = serve("--error-rate", "0.2", "--drop-rate", "0.15")
     model = openai(server, Limits(max_retries=30))
     await asyncio.gather(*(model.ainvoke(HELLO) for _ in range(20)))
     stats = server.stats()
