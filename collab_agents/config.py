@@ -110,10 +110,14 @@ class RunLimits(Limits):
 
 
 class TasksConfig(Section):
-    """source: "offline" or a JSONL file. split: of a set that has splits."""
+    """source: "offline" or a JSONL file. split, seed: of a set that has them; the run's own seed does not change its
+
+    tasks.
+    """
 
     source: str
     split: str = "train"
+    seed: int = 0
     limit: PositiveInt | None = None
 
 

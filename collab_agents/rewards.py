@@ -1,6 +1,7 @@
 """The reward of a finished conversation, and its mean over futures: the multiturn-aware reward."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,9 +59,12 @@ class MultiturnReward:
 
 async def _score(judge: Judge, conversation: Conversation, task: Task) -> Score:
     try:
-        return await judge(conversation, task)
+        score = await judge(conversation, task)
     except Exception as error:
         return Score(None, f"{type(error).__name__}: {error}")
+    if score.value is not None and not math.isfinite(score.value):
+        return Score(None, f"the judge returned {score.value}")
+    return score
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -126,9 +126,9 @@ class JsonlStore:
         """Line numbers and objects, one at a time; nothing if there is no file."""
         if not self.path.exists():
             return
-        with open(self.path, encoding="utf-8") as file:
+        with open(self.path, "rb") as file:
             for number, line in enumerate(file, 1):
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     return  # Being written, or torn by a kill: it does not count.
                 try:
                     yield number, json.loads(line)

@@ -18,7 +18,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import reason_of
-from collab_agents.graphs.rollout import create_rollout_graph
+from collab_agents.graphs.rollout import any_scored, create_rollout_graph
 from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
@@ -170,11 +170,15 @@ class _Player:
             "seed": branch,
         }
         state: dict[str, Any] = {}
+        unfinished = True
         if self.saver and self.run and self.run.resume:
             snapshot = await self.graph.aget_state(config)
-            state = dict(snapshot.values)
-            begin = begin if not state else None
-        if begin is not None or snapshot.next:
+            if snapshot.values:
+                begin, state, unfinished = None, snapshot.values, bool(snapshot.next)
+                if snapshot.next == ("choose",) and not any_scored(state["candidates"]):
+                    # The task failed here before: the turn gets new candidates.
+                    await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")
+        if unfinished:
             durability: dict[str, Any] = {"durability": "sync"} if self.saver else {}
             events = self.graph.astream(begin, config, stream_mode=["updates", "values"], **durability)
             async for mode, event in events:

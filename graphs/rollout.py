@@ -1,6 +1,6 @@
 """A rollout: at every turn several candidate replies, the lookahead of each, and the best one goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import wraps
 from typing import Any
@@ -81,6 +81,10 @@ def create_rollout_graph(
     return compiled.with_config(recursion_limit=3 * max_exchanges + 5)
 
 
+def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
+    return any(one["reward"] is not None for one in candidates)
+
+
 def _counted(node: Node) -> Node:
     """The node, with the model calls made in it added to the state's usage."""
 
@@ -133,12 +137,11 @@ def _why(future: dict[str, Any]) -> str:
 def _choose_node(max_exchanges: int) -> Node:
     async def choose(state: Any) -> dict[str, Any]:
         candidates = sorted(state["candidates"], key=lambda one: one["index"])
-        scored = [one for one in candidates if one["reward"] is not None]
         exchanges = state.get("exchanges", 0) + 1
-        if not scored:
+        if not any_scored(candidates):
             reasons = "; ".join(dict.fromkeys(one["error"] for one in candidates))
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
-        best = max(scored, key=lambda one: one["reward"])
+        best = max((one for one in candidates if one["reward"] is not None), key=lambda one: one["reward"])
         turn = {
             "prompt": to_dicts(state["messages"]),
             "chosen": best["index"],

@@ -115,6 +115,8 @@ async def test_a_judge_that_fails_or_has_no_score_leaves_the_conversation_unscor
     reward = await MultiturnReward({"fine": token_cost(), "broken": as_judge(broken)}).score(conversation(), PLAIN)
     assert reward.value is None
     assert reward.reason == "broken: RuntimeError: no luck"
+    reward = await MultiturnReward({"nan": as_judge(lambda *_: float("nan"))}).score(conversation(), PLAIN)
+    assert (reward.value, reward.reason) == (None, "nan: the judge returned nan")
 
 
 def test_the_mean_leaves_out_what_is_not_there() -> None:

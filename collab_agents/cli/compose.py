@@ -77,7 +77,7 @@ def _user(config: UserConfig, models: Models) -> SimulatedUser:
 
 def tasks_of(config: RunConfig) -> Iterator[Task]:
     source = config.tasks
-    return load_tasks(source.source, split=source.split, limit=source.limit, seed=config.seed)
+    return load_tasks(source.source, split=source.split, limit=source.limit, seed=source.seed)
 
 
 def check_tasks(config: RunConfig) -> int:

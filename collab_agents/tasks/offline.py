@@ -6,6 +6,7 @@ nobody can guess, and a text without them is not what the user wants.
 
 import random
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from collab_agents.errors import ConfigError, nearest
@@ -291,10 +292,11 @@ def offline_tasks(split: str = "train", *, seed: int = 0) -> list[Task]:
         raise ConfigError(f"the offline tasks have no split {split!r}: use train or test{nearest(split, SPLITS)}")
     tasks: dict[str, list[Task]] = {name: [] for name in SPLITS}
     seen: set[tuple[str, ...]] = set()
+    attempts = count()
     for name, size in SPLITS.items():
         while len(tasks[name]) < size:
             index = len(tasks[name])
-            task, values = _make(_KINDS[index % len(_KINDS)], f"offline-{name}-{index:03d}", seed, len(seen))
+            task, values = _make(_KINDS[index % len(_KINDS)], f"offline-{name}-{index:03d}", seed, next(attempts))
             if values not in seen:
                 tasks[name].append(task)
             seen.add(values)
@@ -303,8 +305,7 @@ def offline_tasks(split: str = "train", *, seed: int = 0) -> list[Task]:
 
 def _make(kind: _Kind, task_id: str, seed: int, attempt: int) -> tuple[Task, tuple[str, ...]]:
     chance = random.Random(derive_seed(seed, "offline", task_id, attempt))
-    count = chance.randint(3, 6)
-    slots = sorted(chance.sample(kind.slots, count), key=kind.slots.index)
+    slots = sorted(chance.sample(kind.slots, chance.randint(3, 6)), key=kind.slots.index)
     values = [chance.choice(slot.values) for slot in slots]
     opening = chance.choice(kind.openings)
     facts: list[dict[str, Any]] = [

@@ -1,0 +1,208 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage
+
+from collab_agents import (
+    PERSONAS,
+    AgendaUser,
+    ChatAssistant,
+    Lookahead,
+    MultiturnReward,
+    Progress,
+    Task,
+    generate_trajectories,
+    load_chat_model,
+    read_trajectories,
+)
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.judges import fact_coverage, interactivity, token_cost
+from collab_agents.runs import read_failures
+from collab_agents.trajectories import Trajectory
+from collab_agents.users import Memory
+from tests.conftest import Server, party
+
+Serve = Callable[..., Server]
+SMALL = Lookahead(candidates=2, futures=2, window=1, max_exchanges=2)
+
+
+class Counts:
+    """An assistant that answers with how much was said, and remembers how many calls were under way at once."""
+
+    def __init__(self, fail_on: str = "") -> None:
+        self.under_way = self.peak = self.calls = 0
+        self.fail_on = fail_on
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        self.calls += 1
+        self.under_way += 1
+        self.peak = max(self.peak, self.under_way)
+        await asyncio.sleep(0.001)
+        self.under_way -= 1
+        if self.fail_on and self.fail_on in str(messages[0].content):
+            raise RuntimeError("no luck")
+        return [AIMessage(f"reply {len(messages)} of {memory['seed']}")], memory
+
+
+def parties(count: int) -> Iterator[Task]:
+    for index in range(count):
+        task = party(f"party-{index}")
+        agenda = task.metadata["agenda"] | {"opening": f"Invitation number {index}, please."}
+        yield task.model_copy(update={"metadata": {"agenda": agenda}})
+
+
+def generate(tasks: Any, **options: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "user": AgendaUser(),
+        "assistant": Counts(),
+        "reward": MultiturnReward({"fact_coverage": fact_coverage(), "token_cost": token_cost()}),
+        "lookahead": SMALL,
+    }
+    return generate_trajectories(tasks, **(defaults | options))
+
+
+async def collect(tasks: Any, **options: Any) -> dict[str, Trajectory]:
+    return {one.task.id: one async for one in generate(tasks, **options)}
+
+
+async def test_the_line_on_disk_is_the_documented_one(tmp_path: Path) -> None:
+    yielded = await collect(parties(1), out=tmp_path, personas=[PERSONAS["first-timer"]])
+    (line,) = (tmp_path / "trajectories.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    assert set(record) >= {"task", "persona", "messages", "stopped", "turns", "reward", "scores", "usage"}
+    assert record["persona"]["name"] == "first-timer"
+    assert record["messages"][0] == {"role": "user", "content": "Invitation number 0, please."}
+    assert set(record["usage"]) == {"calls", "input_tokens", "output_tokens"}
+    turn = record["turns"][0]
+    assert set(turn) == {"prompt", "chosen", "candidates"}
+    candidate = turn["candidates"][turn["chosen"]]
+    assert set(candidate) >= {"messages", "reward", "scores", "futures"}
+    assert set(candidate["futures"][0]) >= {"messages", "reward", "scores"}
+    assert candidate["reward"] == pytest.approx(sum(one["reward"] for one in candidate["futures"]) / 2)
+    assert list(read_trajectories(tmp_path)) == list(yielded.values())
+
+
+async def test_the_same_config_gives_the_same_trajectories_at_any_concurrency(serve: Serve) -> None:
+    server = serve("--deterministic", "--latency", "0.005", "--jitter", "2")
+    model = load_chat_model("openai:any", base_url=server.url)
+    reward = MultiturnReward({"interactivity": interactivity(model), "token_cost": token_cost()})
+    runs = [
+        await collect(
+            parties(12),
+            assistant=ChatAssistant(model),
+            reward=reward,
+            personas=list(PERSONAS.values()),
+            seed=11,
+            max_concurrency=concurrency,
+        )
+        for concurrency in (1, 64)
+    ]
+    assert len(runs[0]) == 12
+    assert runs[0] == runs[1]
+    assert len({one.messages[1]["content"] for one in runs[0].values()}) == 12
+
+
+async def test_another_seed_gives_other_trajectories() -> None:
+    one, other = [await collect(parties(2), seed=seed) for seed in (1, 2)]
+    assert one["party-0"].turns != other["party-0"].turns
+
+
+async def test_no_more_tasks_are_read_than_are_under_way() -> None:
+    read: list[str] = []
+
+    async def source() -> AsyncIterator[Task]:
+        for task in parties(50):
+            read.append(task.id)
+            yield task
+
+    progress = Progress()
+    finished = 0
+    async for _ in generate(source(), max_concurrency=4, progress=progress):
+        finished += 1
+        assert len(read) <= finished + 4 + 4, "four under way, and up to four that are done and not yet taken"
+        assert progress.running <= 4
+    assert (finished, progress.finished, progress.turns) == (50, 50, 100)
+
+
+async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
+    progress = Progress()
+    done = await collect(parties(5), assistant=Counts(fail_on="number 2"), out=tmp_path, progress=progress)
+    assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
+    (failure,) = read_failures(tmp_path)
+    assert failure.task.id == "party-2"
+    assert failure.error == "turn 1: no candidate could be scored: assistant: RuntimeError: no luck"
+    assert (progress.finished, progress.failed) == (4, 1)
+
+    again = await collect(parties(5), out=tmp_path, resume=True)
+    assert list(again) == ["party-2"]
+    assert read_failures(tmp_path) == []
+    assert len(list(read_trajectories(tmp_path))) == 5
+    totals = json.loads((tmp_path / "run.json").read_text())["totals"]
+    assert (totals["trajectories"], totals["failures"]) == (5, 0)
+
+
+async def test_a_model_that_only_gives_garbage_fails_its_tasks_and_nothing_else(serve: Serve, tmp_path: Path) -> None:
+    garbage = load_chat_model("openai:any", base_url=serve("--garbage-rate", "1").url)
+    reward = MultiturnReward({"interactivity": interactivity(garbage)})
+    assert await collect(parties(2), reward=reward, out=tmp_path) == {}
+    reasons = {failure.error for failure in read_failures(tmp_path)}
+    assert len(reasons) == 1
+    assert "interactivity: no usable Verdict in 4 answers" in reasons.pop()
+
+
+async def test_errors_and_garbage_within_bounds_leave_no_task_unfinished(serve: Serve) -> None:
+    server = serve("--error-rate", "0.05", "--garbage-rate", "0.05", "--drop-rate", "0.02")
+    model = load_chat_model("openai:any", base_url=server.url)
+    reward = MultiturnReward({"interactivity": interactivity(model)})
+    assert len(await collect(parties(8), assistant=ChatAssistant(model), reward=reward)) == 8
+
+
+async def test_closing_the_iterator_stops_all_work_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+    assistant = Counts()
+    async with aclosing(generate(parties(30), assistant=assistant, out=tmp_path, max_concurrency=4)) as trajectories:
+        async for _ in trajectories:
+            break
+    calls = assistant.calls
+    await asyncio.sleep(0.05)
+    assert assistant.calls == calls
+    assert assistant.under_way <= 4 * 4
+    kept = [one.task.id for one in read_trajectories(tmp_path)]
+    rest = await collect(parties(30), out=tmp_path, resume=True)
+    assert sorted([*kept, *rest]) == sorted(task.id for task in parties(30))
+    assert len(list(read_trajectories(tmp_path))) == 30
+
+
+async def test_cancelling_stops_all_work() -> None:
+    assistant = Counts()
+    running = asyncio.create_task(collect(parties(100), assistant=assistant))
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    calls = assistant.calls
+    await asyncio.sleep(0.05)
+    assert 0 < assistant.calls == calls
+
+
+async def test_two_tasks_with_one_id_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two tasks have the id 'party'"):
+        await collect([party(), party()])
+
+
+async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_path: Path) -> None:
+    async with aclosing(generate(parties(3), out=tmp_path, max_concurrency=1)) as trajectories:
+        await anext(trajectories)
+        with pytest.raises(RunDirectoryError, match="is in use by another process"):
+            await collect(parties(3), out=tmp_path, resume=True)
+    with pytest.raises(RunDirectoryError, match="already holds a run"):
+        await collect(parties(3), out=tmp_path)
+    other = SMALL.model_copy(update={"window": 2})
+    with pytest.raises(RunDirectoryError, match=r"was made with lookahead\.window = 1, and now it is 2"):
+        await collect(parties(3), out=tmp_path, resume=True, lookahead=other)
+    with pytest.raises(RunDirectoryError, match="cannot be used as a run directory"):
+        await collect(parties(1), out=tmp_path / "run.json" / "x")
