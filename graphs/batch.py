@@ -174,7 +174,7 @@ class _Player:
         if self.saver and self.run and self.run.resume:
             snapshot = await self.graph.aget_state(config)
             if snapshot.values:
-                begin, state, unfinished = None, snapshot.values, bool(snapshot.next)
+                begin, state, unfinished = None, snapshot.values, bool(snapshot.tasks)
                 if snapshot.next == ("choose",) and not any_scored(state["candidates"]):
                     # The task failed here before: the turn gets new candidates.
                     await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")

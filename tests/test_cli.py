@@ -172,10 +172,10 @@ def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_p
 def test_the_graphs_are_printed_as_mermaid(name: str) -> None:
     code, drawing, _ = run("graph", name)
     assert code == 0
-    nodes = {"conversation": "assistant", "lookahead": "future", "rollout": "candidate"}
+    inside = {"conversation": [], "lookahead": ["future"], "rollout": ["candidate", "future"]}
     assert "graph TD;" in drawing
-    assert nodes[name] in drawing
-    assert "simulated_user" in drawing, "the inside of branches is drawn too"
+    assert "simulated_user(simulated_user)" in drawing
+    assert re.findall(r"subgraph (\w+)", drawing) == inside[name]
 
 
 REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}

@@ -30,11 +30,13 @@ def mermaid(name: str) -> str:
 
 
 def _open(graph: Any) -> None:
-    """LangGraph draws no inside of a graph that keeps no checkpoints, as branches do not; for a drawing they may."""
+    """Show LangGraph what is inside the nodes that call a graph: it looks only for graphs that keep checkpoints,
+
+    and branches keep none.
+    """
     for node in graph.nodes.values():
         function = getattr(node.bound, "afunc", None)
         inside = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.values() if function else ()
-        for graph_inside in inside:
-            if isinstance(graph_inside, CompiledStateGraph):
-                graph_inside.checkpointer = None
-                _open(graph_inside)
+        node.subgraphs = [one for one in inside if isinstance(one, CompiledStateGraph)]
+        for one in node.subgraphs:
+            _open(one)
