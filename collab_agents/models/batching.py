@@ -48,7 +48,8 @@ class MicroBatcher(Generic[J, R]):
 
     def _serve(self) -> None:
         while True:
-            entries = [entry for entry in self._gather() if not entry.abandoned]
+            # From here on a result cannot be cancelled, only abandoned.
+            entries = [entry for entry in self._gather() if entry.result.set_running_or_notify_cancel()]
             if not entries:
                 continue
             try:

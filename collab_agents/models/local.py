@@ -88,7 +88,7 @@ class Engine:
                 top_p=None,
                 top_k=None,
                 pad_token_id=self._pad,
-                logits_processor=LogitsProcessorList([SeededSampler(jobs)]),
+                logits_processor=LogitsProcessorList([SeededSampler(jobs, self.model.device)]),
                 stopping_criteria=StoppingCriteriaList([RowDone(entries, width, self.tokenizer)]),
             )
         return [self._completion(job, row) for job, row in zip(jobs, out[:, width:].tolist(), strict=True)]
@@ -110,24 +110,26 @@ class SeededSampler(LogitsProcessor):
     """Samples each row with a random stream of its own, then leaves that token alone as possible.
 
     A row's sample thereby depends on its seed and its logits, not on which other rows share the batch, and rows
-    may differ in temperature.
+    may differ in temperature. The token is the one that wins an exponential race (Gumbel-max), which rounding in the
+    logits hardly ever changes; drawing from the cumulative distribution would change with it in the tail.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._streams = [random.Random(job.seed) for job in jobs]
-        self._temperature = torch.tensor([[job.temperature] for job in jobs])
-        self._top_p = torch.tensor([[job.top_p] for job in jobs])
+    def __init__(self, jobs: Sequence[Job], device: Any = "cpu") -> None:
+        self._streams = [torch.Generator(device).manual_seed(job.seed) for job in jobs]
+        self._temperature = torch.tensor([[job.temperature] for job in jobs], device=device)
+        self._top_p = torch.tensor([[job.top_p] for job in jobs], device=device)
+        self._nucleus = any(job.top_p < 1 for job in jobs)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         greedy = scores.argmax(-1, keepdim=True)
-        temperature = self._temperature.to(scores.device)
-        probabilities = torch.softmax(scores.float() / temperature.clamp(min=1e-4), dim=-1)
-        if bool((self._top_p < 1).any()):
-            probabilities = _nucleus(probabilities, self._top_p.to(scores.device))
-        cumulative = probabilities.cumsum(-1)
-        draws = torch.tensor([[stream.random()] for stream in self._streams], device=scores.device)
-        sampled = torch.searchsorted(cumulative, draws * cumulative[:, -1:]).clamp(max=scores.shape[-1] - 1)
-        chosen = torch.where(temperature > 0, sampled, greedy)
+        probabilities = torch.softmax(scores.float() / self._temperature.clamp(min=1e-4), dim=-1)
+        if self._nucleus:
+            probabilities = _nucleus(probabilities, self._top_p)
+        arrivals = torch.empty_like(probabilities)
+        for row, stream in zip(arrivals, self._streams, strict=True):
+            row.exponential_(generator=stream)
+        sampled = (probabilities / arrivals).argmax(-1, keepdim=True)
+        chosen = torch.where(self._temperature > 0, sampled, greedy)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
 

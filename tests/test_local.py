@@ -1,0 +1,160 @@
+"""The in-process model: the real SmolLM2-135M out of its wheel."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Future
+from threading import Event
+
+import pytest
+import torch
+from langchain_core.messages import AIMessage, HumanMessage
+
+from collab_agents import (
+    AgendaUser,
+    ChatAssistant,
+    Limits,
+    Lookahead,
+    MultiturnReward,
+    generate_trajectories,
+    load_chat_model,
+)
+from collab_agents.errors import ModelError
+from collab_agents.judges import fact_coverage, token_cost
+from collab_agents.models import LimitedChatModel
+from collab_agents.models.batching import Entry, MicroBatcher
+from collab_agents.models.local import Job, SeededSampler
+from collab_agents.usage import track_usage
+from tests.conftest import party
+
+HELLO = [HumanMessage("Name three colours.")]
+
+
+@pytest.fixture(scope="module")
+def model() -> LimitedChatModel:
+    """In float32, where what else is in a batch changes a logit by rounding at most."""
+    return load_chat_model("local:smollm2", max_tokens=24, temperature=1.0, dtype="float32")
+
+
+async def test_the_embedded_model_answers_and_counts(model: LimitedChatModel) -> None:
+    with track_usage() as usage:
+        reply = await model.ainvoke(HELLO, temperature=0.0)
+    assert "red" in str(reply.content).lower() or "blue" in str(reply.content).lower()
+    assert usage.calls == 1
+    assert 10 < usage.input_tokens < 100
+    assert 0 < usage.output_tokens <= 24
+
+
+async def test_a_seed_decides_a_sample_whatever_else_is_in_its_batch(model: LimitedChatModel) -> None:
+    alone = [await model.ainvoke(HELLO, seed=seed) for seed in (1, 2)]
+    others = [HumanMessage("Why is the sky blue? Explain it at length to a child who likes clouds.")]
+    together = await asyncio.gather(
+        *(model.ainvoke(HELLO, seed=seed) for seed in (1, 2)), *(model.ainvoke(others, seed=seed) for seed in range(6))
+    )
+    assert [reply.content for reply in together[:2]] == [reply.content for reply in alone]
+    assert len({str(reply.content) for reply in together}) == 8
+
+
+async def test_calls_in_a_batch_keep_their_own_length_and_stop(model: LimitedChatModel) -> None:
+    replies = await asyncio.gather(
+        model.ainvoke(HELLO, max_tokens=3, temperature=0.0),
+        model.ainvoke(HELLO, max_tokens=24, temperature=0.0),
+        model.ainvoke(HELLO, max_tokens=24, temperature=0.0, stop=[","]),
+    )
+    tokens = [reply.usage_metadata["output_tokens"] for reply in replies if reply.usage_metadata]
+    assert tokens[0] == 3
+    assert tokens[1] > 3
+    assert str(replies[1].content).startswith(str(replies[2].content))
+    assert "," not in str(replies[2].content)
+
+
+async def test_a_prompt_that_exceeds_the_context_is_refused(model: LimitedChatModel) -> None:
+    with pytest.raises(ModelError, match="exceed the model's context of 8192 tokens"):
+        await model.ainvoke([HumanMessage("word " * 9000)])
+
+
+async def test_a_call_that_nobody_waits_for_ends_early(model: LimitedChatModel) -> None:
+    long = asyncio.create_task(model.ainvoke(HELLO, max_tokens=4000, temperature=1.0))
+    await asyncio.sleep(1.0)
+    long.cancel()
+    reply = await asyncio.wait_for(model.ainvoke(HELLO), timeout=60)
+    assert isinstance(reply, AIMessage)
+
+
+async def test_a_timeout_that_was_chosen_holds_for_local_calls_too() -> None:
+    hurried = load_chat_model("local:smollm2", max_tokens=2000, dtype="float32", limits=Limits(timeout=0.5))
+    with pytest.raises(ModelError, match="no answer in time"):
+        await hurried.ainvoke(HELLO)
+
+
+async def test_the_main_job_runs_on_the_embedded_model(model: LimitedChatModel) -> None:
+    reward = MultiturnReward({"fact_coverage": fact_coverage(), "token_cost": token_cost()})
+    (trajectory,) = [
+        one
+        async for one in generate_trajectories(
+            [party()],
+            user=AgendaUser(),
+            assistant=ChatAssistant(model),
+            reward=reward,
+            lookahead=Lookahead(candidates=2, futures=2, window=1, max_exchanges=2),
+        )
+    ]
+    assert len(trajectory.turns) == 2
+    replies = {str(one.messages) for turn in trajectory.turns for one in turn.candidates}
+    assert len(replies) == 4, "candidates differ"
+    assert trajectory.usage.calls == 2 * 2 * 3
+
+
+def sampler(temperature: float, top_p: float = 1.0, count: int = 1) -> SeededSampler:
+    return SeededSampler([Job([], 1, temperature, top_p, seed, ()) for seed in range(count)])
+
+
+def test_samples_follow_the_models_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    scores = probabilities.log().repeat(4000, 1)
+    chosen = sampler(1.0, count=4000)(torch.empty(0), scores).argmax(-1)
+    shares = torch.bincount(chosen, minlength=4) / 4000
+    assert torch.allclose(shares, probabilities, atol=0.03)
+    nucleus = sampler(1.0, top_p=0.7, count=4000)(torch.empty(0), scores).argmax(-1)
+    assert set(nucleus.tolist()) == {0, 1}
+    assert set(sampler(0.0, count=50)(torch.empty(0), scores[:50]).argmax(-1).tolist()) == {0}
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[MicroBatcher[int, int], list[int], Event]]:
+    """A batcher that doubles numbers, notes its batches' sizes, and waits in the first batch until told."""
+    sizes: list[int] = []
+    go = Event()
+
+    def double(entries: list[Entry[int, int]]) -> list[int]:
+        sizes.append(len(entries))
+        assert go.wait(30)
+        if any(entry.job < 0 for entry in entries):
+            raise ValueError("negative")
+        return [2 * entry.job for entry in entries]
+
+    yield MicroBatcher(double, max_batch=4, max_wait=0.01), sizes, go
+    go.set()
+
+
+def test_what_comes_while_a_batch_runs_is_handled_together(
+    held: tuple[MicroBatcher[int, int], list[int], Event],
+) -> None:
+    batcher, sizes, go = held
+    first = batcher.submit(0)
+    while not sizes:
+        pass
+    entries = [batcher.submit(number) for number in range(1, 7)]
+    assert entries[1].result.cancel()
+    go.set()
+    kept = [first, entries[0], *entries[2:]]
+    assert [entry.result.result(30) for entry in kept] == [0, 2, 6, 8, 10, 12]
+    assert sizes == [1, 3, 2]
+
+
+def test_a_batch_that_fails_fails_its_own_calls_only(held: tuple[MicroBatcher[int, int], list[int], Event]) -> None:
+    batcher, _, go = held
+    go.set()
+    broken: Future[int] = batcher.submit(-1).result
+    with pytest.raises(ValueError, match="negative"):
+        broken.result(30)
+    assert batcher.submit(4).result.result(30) == 8
