@@ -34,7 +34,7 @@ async def test_an_openai_model_is_a_chat_openai_that_answers_and_counts(serve: S
 
 async def test_the_request_is_the_one_that_langchain_makes(serve: Serve) -> None:
     server = serve("--log")
-    plain = ChatOpenAI(model="any", base_url=server.url, api_key="unused", temperature=0.3)  # type: ignore[arg-type]
+    plain = ChatOpenAI(model="any", base_url=server.url, api_key="unused", temperature=0.3)
     for model in (plain, openai(server, temperature=0.3)):
         await model.ainvoke(HELLO, seed=7, stop=["END"])
     first, second = server.bodies()

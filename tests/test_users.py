@@ -19,7 +19,8 @@ async def talk(
     said: list[str], *, persona: Persona | None = None, seed: int = 0, task: Task | None = None
 ) -> list[BaseMessage]:
     """The agenda user's messages in a conversation where the assistant says these things in turn."""
-    user, memory = AgendaUser(), {}
+    user = AgendaUser()
+    memory: Memory = {}
     messages: list[BaseMessage] = []
     for line in [None, *said]:
         if line is not None:

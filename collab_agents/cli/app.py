@@ -1,4 +1,5 @@
 import asyncio
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,8 @@ errors = Console(stderr=True, highlight=False)
 
 def main() -> None:
     """Run the command line. An error that a user can act on is one sentence and exit code 1; Ctrl-C is 130."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except CollabError as error:
