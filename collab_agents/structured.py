@@ -12,6 +12,7 @@ from collab_agents.errors import UnusableReply, first_problem
 from collab_agents.messages import text_of
 from collab_agents.models.limits import LimitedChatModel
 from collab_agents.seeds import derive_seed
+from collab_agents.usage import record_usage
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -53,7 +54,10 @@ def parse(text: str, shape: type[S]) -> S:
 
 
 async def invoke(model: BaseChatModel, messages: list[BaseMessage], *, seed: int) -> AIMessage:
-    """One call; the seed goes to the models of this library, which all take one."""
+    """One call. The seed goes to the models of this library, which take one; other models are counted here."""
     if isinstance(model, LimitedChatModel):
-        return await model.ainvoke(messages, seed=seed)
-    return await model.ainvoke(messages)
+        seeds: dict[str, Any] = {"seed": seed} if model.seeded else {}
+        return await model.ainvoke(messages, **seeds)
+    reply = await model.ainvoke(messages)
+    record_usage(reply.usage_metadata)
+    return reply

@@ -13,11 +13,20 @@ def fewer_collections() -> Iterator[None]:
     that heap again and again is a quarter of all CPU time (benchmarks/throughput.py). What reference counts free,
     which is nearly everything, is freed as ever.
     """
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    global _inside, _before
+    if not _inside:
+        _before = gc.get_threshold()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+    _inside += 1
     try:
         yield
     finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        _inside -= 1
+        if not _inside:
+            gc.set_threshold(*_before)
+            gc.unfreeze()
+
+
+_inside = 0
+_before = gc.get_threshold()

@@ -41,4 +41,4 @@ def create_conversation_graph(
     graph.add_conditional_edges(START, begin, ["simulated_user", "assistant"])
     graph.add_conditional_edges("simulated_user", after_user, ["assistant", END])
     graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", END])
-    return graph.compile(name="conversation").with_config(recursion_limit=2 * max_exchanges + 5)
+    return graph.compile(name="conversation")

@@ -133,4 +133,4 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
         graph.add_conditional_edges("simulated_user", after_user, ["assistant", "judge"])
         graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", "judge"])
     graph.add_edge(START, "simulated_user" if window > 0 else "judge")
-    return graph.compile(name="future", checkpointer=False).with_config(recursion_limit=2 * window + 5)
+    return graph.compile(name="future", checkpointer=False)

@@ -77,8 +77,7 @@ def create_rollout_graph(
     graph.add_edge("candidate", "choose")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
     graph.add_edge("judge", END)
-    compiled = graph.compile(name="rollout", checkpointer=checkpointer)
-    return compiled.with_config(recursion_limit=3 * max_exchanges + 5)
+    return graph.compile(name="rollout", checkpointer=checkpointer)
 
 
 def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -187,6 +188,18 @@ async def test_cancelling_stops_all_work() -> None:
     calls = assistant.calls
     await asyncio.sleep(0.05)
     assert 0 < assistant.calls == calls
+
+
+async def test_the_collectors_thresholds_are_given_back_whichever_run_ends_first() -> None:
+    before = gc.get_threshold()
+    async with aclosing(generate(parties(5), max_concurrency=1)) as first:
+        await anext(first)
+        async with aclosing(generate(parties(5), max_concurrency=1)) as second:
+            await anext(second)
+            await first.aclose()
+            assert gc.get_threshold() != before
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0
 
 
 async def test_two_tasks_with_one_id_are_refused() -> None:

@@ -246,9 +246,7 @@ async def test_the_graphs_nest_in_a_graph_with_a_checkpointer(durability: Any) -
 async def test_astream_shows_the_branches_as_they_end() -> None:
     graph = create_rollout_graph(ScriptedUser(["one", "two"]), SHORT, COST, candidates=2, futures=3, window=1)
     nodes: list[tuple[int, str]] = []
-    async for path, update in graph.astream(
-        {"messages": [], "task": party()}, stream_mode="updates", subgraphs=True, config={"recursion_limit": 50}
-    ):
+    async for path, update in graph.astream({"messages": [], "task": party()}, stream_mode="updates", subgraphs=True):
         nodes += [(len(path), name) for name in update]
     first_choice = nodes.index((0, "choose"))
     seen = nodes[:first_choice]

@@ -4,17 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from collab_agents import Limits, load_chat_model
+from collab_agents import ChatAssistant, Limits, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models import LimitedChatModel, check_chat_model
+from collab_agents.structured import invoke
 from collab_agents.usage import Usage, track_usage
 from tests.conftest import Server
 
 Serve = Callable[..., Server]
+USAGE = UsageMetadata(input_tokens=2, output_tokens=3, total_tokens=5)
 HELLO = [SystemMessage("Be brief."), HumanMessage("Hello")]
 
 
@@ -171,3 +175,18 @@ def test_what_cannot_be_loaded_is_said_in_a_sentence(
     with pytest.raises(ConfigError) as error:
         load_chat_model(name, **options)
     assert problem in str(error.value)
+
+
+async def test_a_server_that_does_not_know_seeds_is_sent_none(serve: Serve) -> None:
+    server = serve("--log")
+    for seeded in (True, False):
+        await invoke(openai(server, seeded=seeded), list(HELLO), seed=5)
+    assert ["seed" in body for body in server.bodies()] == [True, False]
+
+
+async def test_a_model_that_is_not_ours_plays_and_is_counted() -> None:
+    model = GenericFakeChatModel(messages=iter([AIMessage("Hello.", usage_metadata=USAGE)]))
+    with track_usage() as usage:
+        replies, _ = await ChatAssistant(model).respond([HumanMessage("Hi")], {"seed": 1})
+    assert [reply.content for reply in replies] == ["Hello."]
+    assert usage == Usage(1, 2, 3)

@@ -20,7 +20,7 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
-    except CollabError as error:
+    except (CollabError, OSError) as error:
         errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:

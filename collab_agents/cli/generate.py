@@ -53,7 +53,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
         shown.cancel()
         with suppress(asyncio.CancelledError):
             await shown
-    console.print(_line(progress, total, started))
+    console.print(_line(progress, total, started), soft_wrap=True)
     console.print(summary.table())
     _print_failures(console, out)
     return progress.finished + progress.skipped > 0

@@ -67,16 +67,20 @@ class LimitedChatModel(BaseChatModel):
     limits: Limits = Field(default_factory=Limits)
     label: str = ""
     """What errors call this model, for example "openai:gpt-4o-mini at http://localhost:8000/v1"."""
+    seeded: bool = True
+    """Whether each call gets its branch's `seed`. Turn it off for a server that does not know the parameter."""
 
     transient: ClassVar[tuple[type[BaseException], ...]] = ()
     """The provider's own exceptions that stand for a dropped or failed connection."""
 
     _slots: PerLoop[asyncio.Semaphore] = PrivateAttr()
     _throttle: Throttler | None = PrivateAttr(default=None)
+    _queue: PerLoop[asyncio.Lock] = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
         self._slots = PerLoop(lambda: asyncio.Semaphore(self.limits.max_concurrent_calls))
+        self._queue = PerLoop(asyncio.Lock)
         if self.limits.requests_per_minute:
             self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
 
@@ -126,7 +130,8 @@ class LimitedChatModel(BaseChatModel):
     async def _slot(self) -> AsyncIterator[None]:
         async with self._slots.get():
             if self._throttle:
-                await self._throttle.acquire()
+                async with self._queue.get():  # The throttler polls; of all that wait, only the first should.
+                    await self._throttle.acquire()
             yield
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
