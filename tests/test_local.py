@@ -1,8 +1,12 @@
 """The in-process model: the real SmolLM2-135M out of its wheel."""
 
 import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -24,7 +28,7 @@ from collab_agents.models import LimitedChatModel
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.local import Job, SeededSampler
 from collab_agents.usage import track_usage
-from tests.conftest import party
+from tests.conftest import ROOT, party
 
 HELLO = [HumanMessage("Name three colours.")]
 
@@ -158,3 +162,36 @@ def test_a_batch_that_fails_fails_its_own_calls_only(held: tuple[MicroBatcher[in
     with pytest.raises(ValueError, match="negative"):
         broken.result(30)
     assert batcher.submit(4).result.result(30) == 8
+
+
+def test_a_closed_batcher_handles_what_came_before_and_opens_again() -> None:
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        lambda entries: [entry.job for entry in entries], max_batch=2, max_wait=0
+    )
+    entries = [batcher.submit(number) for number in range(5)]
+    batcher.close()
+    assert [entry.result.result(0) for entry in entries] == [0, 1, 2, 3, 4]
+    batcher.close()
+    assert batcher.submit(7).result.result(30) == 7
+    batcher.close()
+
+
+def test_a_process_that_is_interrupted_while_it_generates_ends_cleanly(tmp_path: Path) -> None:
+    config = ROOT / "examples" / "offline.yaml"
+    command = [
+        sys.executable,
+        "-m",
+        "collab_agents",
+        "generate",
+        "--config",
+        str(config),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert "under way" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.rstrip().endswith("go on with --resume.")

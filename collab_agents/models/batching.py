@@ -3,6 +3,7 @@
 Knows nothing of models or tokens. Callers may live on any event loop, or several.
 """
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class MicroBatcher(Generic[J, R]):
         self._handle = handle
         self._max_batch = max_batch
         self._max_wait = max_wait
-        self._queue: queue.SimpleQueue[Entry[J, R]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry[J, R] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -44,12 +45,24 @@ class MicroBatcher(Generic[J, R]):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="micro-batcher", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)  # Native code in a thread that outlives the interpreter aborts it.
         return entry
 
+    def close(self) -> None:
+        """Handle what has been submitted and not cancelled, and end the thread. A later `submit` starts a new one."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join()
+            atexit.unregister(self.close)
+
     def _serve(self) -> None:
-        while True:
+        more = True
+        while more:
+            gathered, more = self._gather()
             # From here on a result cannot be cancelled, only abandoned.
-            entries = [entry for entry in self._gather() if entry.result.set_running_or_notify_cancel()]
+            entries = [entry for entry in gathered if entry.result.set_running_or_notify_cancel()]
             if not entries:
                 continue
             try:
@@ -61,11 +74,15 @@ class MicroBatcher(Generic[J, R]):
                 for entry, result in zip(entries, results, strict=True):
                     entry.result.set_result(result)
 
-    def _gather(self) -> list[Entry[J, R]]:
-        entries = [self._queue.get()]
+    def _gather(self) -> tuple[list[Entry[J, R]], bool]:
+        """The next batch, and whether there may be another."""
+        entries: list[Entry[J, R]] = []
         while len(entries) < self._max_batch:
             try:
-                entries.append(self._queue.get(timeout=self._max_wait))
+                entry = self._queue.get(timeout=self._max_wait if entries else None)
             except queue.Empty:
                 break
-        return entries
+            if entry is None:
+                return entries, False
+            entries.append(entry)
+        return entries, True
