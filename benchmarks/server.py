@@ -80,7 +80,7 @@ class Model:
         body = await request.json()
         prompt = self.read(body["messages"])
         if self.options.log:
-            self.log.append(body)
+            self.log.append(body | {"authorization": request.headers.get("Authorization")})
         self.calls += 1
         call = self.calls
         self.active += 1

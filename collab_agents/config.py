@@ -1,5 +1,6 @@
 """The configuration of a run: what `run.yaml` may say, checked at the door."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,9 +10,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -41,6 +44,15 @@ class ModelConfig(Section):
     max_tokens: PositiveInt | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     limits: Limits | None = None
+
+    @field_validator("options")
+    @classmethod
+    def _no_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
+        # The configuration is kept in run.json.
+        for name in options:
+            if re.search(r"key|secret|password|headers|proxy|(^|_)token$", name):
+                raise ValueError(f"{name} may hold a secret, which a configuration must not; use api_key_env")
+        return options
 
 
 def _named(value: Any) -> Any:
@@ -83,7 +95,7 @@ class UserConfig(Section):
 
 class JudgeConfig(Section):
     name: str
-    weight: float = 1.0
+    weight: FiniteFloat = 1.0
     model: Model | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -138,6 +150,14 @@ class RunConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"judges: {max(names, key=names.count)!r} is there twice")
         return self
+
+
+def check_lookahead(**chosen: Any) -> Lookahead:
+    """The chosen values, the rest by default. Raises ConfigError for one out of range."""
+    try:
+        return Lookahead(**chosen)
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from error
 
 
 def load_config(path: str | Path, shape: type[M]) -> M:

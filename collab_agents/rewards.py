@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from collab_agents.errors import ConfigError
-from collab_agents.judges import Conversation, Judge, Score
+from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge
 from collab_agents.tasks import Task
 
 
@@ -29,20 +29,23 @@ class MultiturnReward:
     R*(t | g) is the weighted sum of the judges' scores of a conversation t with goal g; the multiturn-aware reward
     of a candidate is the mean of R* over its futures.
 
-    judges: by the name that they have in the record.
+    judges: by the name that they have in the record; plain functions that return numbers are judges too.
     weights: by the same names; 1 where none is given. A judge with weight 0 is recorded and does not count.
 
-    Raises ConfigError for a weight without a judge, or no judge at all.
+    Raises ConfigError for a weight without a judge or one that is not finite, or no judge at all.
     """
 
-    def __init__(self, judges: Mapping[str, Judge], weights: Mapping[str, float] | None = None) -> None:
+    def __init__(self, judges: Mapping[str, Judge | AnyJudge], weights: Mapping[str, float] | None = None) -> None:
         if not judges:
             raise ConfigError("a reward needs at least one judge")
         unknown = set(weights or {}) - set(judges)
         if unknown:
             raise ConfigError(f"weight for {min(unknown)!r}, which is none of the judges {', '.join(judges)}")
-        self.judges = dict(judges)
+        self.judges = {name: as_judge(judge) for name, judge in judges.items()}
         self.weights = {name: (weights or {}).get(name, 1.0) for name in judges}
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise ConfigError(f"the weight of {name!r} is {weight}: a finite number is needed")
 
     async def score(self, conversation: Conversation, task: Task) -> Reward:
         """All judges at once. A judge that raises gives no score, with the reason. The value is None if a judge

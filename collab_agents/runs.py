@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import Failure, JsonlStore, Trajectory
 
-_MAY_CHANGE = ("limits", "tasks.limit")
+_MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
 """Settings under which a run may be resumed although they differ: they decide how much and how fast, not what."""
 
 
@@ -72,7 +73,7 @@ class RunDirectory:
             self._failures.append(failure)
 
     def add_totals(self, totals: Mapping[str, int | float]) -> None:
-        """Add to the totals in run.json."""
+        """Add to the totals in run.json, which are those of all processes that ended by themselves."""
         run = self._read()
         kept = run.get("totals", {})
         run["totals"] = {key: round(kept.get(key, 0) + value, 3) for key, value in totals.items()}
@@ -97,7 +98,7 @@ class RunDirectory:
     def _compare(self, made_with: Mapping[str, Any]) -> None:
         before, now = dict(_leaves(made_with)), dict(_leaves(json.loads(json.dumps(self.settings))))
         for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE):
+            if before.get(key) != now.get(key) and not _MAY_CHANGE.search(key):
                 raise RunDirectoryError(
                     f"{self.path} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: "
                     "resume with the same settings, or choose another directory"
@@ -116,6 +117,8 @@ class RunDirectory:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else str(key))

@@ -110,11 +110,18 @@ class JsonlStore:
                 file.truncate(end)
 
     def append(self, record: BaseModel) -> None:
-        """Write the record as a line; when this returns, it is on the disk."""
-        with open(self.path, "ab") as file:
-            file.write(record.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the record as a line; when this returns, it is on the disk. If it raises, nothing is left of it."""
+        line = record.model_dump_json().encode() + b"\n"
+        with open(self.path, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(line):
+                    written += file.write(line[written:])
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
 
     def replace(self, records: list[BaseModel]) -> None:
         """Put the records in the place of all there are, in one step."""

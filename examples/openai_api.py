@@ -18,7 +18,9 @@ from collab_agents import (
 from collab_agents.judges import bleu, interactivity, token_cost
 
 model = load_chat_model(
-    f"openai:{os.environ.get('COLLAB_MODEL', 'gpt-4o-mini')}", base_url=os.environ.get("OPENAI_BASE_URL")
+    f"openai:{os.environ.get('COLLAB_MODEL', 'gpt-4o-mini')}",
+    base_url=os.environ.get("OPENAI_BASE_URL"),
+    api_key=os.environ.get("OPENAI_API_KEY"),
 )
 task = Task(id="toast", prompt="You want a toast for Ada's retirement after 31 years at the observatory; she loves "
             "comets and bad puns.", reference="Dear Ada, after 31 years of chasing comets ...")  # fmt: skip

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ async def generate_trajectories(
     """Play every task by lookahead and yield the finished trajectories, first done first.
 
     tasks: read as they are needed, at most `max_concurrency` under way; ids must differ. While the caller is busy
-        with a trajectory, no new task is begun.
+        with a trajectory, no new task is begun. A source that waits holds up nothing but itself.
     personas: each task is played by one of them, drawn by the seed; none plays a plain user.
     out: a run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are
         checkpointed at every step, and a task that cannot be finished goes to failures.jsonl with its reason.
@@ -80,6 +80,8 @@ async def generate_trajectories(
     Closing the iterator or cancelling its task cancels all work under way. Raises RunDirectoryError if `out` is in
     use, holds a run and `resume` is not set, or was made with other settings; ConfigError for a repeated task id.
     """
+    if max_concurrency < 1:
+        raise ConfigError(f"max_concurrency is {max_concurrency}: at least 1 is needed")
     lookahead = lookahead or Lookahead()
     progress = progress if progress is not None else Progress()
     started = time.monotonic()
@@ -95,25 +97,28 @@ async def generate_trajectories(
             stack.callback(lambda: _close(run, progress, started))
         graph = create_rollout_graph(user, assistant, reward, **lookahead.model_dump(), checkpointer=saver)
         player = _Player(graph, saver, run, personas, seed, progress)
-        under_way: set[asyncio.Task[Trajectory | None]] = set()
+        under_way: set[asyncio.Task[Any]] = set()
+        source = await stack.enter_async_context(aclosing(_distinct(tasks)))
         stack.push_async_callback(_cancel, under_way)
-        source = aiter(_distinct(tasks))
+        coming: asyncio.Task[Task | None] | None = None
         exhausted = False
         while True:
-            while not exhausted and len(under_way) < max_concurrency:
-                try:
-                    task = await anext(source)
-                except StopAsyncIteration:
-                    exhausted = True
-                    break
-                if run and task.id in run.finished:
-                    progress.skipped += 1
-                else:
-                    under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
+            playing = len(under_way) - (coming is not None)
+            if coming is None and not exhausted and playing < max_concurrency:
+                coming = asyncio.create_task(anext(source, None))
+                under_way.add(coming)
             if not under_way:
                 return
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             under_way -= done
+            if coming in done:
+                task = coming.result()
+                done.remove(coming)
+                coming, exhausted = None, task is None
+                if task is not None and run and task.id in run.finished:
+                    progress.skipped += 1
+                elif task is not None:
+                    under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
             for one in done:
                 trajectory = one.result()
                 if trajectory is not None:
@@ -200,7 +205,7 @@ class _Player:
         )
 
 
-async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Task]:
+async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:
     seen: set[str] = set()
     async for task in _each(tasks):
         if task.id in seen:

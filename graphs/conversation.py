@@ -7,8 +7,9 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.assistants import Assistant
+from collab_agents.config import check_lookahead
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, user_node
-from collab_agents.graphs.states import ConversationState
+from collab_agents.graphs.states import ConversationInput, ConversationState
 from collab_agents.users import SimulatedUser, as_user
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
@@ -35,7 +36,8 @@ def create_conversation_graph(
     async def after_assistant(state: Any) -> str:
         return END if state.get("stopped") else "simulated_user"
 
-    graph = StateGraph(ConversationState)
+    check_lookahead(max_exchanges=max_exchanges)
+    graph = StateGraph(ConversationState, input_schema=ConversationInput)
     graph.add_node("simulated_user", user_node(as_user(user)))
     graph.add_node("assistant", assistant_node(assistant, max_exchanges=max_exchanges))
     graph.add_conditional_edges(START, begin, ["simulated_user", "assistant"])

@@ -8,9 +8,17 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
+from collab_agents.config import check_lookahead
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, reason_of, user_node
-from collab_agents.graphs.states import CandidateState, FutureState, LookaheadState, branch_of, task_of
+from collab_agents.graphs.states import (
+    CandidateState,
+    ConversationInput,
+    FutureState,
+    LookaheadState,
+    branch_of,
+    task_of,
+)
 from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward, mean, mean_scores
@@ -36,7 +44,8 @@ def create_lookahead_graph(
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
     of the mean.
     """
-    graph = StateGraph(LookaheadState)
+    check_lookahead(futures=futures, window=window)
+    graph = StateGraph(LookaheadState, input_schema=ConversationInput)
     _add_futures(graph, START, as_user(user), assistant, reward, futures, window)
     return graph.compile(name="lookahead")
 

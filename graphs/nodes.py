@@ -42,7 +42,7 @@ def user_node(user: SimulatedUser) -> Node:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "user", len(messages))
         lent = {"task": task_of(state), "persona": persona_of(state), "seed": seed}
-        message, memory = await user.respond(list(messages), _lend(state.get("memory"), lent))
+        message, memory = await user.respond(_copies(messages), _lend(state.get("memory"), lent))
         update: dict[str, Any] = {"memory": _own(memory)}
         if message is not None:
             update["messages"] = with_ids([message], messages, seed)
@@ -59,7 +59,7 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) ->
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
         lent = {"seed": seed, "proactive": state.get("proactive", False)}
-        reply, memory = await assistant.respond(list(messages), _lend(state.get("assistant_memory"), lent))
+        reply, memory = await assistant.respond(_copies(messages), _lend(state.get("assistant_memory"), lent))
         exchanges = state.get("exchanges", 0) + 1
         update: dict[str, Any] = {
             "messages": with_ids(reply, messages, seed),
@@ -109,6 +109,10 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
         taken.add(message.id)
         named_messages.append(message)
     return named_messages
+
+
+def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    return [message.model_copy() for message in messages]
 
 
 def _lend(memory: Memory | None, lent: Memory) -> Memory:

@@ -11,11 +11,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
+from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import INSIDE, Node, ends_with_user, reason_of, user_node
-from collab_agents.graphs.states import RolloutState, branch_of, task_of
+from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -43,9 +44,18 @@ def create_rollout_graph(
     At each turn it samples `candidates` replies, the first `proactive_ratio` of them with the assistant's proactive
     prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
     user's next message is the one of that candidate's first scored future, so that what was simulated is not
-    simulated again. Raises RolloutError if no candidate of a turn can be scored.
+    simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
+    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range.
     """
-    proactive = round(candidates * proactive_ratio)
+    check_lookahead(
+        candidates=candidates,
+        futures=futures,
+        window=window,
+        max_exchanges=max_exchanges,
+        proactive_ratio=proactive_ratio,
+    )
+    # Half up, and at least one if any are wanted.
+    proactive = max(1, int(candidates * proactive_ratio + 0.5)) if proactive_ratio else 0
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
@@ -67,7 +77,7 @@ def create_rollout_graph(
         return "judge" if state.get("stopped") else await begin(state)
 
     look = create_candidate_graph(as_user(user), assistant, reward, futures=futures, window=window)
-    graph = StateGraph(RolloutState)
+    graph = StateGraph(RolloutState, input_schema=ConversationInput)
     graph.add_node("simulated_user", _counted(user_node(as_user(user))))
     graph.add_node("candidate", _counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges))
@@ -156,8 +166,7 @@ def _choose_node(max_exchanges: int) -> Node:
         if exchanges >= max_exchanges:
             return update | {"stopped": "max_turns"}
         first = best["first"] or {}
-        said = first.pop("messages", [])
-        return update | first | {"messages": [*best["reply"], *said]}
+        return update | first | {"messages": [*best["reply"], *first.get("messages", [])]}
 
     return choose
 

@@ -15,12 +15,12 @@ from collab_agents.users import Memory
 Stopped = Literal["user", "max_turns"]
 
 
-class ConversationState(MessagesState, total=False):
-    """messages: as in MessagesState; the input may hold none, or a conversation to go on with.
+class ConversationInput(MessagesState, total=False):
+    """What the graphs take; other keys, such as those of an output that is fed back, are passed over.
 
-    task: the goal, a `Task` or its dict. persona: a `Persona`, its dict, or None. seed: the branch's own.
-    memory, assistant_memory: what the user and the assistant remember. exchanges: how many this run has played.
-    stopped: why the conversation ended.
+    messages: as in MessagesState; none, or a conversation to go on with.
+    task: the goal, a `Task` or its dict. persona: a `Persona`, its dict, or None. Where checkpoints are kept, dicts.
+    seed: the branch's own. memory, assistant_memory: what the user and the assistant remember.
     """
 
     task: Any
@@ -28,6 +28,11 @@ class ConversationState(MessagesState, total=False):
     seed: int
     memory: Memory
     assistant_memory: Memory
+
+
+class ConversationState(ConversationInput, total=False):
+    """exchanges: how many this run has played. stopped: why the conversation ended."""
+
     exchanges: int
     stopped: Stopped | None
 

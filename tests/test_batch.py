@@ -202,6 +202,33 @@ async def test_the_collectors_thresholds_are_given_back_whichever_run_ends_first
     assert gc.get_freeze_count() == 0
 
 
+async def test_a_source_that_waits_for_a_result_gets_it() -> None:
+    finished = asyncio.Event()
+
+    async def source() -> AsyncIterator[Task]:
+        first, second = parties(2)
+        yield first
+        await finished.wait()
+        yield second
+
+    done = []
+    async with asyncio.timeout(30):
+        async for trajectory in generate(source()):
+            done.append(trajectory.task.id)
+            finished.set()
+    assert done == ["party-0", "party-1"]
+
+
+async def test_a_source_that_never_goes_on_can_be_left() -> None:
+    async def source() -> AsyncIterator[Task]:
+        yield party()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(30):
+        async with aclosing(generate(source())) as trajectories:
+            await anext(trajectories)
+
+
 async def test_two_tasks_with_one_id_are_refused() -> None:
     with pytest.raises(ConfigError, match="two tasks have the id 'party'"):
         await collect([party(), party()])
@@ -219,3 +246,5 @@ async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_
         await collect(parties(3), out=tmp_path, resume=True, lookahead=other)
     with pytest.raises(RunDirectoryError, match="cannot be used as a run directory"):
         await collect(parties(1), out=tmp_path / "run.json" / "x")
+    with pytest.raises(ConfigError, match="max_concurrency is 0"):
+        await collect(parties(1), max_concurrency=0)

@@ -186,6 +186,8 @@ REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}
     [
         ({"assistant": {"model": "openai:gpt-4o-mini"}}, "set OPENAI_API_KEY"),
         ({"assistant": {"model": {"name": "openai:a", "api_key_env": "NO_SUCH_KEY"}}}, "set NO_SUCH_KEY"),
+        ({"assistant": {"model": {"name": "openai:a", "options": {"openai_api_key": "sk"}}}}, "use api_key_env"),
+        ({"judges": [{"name": "token_cost", "weight": float("nan")}]}, "judges.0.weight: input should be a finite"),
         ({"assistant": REMOTE}, "openai:any at http://127.0.0.1:9/v1: Cannot connect"),
         ({"assistant": {"model": "opnai:a"}}, "did you mean 'openai'?"),
         ({"assistant": {"model": "local:./nowhere"}}, "the folder has no config.json"),
@@ -230,12 +232,12 @@ def test_a_missing_or_broken_config_is_named(tmp_path: Path) -> None:
 
 
 def test_a_run_with_failures_only_ends_with_an_error_code(serve: Serve, tmp_path: Path) -> None:
-    server = serve("--error-rate", "1", "--error-status", "400")
-    file, out = config(server, tmp_path, tasks={"source": "offline", "limit": 2}), tmp_path / "run"
+    server, out = serve("--error-rate", "1"), tmp_path / "run"
+    file = config(server, tmp_path, tasks={"source": "offline", "limit": 2}, limits={"max_retries": 0})
     code, output, error = run("generate", "--config", file, "--out", out)
     assert (code, error) == (1, "")
     assert "2 failed: turn 1: no candidate could be scored: assistant: openai:any at" in output
-    assert "HTTP 400: the server is overloaded" in output
+    assert "HTTP 503: the server is overloaded" in output
 
 
 def test_importing_the_package_is_light() -> None:

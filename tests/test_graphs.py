@@ -20,7 +20,7 @@ from collab_agents import (
     create_rollout_graph,
     load_chat_model,
 )
-from collab_agents.errors import RolloutError
+from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
 from collab_agents.users import Memory, closing
 from tests.conftest import DRAFT, Server, party
@@ -116,6 +116,51 @@ async def test_the_lookahead_reward_is_the_mean_over_its_futures() -> None:
     ] * 5
     assert texts(end["messages"]) == ["a", "candidate"], "futures do not enter the conversation"
     assert (await graph.ainvoke(begin))["futures"] == end["futures"]
+
+
+async def test_what_a_graph_put_out_can_be_put_in_again() -> None:
+    graph = create_lookahead_graph(ScriptedUser(["a", "b"]), SHORT, COST, futures=2, window=1)
+    begin = {"messages": [HumanMessage("a"), AIMessage("x" * 400)], "task": party()}
+    end = await graph.ainvoke(begin)
+    again = await graph.ainvoke({**end, "messages": [HumanMessage("a"), AIMessage("")]})
+    assert len(again["futures"]) == 2
+    assert again["reward"] > end["reward"] + 0.04
+
+    talk = create_conversation_graph(ScriptedUser(["a", "b", "c", "d"]), SHORT, max_exchanges=2)
+    longer = await talk.ainvoke(await talk.ainvoke({"messages": [], "task": party()}))
+    assert len(longer["messages"]) == 8
+    play = create_rollout_graph(ScriptedUser(["a", "b", "c", "d"]), SHORT, COST, window=0, max_exchanges=2)
+    twice = await play.ainvoke(await play.ainvoke({"messages": [], "task": party()}))
+    assert (len(twice["messages"]), len(twice["turns"])) == (8, 2)
+
+
+@pytest.mark.parametrize("number", [{"candidates": 0}, {"futures": 0}, {"window": -1}, {"max_exchanges": 0}])
+def test_numbers_out_of_range_are_refused(number: dict[str, Any]) -> None:
+    (name,) = number
+    with pytest.raises(ConfigError, match=f"^{name}: input should be greater than"):
+        create_rollout_graph(ScriptedUser([]), SHORT, COST, **number)
+
+
+async def test_a_participant_that_changes_messages_changes_its_own_copy() -> None:
+    class Shouts:
+        async def respond(self, messages: list[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+            messages[-1].content = f"{messages[-1].content}!"
+            messages.append(AIMessage("scribble"))
+            return [AIMessage(f"r{messages[-2].content}")], memory
+
+    graph = create_rollout_graph(ScriptedUser(["go"]), Shouts(), COST, window=0, max_exchanges=1)  # type: ignore[arg-type]
+    end = await graph.ainvoke({"messages": [], "task": party()})
+    assert end["turns"][0]["prompt"] == [{"role": "user", "content": "go"}]
+    assert {one["messages"][0]["content"] for one in end["turns"][0]["candidates"]} == {"rgo!"}
+
+
+@pytest.mark.parametrize(("candidates", "ratio", "proactive"), [(3, 0.34, 1), (3, 0.1, 1), (5, 0.5, 3), (3, 0.0, 0)])
+async def test_the_proactive_share_is_rounded_and_never_to_none(candidates: int, ratio: float, proactive: int) -> None:
+    graph = create_rollout_graph(
+        ScriptedUser(["a"]), SHORT, COST, candidates=candidates, window=0, max_exchanges=1, proactive_ratio=ratio
+    )
+    end = await graph.ainvoke({"messages": [], "task": party()})
+    assert sum(one["proactive"] for one in end["turns"][0]["candidates"]) == proactive
 
 
 async def test_a_window_of_zero_judges_the_reply_itself() -> None:

@@ -108,6 +108,14 @@ async def test_the_reward_is_the_weighted_sum_and_zero_weight_only_records() -> 
     assert {name: score.value for name, score in reward.scores.items()} == {"half": 0.5, "one": 1.0, "noted": None}
 
 
+async def test_a_plain_function_is_a_judge() -> None:
+    async def length(conversation: Conversation, task: Task) -> float:
+        return len(conversation.messages)
+
+    reward = await MultiturnReward({"length": length}).score(conversation("Hi", "Hello"), PLAIN)
+    assert reward.value == 2.0
+
+
 async def test_a_judge_that_fails_or_has_no_score_leaves_the_conversation_unscored() -> None:
     async def broken(conversation: Conversation, task: Task) -> float:
         raise RuntimeError("no luck")
@@ -147,5 +155,7 @@ def test_a_wrong_judge_is_refused_in_a_sentence(
 def test_a_weight_needs_its_judge() -> None:
     with pytest.raises(ConfigError, match="weight for 'blue'"):
         MultiturnReward({"bleu": token_cost()}, {"blue": 1})
+    with pytest.raises(ConfigError, match="the weight of 'a' is nan"):
+        MultiturnReward({"a": token_cost()}, {"a": float("nan")})
     with pytest.raises(ConfigError, match="at least one judge"):
         MultiturnReward({})

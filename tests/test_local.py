@@ -71,6 +71,12 @@ async def test_calls_in_a_batch_keep_their_own_length_and_stop(model: LimitedCha
     assert "," not in str(replies[2].content)
 
 
+async def test_a_stream_gives_the_same_words(model: LimitedChatModel) -> None:
+    whole = await model.ainvoke(HELLO, seed=4)
+    chunks = [chunk async for chunk in model.astream(HELLO, seed=4)]
+    assert "".join(str(chunk.content) for chunk in chunks) == whole.content
+
+
 async def test_a_prompt_that_exceeds_the_context_is_refused(model: LimitedChatModel) -> None:
     with pytest.raises(ModelError, match="exceed the model's context of 8192 tokens"):
         await model.ainvoke([HumanMessage("word " * 9000)])

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from collab_agents import ChatAssistant, Limits, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
@@ -38,11 +39,21 @@ async def test_an_openai_model_is_a_chat_openai_that_answers_and_counts(serve: S
 
 async def test_the_request_is_the_one_that_langchain_makes(serve: Serve) -> None:
     server = serve("--log")
-    plain = ChatOpenAI(model="any", base_url=server.url, api_key="unused", temperature=0.3)
-    for model in (plain, openai(server, temperature=0.3)):
+    plain = ChatOpenAI(model="any", base_url=server.url, api_key=SecretStr("sk-mine"), temperature=0.3)
+    for model in (plain, openai(server, temperature=0.3, api_key="sk-mine")):
         await model.ainvoke(HELLO, seed=7, stop=["END"])
     first, second = server.bodies()
     assert first == second
+    assert first["authorization"] == "Bearer sk-mine"
+
+
+async def test_a_key_from_the_environment_goes_to_its_own_provider_only(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    server = serve("--log")
+    await openai(server).ainvoke(HELLO)
+    assert server.bodies()[0]["authorization"] == "Bearer unused"
 
 
 async def test_structured_outputs_and_streams_go_through_the_sdk(serve: Serve) -> None:
@@ -57,6 +68,42 @@ async def test_structured_outputs_and_streams_go_through_the_sdk(serve: Serve) -
         chunks = [chunk async for chunk in model.astream(prompt)]
     assert "".join(str(chunk.content) for chunk in chunks)
     assert usage.calls == 1
+
+
+async def test_a_stream_is_tried_again_until_its_first_chunk(serve: Serve) -> None:
+    model = openai(serve("--error-rate", "0.4", "--drop-rate", "0.1"), Limits(max_retries=30))
+    for _ in range(5):
+        assert [chunk async for chunk in model.astream(HELLO)]
+    broken = openai(serve("--error-rate", "1"), Limits(max_retries=1))
+    with pytest.raises(ModelError, match="after 2 attempts"):
+        [chunk async for chunk in broken.astream(HELLO)]
+
+
+def test_a_sync_call_keeps_to_the_same_limits_and_is_counted(serve: Serve) -> None:
+    server = serve("--error-rate", "0.4")
+    model = openai(server, Limits(max_retries=30))
+    with track_usage() as usage:
+        assert all(model.invoke(HELLO).content for _ in range(5))
+    assert usage.calls == 5
+    assert server.stats()["errors"]
+
+
+async def test_an_answer_without_choices_is_tried_again() -> None:
+    answers = [{"choices": []}, {"nonsense": 1}, {"choices": [{"message": {"role": "assistant", "content": "Hi"}}]}]
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(answers.pop(0))
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    reply = await load_chat_model("openai:any", base_url=f"http://127.0.0.1:{port}/v1").ainvoke(HELLO)
+    assert reply.content == "Hi"
+    await runner.cleanup()
 
 
 async def test_trackers_nest_and_follow_tasks(serve: Serve) -> None:
@@ -137,7 +184,7 @@ def test_a_model_serves_one_event_loop_after_another(serve: Serve) -> None:
 async def test_the_check_passes_a_server_that_answers_and_names_one_that_does_not(serve: Serve) -> None:
     await check_chat_model(openai(serve()))
     await check_chat_model(openai(serve("--error-rate", "1", "--error-status", "503")))
-    for status in ("401", "404"):
+    for status in ("400", "401", "404"):
         with pytest.raises(ModelError, match=f"HTTP {status}: the server is overloaded"):
             await check_chat_model(openai(serve("--error-rate", "1", "--error-status", status)))
     with pytest.raises(ModelError, match=r"openai:any at http://127.0.0.1:9/v1: Cannot connect"):
@@ -163,6 +210,10 @@ async def test_a_hugging_face_endpoint_answers_and_counts(serve: Serve) -> None:
         ("openai:gpt-4o", {}, "set OPENAI_API_KEY"),
         ("huggingface:a/b", {}, "set HF_TOKEN"),
         ("openai:x", {"base_url": "http://127.0.0.1:9", "temprature": 1}, "did you mean 'temperature'?"),
+        ("openai:x", {"base_url": "http://127.0.0.1:9", "timeout": 5}, "the option 'timeout' is set by limits"),
+        ("openai:x", {"base_url": "http://127.0.0.1:9", "top_p": "abc"}, "top_p: input should be a valid number"),
+        ("openai:x", {"base_url": "localhost:8000/v1"}, "is not an address such as http://localhost:8000/v1"),
+        ("openai:x", {"base_url": "http://u:p@host/v1"}, "base_url holds a password"),
         ("local:./nowhere", {}, "the folder has no config.json"),
         ("local:smollm2", {"base_url": "http://127.0.0.1:9"}, "runs in this process"),
     ],

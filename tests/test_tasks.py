@@ -42,6 +42,12 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path, line: str, p
     assert problem in str(error.value)
 
 
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_bytes(b'{"id": "a", "prompt": "x"}\n{"id": "\xff"}\n')
+    with pytest.raises(ConfigError, match=r"tasks\.jsonl:2: not UTF-8"):
+        list(load_tasks(tmp_path / "tasks.jsonl"))
+
+
 def test_a_missing_file_says_what_to_give_instead(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give 'offline' or a JSONL file"):
         list(load_tasks(tmp_path / "none.jsonl"))

@@ -34,6 +34,22 @@ def test_a_torn_line_is_cut_off_and_no_whole_line_is_lost(kept: list[Failure], c
         assert [Failure.model_validate(line) for _, line in store.lines()] == [*kept, more]
 
 
+def test_a_line_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = JsonlStore(tmp_path / "lines.jsonl")
+    record = Failure(task=Task(id="a", prompt="b"), error="c")
+    store.append(record)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.append(record)
+    store.append(record)
+    assert len(list(store.lines())) == 2
+
+
 def test_a_line_that_is_no_trajectory_is_named(tmp_path: Path) -> None:
     (tmp_path / "trajectories.jsonl").write_text('{"task": {"id": "a", "prompt": "b"}}\n')
     with pytest.raises(RunDirectoryError, match=r"trajectories\.jsonl:1: messages: field required"):

@@ -76,9 +76,11 @@ Judge = Callable[[Conversation, Task], Awaitable[Score]]
 
 
 Judgement = Score | float | None
+AnyJudge = Callable[[Conversation, Task], Judgement | Awaitable[Judgement]]
+"""What `as_judge` takes: a plain function, sync or async, that returns a number, a `Score`, or None for no score."""
 
 
-def as_judge(function: Callable[[Conversation, Task], Judgement | Awaitable[Judgement]]) -> Judge:
+def as_judge(function: AnyJudge | Judge) -> Judge:
     """A judge made of a plain function, sync or async, that returns a number or a `Score`."""
 
     async def judge(conversation: Conversation, task: Task) -> Score:

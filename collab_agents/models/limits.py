@@ -5,12 +5,13 @@ import email.utils
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any, ClassVar, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from asyncio_throttle import Throttler
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -30,7 +31,7 @@ class Limits(BaseModel):
     max_concurrent_calls: calls under way at once.
     timeout: seconds for one attempt, connection and body included; None waits for ever.
     max_retries: further attempts after a transient failure (timeout, dropped connection, HTTP 408, 409, 425,
-        429 or 5xx, a body that is not a reply), with random exponential backoff.
+        429 or 5xx, a body that is not a reply), after what Retry-After asks for and a random exponential backoff.
     max_retry_wait: seconds; a server that asks by Retry-After for a longer pause ends the call with its error.
     """
 
@@ -52,11 +53,12 @@ class PerLoop(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._values: WeakKeyDictionary[asyncio.AbstractEventLoop, T] = WeakKeyDictionary()
+        self._values: dict[asyncio.AbstractEventLoop, T] = {}
 
     def get(self) -> T:
         loop = asyncio.get_running_loop()
         if loop not in self._values:
+            self._values = {known: value for known, value in self._values.items() if not known.is_closed()}
             self._values[loop] = self._make()
         return self._values[loop]
 
@@ -117,14 +119,42 @@ class LimitedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        # What was streamed cannot be taken back, so a stream keeps to the limits but is not retried.
+        # What was streamed cannot be taken back, so a stream is retried until its first chunk and not after it.
+        stream = super()._astream
         usage = None
+
+        async def begin() -> tuple[AsyncIterator[ChatGenerationChunk], ChatGenerationChunk]:
+            chunks = stream(messages, stop, run_manager, **kwargs)
+            return chunks, await self._next_chunk(chunks)
+
         async with self._slot():
-            async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
-                if isinstance(chunk.message, AIMessageChunk):
-                    usage = chunk.message.usage_metadata or usage
-                yield chunk
-        record_usage(usage)
+            chunks, chunk = await self._retried(begin)
+            try:
+                while True:
+                    if isinstance(chunk.message, AIMessageChunk):
+                        usage = chunk.message.usage_metadata or usage
+                    yield chunk
+                    chunk = await self._next_chunk(chunks)
+            except StopAsyncIteration:
+                record_usage(usage)
+            except Exception as error:
+                raise ModelError(f"{self.label or self._llm_type}: {describe(error)}") from error
+
+    async def _next_chunk(self, chunks: AsyncIterator[ChatGenerationChunk]) -> ChatGenerationChunk:
+        async with asyncio.timeout(self.limits.timeout):
+            return await anext(chunks)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        """The sync door: the same call, on an event loop of its own."""
+        call = self._agenerate(messages, stop, None, **kwargs)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, asyncio.run, call).result()
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -140,14 +170,15 @@ class LimitedChatModel(BaseChatModel):
             try:
                 return await attempt()
             except Exception as error:
-                if tries > self.limits.max_retries or not self._worth_retrying(error):
+                if tries > self.limits.max_retries or not self.is_transient(error):
                     after = f" (after {tries} attempts)" if tries > 1 else ""
                     raise ModelError(f"{self.label or self._llm_type}: {describe(error)}{after}") from error
                 pause = _pause(error, tries)
             tries += 1
             await asyncio.sleep(pause)
 
-    def _worth_retrying(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
+        """Whether another try may help."""
         if getattr(error, "code", None) == "insufficient_quota":
             return False
         status = status_of(error)
@@ -158,8 +189,7 @@ class LimitedChatModel(BaseChatModel):
 
 
 def _pause(error: BaseException, tries: int) -> float:
-    asked = retry_after(error)
-    return random.uniform(0, min(20.0, 0.25 * 2**tries)) if asked is None else asked
+    return (retry_after(error) or 0.0) + random.uniform(0, min(20.0, 0.25 * 2**tries))
 
 
 def status_of(error: BaseException) -> int | None:

@@ -4,11 +4,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
+from pydantic import SecretStr, ValidationError
 
-from collab_agents.errors import ConfigError, ModelError, nearest
+from collab_agents.errors import ConfigError, ModelError, first_problem, nearest
 from collab_agents.models.limits import LimitedChatModel, Limits, describe, status_of
 
 
@@ -26,7 +28,8 @@ def load_chat_model(
         "huggingface:<repo>" for Hugging Face's inference providers or, with `base_url`, an endpoint;
         "local:<repo or folder>" for transformers in this process, calls gathered and generated together;
         "local:smollm2" for the embedded SmolLM2-135M-Instruct.
-    api_key: by default OPENAI_API_KEY or HF_TOKEN from the environment.
+    api_key: by default OPENAI_API_KEY or HF_TOKEN from the environment; these go to their own providers only, so a
+        server at `base_url` gets a key only if it is given here.
     options: fields of the LangChain class, such as `temperature`, `max_tokens` (tokens), `top_p`.
 
     Raises ConfigError for an unknown provider or option, a missing key, package or folder. Nothing is sent yet:
@@ -38,7 +41,12 @@ def load_chat_model(
             f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>"
             f"{nearest(provider, PROVIDERS)}"
         )
-    return PROVIDERS[provider](name, model, base_url, api_key, limits, options)
+    if base_url is not None:
+        _check_url(name, base_url)
+    try:
+        return PROVIDERS[provider](name, model, base_url, api_key, limits, options)
+    except ValidationError as error:
+        raise ConfigError(f"model {name!r}: {first_problem(error)}") from error
 
 
 def _openai(
@@ -46,8 +54,8 @@ def _openai(
 ) -> LimitedChatModel:
     from collab_agents.models.openai import LimitedChatOpenAI
 
-    api_key = api_key or os.environ.get("OPENAI_API_KEY")
-    if not api_key and not base_url:
+    api_key = api_key or ("unused" if base_url else os.environ.get("OPENAI_API_KEY"))
+    if not api_key:
         raise ConfigError(
             f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for a server of yours"
         )
@@ -56,7 +64,7 @@ def _openai(
     return LimitedChatOpenAI(
         model=model,
         base_url=base_url,
-        api_key=api_key or "unused",
+        api_key=SecretStr(api_key),
         max_retries=0,
         timeout=limits.timeout,
         limits=limits,
@@ -73,7 +81,7 @@ def _huggingface(
     except ImportError as error:
         raise _needs_extra(name, error) from error
 
-    api_key = api_key or os.environ.get("HF_TOKEN")
+    api_key = api_key or (None if base_url else os.environ.get("HF_TOKEN"))
     if not api_key and not base_url:
         raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for a server of yours")
     _check_options(name, options, LimitedChatHuggingFace, also=["provider"])
@@ -103,25 +111,49 @@ PROVIDERS: dict[str, Callable[..., LimitedChatModel]] = {
 
 
 async def check_chat_model(model: BaseChatModel) -> None:
-    """Ask the model for a word. Raises ModelError, in one sentence, if it cannot be reached, refuses the key or
+    """Ask the model for a word. Raises ModelError, in one sentence, if it cannot be reached (tried twice), refuses the
 
-    does not exist. A server that answers, if only that it is busy, passes. A model that is not one of ours, or
-    runs in this process, passes unasked.
+    key or the request, or does not exist. A server that answers that it is busy passes. A model that is not one of
+    ours, or runs in this process, passes unasked.
     """
-    if not isinstance(model, LimitedChatModel) or "local" in model.label.partition(":")[0]:
+    if not isinstance(model, LimitedChatModel) or model.label.startswith("local:"):
         return
-    try:
-        async with asyncio.timeout(min(model.limits.timeout or 30.0, 30.0)):
-            await model._request([HumanMessage("Say: ok")], None, None)
-    except Exception as error:
-        status = status_of(error)
-        if status is None or status in (401, 403, 404):
-            raise ModelError(f"{model.label}: {describe(error)}") from error
+    seed: dict[str, Any] = {"seed": 0} if model.seeded else {}
+    for last in (False, True):
+        try:
+            async with asyncio.timeout(model.limits.timeout):
+                await model._request([HumanMessage("Say: ok")], None, None, **seed)
+            return
+        except Exception as error:
+            status = status_of(error)
+            if status is not None and model.is_transient(error):
+                return
+            if last or not model.is_transient(error):
+                raise ModelError(f"{model.label}: {describe(error)}") from error
+
+
+def _check_url(name: str, base_url: str) -> None:
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"model {name!r}: base_url {base_url!r} is not an address such as http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise ConfigError(f"model {name!r}: base_url holds a password; give it as api_key (api_key_env in run.yaml)")
+
+
+_ELSEWHERE = {
+    "limits": {"timeout", "request_timeout", "max_retries", "rate_limiter"},
+    "base_url": {"openai_api_base"},
+    "api_key (api_key_env in run.yaml)": {"openai_api_key", "huggingfacehub_api_token"},
+    "the model's name": {"model", "model_name", "model_id", "label", "llm", "tokenizer"},
+}
 
 
 def _check_options(name: str, options: dict[str, Any], cls: Any, also: Iterable[str] = ()) -> None:
     known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias), *also}
     for option in options:
+        for place, names in _ELSEWHERE.items():
+            if option in names:
+                raise ConfigError(f"model {name!r}: the option {option!r} is set by {place}")
         if option not in known:
             raise ConfigError(f"model {name!r} has no option {option!r}{nearest(option, known)}")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_huggingface import ChatHuggingFace, HuggingFacePipeline
 from pydantic import PrivateAttr
 from transformers import (
@@ -96,9 +96,10 @@ class Engine:
     def _completion(self, job: Job, row: list[int]) -> Completion:
         ends = self.model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+        row = row[: job.max_tokens]
         length = next((i for i, token in enumerate(row) if token in ends), None)
         reason = "length" if length is None else "stop"
-        row = row[: job.max_tokens] if length is None else row[:length]
+        row = row[:length]
         text = self.tokenizer.decode(row, skip_special_tokens=True)
         for stop in job.stop:
             if stop in text:
@@ -198,6 +199,18 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
         return ChatResult(
             generations=[ChatGeneration(message=message, generation_info={"finish_reason": completion.finish_reason})]
         )
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        # A batch is ready all at once, and so is a stream of one of its replies.
+        reply = (await self._agenerate(messages, stop, run_manager, **kwargs)).generations[0].message
+        assert isinstance(reply, AIMessage)
+        yield ChatGenerationChunk(message=AIMessageChunk(content=reply.content, usage_metadata=reply.usage_metadata))
 
     def _job(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> Job:
         prompt = self.tokenizer.apply_chat_template(

@@ -53,14 +53,13 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
     async def _lend_session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
         # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its
         # loop, and nobody has to remember to close a model.
-        headers = {
-            name: value for name, value in self.root_async_client.default_headers.items() if isinstance(value, str)
-        }
+        client = self.root_async_client
+        headers = {**client.auth_headers, **client.default_headers}
         async with aiohttp.ClientSession(
-            headers=headers,
+            headers={name: value for name, value in headers.items() if isinstance(value, str)},
             connector=aiohttp.TCPConnector(limit=self.limits.max_concurrent_calls),
             timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout is around the whole attempt.
-            proxy=_proxy(str(self.root_async_client.base_url)),
+            proxy=_proxy(str(client.base_url)),
         ) as session:
             while True:
                 yield session
@@ -73,7 +72,8 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         payload = self._get_request_payload(messages, stop=stop, **kwargs)
-        if self.include_response_headers or self._use_responses_api(payload) or not _NEEDS_SDK.isdisjoint(payload):
+        special = self.include_response_headers or self._use_responses_api(payload) or callable(self.openai_api_key)
+        if special or not _NEEDS_SDK.isdisjoint(payload):
             return await super()._request(messages, stop, run_manager, **kwargs)
         payload.update(payload.pop("extra_body", None) or {})
         session = await anext(self._sessions.get())
@@ -84,10 +84,12 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         if response.status >= 400:
             raise Refused(response.status, response.headers, body)
         try:
-            reply = json.loads(body)
-            return self._create_chat_result(reply)
+            result = self._create_chat_result(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise MalformedReply(f"the server's answer is not a chat completion: {body[:200]!r}") from error
+        if not result.generations:
+            raise MalformedReply("the server's answer has no choices")
+        return result
 
 
 def _proxy(url: str) -> str | None:

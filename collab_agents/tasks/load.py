@@ -26,7 +26,7 @@ def load_tasks(source: str | Path, *, split: str = "train", limit: int | None = 
 def read_jsonl(path: str | Path) -> Iterator[Task]:
     """The tasks of a JSONL file; blank lines are passed over."""
     try:
-        file = open(path, encoding="utf-8")  # noqa: SIM115  (closed by the with below; opened here for its error)
+        file = open(path, "rb")  # noqa: SIM115  (closed by the with below; opened here for its error)
     except OSError as error:
         raise ConfigError(f"tasks {str(path)!r}: {error.strerror or error}; give 'offline' or a JSONL file") from error
     lines: dict[str, int] = {}
@@ -36,6 +36,8 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
                 continue
             try:
                 task = Task.model_validate(json.loads(line))
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start}") from error
             except json.JSONDecodeError as error:
                 raise ConfigError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
             except ValidationError as error:
