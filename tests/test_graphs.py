@@ -302,34 +302,30 @@ async def test_astream_shows_the_branches_as_they_end() -> None:
     assert {name for depth, name in nodes if depth == 0} == {"simulated_user", "candidate", "choose", "judge"}
 
 
-async def test_a_slow_future_delays_only_its_own_mean() -> None:
-    judged: list[int] = []
-    slow = asyncio.Event()
+async def test_a_slow_future_holds_up_no_other_one() -> None:
+    judged: list[Task] = []
+    others_judged = asyncio.Event()
 
-    class Waits:
+    class FirstWaits:
+        calls = 0
+
         async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
-            if memory["seed"] == min(seeds):
-                await slow.wait()
+            self.calls += 1
+            if self.calls == 1:
+                await others_judged.wait()
             return [AIMessage("x")], memory
 
     async def judge(conversation: Conversation, task: Task) -> float:
-        judged.append(1)
+        judged.append(task)
         if len(judged) == 2:
-            slow.set()
+            others_judged.set()
         return 1.0
 
-    seeds: set[int] = set()
-
-    class Notes(Waits):
-        async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
-            seeds.add(memory["seed"])
-            await asyncio.sleep(0.05)
-            return await super().respond(messages, memory)
-
     graph = create_lookahead_graph(
-        ScriptedUser(["a", "b"]), Notes(), MultiturnReward({"j": as_judge(judge)}), futures=3, window=1
+        ScriptedUser(["a", "b"]), FirstWaits(), MultiturnReward({"j": judge}), futures=3, window=1
     )
-    end = await asyncio.wait_for(graph.ainvoke({"messages": [("user", "a"), ("ai", "b")], "task": party()}), 20)
+    async with asyncio.timeout(30):
+        end = await graph.ainvoke({"messages": [("user", "a"), ("ai", "b")], "task": party()})
     assert end["reward"] == 1.0
 
 
