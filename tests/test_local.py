@@ -22,11 +22,12 @@ from collab_agents import (
     generate_trajectories,
     load_chat_model,
 )
-from collab_agents.errors import ModelError
+from collab_agents.errors import ConfigError, ModelError
 from collab_agents.judges import fact_coverage, token_cost
 from collab_agents.models import LimitedChatModel
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.local import Job, SeededSampler
+from collab_agents.models.smollm2 import smollm2
 from collab_agents.usage import track_usage
 from tests.conftest import ROOT, party
 
@@ -201,3 +202,14 @@ def test_a_process_that_is_interrupted_while_it_generates_ends_cleanly(tmp_path:
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.rstrip().endswith("go on with --resume.")
+
+
+def test_without_its_wheel_the_embedded_model_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert smollm2() == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_a_model_that_is_nowhere_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="model 'local:nobody/nothing' cannot be loaded from a folder or the Hub: "):
+        load_chat_model("local:nobody/nothing")
