@@ -11,22 +11,18 @@ a virtual environment of its own under .bench/, made on first use.
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import time
-import urllib.request
 import venv
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.process import ROOT, Server
+
 PEER = ROOT / ".bench" / "collabllm"
 OURS = [sys.executable, "-m", "benchmarks.ours"]
 PUBLISHED = [str(PEER / "bin" / "python"), str(ROOT / "benchmarks" / "published.py")]
@@ -34,40 +30,14 @@ PUBLISHED = [str(PEER / "bin" / "python"), str(ROOT / "benchmarks" / "published.
 Row = dict[str, Any]
 
 
-@contextmanager
-def server(*options: str) -> Iterator[str]:
-    """A loopback server, as its base URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.server", "--port", str(port), *options], cwd=ROOT)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(100):
-            try:
-                fetch(f"{address}/stats")
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def fetch(url: str) -> dict[str, int]:
-    with urllib.request.urlopen(url, timeout=10) as reply:
-        return json.load(reply)
-
-
 def measure(command: list[str], tasks: int, *options: str, work: list[str] | None = None) -> Row:
     """Run one side on a fresh server. Raises RuntimeError, with what it printed, if it broke."""
-    with server(*options) as address:
-        arguments = ["--url", f"{address}/v1", "--tasks", str(tasks), *(work or [])]
+    with closing(Server(*options)) as server:
+        arguments = ["--url", server.url, "--tasks", str(tasks), *(work or [])]
         done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
-        row: Row = json.loads(done.stdout.strip().splitlines()[-1]) | fetch(f"{address}/stats")
+        row: Row = json.loads(done.stdout.strip().splitlines()[-1]) | server.stats()
     row["tasks"] = tasks
     row["cpu_ms"] = row["cpu"] / row["calls"] * 1000
     row["unreusable"] = row["unreusable"] / tasks

@@ -31,6 +31,11 @@ class RunDirectoryError(CollabError):
     """A run directory cannot be used: in use by another process, or made with other settings."""
 
 
+def reason_of(error: BaseException) -> str:
+    """An exception as a reason to record: the sentence of one of ours, the type and text of any other."""
+    return str(error) if isinstance(error, CollabError) else f"{type(error).__name__}: {error}"
+
+
 def first_problem(error: ValidationError) -> str:
     """pydantic's first complaint as one clause: the field, what is wrong, and the value."""
     problem: Any = error.errors(include_url=False)[0]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from collab_agents.errors import ConfigError
+from collab_agents.errors import ConfigError, reason_of
 from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge
 from collab_agents.tasks import Task
 
@@ -64,7 +64,7 @@ async def _score(judge: Judge, conversation: Conversation, task: Task) -> Score:
     try:
         score = await judge(conversation, task)
     except Exception as error:
-        return Score(None, f"{type(error).__name__}: {error}")
+        return Score(None, reason_of(error))
     if score.value is not None and not math.isfinite(score.value):
         return Score(None, f"the judge returned {score.value}")
     return score

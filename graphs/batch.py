@@ -14,10 +14,9 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
-from collab_agents.errors import ConfigError
+from collab_agents.errors import ConfigError, reason_of
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import reason_of
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
 from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona, pick_persona

@@ -9,8 +9,9 @@ from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
+from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, reason_of, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,

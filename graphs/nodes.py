@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 
 from collab_agents.assistants import Assistant
-from collab_agents.errors import CollabError, RolloutError
+from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.seeds import derive_seed
 from collab_agents.users import Memory, SimulatedUser, is_closing
@@ -93,10 +93,6 @@ def named(name: str) -> Callable[[Node], Node]:
         return run
 
     return decorate
-
-
-def reason_of(error: BaseException) -> str:
-    return str(error) if isinstance(error, CollabError) else f"{type(error).__name__}: {error}"
 
 
 def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:

@@ -12,10 +12,10 @@ from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
-from collab_agents.errors import RolloutError
+from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import INSIDE, Node, ends_with_user, reason_of, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, ends_with_user, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts

@@ -1,60 +1,14 @@
 """Shared pieces: a real HTTP server with OpenAI's API on loopback, and tasks and participants to play with."""
 
-import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.process import ROOT, Server
 from collab_agents.tasks import Task
 
-ROOT = Path(__file__).parent.parent
-
-
-class Server:
-    """The benchmark's server, as a process of its own."""
-
-    def __init__(self, *options: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.url = f"{self.address}/v1"
-        command = [sys.executable, "-m", "benchmarks.server", "--port", str(self.port), *options]
-        self.process = subprocess.Popen(command, cwd=ROOT)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self.stats()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-
-    def stats(self) -> dict[str, int]:
-        return self._get("/stats")
-
-    def bodies(self) -> list[dict[str, Any]]:
-        """The requests so far, in the order of arrival; for a server with `--log`."""
-        return self._get("/log")
-
-    def prompts(self) -> list[str]:
-        return ["".join(str(message["content"]) for message in body["messages"]) for body in self.bodies()]
-
-    def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.address + path, timeout=10) as reply:
-            return json.load(reply)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+__all__ = ["DRAFT", "ROOT", "Server", "party"]
 
 
 @pytest.fixture

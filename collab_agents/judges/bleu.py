@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -29,13 +30,8 @@ def bleu(model: BaseChatModel, *, kind: str = "document") -> Judge:
     return judge
 
 
+@cache
 def _metric() -> Any:
-    global _bleu
-    if _bleu is None:
-        from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
-        _bleu = BLEU(effective_order=True)
-    return _bleu
-
-
-_bleu: Any = None
+    return BLEU(effective_order=True)
