@@ -32,6 +32,13 @@ def text_of(message: BaseMessage) -> str:
     return message.content if isinstance(message.content, str) else message.text
 
 
+def tokens_of(message: BaseMessage) -> int:
+    """How many tokens the message has: as its model reported, else one for four characters, rounded up."""
+    if isinstance(message, AIMessage) and message.usage_metadata:
+        return message.usage_metadata["output_tokens"]
+    return -(-len(text_of(message)) // 4)
+
+
 def transcript(messages: Iterable[BaseMessage]) -> str:
     """The conversation as one text. A longer conversation's transcript starts with a shorter one's,
 

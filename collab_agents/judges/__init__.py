@@ -1,11 +1,20 @@
 """Judges: each scores a finished conversation. One judge a file; each is a function of its options."""
 
-from collab_agents.judges.base import AnyJudge, Conversation, Judge, Score, as_judge
+from collab_agents.judges.accuracy import accuracy
+from collab_agents.judges.asks_first import asks_first
+from collab_agents.judges.base import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
 from collab_agents.judges.bleu import bleu
+from collab_agents.judges.clarification import clarification
+from collab_agents.judges.evaluator import evaluator
 from collab_agents.judges.fact_coverage import fact_coverage
 from collab_agents.judges.interactivity import interactivity
 from collab_agents.judges.load import JUDGES, load_judge
+from collab_agents.judges.pass_rate import pass_rate
+from collab_agents.judges.reward_function import reward_function
+from collab_agents.judges.reward_model import reward_model
+from collab_agents.judges.rubric import rubric
 from collab_agents.judges.token_cost import token_cost
+from collab_agents.judges.tokens import assistant_tokens, user_tokens
 
 __all__ = [
     "JUDGES",
@@ -13,10 +22,21 @@ __all__ = [
     "Conversation",
     "Judge",
     "Score",
+    "accuracy",
     "as_judge",
+    "asks_first",
+    "assistant_tokens",
     "bleu",
+    "clarification",
+    "evaluator",
     "fact_coverage",
     "interactivity",
     "load_judge",
+    "pass_rate",
+    "problem_with",
+    "reward_function",
+    "reward_model",
+    "rubric",
     "token_cost",
+    "user_tokens",
 ]

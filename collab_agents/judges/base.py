@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from collab_agents.errors import CollabError
+from collab_agents.errors import CollabError, ModelError, UnusableReply
 from collab_agents.judges.artefact import extract_artefact
 from collab_agents.messages import text_of, transcript
 from collab_agents.prompts import render
@@ -80,8 +80,47 @@ AnyJudge = Callable[[Conversation, Task], Judgement | Awaitable[Judgement]]
 """What `as_judge` takes: a plain function, sync or async, that returns a number, a `Score`, or None for no score."""
 
 
+class CheckedJudge:
+    """A judge that can say of a task, before anything is played, that it cannot judge it.
+
+    A task with such a problem, or a model that cannot be called or answers nothing usable within its attempts, gives
+    "no score" with the reason.
+    """
+
+    def __init__(self, score: Judge, problem_with: Callable[[Task], str | None]) -> None:
+        self._score = score
+        self.problem_with = problem_with
+
+    async def __call__(self, conversation: Conversation, task: Task) -> Score:
+        if problem := self.problem_with(task):
+            return Score(None, problem)
+        try:
+            return await self._score(conversation, task)
+        except (UnusableReply, ModelError) as error:
+            return Score(None, str(error))
+
+
+def checked(problem_with: Callable[[Task], str | None] = lambda task: None) -> Callable[[Judge], Judge]:
+    """Makes a `CheckedJudge` of a function. problem_with: why a task cannot be judged, as a clause, or None."""
+    return lambda score: CheckedJudge(score, problem_with)
+
+
+def needs_reference(task: Task) -> str | None:
+    return None if task.reference is not None else f"task {task.id!r} has no reference to compare with"
+
+
+def problem_with(judge: Judge, task: Task) -> str | None:
+    """Why the judge cannot judge the task, as far as it can tell from the task alone."""
+    return judge.problem_with(task) if isinstance(judge, CheckedJudge) else None
+
+
 def as_judge(function: AnyJudge | Judge) -> Judge:
-    """A judge made of a plain function, sync or async, that returns a number or a `Score`."""
+    """A judge made of a plain function, sync or async, that returns a number or a `Score`.
+
+    A sync function is called on the event loop: it must not wait.
+    """
+    if isinstance(function, CheckedJudge):
+        return function
 
     async def judge(conversation: Conversation, task: Task) -> Score:
         result = function(conversation, task)

@@ -1,37 +1,38 @@
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
+from pydantic import ConfigDict, validate_call
 
-from collab_agents.errors import UnusableReply
-from collab_agents.judges.base import Conversation, Judge, Score
+from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
 from collab_agents.tasks import Task
 
 
-def bleu(model: BaseChatModel, *, kind: str = "document") -> Judge:
-    """sacrebleu's sentence BLEU of the finished artefact against the task's reference, scaled to [0, 1].
+@validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+def bleu(
+    model: BaseChatModel, *, kind: str = "document", tokenize: Literal["13a", "intl", "zh", "char"] = "13a"
+) -> Judge:
+    """sacrebleu's sentence BLEU of the finished artefact against the task's reference, in [0, 1].
 
     The artefact is distilled from the conversation by the model (see `Conversation.artefact`); `kind` tells the
-    model what it is. A task without a reference, or a model that distils nothing usable, gives "no score".
+    model what it is. BLEU is of words, split as sacrebleu's `tokenize` does: "13a" for languages with spaces, "intl"
+    for punctuation beyond ASCII, "zh" for Chinese, "char" for single characters.
+    A task without a reference, or a model that distils nothing usable, gives "no score".
     """
 
+    @checked(needs_reference)
     async def judge(conversation: Conversation, task: Task) -> Score:
-        if task.reference is None:
-            return Score(None, f"task {task.id!r} has no reference to compare with")
-        try:
-            artefact = await conversation.artefact(model, kind)
-        except UnusableReply as error:
-            return Score(None, str(error))
+        artefact = await conversation.artefact(model, kind)
         if not artefact.strip():
             return Score(0.0, "the conversation produced nothing")
-        result = _metric().sentence_score(artefact, [task.reference])
+        result = _metric(tokenize).sentence_score(artefact, [task.reference])
         return Score(min(result.score / 100, 1.0), f"{len(artefact.split())} words compared")
 
     return judge
 
 
 @cache
-def _metric() -> Any:
+def _metric(tokenize: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(effective_order=True)
+    return BLEU(effective_order=True, tokenize=tokenize)

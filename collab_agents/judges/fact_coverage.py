@@ -1,6 +1,9 @@
-from collab_agents.judges.base import Conversation, Judge, Score
+from pydantic import ValidationError
+
+from collab_agents.errors import first_problem
+from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.questions import is_draft
 from collab_agents.tasks import Agenda, Task
-from collab_agents.tasks.agenda import is_draft
 
 
 def fact_coverage() -> Judge:
@@ -10,13 +13,21 @@ def fact_coverage() -> Judge:
     conversation without one covers nothing. A task without an agenda gets "no score".
     """
 
+    @checked(_problem_with)
     async def judge(conversation: Conversation, task: Task) -> Score:
         agenda = Agenda.of(task)
-        if agenda is None:
-            return Score(None, f"task {task.id!r} has no metadata.agenda to cover")
+        assert agenda is not None
         final = next((text for text in reversed(conversation.assistant_texts()) if is_draft(text)), "")
         missing = [fact.name for fact in agenda.missing(final)]
         share = 1 - len(missing) / len(agenda.facts)
         return Score(share, f"missing: {', '.join(missing)}" if missing else "every fact is there")
 
     return judge
+
+
+def _problem_with(task: Task) -> str | None:
+    try:
+        agenda = Agenda.of(task)
+    except ValidationError as error:
+        return f"task {task.id!r}: metadata.agenda.{first_problem(error)}"
+    return None if agenda else f"task {task.id!r} has no metadata.agenda to cover"

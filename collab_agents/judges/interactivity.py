@@ -1,31 +1,24 @@
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, Field
+from pydantic import ConfigDict, PositiveInt, validate_call
 
-from collab_agents.errors import UnusableReply
-from collab_agents.judges.base import Conversation, Judge, Score
+from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.verdicts import judged
 from collab_agents.prompts import render
 from collab_agents.seeds import derive_seed
-from collab_agents.structured import ask
 from collab_agents.tasks import Task
 
 
-class Verdict(BaseModel):
-    reason: str = ""
-    interactivity: float = Field(ge=0, le=1)
-
-
-def interactivity(model: BaseChatModel) -> Judge:
+@validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+def interactivity(model: BaseChatModel, *, samples: PositiveInt = 1) -> Judge:
     """How well the assistant collaborates, as judged by a model, in [0, 1] (CollabLLM's R_LLM).
 
-    A model that gives no usable verdict within its attempts gives "no score".
+    samples: verdicts to average, each with a seed of its own. Those that cannot be used are left out; if none can,
+        there is "no score".
     """
 
+    @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
-        prompt = conversation.question(render("interactivity"))
-        try:
-            verdict = await ask(model, prompt, Verdict, seed=derive_seed(conversation.seed, "interactivity"))
-        except UnusableReply as error:
-            return Score(None, str(error))
-        return Score(verdict.interactivity, verdict.reason)
+        seed = derive_seed(conversation.seed, "interactivity")
+        return await judged(model, conversation.question(render("interactivity")), samples=samples, seed=seed)
 
     return judge

@@ -8,38 +8,81 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from collab_agents.errors import ConfigError, first_problem, nearest
-from collab_agents.judges.base import Judge
+from collab_agents.importing import callable_at
+from collab_agents.judges.accuracy import accuracy
+from collab_agents.judges.asks_first import asks_first
+from collab_agents.judges.base import Judge, as_judge
 from collab_agents.judges.bleu import bleu
+from collab_agents.judges.clarification import clarification
+from collab_agents.judges.evaluator import evaluator
 from collab_agents.judges.fact_coverage import fact_coverage
 from collab_agents.judges.interactivity import interactivity
+from collab_agents.judges.pass_rate import pass_rate
+from collab_agents.judges.reward_function import reward_function
+from collab_agents.judges.reward_model import reward_model
+from collab_agents.judges.rubric import rubric
 from collab_agents.judges.token_cost import token_cost
+from collab_agents.judges.tokens import assistant_tokens, user_tokens
 
 JUDGES: dict[str, Callable[..., Judge]] = {
-    "bleu": bleu,
-    "fact_coverage": fact_coverage,
-    "interactivity": interactivity,
-    "token_cost": token_cost,
+    make.__name__: make
+    for make in (
+        accuracy,
+        asks_first,
+        assistant_tokens,
+        bleu,
+        clarification,
+        evaluator,
+        fact_coverage,
+        interactivity,
+        pass_rate,
+        reward_function,
+        reward_model,
+        rubric,
+        token_cost,
+        user_tokens,
+    )
 }
 
 
 def load_judge(name: str, *, model: BaseChatModel | None = None, options: dict[str, Any] | None = None) -> Judge:
-    """The judge `name` with its options. Raises ConfigError for an unknown judge or option, a bad value, or a
+    """The judge `name` with its options, or one of your own: "module:function".
 
-    model that is missing or not wanted.
+    A function of your own is the judge itself, `(conversation, task) -> float | Score | None`; with a model or
+    options it is called with them (`model=...` and each option) and returns the judge.
+
+    Raises ConfigError for an unknown judge or option, a bad value, or a model that is missing or not wanted.
     """
+    if ":" in name:
+        own = callable_at(name, "judge")
+        if model is None and not options:
+            return as_judge(own)
+        return as_judge(_made(name, own, ({"model": model} if model else {}) | (options or {})))
     if name not in JUDGES:
-        raise ConfigError(f"there is no judge {name!r}: choose from {', '.join(JUDGES)}{nearest(name, JUDGES)}")
-    make = JUDGES[name]
+        own_hint = "; one of your own is module:function"
+        raise ConfigError(
+            f"there is no judge {name!r}: choose from {', '.join(JUDGES)}{nearest(name, JUDGES) or own_hint}"
+        )
+    parameters = inspect.signature(JUDGES[name]).parameters
+    needs_model = "model" in parameters and parameters["model"].default is inspect.Parameter.empty
+    if needs_model and model is None:
+        raise ConfigError(f"judge {name!r} needs a model")
+    if model is not None and "model" not in parameters:
+        raise ConfigError(f"judge {name!r} takes no model")
+    return _made(name, JUDGES[name], ({"model": model} if model else {}) | (options or {}))
+
+
+def _made(name: str, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     parameters = inspect.signature(make).parameters
-    arguments: dict[str, Any] = dict(options or {})
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = [parameter for parameter in parameters if parameter != "model"]
     for option in arguments:
-        if option not in parameters or option == "model":
-            known = [parameter for parameter in parameters if parameter != "model"]
-            raise ConfigError(f"judge {name!r} has no option {option!r}{nearest(option, known)}")
-    if ("model" in parameters) != (model is not None):
-        raise ConfigError(f"judge {name!r} {'takes no' if model else 'needs a'} model")
-    if model is not None:
-        arguments["model"] = model
+        if option not in parameters and not open_ended:
+            what = "takes no model" if option == "model" else f"has no option {option!r}{nearest(option, known)}"
+            raise ConfigError(f"judge {name!r} {what}")
+    for option, parameter in parameters.items():
+        if option not in arguments and parameter.default is parameter.empty and not open_ended:
+            raise ConfigError(f"judge {name!r} needs the option {option!r}")
     try:
         return make(**arguments)
     except ValidationError as error:

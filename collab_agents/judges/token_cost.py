@@ -1,8 +1,7 @@
-from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import PositiveFloat, validate_call
 
 from collab_agents.judges.base import Conversation, Judge, Score
-from collab_agents.messages import text_of
+from collab_agents.messages import tokens_of
 from collab_agents.tasks import Task
 
 
@@ -17,13 +16,7 @@ def token_cost(rate: PositiveFloat = 5e-4) -> Judge:
     """
 
     async def judge(conversation: Conversation, task: Task) -> Score:
-        tokens = sum(_tokens(message) for message in conversation.messages if message.type == "ai")
+        tokens = sum(tokens_of(message) for message in conversation.messages if message.type == "ai")
         return Score(-min(rate * tokens, 1.0), f"{tokens} assistant tokens")
 
     return judge
-
-
-def _tokens(message: BaseMessage) -> int:
-    if isinstance(message, AIMessage) and message.usage_metadata:
-        return message.usage_metadata["output_tokens"]
-    return -(-len(text_of(message)) // 4)

@@ -253,6 +253,12 @@ def load_local(
     dtype: a torch type's name; by default bfloat16 where the processor computes in it, else float32.
     device: by default "cuda" where there is one, else "cpu".
     """
+    engine = _engine(smollm2() if name == "smollm2" else name, *placement(dtype, device), max_batch_size)
+    return LocalChatModel.over(engine, name=name, limits=_local_limits(limits), label=label or name, **options)
+
+
+def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
+    """The torch type and the device, as chosen or the best there is. Raises ConfigError for no torch type."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is None:
@@ -260,8 +266,16 @@ def load_local(
         dtype = "bfloat16" if fast else "float32"
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ConfigError(f"dtype {dtype!r} is not a torch type: use bfloat16, float16 or float32")
-    engine = _engine(smollm2() if name == "smollm2" else name, dtype, device, max_batch_size)
-    return LocalChatModel.over(engine, name=name, limits=_local_limits(limits), label=label or name, **options)
+    return dtype, device
+
+
+def check_folder(source: str, label: str) -> str:
+    """The source itself, a path's "~" expanded. Raises ConfigError for a path that is no model's folder."""
+    if source.startswith((".", "/", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source, "config.json").is_file():
+            raise ConfigError(f"{label}: the folder has no config.json of a transformers model")
+    return source
 
 
 def _local_limits(limits: Limits | None) -> Limits:
@@ -272,10 +286,7 @@ def _local_limits(limits: Limits | None) -> Limits:
 
 @lru_cache(maxsize=4)
 def _engine(source: str, dtype: str, device: str, max_batch_size: int) -> Engine:
-    if source.startswith((".", "/", "~")):
-        source = str(Path(source).expanduser())
-        if not Path(source, "config.json").is_file():
-            raise ConfigError(f"model 'local:{source}': the folder has no config.json of a transformers model")
+    source = check_folder(source, f"model 'local:{source}'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).to(device).eval()

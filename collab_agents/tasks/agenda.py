@@ -5,18 +5,8 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from collab_agents.questions import questions
 from collab_agents.tasks.task import Task
-
-_REQUESTS = re.compile(
-    r"\b(tell me|let me know|could you (share|provide|give)|can you (share|provide|give)|please (share|provide|specify"
-    r"|clarify|confirm)|i need to know|i would need|i'd need|i'd like to know|what|when|where|who|which|how)\b"
-)
-_OPEN_REQUESTS = re.compile(
-    r"\b(details?|specifics?|more information|more about|anything else|something else|tell me more|preferences?"
-    r"|requirements?|in mind|specific|particular)\b"
-)
-_DRAFT_WORDS = 20
-"""A message with at least this many words outside its questions is a piece of work, not an exchange about it."""
 
 
 class Fact(BaseModel):
@@ -70,33 +60,6 @@ class Agenda(BaseModel):
         """The facts that the message's questions ask for by name."""
         asking = questions(message)
         return [fact for fact in self.facts if any(fact.is_asked_in(question) for question in asking)]
-
-
-def questions(message: str) -> list[str]:
-    """The message's sentences that ask for something: those that end in "?", or say so ("please tell me ...")."""
-    return [sentence for sentence in _sentences(message) if _is_question(sentence)]
-
-
-def is_open_question(question: str) -> bool:
-    """Whether a question asks for no fact in particular ("any other details?")."""
-    return bool(_OPEN_REQUESTS.search(question.lower()))
-
-
-def is_draft(message: str) -> bool:
-    """Whether the message is a piece of work: 20 words or more besides its questions."""
-    rest = " ".join(sentence for sentence in _sentences(message) if not _is_question(sentence))
-    return len(rest.split()) >= _DRAFT_WORDS
-
-
-def _is_question(sentence: str) -> bool:
-    if sentence.rstrip("*_\"')").endswith("?"):
-        return True
-    match = _REQUESTS.search(sentence.lower())
-    return bool(match and len(match.group(0).split()) > 1)
-
-
-def _sentences(text: str) -> list[str]:
-    return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
 
 
 def _words(text: str) -> str:

@@ -1,26 +1,85 @@
-"""Reading tasks from JSONL files, one `Task` a line, and from the sets that the library ships."""
+"""Tasks by name of their set, from JSONL files of one `Task` a line, and from anybody's dataset."""
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict as Options
+from pydantic import ValidationError, validate_call
 
-from collab_agents.errors import ConfigError, first_problem
+from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.tasks.abg_coqa import abg_coqa
+from collab_agents.tasks.bigcodebench import bigcodebench_chat
+from collab_agents.tasks.mapped import Columns, read_mapped
+from collab_agents.tasks.math_chat import math_chat
+from collab_agents.tasks.mediumdocedit import mediumdocedit_chat
 from collab_agents.tasks.offline import offline_tasks
 from collab_agents.tasks.task import Task
 
+TASK_SETS: dict[str, Callable[..., Sequence[Task]]] = {
+    "offline": offline_tasks,
+    "mediumdocedit-chat": mediumdocedit_chat,
+    "bigcodebench-chat": bigcodebench_chat,
+    "math-chat": math_chat,
+    "abg-coqa": abg_coqa,
+}
 
-def load_tasks(source: str | Path, *, split: str = "train", limit: int | None = None, seed: int = 0) -> Iterator[Task]:
-    """Tasks one by one: from the set named "offline" (with its `split` and `seed`), or from a JSONL file.
 
-    Raises ConfigError, which names the file and the line, for a line that is not a task or an id that came before.
+def load_tasks(
+    source: str | Path,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    columns: Columns | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Task]:
+    """Tasks one by one, at most `limit`.
+
+    source: the name of a set in `TASK_SETS`, with its `split`, `seed` and options; a JSONL file of one `Task` a line;
+        or, with `columns` (see `Columns`), JSONL, JSON, CSV or Parquet files, or a dataset on the Hub or in a folder
+        with its `split`.
+
+    Raises ConfigError, which names the set or file, the line or row, and the field or column.
     """
-    tasks = iter(offline_tasks(split, seed=seed)) if str(source) == "offline" else read_jsonl(source)
-    for index, task in enumerate(tasks):
+    for index, task in enumerate(_tasks(str(source), split, seed, columns, options)):
         if limit is not None and index >= limit:
             return
         yield task
+
+
+def _tasks(
+    source: str, split: str, seed: int, columns: Columns | Mapping[str, Any] | None, options: dict[str, Any]
+) -> Iterator[Task]:
+    if source in TASK_SETS:
+        if columns is not None:
+            raise ConfigError(f"tasks {source!r}: a set has its own columns")
+        yield from _of_set(source, split, seed, options)
+    elif columns is not None:
+        try:
+            named = columns if isinstance(columns, Columns) else Columns.model_validate(columns)
+        except ValidationError as error:
+            raise ConfigError(f"tasks {source!r}: columns: {first_problem(error)}") from error
+        yield from read_mapped(source, named, split=split, **options)
+    elif options:
+        raise ConfigError(f"tasks {source!r}: a file of tasks has no options, and got {', '.join(options)}")
+    else:
+        yield from read_jsonl(source)
+
+
+def _of_set(name: str, split: str, seed: int, options: dict[str, Any]) -> Sequence[Task]:
+    make = TASK_SETS[name]
+    known = [option for option in inspect.signature(make).parameters if option not in ("split", "seed")]
+    for option in options:
+        if option not in known:
+            has = f"it has {', '.join(known)}{nearest(option, known)}" if known else "it has none"
+            raise ConfigError(f"tasks {name!r}: there is no option {option!r}: {has}")
+    try:
+        return validate_call(config=Options(arbitrary_types_allowed=True))(make)(split, seed=seed, **options)
+    except ValidationError as error:
+        raise ConfigError(f"tasks {name!r}: {first_problem(error)}") from error
 
 
 def read_jsonl(path: str | Path) -> Iterator[Task]:
@@ -28,7 +87,8 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
     try:
         file = open(path, "rb")  # noqa: SIM115  (closed by the with below; opened here for its error)
     except OSError as error:
-        raise ConfigError(f"tasks {str(path)!r}: {error.strerror or error}; give 'offline' or a JSONL file") from error
+        hint = f"give one of {', '.join(TASK_SETS)}, a JSONL file, or a dataset with columns{nearest(str(path), TASK_SETS)}"
+        raise ConfigError(f"tasks {str(path)!r}: {error.strerror or error}; {hint}") from error
     lines: dict[str, int] = {}
     with file:
         for number, line in enumerate(file, 1):

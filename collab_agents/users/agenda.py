@@ -6,7 +6,8 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from collab_agents.errors import ConfigError
 from collab_agents.messages import text_of
 from collab_agents.personas import Persona
-from collab_agents.tasks.agenda import Agenda, Fact, is_draft, is_open_question, questions
+from collab_agents.questions import is_draft, is_open_question, questions
+from collab_agents.tasks.agenda import Agenda, Fact
 from collab_agents.tasks.task import Task
 from collab_agents.users.base import Memory, closing
 

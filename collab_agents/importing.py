@@ -1,0 +1,38 @@
+"""Finding a function of the user's by name: "module:attribute"."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from collab_agents.errors import ConfigError, nearest, reason_of
+
+
+def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any]:
+    """The callable itself, or the one at "module:attribute"; modules are looked for in the current folder too.
+
+    Raises ConfigError, which begins with `field`, if there is none.
+    """
+    if isinstance(what, str):
+        what = _attribute(what, field)
+    if not callable(what):
+        raise ConfigError(f"{field}: {what!r} cannot be called")
+    return what
+
+
+def _attribute(path: str, field: str) -> Any:
+    module, separator, name = path.partition(":")
+    if not separator or not module or not name:
+        raise ConfigError(f"{field}: {path!r} is not of the form module:attribute")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        value: Any = import_module(module)
+    except Exception as error:  # A module of the user's may raise anything.
+        raise ConfigError(f"{field}: {module!r} cannot be imported: {reason_of(error)}") from error
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise ConfigError(f"{field}: {module!r} has no {name!r}{nearest(part, dir(value))}")
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,79 @@
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from langchain_core.language_models import BaseChatModel
+from pydantic import BaseModel, ConfigDict, field_validator, validate_call
+
+from collab_agents.errors import ConfigError
+from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
+from collab_agents.prompts import render
+from collab_agents.seeds import derive_seed
+from collab_agents.structured import ask
+from collab_agents.tasks import Task
+from collab_agents.worker import WorkerPool, WorkerTimeout
+
+_SECONDS = 10.0
+
+
+class Verdict(BaseModel):
+    reason: str = ""
+    correct: bool
+
+    @field_validator("correct", mode="before")
+    @classmethod
+    def _exact(cls, value: object) -> object:
+        """1, 0, true, false, yes, no; pydantic reads all of them but in capitals and with spaces around."""
+        return value.strip().casefold() if isinstance(value, str) else value
+
+
+@validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+def accuracy(model: BaseChatModel | None = None, *, by: Literal["math", "model"] = "math") -> Judge:
+    """Whether the conversation's final answer is the task's reference: 1 or 0.
+
+    by: "math" compares as mathematics, with math-verify (extra `benchmarks`); "model" asks the model whether the
+        assistant's final answer to the goal agrees with the reference, for open questions.
+    The model is needed with "model". With "math" it may be given: it then distils the final answer from the
+    conversation first; without one the answer is the last one that the assistant marks (`\\boxed{}`, "the answer
+    is"), or else the last that it gives.
+
+    A conversation without an answer gets 0. A reference that cannot be parsed, a comparison that takes longer than
+    10 s, or a model that gives no usable verdict, gives "no score".
+    """
+    if by == "model":
+        if model is None:
+            raise ConfigError("judge 'accuracy': by: model needs a model")
+        return _by_model(model)
+    if find_spec("math_verify") is None:
+        raise ConfigError("judge 'accuracy' needs math-verify: pip install 'collab-agents[benchmarks]'")
+
+    @checked(needs_reference)
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        texts = conversation.assistant_texts()
+        if model is not None:
+            answer = await conversation.artefact(model, "final answer to the problem")
+            texts = [f"\\boxed{{{answer}}}" if answer and "\\boxed" not in answer else answer]
+        try:
+            correct, reason = await _workers().ask({"reference": task.reference, "messages": texts})
+        except WorkerTimeout:
+            return Score(None, f"comparing the answer with {task.reference!r} took longer than {_SECONDS:g} s")
+        return Score(None if correct is None else float(correct), reason)
+
+    return judge
+
+
+def _by_model(model: BaseChatModel) -> Judge:
+    @checked(needs_reference)
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        question = render("accuracy", goal=task.prompt, reference=task.reference or "")
+        seed = derive_seed(conversation.seed, "accuracy")
+        verdict = await ask(model, conversation.question(question), Verdict, seed=seed)
+        return Score(float(verdict.correct), verdict.reason)
+
+    return judge
+
+
+@cache
+def _workers() -> WorkerPool:
+    return WorkerPool(Path(__file__).with_name("mathematics.py"), timeout=_SECONDS)

@@ -1,0 +1,39 @@
+from langchain_core.language_models import BaseChatModel
+from pydantic import BaseModel
+
+from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.prompts import render
+from collab_agents.questions import asks
+from collab_agents.seeds import derive_seed
+from collab_agents.structured import ask
+from collab_agents.tasks import Task
+
+
+class Verdict(BaseModel):
+    reason: str = ""
+    asks: bool
+
+
+def asks_first(model: BaseChatModel | None = None) -> Judge:
+    """Whether the assistant's first message asks the user for something: 1 or 0.
+
+    Decided by the model, or without one by rule: a sentence that ends in a question mark or requests something, and
+    is no offer or courtesy (`collab_agents.questions.asks`).
+    """
+
+    @checked()
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        return await first_asks(conversation, model)
+
+    return judge
+
+
+async def first_asks(conversation: Conversation, model: BaseChatModel | None) -> Score:
+    texts = conversation.assistant_texts()
+    if not texts:
+        return Score(None, "the assistant said nothing")
+    if model is None:
+        return Score(float(asks(texts[0])))
+    seed = derive_seed(conversation.seed, "asks_first")
+    verdict = await ask(model, conversation.question(render("asks")), Verdict, seed=seed)
+    return Score(float(verdict.asks), verdict.reason)

@@ -1,0 +1,62 @@
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from collab_agents.errors import ConfigError
+from collab_agents.importing import callable_at
+from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.messages import to_dicts
+from collab_agents.tasks import Task
+
+
+def evaluator(function: Callable[..., Any] | str, *, key: str | None = None) -> Judge:
+    """An openevals-style evaluator as a judge.
+
+    function: called, as far as it takes them, with `inputs` (the task's prompt), `outputs` (the conversation as
+        role/content dicts), `reference_outputs` (the task's reference) and `metadata` (the task's); or where to
+        import it from ("my_module:evaluator"). A sync one is run on a thread.
+    key: which result counts, for an evaluator that returns several; by default their mean.
+
+    A result is a dict with `score` (a number, true or false, or None for "no score") and perhaps `comment` and `key`,
+    or a list of such, or a plain number.
+    """
+    function = callable_at(function, "judge 'evaluator': function")
+    takes = inspect.signature(function).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+
+    @checked()
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        offered = {
+            "inputs": task.prompt,
+            "outputs": to_dicts(conversation.messages),
+            "reference_outputs": task.reference,
+            "metadata": task.metadata,
+        }
+        result = await called(function, {name: value for name, value in offered.items() if open_ended or name in takes})
+        results = [_score(one, key) for one in (result if isinstance(result, list) else [result])]
+        scores = [score for score in results if score is not None]
+        if not scores:
+            raise ConfigError(f"judge 'evaluator': no result has the key {key!r}")
+        values = [score.value for score in scores if score.value is not None]
+        reason = "; ".join(score.reason for score in scores if score.reason)
+        return Score(sum(values) / len(values) if values else None, reason)
+
+    return judge
+
+
+def _score(result: Any, key: str | None) -> Score | None:
+    if not isinstance(result, Mapping):
+        return Score(None if result is None else float(result))
+    if key is not None and result.get("key") != key:
+        return None
+    value = result.get("score")
+    return Score(None if value is None else float(value), str(result.get("comment") or ""))
+
+
+async def called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What the function returns: an async one is awaited, any other run on a thread, since it may wait."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return await function(**arguments)
+    result = await asyncio.to_thread(function, **arguments)
+    return await result if inspect.isawaitable(result) else result

@@ -1,0 +1,53 @@
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from collab_agents.importing import callable_at
+from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.evaluator import called
+from collab_agents.messages import to_dicts
+from collab_agents.tasks import Task
+
+
+def reward_function(function: Callable[..., Any] | str, *, columns: Mapping[str, str] | None = None) -> Judge:
+    """A TRL-style reward function as a judge.
+
+    function: called with `prompts` and `completions`, lists of one conversation each (role/content dicts), and the
+        task's columns as lists of one; or where to import it from ("trl.rewards:accuracy_reward"). The completion is
+        what the assistant said last, tool messages included, and the prompt is all before it. A sync one is run on a
+        thread. It returns a list with one number, or None for "no score".
+    columns: the function's name for a column: `{solution: reference}`. Columns are the task's `id`, `kind`, `goal`
+        (its prompt) and `reference`, and all of its metadata.
+    """
+    function = callable_at(function, "judge 'reward_function': function")
+
+    def missing(task: Task) -> str | None:
+        absent = [column for column in (columns or {}).values() if column not in _columns(task)]
+        return f"task {task.id!r} has no {absent[0]!r} to give to the reward function" if absent else None
+
+    @checked(missing)
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        prompt, completion = _split(list(conversation.messages))
+        if not completion:
+            return Score(None, "the assistant said nothing")
+        there = _columns(task)
+        given = there | {name: there[column] for name, column in (columns or {}).items()}
+        arguments = {name: [value] for name, value in given.items()}
+        both = {"prompts": [to_dicts(prompt)], "completions": [to_dicts(completion)]}
+        (value,) = await called(function, arguments | both)
+        return Score(None if value is None else float(value))
+
+    return judge
+
+
+def _columns(task: Task) -> dict[str, Any]:
+    return task.metadata | {"id": task.id, "kind": task.kind, "goal": task.prompt, "reference": task.reference}
+
+
+def _split(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[BaseMessage]]:
+    end = max((index for index, message in enumerate(messages, 1) if message.type == "ai"), default=0)
+    start = end
+    while start and messages[start - 1].type in ("ai", "tool"):
+        start -= 1
+    return messages[:start], messages[start:end]

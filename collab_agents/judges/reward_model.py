@@ -1,0 +1,39 @@
+from pydantic import PositiveInt, validate_call
+
+from collab_agents.errors import ConfigError
+from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.messages import to_dicts
+from collab_agents.tasks import Task
+
+
+@validate_call
+def reward_model(
+    repo: str,
+    *,
+    label: str | int | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    max_batch_size: PositiveInt = 16,
+) -> Judge:
+    """What a reward model says of the conversation: its logit, unbounded (extra `local`).
+
+    repo: a sequence-classification model with a chat template, from the Hub or a folder. Loaded once a process;
+        conversations that are judged at the same time are read together, at most `max_batch_size`.
+    label: which logit counts, by number or name, for a model with several.
+    dtype, device: as for local chat models.
+
+    A conversation that is longer than the model's context gets "no score". Raises ConfigError for a model that
+    cannot be loaded or a label that it does not have.
+    """
+    try:
+        from collab_agents.models.reward import load_reward_model
+    except ImportError as error:
+        raise ConfigError(f"judge 'reward_model' needs {error.name}: pip install 'collab-agents[local]'") from error
+    engine = load_reward_model(repo, dtype=dtype, device=device, max_batch_size=max_batch_size)
+    column = engine.column(label)
+
+    @checked()
+    async def judge(conversation: Conversation, task: Task) -> Score:
+        return Score((await engine.logits(to_dicts(conversation.messages)))[column])
+
+    return judge

@@ -1,0 +1,95 @@
+"""Reward models in this process: sequence classifiers over a conversation, concurrent calls read together."""
+
+import asyncio
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from collab_agents.errors import ConfigError, ModelError, nearest
+from collab_agents.models.batching import Entry, MicroBatcher
+from collab_agents.models.local import check_folder, placement
+
+
+class RewardEngine:
+    """A classifier and its tokenizer."""
+
+    def __init__(self, name: str, model: Any, tokenizer: Any, *, max_batch_size: int = 16) -> None:
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
+        self._own_pad: int | None = model.config.pad_token_id
+        self._batcher: MicroBatcher[list[int], list[float]] = MicroBatcher(
+            self._read, max_batch=max_batch_size, max_wait=0.02
+        )
+
+    async def logits(self, messages: list[dict[str, Any]]) -> list[float]:
+        """The model's logits for a conversation of role/content dicts. Raises ModelError if it is too long."""
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) > self.context:
+            raise ModelError(
+                f"{self.name}: a conversation of {len(ids)} tokens exceeds the context of {self.context} tokens"
+            )
+        return await asyncio.wrap_future(self._batcher.submit(ids).result)
+
+    def column(self, label: str | int | None) -> int:
+        """Which of the logits the label is. Raises ConfigError for none or several."""
+        names: dict[str, int] = {str(name): index for index, name in self.model.config.id2label.items()}
+        if label is None and len(names) == 1:
+            return 0
+        if label in names:
+            return names[str(label)]
+        if isinstance(label, int) and 0 <= label < len(names):
+            return label
+        wrong = "needs a label" if label is None else f"has no label {label!r}"
+        hint = nearest(label, names) if isinstance(label, str) else ""
+        raise ConfigError(f"reward model {self.name!r} {wrong}: choose from {', '.join(names)}{hint}")
+
+    def _read(self, entries: list[Entry[list[int], list[float]]]) -> list[list[float]]:
+        rows = [entry.job for entry in entries]
+        width = max(map(len, rows))
+        pad = self._pad(rows)
+        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.model.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        with torch.inference_mode():
+            return self.model(input_ids=ids, attention_mask=mask).logits.float().tolist()
+
+    def _pad(self, rows: list[list[int]]) -> int:
+        """The token to fill up with. A decoder's score is read at the last token that is not the padding token of
+
+        its configuration; where it names none, one is taken that no row has.
+        """
+        if self._own_pad is not None:
+            return self._own_pad
+        used = {token for row in rows for token in row}
+        pad = next(token for token in range(len(used) + 1) if token not in used)
+        self.model.config.pad_token_id = pad
+        return pad
+
+
+def load_reward_model(
+    repo: str, *, dtype: str | None = None, device: str | None = None, max_batch_size: int = 16
+) -> RewardEngine:
+    """The sequence-classification model in a folder or on the Hub, loaded once a process.
+
+    Raises ConfigError if it cannot be loaded or has no chat template.
+    """
+    return _load(repo, *placement(dtype, device), max_batch_size)
+
+
+@lru_cache(maxsize=4)
+def _load(repo: str, dtype: str, device: str, max_batch_size: int) -> RewardEngine:
+    label = f"reward model {repo!r}"
+    source = check_folder(repo, label)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForSequenceClassification.from_pretrained(source, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{label} cannot be loaded from a folder or the Hub: {reason}") from error
+    if not tokenizer.chat_template:
+        raise ConfigError(f"{label} has no chat template: choose a model of conversations")
+    return RewardEngine(repo, model.to(device).eval(), tokenizer, max_batch_size=max_batch_size)

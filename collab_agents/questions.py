@@ -1,0 +1,56 @@
+"""Telling in plain text what asks for something and what is a piece of work. Rules, no model."""
+
+import re
+
+_REQUESTS = re.compile(
+    r"\b(tell me|let me know|could you (share|provide|give)|can you (share|provide|give)|please (share|provide|specify"
+    r"|clarify|confirm)|i need to know|i would need|i'd need|i'd like to know|what|when|where|who|which|how)\b"
+)
+_OPEN_REQUESTS = re.compile(
+    r"\b(details?|specifics?|more information|more about|anything else|something else|tell me more|preferences?"
+    r"|requirements?|in mind|specific|particular)\b"
+)
+_OFFERS = re.compile(
+    r"\b(let me know (if|whether|what you think|how)|(any|other|more|further) questions|(can|may|could|how can) i "
+    r"(help|assist)|help you with|anything else (i|we) can|feel free|would you like me to|do you want me to|shall i"
+    r"|(does|do|is|are) (this|that|these|it) (help|work|look|sound|clear|ok|okay|what you)|what do you think"
+    r"|is there anything else)\b"
+)
+_DRAFT_WORDS = 20
+"""A message with at least this many words outside its questions is a piece of work, not an exchange about it."""
+
+
+def questions(message: str) -> list[str]:
+    """The message's sentences that ask for something: those that end in "?", or say so ("please tell me ...")."""
+    return [sentence for sentence in _sentences(message) if _is_question(sentence)]
+
+
+def asks(message: str) -> bool:
+    """Whether the message asks the user for something. Offers of help ("Shall I change it?") and courtesies ("Let me
+
+    know if it helps") do not count, nor does code.
+    """
+    prose = re.sub(r"```.*?(```|\Z)", " ", message, flags=re.DOTALL)
+    return any(not _OFFERS.search(question.lower()) for question in questions(prose))
+
+
+def is_open_question(question: str) -> bool:
+    """Whether a question asks for no fact in particular ("any other details?")."""
+    return bool(_OPEN_REQUESTS.search(question.lower()))
+
+
+def is_draft(message: str) -> bool:
+    """Whether the message is a piece of work: 20 words or more besides its questions."""
+    rest = " ".join(sentence for sentence in _sentences(message) if not _is_question(sentence))
+    return len(rest.split()) >= _DRAFT_WORDS
+
+
+def _is_question(sentence: str) -> bool:
+    if sentence.rstrip("*_\"')").endswith("?"):
+        return True
+    match = _REQUESTS.search(sentence.lower())
+    return bool(match and len(match.group(0).split()) > 1)
+
+
+def _sentences(text: str) -> list[str]:
+    return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]

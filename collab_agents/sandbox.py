@@ -1,0 +1,300 @@
+"""Running a Python script that nobody has read: alone in a bubblewrap sandbox, within limits.
+
+Knows nothing of judges or tests: a script, its input, and what came out.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+from collab_agents.errors import ConfigError
+from collab_agents.models.limits import PerLoop
+
+Isolation = Literal["bubblewrap", "none"]
+
+_WATCH_SECONDS = 0.1
+_GRACE_SECONDS = 2.0
+_RESULT_BYTES = 1 << 20
+_OF_THE_SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
+# As real root, limits on processes do not hold (Linux counts none of root's), so each run gets a user of its own. The
+# range lies inside the 65,536 users that a container has.
+_USERS = itertools.count(os.getpid())
+
+
+class SandboxLimits(BaseModel):
+    """What a program may use before it is stopped.
+
+    wall_seconds: from its start, start-up of the interpreter included. cpu_seconds: of each process.
+    memory_mb: of all its processes together; none may reserve more.
+    processes: at once, threads included. Counted for each run alone since Linux 5.14; before, all of this user's
+        count. With isolation "none" not limited.
+    file_mb: of each file it writes. scratch_mb: of all its files together, and as much again in /dev/shm; with
+        isolation "none" not limited.
+    output_kb: printed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wall_seconds: PositiveFloat = 60.0
+    cpu_seconds: PositiveInt = 30
+    memory_mb: PositiveInt = 2048
+    processes: PositiveInt = 64
+    file_mb: PositiveInt = 16
+    scratch_mb: PositiveInt = 64
+    output_kb: PositiveInt = 1024
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left. results: what the script wrote to its standard output; printed: to its standard error.
+
+    stopped: the limit that ended it, as a clause ("it ran longer than 60 s"), or "". status: the exit status, negative
+    for a signal.
+    """
+
+    results: bytes
+    printed: str
+    stopped: str
+    status: int
+
+
+class Sandbox:
+    """Runs scripts, as many at once as this process has cores, without blocking the event loop.
+
+    isolation: "bubblewrap" gives each run a process tree of its own without network, a read-only view of the
+        interpreter and the system's libraries and nothing else of the disk, an empty environment and a scratch
+        directory in memory. "none" runs it as a plain process in a temporary directory: the limits hold, but it
+        can read, send and destroy whatever this user can.
+    python: the interpreter, with the libraries that the programs need; by default this one.
+
+    The script is told its limits on standard input and has to set its own (`confine` in judges/unit_tests.py), before
+    it runs anything foreign.
+
+    Raises ConfigError if bubblewrap is missing or cannot make a sandbox here, or there is no such interpreter.
+    """
+
+    def __init__(
+        self, isolation: Isolation = "bubblewrap", *, python: str | None = None, limits: SandboxLimits | None = None
+    ) -> None:
+        self.isolation = isolation
+        self.python = python or sys.executable
+        self.limits = limits or SandboxLimits()
+        self.interpreter = _probe(self.python)
+        self._root = isolation == "bubblewrap" and os.geteuid() == 0
+        if isolation == "bubblewrap":
+            self._try()
+
+    async def run(self, script: Path, request: dict[str, object]) -> Outcome:
+        """Run the script with `request`, as JSON, on its standard input; `limits` and `user` are added to it."""
+        user = 20_000 + next(_USERS) % 40_000 if self._root else None
+        limits = self.limits.model_dump() | ({} if self.isolation == "bubblewrap" else {"processes": None})
+        payload = json.dumps(request | {"limits": limits, "user": user}).encode()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_cores.get())
+            command, folder = self._command(script), "/"
+            if self.isolation == "none":
+                folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=folder,
+                env=self._environment(folder) if self.isolation == "none" else {},
+                start_new_session=True,
+            )
+            stack.push_async_callback(_end, process)
+            return await self._attend(process, payload)
+
+    async def _attend(self, process: asyncio.subprocess.Process, payload: bytes) -> Outcome:
+        """Feed it, read it and watch it, until it ends or a limit does."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        results, printed = bytearray(), bytearray()
+        room = self.limits.output_kb * 1024
+        stopped = ""
+        try:
+            async with asyncio.timeout(self.limits.wall_seconds), asyncio.TaskGroup() as group:
+                watching = group.create_task(self._watch(process.pid))
+                group.create_task(_feed(process.stdin, payload))
+                reading = (
+                    group.create_task(_read(process.stdout, results, _RESULT_BYTES, "it reported more than 1 MB")),
+                    group.create_task(_read(process.stderr, printed, room, f"it printed more than {room >> 10} kB")),
+                )
+                await process.wait()
+                await asyncio.wait(reading)
+                watching.cancel()
+        except* TimeoutError:
+            stopped = f"it ran longer than {self.limits.wall_seconds:g} s"
+        except* _Exceeded as error:
+            stopped = str(error.exceptions[0])
+        await _end(process)
+        status = process.returncode or 0
+        status = 128 - status if self.isolation == "bubblewrap" and status > 128 else status
+        if -status == signal.SIGXCPU:
+            stopped = f"it used more than {self.limits.cpu_seconds} s of CPU time"
+        return Outcome(bytes(results), printed.decode(errors="replace"), stopped, status)
+
+    async def _watch(self, root: int) -> None:
+        """Ends when all the processes together hold more memory than they may."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            family = _family(root)
+            # What processes share counts once; finding that out costs more, so it is looked at only when it matters.
+            if sum(map(_resident, family)) > self.limits.memory_mb << 20 < sum(map(_proportional, family)):
+                raise _Exceeded(f"it held more than {self.limits.memory_mb} MB of memory")
+
+    def _command(self, script: Path) -> list[str]:
+        run = [self.python, "-I", "-B", "-X", "utf8"]
+        return [*run, str(script)] if self.isolation == "none" else [*self._jail(script), "--", *run, "/run/script.py"]
+
+    def _jail(self, script: Path) -> list[str]:
+        command = [_bubblewrap(), *_NAMESPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+        if self._root:
+            command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+        command += ["--ro-bind", "/usr", "/usr"]
+        for path in _LINKS:
+            if os.path.islink(path):
+                command += ["--symlink", os.readlink(path), path]
+            elif os.path.isdir(path):
+                command += ["--ro-bind", path, path]
+        for path in (*_OF_THE_SYSTEM, *self.interpreter.folders):
+            for parent in reversed(Path(path).parents[:-1]):  # Else bubblewrap makes them for root alone.
+                command += ["--dir", str(parent)]
+            command += ["--ro-bind-try", path, path]
+        command += ["--proc", "/proc", "--dev", "/dev"]
+        for path in ("/tmp", "/dev/shm"):
+            command += ["--perms", "1777", "--size", str(self.limits.scratch_mb << 20), "--tmpfs", path]
+        command += ["--ro-bind", str(script), "/run/script.py"]
+        command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+        for name, value in self._environment("/tmp").items():
+            command += ["--setenv", name, value]
+        return command
+
+    def _environment(self, folder: str) -> dict[str, str]:
+        """Nothing of ours. Numerical libraries keep to one thread: as many programs run as there are cores."""
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        path = os.pathsep.join([str(Path(self.python).parent), "/usr/local/bin", "/usr/bin", "/bin"])
+        return threads | {"HOME": folder, "TMPDIR": folder, "PATH": path, "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
+
+    def _try(self) -> None:
+        command = [*self._jail(Path(__file__)), "--", self.python, "-I", "-c", ""]
+        made = subprocess.run(command, env={}, cwd="/", capture_output=True, text=True)
+        if made.returncode:
+            raise ConfigError(
+                f"bubblewrap cannot make a sandbox here ({' '.join(made.stderr.split()) or made.returncode}); allow "
+                "user namespaces, or choose sandbox: none for code that you trust"
+            )
+
+
+class _Exceeded(Exception):
+    """A limit, as a clause."""
+
+
+@dataclass(frozen=True)
+class _Interpreter:
+    folders: tuple[str, ...]
+    modules: frozenset[str]
+
+
+_PROBE = """
+import json, os, pkgutil, sys, sysconfig
+paths = sysconfig.get_paths()
+folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, paths["purelib"], paths["platlib"]}
+here = [path for path in sys.path if any(os.path.realpath(path).startswith(f + os.sep) for f in folders)]
+names = {module.name for module in pkgutil.iter_modules(here)} | set(sys.builtin_module_names)
+print(json.dumps([sorted(folders), sorted(names)]))
+"""
+
+
+@cache
+def _probe(python: str) -> _Interpreter:
+    try:
+        found = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=True, timeout=60)
+        folders, modules = json.loads(found.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise ConfigError(f"python: {python!r} does not run as a Python interpreter: {error}") from error
+    outside = tuple(folder for folder in folders if not f"{folder}/".startswith("/usr/"))
+    return _Interpreter(outside, frozenset(modules))
+
+
+def _bubblewrap() -> str:
+    command = shutil.which("bwrap")
+    if command is None:
+        raise ConfigError(
+            "the sandbox needs bubblewrap: install it (apt-get install bubblewrap, dnf install bubblewrap), or choose "
+            "sandbox: none for code that you trust"
+        )
+    return command
+
+
+_cores: PerLoop[asyncio.Semaphore] = PerLoop(lambda: asyncio.Semaphore(len(os.sched_getaffinity(0))))
+
+
+async def _feed(stream: asyncio.StreamWriter, payload: bytes) -> None:
+    with suppress(ConnectionError):  # It ended without reading.
+        stream.write(payload)
+        await stream.drain()
+    stream.close()
+
+
+async def _read(stream: asyncio.StreamReader, into: bytearray, room: int, beyond: str) -> None:
+    while chunk := await stream.read(65536):
+        into += chunk[: room - len(into)]
+        if len(into) >= room:
+            raise _Exceeded(beyond)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill what is left of it. A sandbox ends with its first process; without one, its process group does."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE_SECONDS):
+            # asyncio holds a process for alive until its pipes are read to their end.
+            for stream in (process.stdout, process.stderr):
+                while stream is not None and await stream.read(65536):
+                    pass
+            await process.wait()
+
+
+def _family(root: int) -> list[int]:
+    """The process and all its descendants."""
+    found = [root]
+    for pid in found:
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            with suppress(OSError):
+                found.extend(map(int, children.read_text().split()))
+    return found
+
+
+def _resident(pid: int) -> int:
+    with suppress(OSError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _proportional(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    return 0

@@ -1,0 +1,62 @@
+import ast
+from collections.abc import Iterator
+
+from collab_agents.errors import ConfigError
+from collab_agents.tasks.rows import DataFiles, Row, Rows, read_rows
+from collab_agents.tasks.splits import shuffled, split_off
+from collab_agents.tasks.task import Task
+
+REPO = "bigcode/bigcodebench"
+VERSION = "v0.1.2"
+COLUMNS = ("task_id", "instruct_prompt", "code_prompt", "canonical_solution", "test", "entry_point", "libs")
+
+
+def bigcodebench_chat(
+    split: str = "train",
+    *,
+    seed: int = 0,
+    data_files: DataFiles | None = None,
+    repo: str = REPO,
+    test_share: float = 0.55,
+) -> list[Task]:
+    """Programming together: the goal is BigCodeBench's instruction (v0.1.2), with its unit tests (judge `pass_rate`).
+
+    Split by task, `test_share` of them for testing (the published evaluation keeps 55%).
+
+    repo, data_files: where the problems come from; columns task_id, instruct_prompt, code_prompt, canonical_solution,
+    test, entry_point, libs.
+    """
+    rows = read_rows(repo, columns=COLUMNS, split=VERSION, data_files=data_files)
+    chosen = split_off(shuffled(_tasks(rows), seed=seed), split, test_share=test_share, seed=seed)
+    if not chosen:
+        raise ConfigError(f"{rows.name}: the split {split!r} of its {len(rows)} problems is empty")
+    return chosen
+
+
+def _tasks(rows: Rows) -> Iterator[Task]:
+    for row in rows:
+        start = row.text("code_prompt")
+        yield Task(
+            id=row.text("task_id"),
+            kind="code",
+            prompt=row.text("instruct_prompt"),
+            reference=start + row.text("canonical_solution"),
+            metadata={
+                "tests": row.text("test"),
+                "entry_point": row.text("entry_point"),
+                "code_prompt": start,
+                "libraries": _libraries(row),
+            },
+        )
+
+
+def _libraries(row: Row) -> list[str]:
+    """The column is a list written out as Python."""
+    value = row.values["libs"]
+    try:
+        names = ast.literal_eval(value) if isinstance(value, str) else value
+    except (SyntaxError, ValueError) as error:
+        raise row.error("libs", "a list of module names is needed") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise row.error("libs", "a list of module names is needed")
+    return names

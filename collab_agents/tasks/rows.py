@@ -1,0 +1,138 @@
+"""Rows of a Hugging Face dataset or of local files, each of which can say where it stands when something is wrong."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from collab_agents.errors import ConfigError, nearest
+
+DataFiles = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its dataset's name, its number from 0 and its values."""
+
+    dataset: str
+    number: int
+    values: Mapping[str, Any]
+
+    def text(self, column: str) -> str:
+        """The column's text. Raises ConfigError if it is empty or no text."""
+        value = self.values[column]
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(column, "a text is needed")
+        return value
+
+    def text_or_none(self, column: str) -> str | None:
+        """The column's text, or a number as text; None if it is null."""
+        value = self.values[column]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)
+        if value is not None and not isinstance(value, str):
+            raise self.error(column, "a text is needed")
+        return value
+
+    def error(self, column: str, wanted: str) -> ConfigError:
+        value = repr(self.values.get(column))[:80]
+        return ConfigError(f"{self.dataset}: row {self.number}: column {column!r} is {value}: {wanted}")
+
+
+class Rows:
+    """A dataset that has the columns asked for, and at least one row."""
+
+    def __init__(self, name: str, dataset: Any, columns: Sequence[str]) -> None:
+        self.name = name
+        self._dataset = dataset
+        there = list(dataset.column_names)
+        for column in columns:
+            if column not in there:
+                raise ConfigError(
+                    f"{name}: there is no column {column!r}: it has {', '.join(there)}{nearest(column, there)}"
+                )
+        if not len(dataset):
+            raise ConfigError(f"{name}: it is empty")
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __iter__(self) -> Iterator[Row]:
+        for number, values in enumerate(self._dataset):
+            yield Row(self.name, number, values)
+
+    def column(self, name: str) -> list[Any]:
+        return list(self._dataset[name])
+
+    def chosen(self, numbers: Sequence[int]) -> Iterator[Row]:
+        """The rows with these numbers, in this order."""
+        for number in numbers:
+            yield Row(self.name, number, self._dataset[number])
+
+
+def read_rows(
+    source: str,
+    *,
+    columns: Sequence[str],
+    split: str,
+    data_files: DataFiles | None = None,
+    field: str | None = None,
+    **options: Any,
+) -> Rows:
+    """The split of a dataset on the Hub (or in a folder), or the local files that take its place.
+
+    source: the repository ("owner/name") or folder; with `data_files` only a name.
+    columns: what it must have.
+    data_files: JSON, JSONL, CSV or Parquet files, by pattern or name; or one such entry for each split.
+    field: the key of a JSON file under which its rows are.
+    options: further arguments of `datasets.load_dataset`, such as `revision` or the configuration's `name`.
+
+    Raises ConfigError, which names the dataset, if it cannot be read, lacks a column or is empty.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ConfigError(f"{source}: reading it needs datasets: pip install 'collab-agents[benchmarks]'") from error
+
+    label = f"{source}, split {split!r}"
+    path = source
+    if data_files is not None:
+        files = _files(label, data_files, split)
+        label = f"{source} ({', '.join(files)})"
+        path, split = _builder(label, files), "train"
+        options |= {"data_files": files} | ({"field": field} if field else {})
+    try:
+        dataset = load_dataset(path, split=split, **options)
+    except Exception as error:  # Of the Hub, of the network, of Arrow, of pandas: whatever reads it.
+        hint = "" if data_files else "; local files can take its place by the option data_files"
+        raise ConfigError(f"{label}: it cannot be read: {_reason(error)}{hint}") from error
+    return Rows(label, dataset, columns)
+
+
+def short_hash(*parts: str) -> str:
+    """Twelve hexadecimal digits for a row's contents: a task's id where a dataset has none."""
+    return blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
+
+
+def _files(label: str, data_files: DataFiles, split: str) -> list[str]:
+    if isinstance(data_files, Mapping):
+        if split not in data_files:
+            raise ConfigError(f"{label}: data_files has no such split: it has {', '.join(data_files)}")
+        data_files = data_files[split]
+    return [data_files] if isinstance(data_files, str) else list(data_files)
+
+
+def _builder(label: str, files: Sequence[str]) -> str:
+    kinds = {BUILDERS.get(Path(file).suffix) for file in files}
+    if len(kinds) != 1 or None in kinds:
+        raise ConfigError(f"{label}: the files have to be all .jsonl, all .json, all .csv or all .parquet")
+    return str(kinds.pop())
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300] or type(error).__name__

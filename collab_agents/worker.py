@@ -1,0 +1,74 @@
+"""A script of this library as a pool of processes: for work that holds the interpreter, or may never end."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+
+class WorkerTimeout(Exception):
+    """The worker gave no answer in time, or died of the request. It has been replaced."""
+
+
+class WorkerPool:
+    """Processes of a script, one for each core at most, started when they are first needed.
+
+    The script writes one line when it is ready, and then for each line of JSON on its standard input one line of JSON
+    on its standard output. Callers may live on any event loop; the processes end with this one.
+    """
+
+    _READY_SECONDS = 120.0
+
+    def __init__(self, script: Path, *, timeout: float) -> None:
+        self._script = script
+        self._timeout = timeout
+        cores = len(os.sched_getaffinity(0))
+        self._threads = ThreadPoolExecutor(cores, thread_name_prefix=script.stem)
+        self._own = threading.local()
+
+    async def ask(self, request: dict[str, Any]) -> Any:
+        """The script's answer. Raises WorkerTimeout, and RuntimeError if the script does not start."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, request)
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        process: subprocess.Popen[str] | None = getattr(self._own, "process", None)
+        if process is None or process.poll() is not None:
+            process = self._own.process = self._start()
+        answer = _exchange(process, json.dumps(request) + "\n", self._timeout)
+        if not answer:
+            raise WorkerTimeout(f"no answer within {self._timeout:g} s")
+        return json.loads(answer)
+
+    def _start(self) -> "subprocess.Popen[str]":
+        # -P: the script's folder is a package of ours, and no place to look for modules.
+        command = [sys.executable, "-P", str(self._script)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if not _exchange(process, "", self._READY_SECONDS):
+            raise RuntimeError(f"{self._script.name} does not start")
+        return process
+
+
+def _exchange(process: "subprocess.Popen[str]", line: str, seconds: float) -> str:
+    """The process's next line; "" if it does not come in time, and the process is gone then."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        process.stdin.write(line)
+        process.stdin.flush()
+        answer = process.stdout.readline()
+    except OSError:
+        answer = ""
+    finally:
+        timer.cancel()
+    if not answer.endswith("\n"):
+        process.kill()
+        process.wait()
+        return ""
+    return answer
