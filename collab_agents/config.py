@@ -21,6 +21,7 @@ from pydantic import (
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
+from collab_agents.tasks.mapped import Columns
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -63,7 +64,10 @@ Model = Annotated[ModelConfig, BeforeValidator(_named)]
 
 
 class AssistantConfig(Section):
+    """proactive: whether it always answers with its proactive prompt, in the place of the system prompt."""
+
     model: Model
+    proactive: bool = False
     system_prompt: str | None = None
     proactive_prompt: str | None = None
 
@@ -94,7 +98,13 @@ class UserConfig(Section):
 
 
 class JudgeConfig(Section):
+    """name: in the record. judge: which it is, by default the one of that name: a judge of this library, or
+
+    "module:function". weight: in the reward; with 0 it is recorded and does not count.
+    """
+
     name: str
+    judge: str | None = None
     weight: FiniteFloat = 1.0
     model: Model | None = None
     options: dict[str, Any] = Field(default_factory=dict)
@@ -122,15 +132,17 @@ class RunLimits(Limits):
 
 
 class TasksConfig(Section):
-    """source: "offline" or a JSONL file. split, seed: of a set that has them; the run's own seed does not change its
+    """source: a set of this library, a JSONL file of tasks, or, with `columns`, any dataset: see `load_tasks`.
 
-    tasks.
+    split, seed: of a set that has them; the run's own seed does not change its tasks. options: the set's own.
     """
 
     source: str
     split: str = "train"
     seed: int = 0
     limit: PositiveInt | None = None
+    columns: Columns | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunConfig(Section):
@@ -146,10 +158,79 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _distinct_judges(self) -> "RunConfig":
-        names = [judge.name for judge in self.judges]
-        if len(set(names)) < len(names):
-            raise ValueError(f"judges: {max(names, key=names.count)!r} is there twice")
+        check_distinct(self.judges)
         return self
+
+
+class TaskSetConfig(TasksConfig):
+    """Tasks to evaluate on. What is given here takes the place of the file's own section.
+
+    name: in the scorecard, by default the source. metric: the judge that says how well the task was done, by default
+    the first that is neither interactivity nor a cost.
+    """
+
+    name: str | None = None
+    user: UserConfig | None = None
+    judges: list[JudgeConfig] | None = Field(default=None, min_length=1)
+    metric: str | None = None
+    max_exchanges: PositiveInt | None = None
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class EvalConfig(Section):
+    """The whole of `eval.yaml`. A `run.yaml` is one too: of its lookahead, only `max_exchanges` counts."""
+
+    assistant: AssistantConfig
+    user: UserConfig = Field(default_factory=UserConfig)
+    judges: list[JudgeConfig] = Field(default_factory=list)
+    lookahead: Lookahead = Field(default_factory=Lookahead)
+    limits: RunLimits = Field(default_factory=RunLimits)
+    tasks: Annotated[list[TaskSetConfig], BeforeValidator(_listed), Field(min_length=1)]
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "EvalConfig":
+        names = [tasks.name or tasks.source for tasks in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks: {max(names, key=names.count)!r} is there twice; give each a name of its own")
+        for tasks in self.tasks:
+            judges = tasks.judges or self.judges
+            check_distinct(judges)
+            if not judges:
+                raise ValueError(f"judges: there is none for the tasks {tasks.name or tasks.source!r}")
+            if tasks.metric is not None and tasks.metric not in [judge.name for judge in judges]:
+                raise ValueError(f"tasks: metric {tasks.metric!r} is none of the judges")
+        return self
+
+
+class AgainstConfig(Section):
+    """What `evaluate --against` compares with: an assistant. Other sections may be there, if they are the same."""
+
+    assistant: AssistantConfig
+    user: UserConfig | None = None
+    judges: list[JudgeConfig] | None = None
+    lookahead: Lookahead | None = None
+    limits: RunLimits | None = None
+    tasks: Annotated[list[TaskSetConfig] | None, BeforeValidator(_listed)] = None
+    seed: int | None = None
+
+    def different_from(self, config: EvalConfig) -> str | None:
+        """The first section that would make the comparison unfair."""
+        for name in ("user", "judges", "tasks", "seed"):
+            if name in self.model_fields_set and getattr(self, name) != getattr(config, name):
+                return name
+        if self.lookahead and self.lookahead.max_exchanges != config.lookahead.max_exchanges:
+            return "lookahead.max_exchanges"
+        return None
+
+
+def check_distinct(judges: list[JudgeConfig]) -> None:
+    names = [judge.name for judge in judges]
+    if len(set(names)) < len(names):
+        raise ValueError(f"judges: {max(names, key=names.count)!r} is there twice; give each a name of its own")
 
 
 def check_lookahead(**chosen: Any) -> Lookahead:
@@ -179,5 +260,5 @@ def load_config(path: str | Path, shape: type[M]) -> M:
 
 
 def _known_keys(shape: type[BaseModel]) -> set[str]:
-    sections: list[type[BaseModel]] = [shape, *Section.__subclasses__(), Limits, RunLimits, Persona]
+    sections: list[type[BaseModel]] = [shape, *Section.__subclasses__(), TaskSetConfig, Limits, RunLimits, Persona]
     return {name for section in sections for name in section.model_fields}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from collab_agents.errors import ConfigError, reason_of
-from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge
+from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
 from collab_agents.tasks import Task
 
 
@@ -46,6 +46,13 @@ class MultiturnReward:
         for name, weight in self.weights.items():
             if not math.isfinite(weight):
                 raise ConfigError(f"the weight of {name!r} is {weight}: a finite number is needed")
+
+    def problem_with(self, task: Task) -> str | None:
+        """Why a judge cannot judge the task, as far as that shows before anything is played, or None."""
+        for name, judge in self.judges.items():
+            if problem := problem_with(judge, task):
+                return f"{problem} (judge {name})"
+        return None
 
     async def score(self, conversation: Conversation, task: Task) -> Reward:
         """All judges at once. A judge that raises gives no score, with the reason. The value is None if a judge

@@ -61,9 +61,10 @@ class Turn(Record):
 
 
 class Trajectory(Record):
-    """A finished task: the conversation, every turn with all its candidates and futures, and the conversation's
+    """A finished task: the conversation, every turn with all its candidates and futures (none if it was played
 
-    own reward and scores (R* of `messages`, None if it could not be judged).
+    without lookahead), and the conversation's own reward, scores and reasons (R* of `messages`, None if it could not
+    be judged).
     """
 
     task: Task
@@ -74,6 +75,7 @@ class Trajectory(Record):
     turns: list[Turn]
     reward: float | None = None
     scores: dict[str, float | None] = Field(default_factory=dict)
+    reasons: dict[str, str] = Field(default_factory=dict)
     usage: Usage = Field(default_factory=Usage)
 
 

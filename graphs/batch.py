@@ -16,7 +16,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError, reason_of
 from collab_agents.graphs._collector import fewer_collections
-from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
 from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona, pick_persona
@@ -79,9 +79,74 @@ async def generate_trajectories(
     Closing the iterator or cancelling its task cancels all work under way. Raises RunDirectoryError if `out` is in
     use, holds a run and `resume` is not set, or was made with other settings; ConfigError for a repeated task id.
     """
+    look = lookahead or Lookahead()
+    played = _play_all(
+        tasks,
+        lambda saver: create_rollout_graph(user, assistant, reward, **look.model_dump(), checkpointer=saver),
+        settings={**(settings or {}), "lookahead": look.model_dump()},
+        personas=personas,
+        seed=seed,
+        max_concurrency=max_concurrency,
+        out=out,
+        resume=resume,
+        progress=progress,
+    )
+    async with aclosing(played):
+        async for trajectory in played:
+            yield trajectory
+
+
+async def play_conversations(
+    tasks: Iterable[Task] | AsyncIterable[Task],
+    *,
+    user: SimulatedUser | Callable[..., Any],
+    assistant: Assistant,
+    reward: MultiturnReward,
+    max_exchanges: int = 8,
+    personas: Sequence[Persona] = (),
+    seed: int = 0,
+    max_concurrency: int = 32,
+    out: str | Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> AsyncGenerator[Trajectory, None]:
+    """Play every task without lookahead, one reply a turn, judge the conversation, and yield the trajectories, first
+
+    done first. They have no turns; everything else, and every argument, is as for `generate_trajectories`.
+    """
+    played = _play_all(
+        tasks,
+        lambda saver: create_conversation_graph(
+            user, assistant, max_exchanges=max_exchanges, reward=reward, checkpointer=saver
+        ),
+        settings={**(settings or {}), "max_exchanges": max_exchanges},
+        personas=personas,
+        seed=seed,
+        max_concurrency=max_concurrency,
+        out=out,
+        resume=resume,
+        progress=progress,
+    )
+    async with aclosing(played):
+        async for trajectory in played:
+            yield trajectory
+
+
+async def _play_all(
+    tasks: Iterable[Task] | AsyncIterable[Task],
+    create_graph: Callable[[AsyncSqliteSaver | None], Graph],
+    *,
+    settings: Mapping[str, Any],
+    personas: Sequence[Persona],
+    seed: int,
+    max_concurrency: int,
+    out: str | Path | None,
+    resume: bool,
+    progress: Progress | None,
+) -> AsyncGenerator[Trajectory, None]:
     if max_concurrency < 1:
         raise ConfigError(f"max_concurrency is {max_concurrency}: at least 1 is needed")
-    lookahead = lookahead or Lookahead()
     progress = progress if progress is not None else Progress()
     started = time.monotonic()
     async with AsyncExitStack() as stack:
@@ -89,13 +154,11 @@ async def generate_trajectories(
         run: RunDirectory | None = None
         saver: AsyncSqliteSaver | None = None
         if out is not None:
-            kept = {**(settings or {}), "seed": seed, "lookahead": lookahead.model_dump()}
-            run = stack.enter_context(RunDirectory(out, settings=kept, resume=resume))
+            run = stack.enter_context(RunDirectory(out, settings={**settings, "seed": seed}, resume=resume))
             saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(run.checkpoints)))
             await _prepare(saver, run.finished)
             stack.callback(lambda: _close(run, progress, started))
-        graph = create_rollout_graph(user, assistant, reward, **lookahead.model_dump(), checkpointer=saver)
-        player = _Player(graph, saver, run, personas, seed, progress)
+        player = _Player(create_graph(saver), saver, run, personas, seed, progress)
         under_way: set[asyncio.Task[Any]] = set()
         source = await stack.enter_async_context(aclosing(_distinct(tasks)))
         stack.push_async_callback(_cancel, under_way)
@@ -190,7 +253,7 @@ class _Player:
                     state = event
                 else:
                     self.progress.candidates += "candidate" in event
-                    self.progress.turns += "choose" in event
+                    self.progress.turns += "choose" in event or "assistant" in event
         return Trajectory(
             task=task,
             persona=persona,
@@ -200,6 +263,7 @@ class _Player:
             turns=state.get("turns", []),
             reward=state["reward"],
             scores=state["scores"],
+            reasons=state["reasons"],
             usage=Usage(**state["usage"]),
         )
 

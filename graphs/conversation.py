@@ -3,27 +3,36 @@
 from collections.abc import Callable
 from typing import Any
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
-from collab_agents.graphs.nodes import assistant_node, ends_with_user, user_node
-from collab_agents.graphs.states import ConversationInput, ConversationState
+from collab_agents.graphs.nodes import assistant_node, counted, ends_with_user, judge_node, user_node
+from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState
+from collab_agents.rewards import MultiturnReward
 from collab_agents.users import SimulatedUser, as_user
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 def create_conversation_graph(
-    user: SimulatedUser | Callable[..., Any], assistant: Assistant, *, max_exchanges: int = 8
+    user: SimulatedUser | Callable[..., Any],
+    assistant: Assistant,
+    *,
+    max_exchanges: int = 8,
+    reward: MultiturnReward | None = None,
+    checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph that plays one conversation.
 
     Input: `task` (a `Task` or its dict) and, if wanted, `messages` to go on with, `persona` and `seed`.
     Output: `messages` with everything said, `stopped` ("user" or "max_turns"), `exchanges`, and the memories.
     One exchange is one user and one assistant message. The assistant begins if the user's message is there
-    already. Raises RolloutError, which names the node, when a participant fails.
+    already. With a reward, the finished conversation is judged: `reward`, `scores` by judge, `reasons` and `usage` are
+    in the output. With a checkpointer, the input has `task` and `persona` as dicts. Raises RolloutError, which names
+    the node, when a participant fails.
     """
 
     # Routes are async: LangGraph runs a sync one on a thread, which costs more than all it does.
@@ -31,16 +40,22 @@ def create_conversation_graph(
         return "assistant" if ends_with_user(state) else "simulated_user"
 
     async def after_user(state: Any) -> str:
-        return END if state.get("stopped") else "assistant"
+        return end if state.get("stopped") else "assistant"
 
     async def after_assistant(state: Any) -> str:
-        return END if state.get("stopped") else "simulated_user"
+        return end if state.get("stopped") else "simulated_user"
 
     check_lookahead(max_exchanges=max_exchanges)
-    graph = StateGraph(ConversationState, input_schema=ConversationInput)
-    graph.add_node("simulated_user", user_node(as_user(user)))
-    graph.add_node("assistant", assistant_node(assistant, max_exchanges=max_exchanges))
+    graph = StateGraph(JudgedState if reward else ConversationState, input_schema=ConversationInput)
+    speak, answer = user_node(as_user(user)), assistant_node(assistant, max_exchanges=max_exchanges)
+    graph.add_node("simulated_user", counted(speak) if reward else speak)
+    graph.add_node("assistant", counted(answer) if reward else answer)
+    end = END
+    if reward:
+        end = "judge"
+        graph.add_node("judge", counted(judge_node(reward)))
+        graph.add_edge("judge", END)
     graph.add_conditional_edges(START, begin, ["simulated_user", "assistant"])
-    graph.add_conditional_edges("simulated_user", after_user, ["assistant", END])
-    graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", END])
-    return graph.compile(name="conversation")
+    graph.add_conditional_edges("simulated_user", after_user, ["assistant", end])
+    graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", end])
+    return graph.compile(name="conversation", checkpointer=checkpointer)

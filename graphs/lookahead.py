@@ -11,16 +11,14 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, judge_node, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
     FutureState,
     LookaheadState,
     branch_of,
-    task_of,
 )
-from collab_agents.judges import Conversation
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward, mean, mean_scores
 from collab_agents.seeds import derive_seed
@@ -119,15 +117,6 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
             update["first"] = dict(update)
         return update
 
-    async def judge(state: Any) -> dict[str, Any]:
-        seed = derive_seed(state.get("seed", 0), "judge")
-        result = await reward.score(Conversation(state["messages"], seed), task_of(state))
-        return {
-            "reward": result.value,
-            "scores": {name: score.value for name, score in result.scores.items()},
-            "reasons": {name: score.reason for name, score in result.scores.items() if score.reason},
-        }
-
     async def after_user(state: Any) -> str:
         return "judge" if state.get("stopped") else "assistant"
 
@@ -135,7 +124,7 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
         return "judge" if state.get("stopped") else "simulated_user"
 
     graph = StateGraph(FutureState)
-    graph.add_node("judge", judge)
+    graph.add_node("judge", judge_node(reward))
     graph.add_edge("judge", END)
     if window > 0:
         graph.add_node("simulated_user", simulated_user)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from functools import wraps
 from typing import Any, Protocol
 
@@ -12,7 +13,10 @@ from langgraph.errors import GraphBubbleUp
 from collab_agents.assistants import Assistant
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
+from collab_agents.judges import Conversation
+from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
+from collab_agents.usage import track_usage
 from collab_agents.users import Memory, SimulatedUser, is_closing
 
 
@@ -71,6 +75,31 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) ->
         return update
 
     return answer
+
+
+def judge_node(reward: MultiturnReward) -> Node:
+    async def judge(state: Any) -> dict[str, Any]:
+        seed = derive_seed(state.get("seed", 0), "judge")
+        result = await reward.score(Conversation(state["messages"], seed), task_of(state))
+        return {
+            "reward": result.value,
+            "scores": {name: score.value for name, score in result.scores.items()},
+            "reasons": {name: score.reason for name, score in result.scores.items() if score.reason},
+        }
+
+    return judge
+
+
+def counted(node: Node) -> Node:
+    """The node, with the model calls made in it added to the state's usage."""
+
+    @wraps(node)
+    async def run(state: Any) -> dict[str, Any]:
+        with track_usage() as usage:
+            update = await node(state)
+        return update | {"usage": asdict(usage)}
+
+    return run
 
 
 def ends_with_user(state: ConversationState) -> bool:

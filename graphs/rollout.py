@@ -1,8 +1,6 @@
 """A rollout: at every turn several candidate replies, the lookahead of each, and the best one goes on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import wraps
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -15,13 +13,11 @@ from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import INSIDE, Node, ends_with_user, user_node
-from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of, task_of
-from collab_agents.judges import Conversation
+from collab_agents.graphs.nodes import INSIDE, Node, counted, ends_with_user, judge_node, user_node
+from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
-from collab_agents.usage import track_usage
 from collab_agents.users import SimulatedUser, as_user
 
 
@@ -78,10 +74,10 @@ def create_rollout_graph(
 
     look = create_candidate_graph(as_user(user), assistant, reward, futures=futures, window=window)
     graph = StateGraph(RolloutState, input_schema=ConversationInput)
-    graph.add_node("simulated_user", _counted(user_node(as_user(user))))
-    graph.add_node("candidate", _counted(_candidate_node(look)))
+    graph.add_node("simulated_user", counted(user_node(as_user(user))))
+    graph.add_node("candidate", counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges))
-    graph.add_node("judge", _counted(_judge_node(reward)))
+    graph.add_node("judge", counted(judge_node(reward)))
     graph.add_conditional_edges(START, begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
     graph.add_edge("candidate", "choose")
@@ -92,18 +88,6 @@ def create_rollout_graph(
 
 def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
     return any(one["reward"] is not None for one in candidates)
-
-
-def _counted(node: Node) -> Node:
-    """The node, with the model calls made in it added to the state's usage."""
-
-    @wraps(node)
-    async def counted(state: Any) -> dict[str, Any]:
-        with track_usage() as usage:
-            update = await node(state)
-        return update | {"usage": asdict(usage)}
-
-    return counted
 
 
 def _candidate_node(look: Graph) -> Node:
@@ -174,12 +158,3 @@ def _choose_node(max_exchanges: int) -> Node:
 def _record(one: dict[str, Any]) -> dict[str, Any]:
     kept = ("proactive", "reward", "scores", "futures", "error")
     return {"messages": to_dicts(one["reply"]), **{key: one[key] for key in kept}}
-
-
-def _judge_node(reward: MultiturnReward) -> Node:
-    async def judge(state: Any) -> dict[str, Any]:
-        seed = derive_seed(state.get("seed", 0), "judge")
-        result = await reward.score(Conversation(state["messages"], seed), task_of(state))
-        return {"reward": result.value, "scores": {name: score.value for name, score in result.scores.items()}}
-
-    return judge

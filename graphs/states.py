@@ -76,17 +76,20 @@ def _sum(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return {key: total.get(key, 0) + more.get(key, 0) for key in {**total, **more}}
 
 
-class RolloutState(ConversationState, total=False):
-    """turns: a record of each, as in `trajectories.Turn`. candidates: this turn's, until one is chosen.
+class JudgedState(ConversationState, total=False):
+    """reward, scores, reasons: of the whole conversation, once it has ended. usage: calls and tokens so far."""
 
-    reward, scores: of the whole conversation, once it has ended. usage: calls and tokens so far.
-    """
+    reward: float | None
+    scores: dict[str, float | None]
+    reasons: dict[str, str]
+    usage: Annotated[dict[str, int], _sum]
+
+
+class RolloutState(JudgedState, total=False):
+    """turns: a record of each, as in `trajectories.Turn`. candidates: this turn's, until one is chosen."""
 
     turns: Annotated[list[dict[str, Any]], operator.add]
     candidates: Annotated[list[dict[str, Any]], _gather]
-    reward: float | None
-    scores: dict[str, float | None]
-    usage: Annotated[dict[str, int], _sum]
 
 
 def task_of(state: ConversationState) -> Task:

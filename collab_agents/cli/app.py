@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from collab_agents.errors import CollabError
+from collab_agents.errors import CollabError, ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
@@ -18,6 +18,7 @@ def main() -> None:
     """Run the command line. An error that a user can act on is one sentence and exit code 1; Ctrl-C is 130."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
     except (CollabError, OSError) as error:
@@ -64,6 +65,60 @@ def generate(
         raise
     if not done:
         raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    config: Annotated[Path, typer.Option(help="The YAML file of the assistant to evaluate.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    against: Annotated[Path | None, typer.Option(help="The YAML file of an assistant to compare it with.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Play every task this many times, each with its seed.")] = 1,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks of each set.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Conversations under way at once.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
+) -> None:
+    """Play whole conversations on held-out tasks and write the scorecard."""
+    from collab_agents.cli.evaluate import evaluate as run
+    from collab_agents.cli.evaluate import names_of
+    from collab_agents.config import AgainstConfig, EvalConfig, load_config
+
+    names = names_of(config, against)
+    settings = load_config(config, EvalConfig)
+    other = load_config(against, AgainstConfig) if against else None
+    if other and (section := other.different_from(settings)):
+        raise ConfigError(f"{against}: {section} is not as in {config}: a comparison needs the same, or leave it out")
+    if limit is not None:
+        tasks = [one.model_copy(update={"limit": limit}) for one in settings.tasks]
+        settings = settings.model_copy(update={"tasks": tasks})
+    if max_concurrency is not None:
+        limits = settings.limits.model_copy(update={"max_concurrency": max_concurrency})
+        settings = settings.model_copy(update={"limits": limits})
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    try:
+        done = asyncio.run(run(settings, other, names, out, repeats=repeats, resume=resume))
+    except KeyboardInterrupt:
+        errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
+        raise
+    if not done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def judges() -> None:
+    """List the judges with their options."""
+    from collab_agents.cli.catalogue import print_judges
+
+    print_judges()
+
+
+@app.command()
+def tasks() -> None:
+    """List the task sets with their options."""
+    from collab_agents.cli.catalogue import print_tasks
+
+    print_tasks()
 
 
 class GraphName(StrEnum):

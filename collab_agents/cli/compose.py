@@ -1,19 +1,26 @@
 """From a configuration to the objects it names."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from collab_agents.assistants import ChatAssistant
-from collab_agents.config import ModelConfig, RunConfig, UserConfig
-from collab_agents.errors import ConfigError, first_problem
+from collab_agents.config import (
+    AssistantConfig,
+    JudgeConfig,
+    ModelConfig,
+    RunConfig,
+    RunLimits,
+    TasksConfig,
+    UserConfig,
+)
+from collab_agents.errors import ConfigError
 from collab_agents.judges import load_judge
 from collab_agents.models import LimitedChatModel, Limits, load_chat_model
+from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
-from collab_agents.tasks import Agenda, Task, load_tasks
+from collab_agents.tasks import Task, load_tasks
 from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
 
 
@@ -23,6 +30,12 @@ class Models:
 
     limits: Limits
     loaded: dict[str, LimitedChatModel] = field(default_factory=dict)
+
+    @classmethod
+    def within(cls, limits: RunLimits) -> "Models":
+        """Only what was chosen: local models have defaults of their own."""
+        chosen = limits.model_fields_set & set(Limits.model_fields)
+        return cls(Limits(**{name: getattr(limits, name) for name in chosen}))
 
     def get(self, config: ModelConfig) -> LimitedChatModel:
         key = config.model_dump_json()
@@ -49,56 +62,56 @@ class Composition:
 
 
 def compose(config: RunConfig) -> Composition:
-    chosen = {
-        name: getattr(config.limits, name) for name in config.limits.model_fields_set if name in Limits.model_fields
-    }
-    models = Models(Limits(**chosen))
-    assistant = ChatAssistant(
-        models.get(config.assistant.model),
-        system_prompt=config.assistant.system_prompt,
-        proactive_prompt=config.assistant.proactive_prompt,
-    )
-    judges = {
-        judge.name: load_judge(
-            judge.name, model=models.get(judge.model) if judge.model else None, options=judge.options
-        )
-        for judge in config.judges
-    }
-    reward = MultiturnReward(judges, {judge.name: judge.weight for judge in config.judges})
-    user = _user(config.user, models)
-    return Composition(assistant, user, reward, list(models.loaded.values()))
+    models = Models.within(config.limits)
+    assistant = assistant_of(config.assistant, models)
+    reward = reward_of(config.judges, models)
+    return Composition(assistant, user_of(config.user, models), reward, list(models.loaded.values()))
 
 
-def _user(config: UserConfig, models: Models) -> SimulatedUser:
+def assistant_of(config: AssistantConfig, models: Models) -> ChatAssistant:
+    proactive = config.proactive_prompt or render("proactive")
+    system = proactive if config.proactive else config.system_prompt
+    return ChatAssistant(models.get(config.model), system_prompt=system, proactive_prompt=proactive)
+
+
+def user_of(config: UserConfig, models: Models) -> SimulatedUser:
     if config.model is not None:
         return LLMUser(models.get(config.model), attempts=config.attempts)
     return ScriptedUser(config.lines) if config.lines else AgendaUser()
 
 
-def tasks_of(config: RunConfig) -> Iterator[Task]:
-    source = config.tasks
-    return load_tasks(source.source, split=source.split, limit=source.limit, seed=source.seed)
+def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:
+    loaded = {
+        judge.name: load_judge(
+            judge.judge or judge.name, model=models.get(judge.model) if judge.model else None, options=judge.options
+        )
+        for judge in judges
+    }
+    return MultiturnReward(loaded, {judge.name: judge.weight for judge in judges})
 
 
-def check_tasks(config: RunConfig) -> int:
+def tasks_of(config: TasksConfig) -> Iterator[Task]:
+    return load_tasks(
+        config.source,
+        split=config.split,
+        limit=config.limit,
+        seed=config.seed,
+        columns=config.columns,
+        **config.options,
+    )
+
+
+def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: MultiturnReward) -> int:
     """Read every task once, before any work. Returns how many there are. Raises ConfigError for the first that is
 
     malformed, or lacks what the user or a judge needs.
     """
-    needs_agenda = config.user.kind == "agenda" or any(judge.name == "fact_coverage" for judge in config.judges)
-    needs_reference = any(judge.name == "bleu" for judge in config.judges)
+    problem_for_user = getattr(user, "problem_with", lambda task: None)
     count = 0
-    for task in tasks_of(config):
+    for task in tasks:
         count += 1
-        where = f"{config.tasks.source}: task {task.id!r}"
-        try:
-            agenda: Any = Agenda.of(task)
-        except ValidationError as error:
-            raise ConfigError(f"{where}: metadata.agenda.{first_problem(error)}") from error
-        if needs_agenda and agenda is None:
-            raise ConfigError(f"{where} has no metadata.agenda, which agenda users and fact_coverage need")
-        if needs_reference and task.reference is None:
-            raise ConfigError(f"{where} has no reference, which the judge bleu needs")
+        if problem := problem_for_user(task) or reward.problem_with(task):
+            raise ConfigError(f"{source}: {problem}")
     if not count:
-        raise ConfigError(f"{config.tasks.source} has no tasks")
+        raise ConfigError(f"{source} has no tasks")
     return count

@@ -22,6 +22,9 @@ def _tree(trajectory: Trajectory) -> Tree:
     persona = f", played by {trajectory.persona.name}" if trajectory.persona else ""
     root = Tree(_styled(f"task {trajectory.task.id} ({trajectory.task.kind}{persona})", "bold"))
     root.add(Text(f"goal: {trajectory.task.prompt}", style="italic"))
+    if not trajectory.turns:  # Played without lookahead.
+        for message in trajectory.messages:
+            root.add(_said(message))
     for number, turn in enumerate(trajectory.turns, 1):
         branch = root.add(_styled(f"turn {number}", "bold cyan"))
         branch.add(_said(turn.prompt[-1]))
@@ -29,7 +32,7 @@ def _tree(trajectory: Trajectory) -> Tree:
             _add_candidate(branch, index, candidate, chosen=index == turn.chosen)
     end = "the user ended it" if trajectory.stopped == "user" else "the exchanges ran out"
     root.add(Text(f"end: {end}; reward {_number(trajectory.reward)}  {_scores(trajectory.scores)}", style="bold"))
-    if trajectory.messages and trajectory.messages[-1]["role"] == "user":
+    if trajectory.turns and trajectory.messages[-1]["role"] == "user":
         root.add(_said(trajectory.messages[-1]))
     return root
 

@@ -1,6 +1,3 @@
-from pydantic import ValidationError
-
-from collab_agents.errors import first_problem
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.questions import is_draft
 from collab_agents.tasks import Agenda, Task
@@ -13,7 +10,7 @@ def fact_coverage() -> Judge:
     conversation without one covers nothing. A task without an agenda gets "no score".
     """
 
-    @checked(_problem_with)
+    @checked(Agenda.problem_in)
     async def judge(conversation: Conversation, task: Task) -> Score:
         agenda = Agenda.of(task)
         assert agenda is not None
@@ -23,11 +20,3 @@ def fact_coverage() -> Judge:
         return Score(share, f"missing: {', '.join(missing)}" if missing else "every fact is there")
 
     return judge
-
-
-def _problem_with(task: Task) -> str | None:
-    try:
-        agenda = Agenda.of(task)
-    except ValidationError as error:
-        return f"task {task.id!r}: metadata.agenda.{first_problem(error)}"
-    return None if agenda else f"task {task.id!r} has no metadata.agenda to cover"

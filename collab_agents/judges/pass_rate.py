@@ -23,7 +23,7 @@ def pass_rate(
     all_or_nothing: bool = False,
     sandbox: Isolation = "bubblewrap",
     python: str | None = None,
-    limits: SandboxLimits | None = None,
+    limits: SandboxLimits = SandboxLimits(),  # noqa: B008  (frozen)
 ) -> Judge:
     """The share of a task's unit tests that the conversation's code passes, in [0, 1].
 

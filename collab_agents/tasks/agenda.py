@@ -3,8 +3,9 @@
 import re
 from functools import lru_cache
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from collab_agents.errors import first_problem
 from collab_agents.questions import questions
 from collab_agents.tasks.task import Task
 
@@ -52,6 +53,15 @@ class Agenda(BaseModel):
         """The task's agenda (`metadata["agenda"]`), or None. Raises pydantic's ValidationError for a broken one."""
         raw = task.metadata.get("agenda")
         return None if raw is None else cls.model_validate(raw)
+
+    @classmethod
+    def problem_in(cls, task: Task) -> str | None:
+        """Why the task cannot be played or judged by its agenda, as a clause, or None."""
+        try:
+            agenda = cls.of(task)
+        except ValidationError as error:
+            return f"task {task.id!r}: metadata.agenda.{first_problem(error)}"
+        return None if agenda else f"task {task.id!r} has no metadata.agenda"
 
     def missing(self, text: str) -> list[Fact]:
         return [fact for fact in self.facts if not fact.is_in(text)]

@@ -87,8 +87,10 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
     try:
         file = open(path, "rb")  # noqa: SIM115  (closed by the with below; opened here for its error)
     except OSError as error:
-        hint = f"give one of {', '.join(TASK_SETS)}, a JSONL file, or a dataset with columns{nearest(str(path), TASK_SETS)}"
-        raise ConfigError(f"tasks {str(path)!r}: {error.strerror or error}; {hint}") from error
+        hint = f"give one of {', '.join(TASK_SETS)}, a JSONL file, or a dataset with columns"
+        raise ConfigError(
+            f"tasks {str(path)!r}: {error.strerror or error}; {hint}{nearest(str(path), TASK_SETS)}"
+        ) from error
     lines: dict[str, int] = {}
     with file:
         for number, line in enumerate(file, 1):

@@ -283,10 +283,13 @@ _KINDS = (
 
 
 def offline_tasks(split: str = "train", *, seed: int = 0) -> list[Task]:
-    """The tasks of a split, 192 to train on or 48 to test on, the ten kinds in turn.
+    """Short texts (invitations, orders, bug reports, ...) with facts that the user keeps until asked: 192 to train on and
 
-    The same seed gives the same tasks; no two tasks of a seed, within or across the splits, have the same facts.
-    Each has an agenda for `AgendaUser` and `fact_coverage`, and a reference text that holds every fact.
+    48 to test on (user `agenda`, judge `fact_coverage`).
+
+    The same seed gives the same tasks, the ten kinds in turn; no two tasks of a seed, within or across the splits,
+    have the same facts. Each has an agenda for `AgendaUser` and `fact_coverage`, and a reference text that holds every
+    fact.
     """
     if split not in SPLITS:
         raise ConfigError(f"the offline tasks have no split {split!r}: use train or test{nearest(split, SPLITS)}")

@@ -33,6 +33,10 @@ class AgendaUser:
     complaints fit in one message is the persona's disclosure and verbosity. Deterministic given the seed.
     """
 
+    def problem_with(self, task: Task) -> str | None:
+        """Why the task cannot be played, or None."""
+        return Agenda.problem_in(task)
+
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
         task: Task = memory["task"]
         agenda = Agenda.of(task)

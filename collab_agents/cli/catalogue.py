@@ -1,0 +1,74 @@
+"""What there is to choose from, read off the functions themselves."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from collab_agents.judges import JUDGES
+from collab_agents.tasks import TASK_SETS
+
+
+def print_judges() -> None:
+    table = _table("judge", "what it scores", "model", "options")
+    for name, make in JUDGES.items():
+        table.add_row(name, _what(make), _model(make), _options(make, besides={"model"}))
+    _print(table)
+
+
+def print_tasks() -> None:
+    table = _table("tasks", "what they are", "options")
+    for name, make in TASK_SETS.items():
+        table.add_row(name, _what(make), _options(make, besides={"split", "seed"}))
+    table.add_row(
+        "<file>.jsonl", Text("Tasks of your own, one a line: id, prompt; if wanted kind, reference, metadata."), ""
+    )
+    table.add_row(
+        "<dataset>",
+        Text("JSONL, JSON, CSV or Parquet files, or a dataset on the Hub (owner/name), by naming its columns."),
+        "columns: {prompt, reference, id, kind, metadata}; options: name, revision",
+    )
+    _print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(show_lines=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    # Not onto a terminal there is no width to keep to, and a line that is not wrapped can be searched.
+    Console(width=console.width if console.is_terminal else 200).print(table)
+
+
+def _what(make: Callable[..., Any]) -> Text:
+    return Text(" ".join((inspect.getdoc(make) or "").split("\n\n")[0].split()))
+
+
+def _model(make: Callable[..., Any]) -> str:
+    parameter = inspect.signature(make).parameters.get("model")
+    if parameter is None:
+        return "none"
+    return "needed" if parameter.default is parameter.empty else "if wanted"
+
+
+def _options(make: Callable[..., Any], *, besides: set[str]) -> Text:
+    options = [
+        f"{name} (needed)" if option.default is option.empty else f"{name}: {_shown(option.default)}"
+        for name, option in inspect.signature(make).parameters.items()
+        if name not in besides
+    ]
+    return Text("\n".join(options))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "{" + ", ".join(f"{key}: {one:g}" for key, one in value) + "}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,166 @@
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from collab_agents.cli.compose import Models, assistant_of, check_tasks, reward_of, tasks_of, user_of
+from collab_agents.cli.progress import print_failures, shown
+from collab_agents.config import AgainstConfig, AssistantConfig, EvalConfig, JudgeConfig, TaskSetConfig
+from collab_agents.errors import ConfigError
+from collab_agents.graphs import Progress, TaskSet
+from collab_agents.graphs import evaluate as play
+from collab_agents.models import check_chat_model
+from collab_agents.runs import read_failures
+from collab_agents.scorecard import Difference, Estimate, Scorecard, SetScores
+from collab_agents.trajectories import Failure
+
+NOT_METRICS = {"interactivity", "token_cost", "asks_first", "assistant_tokens", "user_tokens"}
+ARROWS = {"higher": "↑", "lower": "↓", None: ""}
+
+
+async def evaluate(
+    config: EvalConfig,
+    against: AgainstConfig | None,
+    names: Sequence[str],
+    out: Path,
+    *,
+    repeats: int,
+    resume: bool,
+) -> bool:
+    """Play, write scorecard.json and scorecard.md, and print the tables. False if every conversation failed.
+
+    names: of the two assistants, as the tables have them.
+    """
+    console = Console()
+    models = Models.within(config.limits)
+    sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
+    assistants = {name: assistant_of(section, models) for name, section in sections.items()}
+    sets = [_task_set(config, tasks, models) for tasks in config.tasks]
+    total = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets) * len(assistants) * repeats
+    await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
+    progress = Progress()
+    async with shown(console, progress, total):
+        scorecard = await play(
+            sets,
+            assistants,
+            seed=config.seed,
+            repeats=repeats,
+            max_concurrency=config.limits.max_concurrency,
+            out=out,
+            resume=resume,
+            settings={name: _plain(section) for name, section in sections.items()},
+            progress=progress,
+        )
+    _write(scorecard, out)
+    for one in scorecard.sets:
+        console.print(_table(one, console))
+    print_failures(console, _failures(out), out)
+    console.print(f"Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}.", soft_wrap=True)
+    return any(side.finished for one in scorecard.sets for side in one.sides)
+
+
+def names_of(config: Path, against: Path | None) -> list[str]:
+    """What the tables call the assistants: their files, as shortly as tells them apart."""
+    if against is None:
+        return [config.stem]
+    if config.resolve() == against.resolve():
+        raise ConfigError(f"--against {against}: it is the same file as --config")
+    if config.stem != against.stem:
+        return [config.stem, against.stem]
+    return [str(config.with_suffix("")), str(against.with_suffix(""))]
+
+
+def _task_set(config: EvalConfig, tasks: TaskSetConfig, models: Models) -> TaskSet:
+    user = tasks.user or config.user
+    judges = tasks.judges or config.judges
+    return TaskSet(
+        name=tasks.name or tasks.source,
+        tasks=list(tasks_of(tasks)),
+        user=user_of(user, models),
+        reward=reward_of(judges, models),
+        metric=tasks.metric or _metric(judges),
+        personas=user.personas,
+        max_exchanges=tasks.max_exchanges or config.lookahead.max_exchanges,
+        settings={
+            "user": _plain(user),
+            "judges": [_plain(judge) for judge in judges],
+            "tasks": tasks.model_dump(mode="json", exclude={"name", "user", "judges", "metric", "max_exchanges"}),
+        },
+    )
+
+
+def _metric(judges: Sequence[JudgeConfig]) -> str | None:
+    return next((judge.name for judge in judges if (judge.judge or judge.name) not in NOT_METRICS), None)
+
+
+def _plain(section: AssistantConfig | Any) -> dict[str, Any]:
+    return section.model_dump(mode="json")
+
+
+def _write(scorecard: Scorecard, out: Path) -> None:
+    (out / "scorecard.json").write_text(scorecard.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    parts = ["# Scorecard\n"]
+    for one in scorecard.sets:
+        header, rows = _cells(one)
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+        table = "\n".join("| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |" for line in lines)
+        parts.append(f"## {_title(one)}\n\n{table}\n")
+    parts.append("In brackets: 95% bootstrap intervals over tasks.\n")
+    (out / "scorecard.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _table(scores: SetScores, console: Console) -> Table:
+    """A measure a column, or, where that is too wide, a measure a row."""
+    header, rows = _cells(scores)
+    table = _rich(_title(scores), [header, *rows])
+    if console.measure(table).maximum <= console.width:
+        return table
+    return _rich(_title(scores), list(zip(header, *rows, strict=True)))
+
+
+def _rich(title: str, lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, show_lines=True)
+    for number, name in enumerate(lines[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for line in lines[1:]:
+        table.add_row(*(Text(cell) for cell in line))
+    return table
+
+
+def _failures(out: Path) -> list[Failure]:
+    return [failure for run in sorted(out.glob("*/*/seed-*")) for failure in read_failures(run)]
+
+
+def _title(scores: SetScores) -> str:
+    seeds = f", {len(scores.seeds)} seeds" if len(scores.seeds) > 1 else ""
+    return f"{scores.name}: {scores.tasks} tasks{seeds}"
+
+
+def _cells(scores: SetScores) -> tuple[list[str], list[list[str]]]:
+    """CollabLLM's table 1: an assistant a row, the baseline first, a measure a column; last the difference."""
+    measures = list(scores.better)
+    header = ["", *(f"{name.replace('_', ' ')} {ARROWS[scores.better[name]]}".strip() for name in measures)]
+    rows = []
+    for side in reversed(scores.sides):
+        failed = f"\n({side.failed} failed)" if side.failed else ""
+        rows.append([side.name + failed, *(_estimate(side.measures[name]) for name in measures)])
+    if scores.difference is not None:
+        rows.append(["difference", *(_estimate(scores.difference[name], sign="+") for name in measures)])
+        rows.append(["rel. improvement", *(_improvement(scores.difference[name]) for name in measures)])
+    return header, rows
+
+
+def _estimate(estimate: Estimate, sign: str = "") -> str:
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    digits = max(0, 3 - len(str(int(abs(estimate.value)))) + (abs(estimate.value) < 1))
+    shown = [f"{value:{sign}.{digits}f}" for value in (estimate.value, estimate.low, estimate.high)]
+    return f"{shown[0]}\n[{shown[1]}, {shown[2]}]"
+
+
+def _improvement(difference: Difference) -> str:
+    return "-" if difference.improvement is None else f"{difference.improvement + 0.0:+.1%}"

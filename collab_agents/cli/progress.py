@@ -1,0 +1,60 @@
+"""Showing how a run goes, while it goes."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from collab_agents.graphs import Progress
+from collab_agents.trajectories import Failure
+
+PLAIN_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def shown(console: Console, progress: Progress, total: int) -> AsyncIterator[None]:
+    """A line that is kept up to date on a terminal and printed now and then elsewhere, and once more at the end."""
+    started = time.monotonic()
+    showing = asyncio.create_task(_show(console, progress, total, started))
+    try:
+        yield
+    finally:
+        showing.cancel()
+        with suppress(asyncio.CancelledError):
+            await showing
+    console.print(_line(progress, total, started), soft_wrap=True)
+
+
+async def _show(console: Console, progress: Progress, total: int, started: float) -> None:
+    if not console.is_terminal:
+        while True:
+            await asyncio.sleep(PLAIN_SECONDS)
+            console.print(_line(progress, total, started), soft_wrap=True)
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while True:
+            live.update(Text(_line(progress, total, started)), refresh=True)
+            await asyncio.sleep(0.2)
+
+
+def _line(progress: Progress, total: int, started: float) -> str:
+    seconds = time.monotonic() - started
+    usage = progress.usage
+    done = progress.finished + progress.skipped
+    return (
+        f"tasks {done}/{total} ({progress.running} under way, {progress.failed} failed)  turns {progress.turns}  "
+        f"calls {usage.calls}  tokens {usage.input_tokens + usage.output_tokens:,}  "
+        f"{usage.calls / max(seconds, 1e-3):.1f} calls/s  {seconds:.0f} s"
+    )
+
+
+def print_failures(console: Console, failures: list[Failure], where: Path) -> None:
+    for reason, count in Counter(failure.error for failure in failures).most_common(3):
+        console.print(Text(f"{count} failed: {reason}", style="red"), soft_wrap=True)
+    if failures:
+        console.print(f"All failures are in {where}; --resume tries them again.", soft_wrap=True)
