@@ -73,6 +73,8 @@ class Model:
                 "reason": _words(chance, 15),
                 "interactivity": round(chance.random(), 2),
                 "final_completion": _words(chance, 60),
+                "correct": chance.random() < 0.5,
+                "asks": chance.random() < 0.5,
             }
         )
 

@@ -49,7 +49,9 @@ def _print(table: Table) -> None:
 
 
 def _what(make: Callable[..., Any]) -> Text:
-    return Text(" ".join((inspect.getdoc(make) or "").split("\n\n")[0].split()))
+    # A docstring's first sentence may run over a blank line after its first.
+    first, _, rest = " ".join((inspect.getdoc(make) or "").split("\n\n")[:2]).partition(". ")
+    return Text(" ".join(first.split()) + ("." if rest else ""))
 
 
 def _model(make: Callable[..., Any]) -> str:

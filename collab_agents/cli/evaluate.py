@@ -117,7 +117,7 @@ def _table(scores: SetScores, console: Console) -> Table:
     """A measure a column, or, where that is too wide, a measure a row."""
     header, rows = _cells(scores)
     table = _rich(_title(scores), [header, *rows])
-    if console.measure(table).maximum <= console.width:
+    if Console(width=10_000).measure(table).maximum <= console.width:
         return table
     return _rich(_title(scores), list(zip(header, *rows, strict=True)))
 

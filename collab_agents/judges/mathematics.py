@@ -26,6 +26,7 @@ _SYMBOLS = (
 )
 _ANSWER = re.compile(r"\banswer\b[^.\n]{0,60}?(?:\bis\b|\bare\b|:|=)|\\boxed\b|\\fbox\b", re.IGNORECASE)
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}")
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORDS_AT_MOST = 3
 _CHARACTERS = 20_000
@@ -48,7 +49,9 @@ def compare(reference: str, messages: Sequence[str]) -> Verdict:
     if "\\boxed" in reference or "\\fbox" in reference:
         reference = _last_box(reference) or reference
     wanted_text = _as_text(reference)
-    wanted = [] if wanted_text else _parsed(f"\\boxed{{{_normal(reference)}}}")
+    wanted = (
+        [] if wanted_text or _PROSE.search(_WRAPPED.sub("", reference)) else _parsed(f"\\boxed{{{_normal(reference)}}}")
+    )
     if not wanted_text and not wanted:
         return Verdict(None, f"the reference {reference[:80]!r} is not a mathematical answer that can be parsed")
     found = _with_answer(messages)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 import types
 import unittest
@@ -47,8 +48,8 @@ def main() -> None:
     else:
         run_tests(request["tests"], request["entry_point"], module.__dict__, report)
         report("end")
-    # Threads that the solution left behind are not waited for.
-    os._exit(0)
+    # What the solution left behind, threads and processes, is not waited for.
+    os.killpg(0, signal.SIGKILL)
 
 
 def confine(limits: dict[str, Any], user: int | None) -> None:

@@ -14,7 +14,7 @@ from collab_agents.structured import ask
 
 class Verdict(BaseModel):
     reason: str = ""
-    score: float = Field(ge=0, le=1, validation_alias=AliasChoices("score", "interactivity"))
+    score: float = Field(ge=0, le=1, validation_alias=AliasChoices("interactivity", "score"))
 
 
 async def judged(model: BaseChatModel, prompt: list[BaseMessage], *, samples: int, seed: int) -> Score:

@@ -283,9 +283,9 @@ _KINDS = (
 
 
 def offline_tasks(split: str = "train", *, seed: int = 0) -> list[Task]:
-    """Short texts (invitations, orders, bug reports, ...) with facts that the user keeps until asked: 192 to train on and
+    """Short texts (invitations, orders, bug reports, ...) with facts that the user keeps until asked (user `agenda`,
 
-    48 to test on (user `agenda`, judge `fact_coverage`).
+    judge `fact_coverage`): 192 to train on and 48 to test on.
 
     The same seed gives the same tasks, the ten kinds in turn; no two tasks of a seed, within or across the splits,
     have the same facts. Each has an agenda for `AgendaUser` and `fact_coverage`, and a reference text that holds every
