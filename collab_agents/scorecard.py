@@ -85,6 +85,7 @@ class Measure:
     of: Callable[[Trajectory], tuple[float, ...] | None]
     value: Callable[[Any], Any]
     better: Better | None
+    summands: int = 2
     relative: bool = True
 
 
@@ -153,11 +154,9 @@ def _difference(measure: Measure, first: Any, second: Any, chance: int) -> Diffe
 def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Any:
     """The summands, of shape (repeats, tasks, summands); zeros where a task has none."""
     found = [{one.task.id: measure.of(one) for one in repeat} for repeat in repeats]
-    width = max((len(value) for repeat in found for value in repeat.values() if value), default=1)
-    empty = (0.0,) * width
-    return np.array([[repeat.get(task) or empty for task in ids] for repeat in found]).reshape(
-        len(repeats), len(ids), width
-    )
+    empty = (0.0,) * measure.summands
+    sums = [[repeat.get(task) or empty for task in ids] for repeat in found]
+    return np.array(sums).reshape(len(repeats), len(ids), measure.summands)
 
 
 def _interval(value: Callable[[Any], Any], sides: Sequence[Any], chance: int) -> dict[str, Any]:
@@ -214,7 +213,7 @@ def _mean_of(of: Callable[[Trajectory], float | None], better: Better | None, *,
         value = of(one)
         return None if value is None else (value, 1.0)
 
-    return Measure(summands, lambda sums: _ratio(sums[..., 0], sums[..., 1]), better, relative)
+    return Measure(summands, lambda sums: _ratio(sums[..., 0], sums[..., 1]), better, relative=relative)
 
 
 def _clarification(judge: str) -> dict[str, Measure]:
@@ -240,9 +239,9 @@ def _clarification(judge: str) -> dict[str, Measure]:
         return _ratio(2 * right, 2 * right + wrong)
 
     return {
-        "macro_accuracy": Measure(of, macro_accuracy, "higher"),
-        "f1_ambiguous": Measure(of, lambda sums: f1(sums, 0), "higher"),
-        "f1_clear": Measure(of, lambda sums: f1(sums, 2), "higher"),
+        "macro_accuracy": Measure(of, macro_accuracy, "higher", 4),
+        "f1_ambiguous": Measure(of, lambda sums: f1(sums, 0), "higher", 4),
+        "f1_clear": Measure(of, lambda sums: f1(sums, 2), "higher", 4),
     }
 
 

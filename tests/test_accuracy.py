@@ -68,7 +68,7 @@ async def test_a_comparison_without_end_gives_no_score_and_holds_up_nothing() ->
     judge = accuracy()
     await judge(answers("7"), problem("7"))  # The worker is there now.
     started = time.monotonic()
-    endless = asyncio.create_task(judge(answers(r"\boxed{9^{9^{9^{9}}}}"), problem(r"7^{8^{9^{9}}}")))
+    endless = asyncio.ensure_future(judge(answers(r"\boxed{9^{9^{9^{9}}}}"), problem(r"7^{8^{9^{9}}}")))
     assert (await judge(answers("7"), problem("7"))).value == 1.0
     assert time.monotonic() - started < 5
     score = await endless

@@ -242,7 +242,7 @@ async def test_a_turn_without_a_scored_candidate_ends_the_rollout_with_the_reaso
     with pytest.raises(RolloutError) as error:
         await graph.ainvoke({"messages": [], "task": Task(id="x", prompt="y")})
     assert str(error.value) == (
-        "turn 1: no candidate could be scored: fact_coverage: task 'x' has no metadata.agenda to cover"
+        "turn 1: no candidate could be scored: fact_coverage: task 'x' has no metadata.agenda to play or judge by"
     )
 
 

@@ -49,7 +49,7 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_what_to_give_instead(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="give 'offline' or a JSONL file"):
+    with pytest.raises(ConfigError, match="give one of offline, mediumdocedit-chat"):
         list(load_tasks(tmp_path / "none.jsonl"))
 
 

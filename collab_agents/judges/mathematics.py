@@ -49,9 +49,8 @@ def compare(reference: str, messages: Sequence[str]) -> Verdict:
     if "\\boxed" in reference or "\\fbox" in reference:
         reference = _last_box(reference) or reference
     wanted_text = _as_text(reference)
-    wanted = (
-        [] if wanted_text or _PROSE.search(_WRAPPED.sub("", reference)) else _parsed(f"\\boxed{{{_normal(reference)}}}")
-    )
+    is_prose = _PROSE.search(_WRAPPED.sub("", reference))
+    wanted = [] if wanted_text or is_prose else _parsed(f"\\boxed{{{_normal(reference)}}}")
     if not wanted_text and not wanted:
         return Verdict(None, f"the reference {reference[:80]!r} is not a mathematical answer that can be parsed")
     found = _with_answer(messages)

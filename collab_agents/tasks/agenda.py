@@ -61,7 +61,7 @@ class Agenda(BaseModel):
             agenda = cls.of(task)
         except ValidationError as error:
             return f"task {task.id!r}: metadata.agenda.{first_problem(error)}"
-        return None if agenda else f"task {task.id!r} has no metadata.agenda"
+        return None if agenda else f"task {task.id!r} has no metadata.agenda to play or judge by"
 
     def missing(self, text: str) -> list[Fact]:
         return [fact for fact in self.facts if not fact.is_in(text)]

@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from collab_agents.errors import ConfigError
 from collab_agents.tasks.rows import BUILDERS, Row, read_rows
 from collab_agents.tasks.task import Task
 
@@ -45,8 +44,6 @@ def read_mapped(source: str, columns: Columns, *, split: str = "train", **option
     Raises ConfigError, which names the dataset, the row and the column.
     """
     is_file = Path(source).suffix in BUILDERS
-    if is_file and not any(Path().glob(source) if not Path(source).is_absolute() else [source]):
-        raise ConfigError(f"tasks {source!r}: no such file")
     rows = read_rows(source, columns=columns.needed(), split=split, data_files=source if is_file else None, **options)
     seen: dict[str, int] = {}
     for row in rows:

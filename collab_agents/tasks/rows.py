@@ -101,7 +101,7 @@ def read_rows(
     path = source
     if data_files is not None:
         files = _files(label, data_files, split)
-        label = f"{source} ({', '.join(files)})"
+        label = source if files == [source] else f"{source} ({', '.join(files)})"
         path, split = _builder(label, files), "train"
         options |= {"data_files": files} | ({"field": field} if field else {})
     try:

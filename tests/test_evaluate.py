@@ -1,0 +1,412 @@
+import json
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from langchain_core.messages import AIMessage, BaseMessage
+
+from collab_agents import AgendaUser, MultiturnReward
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.graphs import Progress, TaskSet, evaluate
+from collab_agents.judges import clarification, fact_coverage
+from collab_agents.scorecard import Scorecard, SetScores, score_set
+from collab_agents.tasks import Task
+from collab_agents.trajectories import Trajectory, read_trajectories
+from collab_agents.users import Memory, ScriptedUser
+from tests.conftest import DRAFT, ROOT, Server, party
+from tests.test_cli import Serve, run, start, wait_for_turns
+
+
+def played(
+    task_id: str,
+    *,
+    stopped: str = "user",
+    said: Sequence[str] = ("Hi", "Ho"),
+    metadata: Any = None,
+    **scores: float | None,
+) -> Trajectory:
+    roles = ("user", "assistant")
+    return Trajectory(
+        task=Task(id=task_id, prompt="p", metadata=metadata or {}),
+        messages=[{"role": roles[index % 2], "content": text} for index, text in enumerate(said)],
+        stopped=stopped,
+        turns=[],
+        reward=1.0,
+        scores=dict(scores),
+    )
+
+
+def scored(
+    sides: dict[str, list[list[Trajectory]]], metric: str | None = "good", seeds: Sequence[int] = (0,)
+) -> SetScores:
+    return score_set("set", sides, {}, seeds=seeds, metric=metric)
+
+
+def test_a_measure_is_the_mean_over_tasks_with_its_bootstrap_interval() -> None:
+    chance = random.Random(0)
+    values = [chance.gauss(0.5, 0.1) for _ in range(200)]
+    result = scored({"a": [[played(str(i), good=value) for i, value in enumerate(values)]]})
+    estimate = result.sides[0].measures["good"]
+    assert estimate.value == pytest.approx(statistics.mean(values))
+    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+    assert estimate.low == pytest.approx(statistics.mean(values) - half, abs=0.002)
+    assert estimate.high == pytest.approx(statistics.mean(values) + half, abs=0.002)
+    assert (estimate.tasks, estimate.per_seed) == (200, [estimate.value])
+    assert scored({"a": [[played(str(i), good=value) for i, value in enumerate(values)]]}) == result
+
+
+def test_the_difference_is_paired_and_much_narrower_than_the_sides() -> None:
+    chance = random.Random(1)
+    hard = [chance.random() for _ in range(100)]
+    a = [played(str(i), good=value + 0.1 + chance.gauss(0, 0.01)) for i, value in enumerate(hard)]
+    b = [played(str(i), good=value) for i, value in enumerate(hard)]
+    result = scored({"a": [a], "b": [b[::-1]]})
+    assert result.difference is not None
+    difference, side = result.difference["good"], result.sides[0].measures["good"]
+    assert difference.value == pytest.approx(0.1, abs=0.005)
+    assert None not in (difference.low, difference.high, side.low, side.high)
+    assert difference.high - difference.low < 0.1 * (side.high - side.low)  # type: ignore[operator]
+    assert difference.improvement == pytest.approx(difference.value / statistics.mean(hard))  # type: ignore[operator]
+
+
+def test_what_is_missing_on_one_side_is_left_out_of_the_difference() -> None:
+    a = [played("1", good=1.0), played("2", good=0.0), played("3", good=None)]
+    b = [played("1", good=0.5), played("3", good=0.0), played("4", good=0.0)]
+    result = scored({"a": [a], "b": [b]})
+    assert result.tasks == 4
+    assert [side.measures["good"].tasks for side in result.sides] == [2, 3]
+    assert result.sides[0].measures["good"].value == 0.5
+    assert result.difference is not None
+    assert (result.difference["good"].value, result.difference["good"].tasks) == (0.5, 1)
+
+
+def test_measures_without_a_value_are_none_and_not_zero() -> None:
+    result = scored({"a": [[played("1", good=None)]]})
+    estimate = result.sides[0].measures["good"]
+    assert (estimate.value, estimate.low, estimate.high, estimate.tasks) == (None, None, None, 0)
+
+
+def test_fewer_tokens_are_an_improvement_and_asking_is_neither() -> None:
+    def side(tokens: float, asked: float) -> list[list[Trajectory]]:
+        return [[played(str(i), assistant_tokens=tokens, asks_first=asked, token_cost=-tokens / 1e4) for i in range(3)]]
+
+    result = scored({"a": side(1500, 1.0), "b": side(2000, 0.5)}, metric=None)
+    assert result.difference is not None
+    assert result.sides[0].measures["assistant_ktokens"].value == 1.5
+    assert result.difference["assistant_ktokens"].improvement == pytest.approx(0.25)
+    assert result.difference["asks_first"].value == 0.5
+    assert result.difference["asks_first"].improvement is None
+    assert result.difference["token_cost"].improvement is None, "a share of a negative number says nothing"
+
+
+def test_exchanges_and_endings_are_read_off_the_conversation() -> None:
+    talks = [
+        played("1", said=("Hi", "Ho")),
+        played("2", said=("Hi", "Ho", "More", "Here", "Bye")),
+        played("3", said=("Hi", "Ho", "More", "Here"), stopped="max_turns"),
+    ]
+    measures = scored({"a": [talks]}).sides[0].measures
+    assert measures["exchanges"].value == pytest.approx(5 / 3)
+    assert measures["ended_by_user"].value == pytest.approx(2 / 3)
+
+
+def test_repeats_of_a_task_stay_together_and_keep_their_own_values() -> None:
+    repeats = [[played(str(i), good=float(i % 2 == seed % 2)) for i in range(10)] for seed in range(2)]
+    estimate = scored({"a": repeats}, seeds=(0, 1)).sides[0].measures["good"]
+    assert estimate.per_seed == [0.5, 0.5]
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5), "every task's mean is 0.5"
+
+
+def test_clarification_becomes_macro_accuracy_and_f1() -> None:
+    """2 of 4 ambiguous questions asked about, 5 of 6 clear ones answered: by hand from the confusion matrix."""
+    right = [1, 1, 0, 0, 1, 1, 1, 1, 1, 0]
+    talks = [played(str(i), good=float(value), metadata={"ambiguous": i < 4}) for i, value in enumerate(right)]
+    measures = scored({"a": [talks]}).sides[0].measures
+    assert measures["macro_accuracy"].value == pytest.approx((2 / 4 + 5 / 6) / 2)
+    assert measures["f1_ambiguous"].value == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
+    assert measures["f1_clear"].value == pytest.approx(2 * 5 / (2 * 5 + 1 + 2))
+
+
+class Says:
+    """An assistant that always says the same, and counts."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.calls = 0
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        self.calls += 1
+        return [AIMessage(self.text)], memory
+
+
+def parties(count: int = 4) -> list[Task]:
+    return [party(f"party-{index}") for index in range(count)]
+
+
+def facts(tasks: Sequence[Task]) -> TaskSet:
+    return TaskSet(
+        "parties", tasks, AgendaUser(), MultiturnReward({"facts": fact_coverage()}), "facts", max_exchanges=2
+    )
+
+
+async def test_two_assistants_play_the_same_tasks_and_seeds(tmp_path: Path) -> None:
+    good, bad = Says(DRAFT), Says("I do not know.")
+    progress = Progress()
+    card = await evaluate(
+        [facts(parties())], {"good": good, "bad": bad}, repeats=2, seed=5, out=tmp_path, progress=progress
+    )
+    (result,) = card.sets
+    assert [side.name for side in result.sides] == ["good", "bad"]
+    assert [side.finished for side in result.sides] == [8, 8]
+    assert progress.finished == 16
+    assert (good.calls, bad.calls) == (8, 16)
+    assert result.difference is not None
+    assert result.difference["facts"].value == 1.0
+    assert result.difference["exchanges"].value == -1.0
+    assert set(result.better) == {
+        "facts", "asks_first", "assistant_ktokens", "user_tokens", "reward", "exchanges", "ended_by_user",
+    }  # fmt: skip
+    for number in range(2):
+        runs = [tmp_path / "parties" / side / f"seed-{number}" for side in ("good", "bad")]
+        first, second = ({one.task.id: one for one in read_trajectories(run)} for run in runs)
+        assert {key: one.seed for key, one in first.items()} == {key: one.seed for key, one in second.items()}
+        assert {one.turns == [] for one in first.values()} == {True}
+        assert first["party-0"].messages[0] == second["party-0"].messages[0]
+        assert first["party-0"].reasons["facts"] == "every fact is there"
+    assert len(set(result.seeds)) == 2
+
+
+async def test_an_evaluation_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    await evaluate([facts(parties(2))], {"a": Says(DRAFT)}, out=tmp_path)
+    with pytest.raises(RunDirectoryError, match="already holds a run"):
+        await evaluate([facts(parties(2))], {"a": Says(DRAFT)}, out=tmp_path)
+    again = Says(DRAFT)
+    card = await evaluate([facts(parties(5))], {"a": again}, out=tmp_path, resume=True)
+    assert again.calls == 3
+    assert card.sets[0].sides[0].finished == 5
+
+
+async def test_without_a_folder_the_scorecard_is_the_same(tmp_path: Path) -> None:
+    sides = {"a": Says(DRAFT), "b": Says("Who?")}
+    assert await evaluate([facts(parties())], sides) == await evaluate([facts(parties())], sides, out=tmp_path)
+
+
+async def test_what_cannot_be_finished_is_counted_and_in_no_mean() -> None:
+    class Moody(Says):
+        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+            if memory["seed"] % 2:
+                raise RuntimeError("no luck")
+            return await super().respond(messages, memory)
+
+    (result,) = (await evaluate([facts(parties(20))], {"a": Moody(DRAFT)})).sets
+    side = result.sides[0]
+    assert side.failed > 0
+    assert side.failed + side.finished == 20
+    assert side.measures["facts"].value == 1.0
+
+
+async def test_questions_on_stories_are_played_in_one_exchange() -> None:
+    tasks = [
+        Task(id=str(i), prompt=f"Story {i}. My question is: where?", metadata={"ambiguous": bool(i % 2)})
+        for i in range(6)
+    ]
+    stories = TaskSet(
+        "abg", tasks, ScriptedUser(["{prompt}"]), MultiturnReward({"c": clarification()}), "c", max_exchanges=1
+    )
+    (result,) = (await evaluate([stories], {"asks": Says("Who do you mean?"), "answers": Says("At home.")})).sets
+    asks, answers = (side.measures for side in result.sides)
+    assert asks["macro_accuracy"].value == answers["macro_accuracy"].value == 0.5
+    assert asks["f1_ambiguous"].value == pytest.approx(2 / 3)
+    assert answers["f1_ambiguous"].value == 0.0
+    assert asks["asks_first"].value == 1.0
+
+
+async def test_a_wrong_evaluation_is_refused() -> None:
+    for sets, assistants, problem in (
+        ([facts([])], {"a": Says("")}, "the task set 'parties' has no tasks"),
+        ([facts(parties()), facts(parties())], {"a": Says("")}, "two task sets are named 'parties'"),
+        ([facts(parties())], {}, "0 assistants"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            await evaluate(sets, assistants)
+    with pytest.raises(ConfigError, match="repeats is 0"):
+        await evaluate([facts(parties())], {"a": Says("")}, repeats=0)
+
+
+def configuration(server: Server, folder: Path, name: str = "eval.yaml", **changes: Any) -> Path:
+    settings: dict[str, Any] = {
+        "assistant": {"model": {"name": "openai:any", "base_url": server.url}},
+        "user": {"kind": "agenda", "personas": [{"name": "patient", "patience": 99}]},
+        "judges": [
+            {"name": "fact_coverage"},
+            {"name": "interactivity", "model": {"name": "openai:judge", "base_url": server.url}},
+        ],
+        "lookahead": {"max_exchanges": 2},
+        "tasks": {"source": "offline", "split": "test", "limit": 6},
+    }
+    file = folder / name
+    file.write_text(yaml.safe_dump(settings | changes))
+    return file
+
+
+def test_the_command_prints_the_paired_table_and_writes_it(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--deterministic")
+    base = configuration(server, tmp_path, "base.yaml")
+    asking = configuration(
+        server,
+        tmp_path,
+        "asking.yaml",
+        assistant={"model": {"name": "openai:any", "base_url": server.url}, "proactive": True},
+    )
+    out = tmp_path / "out"
+    code, output, error = run("evaluate", "--config", asking, "--against", base, "--out", out, "--repeats", "2")
+    assert (code, error) == (0, "")
+    for part in ("tasks 24/24 (0 under way, 0 failed)", "offline: 6 tasks, 2 seeds", "base", "asking", "difference"):
+        assert part in output
+    card = Scorecard.model_validate_json((out / "scorecard.json").read_text())
+    (result,) = card.sets
+    assert [side.name for side in result.sides] == ["asking", "base"]
+    assert all(len(one.per_seed) == 2 for one in result.sides[0].measures.values())
+    table = [line for line in (out / "scorecard.md").read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert [row[0] for row in rows] == ["", "---", "base", "asking", "difference", "rel. improvement"]
+    assert rows[0][1:] == [
+        "fact coverage ↑",
+        "interactivity ↑",
+        "asks first",
+        "assistant ktokens ↓",
+        "user tokens ↓",
+        "reward ↑",
+        "exchanges ↓",
+        "ended by user",
+    ]
+    kept = json.loads((out / "offline" / "asking" / "seed-1" / "run.json").read_text())["config"]
+    assert kept["assistant"]["proactive"] is True
+
+    again = tmp_path / "again"
+    assert run("evaluate", "--config", asking, "--against", base, "--out", again, "--repeats", "2")[0] == 0
+    assert (again / "scorecard.json").read_text() == (out / "scorecard.json").read_text()
+    calls = server.stats()["calls"]
+    assert run("evaluate", "--config", asking, "--against", base, "--out", out, "--repeats", "2", "--resume")[0] == 0
+    assert server.stats()["calls"] - calls <= 2, "only to see that the models answer"
+    assert (again / "scorecard.json").read_text() == (out / "scorecard.json").read_text()
+    code, tree, _ = run("show", out / "offline" / "base" / "seed-0")
+    assert code == 0
+    assert tree.count("assistant: ") == 2
+
+
+def test_a_killed_evaluation_resumes_to_the_same_scorecard(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--deterministic", "--latency", "0.05")
+    file = configuration(server, tmp_path, limits={"max_concurrency": 2})
+    process = start("evaluate", "--config", file, "--out", tmp_path / "out")
+    wait_for_turns(server, process, 8)
+    process.kill()
+    process.communicate()
+    code, _, error = run("evaluate", "--config", file, "--out", tmp_path / "out", "--resume")
+    assert (code, error) == (0, "")
+    assert run("evaluate", "--config", file, "--out", tmp_path / "whole")[0] == 0
+    files = [tmp_path / folder / "scorecard.json" for folder in ("out", "whole")]
+    assert files[0].read_text() == files[1].read_text()
+
+
+def test_several_task_sets_have_their_own_judges_and_users(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "sums.csv").write_text("question,answer\nWhat is 1+1?,2\nWhat is 2+3?,5\n")
+    sums = {
+        "source": str(tmp_path / "sums.csv"), "name": "sums", "columns": {"prompt": "question", "reference": "answer"},
+        "user": {"kind": "scripted", "lines": ["{prompt}"]}, "judges": [{"name": "accuracy"}], "max_exchanges": 1,
+    }  # fmt: skip
+    offline = {"source": "offline", "split": "test", "limit": 2}
+    file = configuration(serve("--deterministic"), tmp_path, tasks=[offline, sums])
+    code, _, error = run("evaluate", "--config", file, "--out", tmp_path / "out")
+    assert (code, error) == (0, "")
+    card = Scorecard.model_validate_json((tmp_path / "out" / "scorecard.json").read_text())
+    assert [(one.name, one.metric, one.tasks) for one in card.sets] == [
+        ("offline", "fact_coverage", 2),
+        ("sums", "accuracy", 2),
+    ]
+    assert card.sets[1].sides[0].measures["accuracy"].value == 0.0
+    assert card.sets[1].sides[0].measures["exchanges"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "against", "problem"),
+    [
+        ({"judges": []}, None, "judges: there is none for the tasks 'offline'"),
+        ({"tasks": {"source": "offline", "metric": "blue"}}, None, "metric 'blue' is none of the judges"),
+        ({"tasks": [{"source": "offline"}, {"source": "offline"}]}, None, "tasks: 'offline' is there twice"),
+        ({"tasks": {"source": "offline", "max_exchnges": 1}}, None, "unknown field; did you mean 'max_exchanges'?"),
+        ({"tasks": {"source": "plain.jsonl"}}, None, "plain.jsonl: task 'a' has no metadata.agenda"),
+        ({"judges": [{"name": "pass_rate"}]}, None, "has no metadata.tests (Python source) to run (judge pass_rate)"),
+        ({}, {"seed": 3}, "seed is not as in"),
+        ({}, {"tasks": {"source": "offline", "limit": 7}}, "tasks is not as in"),
+        ({}, {"lookahead": {"max_exchanges": 9}}, "lookahead.max_exchanges is not as in"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_work(
+    serve: Serve, tmp_path: Path, changes: dict[str, Any], against: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = serve()
+    Path("plain.jsonl").write_text('{"id": "a", "prompt": "b"}\n')
+    arguments: list[str | Path] = ["--config", configuration(server, tmp_path, **changes), "--out", tmp_path / "out"]
+    if against is not None:
+        other = {"assistant": {"model": {"name": "openai:any", "base_url": server.url}}, **against}
+        Path("other.yaml").write_text(yaml.safe_dump(other))
+        arguments += ["--against", "other.yaml"]
+    code, output, error = run("evaluate", *arguments)
+    assert (code, output) == (1, "")
+    assert error.startswith("error: ")
+    assert problem in error
+    assert error.count("\n") == 1
+    assert server.stats()["answered"] == 0
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_embedded_model_plain_and_proactive_gives_the_same_table_twice(tmp_path: Path) -> None:
+    for name in ("plain", "proactive"):
+        settings = yaml.safe_load((ROOT / "examples" / "evaluate" / f"{name}.yaml").read_text())
+        settings["assistant"]["model"]["max_tokens"] = 32  # Shorter, for time.
+        settings["lookahead"]["max_exchanges"] = 2
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+    configs: list[str | Path] = ["--config", tmp_path / "proactive.yaml", "--against", tmp_path / "plain.yaml"]
+    cards = []
+    for name in ("one", "two"):
+        code, output, error = run("evaluate", *configs, "--limit", "4", "--out", tmp_path / name)
+        assert (code, error) == (0, "")
+        assert "difference" in output
+        cards.append((tmp_path / name / "scorecard.json").read_text())
+    assert cards[0] == cards[1]
+    (result,) = Scorecard.model_validate_json(cards[0]).sets
+    assert all(side.finished == 4 for side in result.sides)
+    assert result.difference is not None
+    assert result.difference["assistant_ktokens"].value != 0
+
+
+def test_judges_and_task_sets_are_listed_with_their_options() -> None:
+    code, listing, _ = run("judges")
+    assert code == 0
+    for part in (
+        "accuracy",
+        "pass_rate",
+        "all_or_nothing: false",
+        "sandbox: bubblewrap",
+        "wall_seconds: 60",
+        "criteria (needed)",
+    ):
+        assert part in listing
+    code, listing, _ = run("tasks")
+    assert code == 0
+    for part in (
+        "offline",
+        "mediumdocedit-chat",
+        "repo: lighteval/MATH-Hard",
+        "test_share: 0.55",
+        "abg-coqa",
+        "history: false",
+    ):
+        assert part in listing
