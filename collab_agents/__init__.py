@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from collab_agents.config import Lookahead, RunConfig
     from collab_agents.graphs import (
         Progress,
+        TaskSet,
         create_conversation_graph,
         create_lookahead_graph,
         create_rollout_graph,
+        evaluate,
         generate_trajectories,
+        play_conversations,
     )
     from collab_agents.models import Limits, load_chat_model
     from collab_agents.personas import PERSONAS, Persona
@@ -28,10 +31,13 @@ _HOMES = {
     "config": ("Lookahead", "RunConfig"),
     "graphs": (
         "Progress",
+        "TaskSet",
         "create_conversation_graph",
         "create_lookahead_graph",
         "create_rollout_graph",
+        "evaluate",
         "generate_trajectories",
+        "play_conversations",
     ),
     "models": ("Limits", "load_chat_model"),
     "personas": ("PERSONAS", "Persona"),
@@ -57,14 +63,17 @@ __all__ = [
     "ScriptedUser",
     "SimulatedUser",
     "Task",
+    "TaskSet",
     "Trajectory",
     "create_conversation_graph",
     "create_lookahead_graph",
     "create_rollout_graph",
+    "evaluate",
     "generate_trajectories",
     "load_chat_model",
     "load_tasks",
     "offline_tasks",
+    "play_conversations",
     "read_trajectories",
 ]
 

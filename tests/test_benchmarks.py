@@ -7,12 +7,16 @@ from typing import Any
 
 import pandas
 import pytest
+import yaml
 from langchain_core.messages import AIMessage
 
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation, accuracy, as_judge, clarification, pass_rate, problem_with
+from collab_agents.scorecard import Scorecard
 from collab_agents.tasks import TASK_SETS, Task, load_tasks
 from tests.coding_tasks import UNITTEST_TASKS
+from tests.conftest import ROOT
+from tests.test_cli import Serve, run
 
 Rows = list[dict[str, Any]]
 Write = Callable[..., str]
@@ -353,3 +357,31 @@ def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_every_set_is_listed() -> None:
     assert list(TASK_SETS) == ["offline", "mediumdocedit-chat", "bigcodebench-chat", "math-chat", "abg-coqa"]
     assert problem_with(as_judge(lambda conversation, task: 1.0), Task(id="a", prompt="b")) is None
+
+
+def test_the_papers_evaluation_runs_on_every_set(serve: Serve, write: Write, tmp_path: Path) -> None:
+    """examples/paper.yaml as it is, but for the model's address and where the datasets are."""
+    server = serve("--deterministic")
+    text = (ROOT / "examples" / "paper.yaml").read_text()
+    settings = yaml.safe_load(text.replace("openai:gpt-4o-mini", "MODEL"))
+    files = {
+        MED: write(articles(6000), "m.parquet"),
+        BCB: write(problems(), "b.parquet"),
+        MATH: write(mathematics(), "h.jsonl"),
+        ABG: {"test": write(stories(), "a.json")},
+    }
+    for tasks in settings["tasks"]:
+        tasks["options"] = {"data_files": files[tasks["source"]]}
+    settings["assistant"]["model"] |= {"name": "openai:any", "base_url": server.url}
+    model = json.dumps({"name": "openai:any", "base_url": server.url})
+    (tmp_path / "paper.yaml").write_text(json.dumps(settings).replace('"MODEL"', model))
+    code, _, error = run("evaluate", "--config", tmp_path / "paper.yaml", "--limit", "3", "--out", tmp_path / "out")
+    assert (code, error) == (0, "")
+    card = Scorecard.model_validate_json((tmp_path / "out" / "scorecard.json").read_text())
+    metrics = {one.name: one.metric for one in card.sets}
+    assert metrics == {MED: "bleu", BCB: "pass_rate", MATH: "accuracy", ABG: "clarification"}
+    for one in card.sets:
+        (side,) = one.sides
+        assert (side.finished, side.failed) == (3, 0)
+        shown = "macro_accuracy" if one.name == ABG else one.metric
+        assert side.measures[shown or ""].value is not None
