@@ -90,15 +90,22 @@ class Measure:
 
 
 def score_set(
-    name: str, sides: Mapping[str, Repeats], failed: Mapping[str, int], *, seeds: Sequence[int], metric: str | None
+    name: str,
+    sides: Mapping[str, Repeats],
+    failed: Mapping[str, int],
+    *,
+    seeds: Sequence[int],
+    metric: str | None,
+    clarifies: bool = False,
 ) -> SetScores:
     """The scores of one or two assistants on a task set.
 
     sides: by the assistant's name; of two, the first is compared with the second.
-    metric: the judge that says how well a task was done.
+    metric: the judge that says how well a task was done. clarifies: whether it is one of asking and answering.
     """
-    measures = _measures([one for repeats in sides.values() for repeat in repeats for one in repeat], metric)
-    ids = sorted({one.task.id for repeats in sides.values() for repeat in repeats for one in repeat})
+    everything = [one for repeats in sides.values() for repeat in repeats for one in repeat]
+    measures = _measures(everything, metric, clarifies)
+    ids = sorted({one.task.id for one in everything})
     chance = derive_seed(seeds[0], "bootstrap", name)
     sums = {
         side: {key: _sums(measure, repeats, ids) for key, measure in measures.items()}
@@ -183,13 +190,12 @@ def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _measures(trajectories: Sequence[Trajectory], metric: str | None) -> dict[str, Measure]:
+def _measures(trajectories: Sequence[Trajectory], metric: str | None, clarifies: bool) -> dict[str, Measure]:
     judges = list(dict.fromkeys(name for one in trajectories for name in one.scores))
     measures: dict[str, Measure] = {}
     if metric in judges:
         judges.remove(metric)
-        labelled = bool(trajectories) and all("ambiguous" in one.task.metadata for one in trajectories)
-        measures |= _clarification(metric) if labelled else {metric: _mean_of(_score(metric), "higher")}
+        measures |= _clarification(metric) if clarifies else {metric: _mean_of(_score(metric), "higher")}
     judges.sort(key=lambda name: (name != "interactivity", name in _OWN))
     for name in judges:
         better, scale, shown = _OWN.get(name, ("higher", 1.0, name))

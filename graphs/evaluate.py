@@ -90,7 +90,11 @@ async def evaluate(
                 )
                 sides[side].append(played)
                 failed[side] += lost
-        scored.append(await asyncio.to_thread(score_set, one.name, sides, failed, seeds=seeds, metric=one.metric))
+        clarifies = getattr(one.reward.judges.get(one.metric or ""), "clarifies", False)
+        card = await asyncio.to_thread(
+            score_set, one.name, sides, failed, seeds=seeds, metric=one.metric, clarifies=clarifies
+        )
+        scored.append(card)
     return Scorecard(sets=scored)
 
 

@@ -126,7 +126,8 @@ def test_clarification_becomes_macro_accuracy_and_f1() -> None:
     """2 of 4 ambiguous questions asked about, 5 of 6 clear ones answered: by hand from the confusion matrix."""
     right = [1, 1, 0, 0, 1, 1, 1, 1, 1, 0]
     talks = [played(str(i), good=float(value), metadata={"ambiguous": i < 4}) for i, value in enumerate(right)]
-    measures = scored({"a": [talks]}).sides[0].measures
+    card = score_set("set", {"a": [talks]}, {}, seeds=[0], metric="good", clarifies=True)
+    measures = card.sides[0].measures
     assert measures["macro_accuracy"].value == pytest.approx((2 / 4 + 5 / 6) / 2)
     assert measures["f1_ambiguous"].value == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
     assert measures["f1_clear"].value == pytest.approx(2 * 5 / (2 * 5 + 1 + 2))

@@ -3,12 +3,17 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
 from collab_agents.errors import CollabError, ConfigError
+
+if TYPE_CHECKING:
+    from collab_agents.config import EvalConfig, RunConfig
+
+C = TypeVar("C", "RunConfig", "EvalConfig")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
@@ -53,11 +58,7 @@ def generate(
     settings = load_config(config, RunConfig)
     if limit is not None:
         settings = settings.model_copy(update={"tasks": settings.tasks.model_copy(update={"limit": limit})})
-    if max_concurrency is not None:
-        limits = settings.limits.model_copy(update={"max_concurrency": max_concurrency})
-        settings = settings.model_copy(update={"limits": limits})
-    if seed is not None:
-        settings = settings.model_copy(update={"seed": seed})
+    settings = _changed(settings, max_concurrency, seed)
     try:
         done = asyncio.run(run(settings, out, resume=resume))
     except KeyboardInterrupt:
@@ -91,11 +92,7 @@ def evaluate(
     if limit is not None:
         tasks = [one.model_copy(update={"limit": limit}) for one in settings.tasks]
         settings = settings.model_copy(update={"tasks": tasks})
-    if max_concurrency is not None:
-        limits = settings.limits.model_copy(update={"max_concurrency": max_concurrency})
-        settings = settings.model_copy(update={"limits": limits})
-    if seed is not None:
-        settings = settings.model_copy(update={"seed": seed})
+    settings = _changed(settings, max_concurrency, seed)
     try:
         done = asyncio.run(run(settings, other, names, out, repeats=repeats, resume=resume))
     except KeyboardInterrupt:
@@ -103,6 +100,14 @@ def evaluate(
         raise
     if not done:
         raise typer.Exit(1)
+
+
+def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:
+    """The settings, with what the command line says instead."""
+    if max_concurrency is not None:
+        limits = settings.limits.model_copy(update={"max_concurrency": max_concurrency})
+        settings = settings.model_copy(update={"limits": limits})
+    return settings if seed is None else settings.model_copy(update={"seed": seed})
 
 
 @app.command()

@@ -85,11 +85,15 @@ class CheckedJudge:
 
     A task with such a problem, or a model that cannot be called or answers nothing usable within its attempts, gives
     "no score" with the reason.
+
+    clarifies: whether the value says if the assistant asked where `metadata.ambiguous` is true, and only there, which
+        a scorecard counts by class.
     """
 
-    def __init__(self, score: Judge, problem_with: Callable[[Task], str | None]) -> None:
+    def __init__(self, score: Judge, problem_with: Callable[[Task], str | None], *, clarifies: bool = False) -> None:
         self._score = score
         self.problem_with = problem_with
+        self.clarifies = clarifies
 
     async def __call__(self, conversation: Conversation, task: Task) -> Score:
         if problem := self.problem_with(task):
@@ -100,9 +104,11 @@ class CheckedJudge:
             return Score(None, str(error))
 
 
-def checked(problem_with: Callable[[Task], str | None] = lambda task: None) -> Callable[[Judge], Judge]:
+def checked(
+    problem_with: Callable[[Task], str | None] = lambda task: None, *, clarifies: bool = False
+) -> Callable[[Judge], Judge]:
     """Makes a `CheckedJudge` of a function. problem_with: why a task cannot be judged, as a clause, or None."""
-    return lambda score: CheckedJudge(score, problem_with)
+    return lambda score: CheckedJudge(score, problem_with, clarifies=clarifies)
 
 
 def needs_reference(task: Task) -> str | None:

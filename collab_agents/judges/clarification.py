@@ -12,7 +12,7 @@ def clarification(model: BaseChatModel | None = None) -> Judge:
     `asks_first`, by the model or by rule. The scorecard makes of it the paper's macro accuracy and F1 (section 5.4).
     """
 
-    @checked(_problem_with)
+    @checked(_problem_with, clarifies=True)
     async def judge(conversation: Conversation, task: Task) -> Score:
         asked = await first_asks(conversation, model)
         if asked.value is None:
