@@ -1,8 +1,10 @@
-"""Finding a function of the user's by name: "module:attribute"."""
+"""Functions of the user's: finding one by name ("module:attribute"), and calling it, whatever it is like."""
 
+import asyncio
+import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +21,20 @@ def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any
     if not callable(what):
         raise ConfigError(f"{field}: {what!r} cannot be called")
     return what
+
+
+async def called(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
+    """What the function returns for as much of what is offered as it takes.
+
+    An async one is awaited; any other is run on a thread, since it may wait.
+    """
+    parameters = inspect.signature(function).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments = {name: value for name, value in offered.items() if takes_all or name in parameters}
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return await function(**arguments)
+    result = await asyncio.to_thread(function, **arguments)
+    return await result if inspect.isawaitable(result) else result
 
 
 def _attribute(path: str, field: str) -> Any:

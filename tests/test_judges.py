@@ -203,18 +203,19 @@ async def test_a_model_that_cannot_be_called_gives_no_score(serve: Callable[...,
 
 
 async def test_bleu_is_of_words() -> None:
+    """6 of 7 words, 4 of 6 pairs, 3 of 5 triples and 2 of 4 quadruples agree; the lengths are the same."""
+
     class Extracted(Conversation):
         async def artefact(self, model: object, kind: str = "text") -> str:
-            return "the cat lay on a rug today"
+            return "the cat lay on the mat today"
 
     model = load_chat_model("openai:any", base_url="http://127.0.0.1:9")
-    shuffled = Task(id="a", prompt="p", reference="yadot gur a no yal tac eht")  # Every character, no word but "a".
-    score = await bleu(model)(Extracted([]), shuffled)
-    assert score.value is not None
-    assert score.value < 0.1
-    by_character = await bleu(model, tokenize="char")(Extracted([]), shuffled)
+    task = Task(id="a", prompt="p", reference="the cat lay on the rug today")
+    score = await bleu(model)(Extracted([]), task)
+    assert score.value == pytest.approx((6 / 7 * 4 / 6 * 3 / 5 * 2 / 4) ** 0.25)
+    by_character = await bleu(model, tokenize="char")(Extracted([]), task)
     assert by_character.value is not None
-    assert by_character.value > 2 * score.value
+    assert by_character.value > score.value
 
 
 async def test_a_rubric_is_judged_by_its_own_words_after_the_shared_prefix(serve: Callable[..., Server]) -> None:

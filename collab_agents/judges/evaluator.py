@@ -1,10 +1,9 @@
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from collab_agents.errors import ConfigError
-from collab_agents.importing import callable_at
+from collab_agents.importing import callable_at, called
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
@@ -22,18 +21,16 @@ def evaluator(function: Callable[..., Any] | str, *, key: str | None = None) -> 
     or a list of such, or a plain number.
     """
     function = callable_at(function, "judge 'evaluator': function")
-    takes = inspect.signature(function).parameters
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values())
+    wants_metadata = "metadata" in inspect.signature(function).parameters
 
     @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
-        offered = {
+        offered: dict[str, Any] = {
             "inputs": task.prompt,
             "outputs": to_dicts(conversation.messages),
             "reference_outputs": task.reference,
-            "metadata": task.metadata,
         }
-        result = await called(function, {name: value for name, value in offered.items() if open_ended or name in takes})
+        result = await called(function, offered | ({"metadata": task.metadata} if wants_metadata else {}))
         results = [_score(one, key) for one in (result if isinstance(result, list) else [result])]
         scores = [score for score in results if score is not None]
         if not scores:
@@ -52,11 +49,3 @@ def _score(result: Any, key: str | None) -> Score | None:
         return None
     value = result.get("score")
     return Score(None if value is None else float(value), str(result.get("comment") or ""))
-
-
-async def called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """What the function returns: an async one is awaited, any other run on a thread, since it may wait."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        return await function(**arguments)
-    result = await asyncio.to_thread(function, **arguments)
-    return await result if inspect.isawaitable(result) else result

@@ -3,9 +3,8 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from collab_agents.importing import callable_at
+from collab_agents.importing import callable_at, called
 from collab_agents.judges.base import Conversation, Judge, Score, checked
-from collab_agents.judges.evaluator import called
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
 
