@@ -212,6 +212,7 @@ async def test_bleu_is_of_words() -> None:
     model = load_chat_model("openai:any", base_url="http://127.0.0.1:9")
     task = Task(id="a", prompt="p", reference="the cat lay on the rug today")
     score = await bleu(model)(Extracted([]), task)
+    assert score.value is not None
     assert score.value == pytest.approx((6 / 7 * 4 / 6 * 3 / 5 * 2 / 4) ** 0.25)
     by_character = await bleu(model, tokenize="char")(Extracted([]), task)
     assert by_character.value is not None
