@@ -165,11 +165,12 @@ class RunConfig(Section):
 class TaskSetConfig(TasksConfig):
     """Tasks to evaluate on. What is given here takes the place of the file's own section.
 
-    name: in the scorecard, by default the source. metric: the judge that says how well the task was done, by default
+    name: in the scorecard, by default the source. split: "test" by default. metric: the judge that says how well the task was done, by default
     the first that is neither interactivity nor a cost.
     """
 
     name: str | None = None
+    split: str = "test"
     user: UserConfig | None = None
     judges: list[JudgeConfig] | None = Field(default=None, min_length=1)
     metric: str | None = None

@@ -4,6 +4,7 @@ Knows trajectories, not how they were played. Intervals are 95% percentile boots
 Tibshirani, 1993, chapter 13); repeats of a task stay together.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +18,6 @@ from collab_agents.trajectories import Trajectory
 RESAMPLES = 10_000
 _AT_ONCE = 1_000
 Better = Literal["higher", "lower"]
-Repeats = Sequence[Sequence[Trajectory]]
-"""An assistant's trajectories: for each seed, those of all tasks."""
 
 
 class Record(BaseModel):
@@ -39,21 +38,30 @@ class Estimate(Record):
 
 
 class Difference(Estimate):
-    """This assistant's value less the other's, on the tasks that both have. improvement: relative to the other's, in
+    """This assistant's value less the other's, on the conversations (task and seed) that have a value on both sides.
 
-    the direction that is better; None where neither is, where values may be negative, or the other's is 0.
+    improvement: relative to the other's, in the direction that is better; None where neither is, where values may be
+    negative, or the other's is 0.
     """
 
     improvement: float | None = None
 
 
+class Unscored(Record):
+    """How many conversations a judge gave no score, and its commonest reason."""
+
+    count: int
+    reason: str
+
+
 class Side(Record):
-    """One assistant: how many conversations were finished and failed, and its measures by name."""
+    """One assistant: how many conversations were finished and failed, its measures, and what was not scored."""
 
     name: str
     finished: int
     failed: int
     measures: dict[str, Estimate]
+    unscored: dict[str, Unscored]
 
 
 class SetScores(Record):
@@ -74,6 +82,37 @@ class Scorecard(Record):
     sets: list[SetScores]
 
 
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a scorecard keeps of a finished conversation. reasons: why a judge gave no score."""
+
+    task_id: str
+    ambiguous: bool
+    scores: dict[str, float | None]
+    reasons: dict[str, str]
+    reward: float | None
+    exchanges: int
+    ended_by_user: bool
+
+    @classmethod
+    def of(cls, one: Trajectory) -> "Played":
+        roles = [message["role"] for message in one.messages]
+        return cls(
+            task_id=one.task.id,
+            ambiguous=bool(one.task.metadata.get("ambiguous")),
+            scores=one.scores,
+            reasons={name: one.reasons.get(name, "") for name, value in one.scores.items() if value is None},
+            reward=one.reward,
+            # The user's messages that were answered.
+            exchanges=roles.count("user") - (roles[-1:] == ["user"]),
+            ended_by_user=one.stopped == "user",
+        )
+
+
+Repeats = Sequence[Sequence[Played]]
+"""An assistant's conversations: for each seed, those of all tasks."""
+
+
 @dataclass(frozen=True)
 class Measure:
     """A number that is computed from sums over conversations, so that resampling tasks is a matrix product.
@@ -82,7 +121,7 @@ class Measure:
     measure, of shape (...). relative: whether it has a zero that makes "so many percent more" mean something.
     """
 
-    of: Callable[[Trajectory], tuple[float, ...] | None]
+    of: Callable[[Played], tuple[float, ...] | None]
     value: Callable[[Any], Any]
     better: Better | None
     summands: int = 2
@@ -104,106 +143,111 @@ def score_set(
     metric: the judge that says how well a task was done. clarifies: whether it is one of asking and answering.
     """
     everything = [one for repeats in sides.values() for repeat in repeats for one in repeat]
+    ids = sorted({one.task_id for one in everything})
     measures = _measures(everything, metric, clarifies)
-    ids = sorted({one.task.id for one in everything})
-    chance = derive_seed(seeds[0], "bootstrap", name)
-    sums = {
-        side: {key: _sums(measure, repeats, ids) for key, measure in measures.items()}
-        for side, repeats in sides.items()
-    }
-    scored = [
-        Side(
-            name=side,
-            finished=sum(map(len, repeats)),
-            failed=failed.get(side, 0),
-            measures={
-                key: Estimate(
-                    **_interval(measures[key].value, [sums[side][key].sum(0)], chance),
-                    per_seed=[_number(measures[key].value(one.sum(0))) for one in sums[side][key]],
-                )
-                for key in measures
-            },
-        )
-        for side, repeats in sides.items()
-    ]
+    sums = {side: [_sums(measure, repeats, ids) for measure in measures.values()] for side, repeats in sides.items()}
+    estimated = list(sums.values())
+    if len(sides) == 2:
+        pairs = [_paired(*both) for both in zip(*estimated, strict=True)]
+        estimated += [[pair[side] for pair in pairs] for side in range(2)]
+    drawn = _Resampled(list(measures.values()), estimated, derive_seed(seeds[0], "bootstrap", name))
     result = SetScores(
         name=name,
         metric=metric,
         seeds=list(seeds),
         tasks=len(ids),
         better={key: measure.better for key, measure in measures.items()},
-        sides=scored,
+        sides=[
+            Side(
+                name=side,
+                finished=sum(map(len, repeats)),
+                failed=failed.get(side, 0),
+                measures={key: Estimate(**drawn.estimate(number, index)) for index, key in enumerate(measures)},
+                unscored=_unscored([one for repeat in repeats for one in repeat]),
+            )
+            for number, (side, repeats) in enumerate(sides.items())
+        ],
     )
     if len(sides) == 2:
-        first, second = sums.values()
-        result.difference = {
-            key: _difference(measure, first[key], second[key], chance) for key, measure in measures.items()
-        }
+        result.difference = {key: Difference(**drawn.difference(2, 3, index)) for index, key in enumerate(measures)}
     return result
 
 
-def _difference(measure: Measure, first: Any, second: Any, chance: int) -> Difference:
-    pair = [first.sum(0), second.sum(0)]
-    both = np.logical_and(*(one.any(-1) for one in pair))
-    pair = [one[both] for one in pair]
-    base = measure.value(pair[1].sum(0))
-    found = _interval(measure.value, pair, chance)
-    improvement = None
-    if found["value"] is not None and measure.better and measure.relative and base > 0:
-        improvement = found["value"] / float(base) * (1 if measure.better == "higher" else -1)
-    per_seed = [
-        _number(measure.value(one.sum(0)) - measure.value(other.sum(0)))
-        for one, other in zip(first[:, both], second[:, both], strict=True)
-    ]
-    return Difference(**found, per_seed=per_seed, improvement=improvement)
+class _Resampled:
+    """Sums of all measures of several sides, over all tasks and over the same resamples of them.
+
+    sides: for each, an array of shape (repeats, tasks, summands) for each measure.
+    """
+
+    def __init__(self, measures: Sequence[Measure], sides: Sequence[Sequence[Any]], seed: int) -> None:
+        self._measures = measures
+        self._sides = sides
+        columns = np.concatenate([one.sum(0) for side in sides for one in side], axis=1)
+        tasks = len(columns)
+        random = np.random.default_rng(seed)
+        self._drawn = np.empty((RESAMPLES, columns.shape[1]))
+        for start in range(0, RESAMPLES, _AT_ONCE) if tasks else ():
+            weights = random.multinomial(tasks, np.full(tasks, 1 / tasks), size=_AT_ONCE).astype(float)
+            self._drawn[start : start + _AT_ONCE] = weights @ columns
+        self._starts = np.cumsum([0, *(one.shape[-1] for side in sides for one in side)])
+
+    def estimate(self, side: int, index: int) -> dict[str, Any]:
+        sums = self._sides[side][index]
+        value = self._measures[index].value
+        per_seed = [_number(value(one.sum(0))) for one in sums]
+        return self._interval(value(sums.sum((0, 1))), self._resamples(side, index), sums) | {"per_seed": per_seed}
+
+    def difference(self, first: int, second: int, index: int) -> dict[str, Any]:
+        measure = self._measures[index]
+        pair = [self._sides[first][index], self._sides[second][index]]
+        values = [measure.value(sums.sum((0, 1))) for sums in pair]
+        drawn = self._resamples(first, index) - self._resamples(second, index)
+        found = self._interval(values[0] - values[1], drawn, pair[0])
+        improvement = None
+        if found["value"] is not None and measure.better and measure.relative and values[1] > 0:
+            improvement = found["value"] / float(values[1]) * (1 if measure.better == "higher" else -1)
+        per_seed = [
+            _number(measure.value(one.sum(0)) - measure.value(other.sum(0))) for one, other in zip(*pair, strict=True)
+        ]
+        return found | {"per_seed": per_seed, "improvement": improvement}
+
+    def _resamples(self, side: int, index: int) -> Any:
+        place = side * len(self._measures) + index
+        return self._measures[index].value(self._drawn[:, self._starts[place] : self._starts[place + 1]])
+
+    @staticmethod
+    def _interval(value: Any, drawn: Any, sums: Any) -> dict[str, Any]:
+        tasks = int(sums.any((0, 2)).sum())
+        if not np.isfinite(value):
+            return {"value": None, "low": None, "high": None, "tasks": tasks}
+        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        return {"value": float(value), "low": float(low), "high": float(high), "tasks": tasks}
 
 
 def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Any:
-    """The summands, of shape (repeats, tasks, summands); zeros where a task has none."""
-    found = [{one.task.id: measure.of(one) for one in repeat} for repeat in repeats]
+    """The summands, of shape (repeats, tasks, summands); zeros where a conversation has none."""
+    found = [{one.task_id: measure.of(one) for one in repeat} for repeat in repeats]
     empty = (0.0,) * measure.summands
     sums = [[repeat.get(task) or empty for task in ids] for repeat in found]
-    return np.array(sums).reshape(len(repeats), len(ids), measure.summands)
+    return np.array(sums, dtype=float).reshape(len(repeats), len(ids), measure.summands)
 
 
-def _interval(value: Callable[[Any], Any], sides: Sequence[Any], chance: int) -> dict[str, Any]:
-    """The value, or the first side's less the second's, and its interval. sides: of shape (tasks, summands)."""
-    tasks = len(sides[0])
-    seen = int(sides[0].any(-1).sum())
-    there = _apart([value(side.sum(0)) for side in sides]) if tasks else np.nan
-    if not np.isfinite(there):
-        return {"value": None, "low": None, "high": None, "tasks": seen}
-    random = np.random.default_rng(chance)
-    drawn = []
-    for _ in range(RESAMPLES // _AT_ONCE):
-        weights = random.multinomial(tasks, np.full(tasks, 1 / tasks), size=_AT_ONCE).astype(float)
-        drawn.append(_apart([value(weights @ side) for side in sides]))
-    low, high = np.nanpercentile(np.concatenate(drawn), [2.5, 97.5])
-    return {"value": float(there), "low": float(low), "high": float(high), "tasks": seen}
-
-
-def _apart(values: Sequence[Any]) -> Any:
-    return values[0] - values[1] if len(values) == 2 else values[0]
+def _paired(first: Any, second: Any) -> tuple[Any, Any]:
+    """Both, with zeros where a conversation has no value on one side."""
+    both = first.any(-1, keepdims=True) & second.any(-1, keepdims=True)
+    return first * both, second * both
 
 
 def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _measures(trajectories: Sequence[Trajectory], metric: str | None, clarifies: bool) -> dict[str, Measure]:
-    judges = list(dict.fromkeys(name for one in trajectories for name in one.scores))
-    measures: dict[str, Measure] = {}
-    if metric in judges:
-        judges.remove(metric)
-        measures |= _clarification(metric) if clarifies else {metric: _mean_of(_score(metric), "higher")}
-    judges.sort(key=lambda name: (name != "interactivity", name in _OWN))
-    for name in judges:
-        better, scale, shown = _OWN.get(name, ("higher", 1.0, name))
-        measures[shown] = _mean_of(_score(name, scale), better, relative=name == "interactivity" or name in _OWN)
-    measures["reward"] = _mean_of(lambda one: one.reward, "higher", relative=False)
-    measures["exchanges"] = _mean_of(_exchanges, "lower")
-    measures["ended_by_user"] = _mean_of(lambda one: float(one.stopped == "user"), None)
-    return measures
+def _unscored(played: Sequence[Played]) -> dict[str, Unscored]:
+    reasons: dict[str, Counter[str]] = {}
+    for one in played:
+        for judge, reason in one.reasons.items():
+            reasons.setdefault(judge, Counter())[reason] += 1
+    return {judge: Unscored(count=found.total(), reason=found.most_common(1)[0][0]) for judge, found in reasons.items()}
 
 
 _OWN: dict[str, tuple[Better | None, float, str]] = {
@@ -213,9 +257,30 @@ _OWN: dict[str, tuple[Better | None, float, str]] = {
 }
 """Measures that every scorecard has, recorded as judges of weight 0: what is better, their scale and their name."""
 
+RESERVED = {"assistant_ktokens", "reward", "exchanges", "ended_by_user", "macro_accuracy", "f1_ambiguous", "f1_clear"}
+"""What a judge cannot be called where a scorecard is made."""
 
-def _mean_of(of: Callable[[Trajectory], float | None], better: Better | None, *, relative: bool = True) -> Measure:
-    def summands(one: Trajectory) -> tuple[float, ...] | None:
+
+def _measures(played: Sequence[Played], metric: str | None, clarifies: bool) -> dict[str, Measure]:
+    judges = list(dict.fromkeys(name for one in played for name in one.scores))
+    # The metric first, interactivity next, what every scorecard has last.
+    judges.sort(key=lambda name: (name != metric, name != "interactivity", name in _OWN))
+    measures: dict[str, Measure] = {}
+    for name in judges:
+        better, scale, shown = _OWN.get(name, ("higher", 1.0, name))
+        if name == metric and clarifies:
+            measures |= _clarification(name)
+        else:
+            relative = name in (metric, "interactivity") or name in _OWN
+            measures[shown] = _mean_of(_score(name, scale), better, relative=relative)
+    measures["reward"] = _mean_of(lambda one: one.reward, "higher", relative=False)
+    measures["exchanges"] = _mean_of(lambda one: float(one.exchanges), "lower")
+    measures["ended_by_user"] = _mean_of(lambda one: float(one.ended_by_user), None)
+    return measures
+
+
+def _mean_of(of: Callable[[Played], float | None], better: Better | None, *, relative: bool = True) -> Measure:
+    def summands(one: Played) -> tuple[float, ...] | None:
         value = of(one)
         return None if value is None else (value, 1.0)
 
@@ -228,13 +293,11 @@ def _clarification(judge: str) -> dict[str, Measure]:
     says whether the first reply did what the task's `metadata.ambiguous` calls for (CollabLLM, section 5.4).
     """
 
-    def of(one: Trajectory) -> tuple[float, ...] | None:
+    def of(one: Played) -> tuple[float, ...] | None:
         right = one.scores.get(judge)
         if right is None:
             return None
-        ambiguous = float(one.task.metadata["ambiguous"])
-        clear = 1 - ambiguous
-        return (ambiguous * right, ambiguous, clear * right, clear)
+        return (right, 1.0, 0.0, 0.0) if one.ambiguous else (0.0, 0.0, right, 1.0)
 
     def macro_accuracy(sums: Any) -> Any:
         return (_ratio(sums[..., 0], sums[..., 1]) + _ratio(sums[..., 2], sums[..., 3])) / 2
@@ -256,15 +319,9 @@ def _ratio(above: Any, below: Any) -> Any:
         return np.where(below > 0, np.divide(above, below), np.nan)
 
 
-def _score(judge: str, scale: float = 1.0) -> Callable[[Trajectory], float | None]:
-    def of(one: Trajectory) -> float | None:
+def _score(judge: str, scale: float = 1.0) -> Callable[[Played], float | None]:
+    def of(one: Played) -> float | None:
         value = one.scores.get(judge)
         return None if value is None else value * scale
 
     return of
-
-
-def _exchanges(one: Trajectory) -> float:
-    """The user's messages that were answered."""
-    said = [message["role"] for message in one.messages]
-    return float(said.count("user") - (said[-1:] == ["user"]))

@@ -1,6 +1,6 @@
 """How a conversation runs: LangGraph state graphs of users, assistants and judges, and many of them at once."""
 
-from collab_agents.graphs.batch import Progress, generate_trajectories, play_conversations
+from collab_agents.graphs.batch import Progress, check_tasks, generate_trajectories, play_conversations
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.evaluate import TaskSet, evaluate
 from collab_agents.graphs.lookahead import create_lookahead_graph
@@ -9,6 +9,7 @@ from collab_agents.graphs.rollout import create_rollout_graph
 __all__ = [
     "Progress",
     "TaskSet",
+    "check_tasks",
     "create_conversation_graph",
     "create_lookahead_graph",
     "create_rollout_graph",

@@ -83,7 +83,7 @@ async def generate_trajectories(
     played = _play_all(
         tasks,
         lambda saver: create_rollout_graph(user, assistant, reward, **look.model_dump(), checkpointer=saver),
-        settings={**(settings or {}), "lookahead": look.model_dump()},
+        settings={**(settings or {}), "lookahead": look.model_dump(), "seed": seed},
         personas=personas,
         seed=seed,
         max_concurrency=max_concurrency,
@@ -120,7 +120,7 @@ async def play_conversations(
         lambda saver: create_conversation_graph(
             user, assistant, max_exchanges=max_exchanges, reward=reward, checkpointer=saver
         ),
-        settings={**(settings or {}), "max_exchanges": max_exchanges},
+        settings=conversation_settings(settings, max_exchanges, seed),
         personas=personas,
         seed=seed,
         max_concurrency=max_concurrency,
@@ -131,6 +131,30 @@ async def play_conversations(
     async with aclosing(played):
         async for trajectory in played:
             yield trajectory
+
+
+def conversation_settings(settings: Mapping[str, Any] | None, max_exchanges: int, seed: int) -> dict[str, Any]:
+    """What `play_conversations` keeps in run.json, and compares."""
+    return {**(settings or {}), "max_exchanges": max_exchanges, "seed": seed}
+
+
+def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: MultiturnReward) -> int:
+    """Look at every task once, before any work. Returns how many there are.
+
+    Raises ConfigError, which begins with `source`, for the first that is malformed, has the id of another, or lacks
+    what the user or a judge needs, and if there is none.
+    """
+    problem_for_user = getattr(user, "problem_with", lambda task: None)
+    seen: set[str] = set()
+    for task in tasks:
+        if problem := problem_for_user(task) or reward.problem_with(task):
+            raise ConfigError(f"{source}: {problem}")
+        if task.id in seen:
+            raise ConfigError(f"{source}: two tasks have the id {task.id!r}: ids must differ")
+        seen.add(task.id)
+    if not seen:
+        raise ConfigError(f"{source} has no tasks")
+    return len(seen)
 
 
 async def _play_all(
@@ -154,7 +178,7 @@ async def _play_all(
         run: RunDirectory | None = None
         saver: AsyncSqliteSaver | None = None
         if out is not None:
-            run = stack.enter_context(RunDirectory(out, settings={**settings, "seed": seed}, resume=resume))
+            run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume))
             saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(run.checkpoints)))
             await _prepare(saver, run.finished)
             stack.callback(lambda: _close(run, progress, started))

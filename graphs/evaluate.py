@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from collab_agents.assistants import Assistant
-from collab_agents.errors import ConfigError
-from collab_agents.graphs.batch import Progress, play_conversations
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.graphs.batch import Progress, check_tasks, conversation_settings, play_conversations
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
-from collab_agents.runs import read_failures
-from collab_agents.scorecard import Scorecard, score_set
+from collab_agents.runs import RunDirectory, read_failures
+from collab_agents.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
-from collab_agents.trajectories import Trajectory, read_trajectories
+from collab_agents.trajectories import read_trajectories
 from collab_agents.users import SimulatedUser
 
 
@@ -40,6 +40,17 @@ class TaskSet:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Every task of a set, played by one assistant with one seed."""
+
+    tasks: TaskSet
+    side: str
+    seed: int
+    folder: Path | None
+    settings: Mapping[str, Any]
+
+
 async def evaluate(
     sets: Sequence[TaskSet],
     assistants: Mapping[str, Assistant],
@@ -57,89 +68,129 @@ async def evaluate(
     assistants: one or two, by name; of two, the first is compared with the second, on the same tasks, personas and
         seeds.
     seed: of the first repeat; the others' are derived from it.
+    max_concurrency: conversations under way at once.
     out: a folder, in which each set, assistant and seed has a run directory. resume: go on with them.
     settings: what to keep in the run.json of each assistant's runs.
     progress: an object to keep up to date, over all runs.
 
-    A conversation that cannot be finished is counted as failed and is in no mean. Raises ConfigError for a set
-    without tasks or without a name of its own, or more than two assistants; RunDirectoryError as
-    `generate_trajectories`.
+    A conversation that cannot be finished is counted as failed and is in no mean. Before anything is played, raises
+    ConfigError for a set without tasks, a task that cannot be played or judged, or names that are not distinct, and
+    RunDirectoryError as `generate_trajectories`.
     """
     if not 1 <= len(assistants) <= 2:
         raise ConfigError(f"{len(assistants)} assistants: one is evaluated, or one against another")
     if repeats < 1:
         raise ConfigError(f"repeats is {repeats}: at least 1 is needed")
-    folders = [_folder(one.name) for one in sets]
-    for one, name in zip(sets, folders, strict=True):
-        if not one.tasks:
-            raise ConfigError(f"the task set {one.name!r} has no tasks")
-        if folders.count(name) > 1:
-            raise ConfigError(f"two task sets are named {one.name!r}, or nearly: give each a name of its own")
     seeds = [seed, *(derive_seed(seed, "repeat", repeat) for repeat in range(1, repeats))]
-    scored = []
-    for one, name in zip(sets, folders, strict=True):
-        sides: dict[str, list[list[Trajectory]]] = {}
-        failed: dict[str, int] = {}
-        for side, assistant in assistants.items():
-            sides[side], failed[side] = [], 0
-            for number, repeat in enumerate(seeds):
-                folder = Path(out) / name / _folder(side) / f"seed-{number}" if out is not None else None
-                kept = {**one.settings, "assistant": (settings or {}).get(side)}
-                played, lost = await _play(
-                    one, assistant, repeat, folder, resume=resume, kept=kept, width=max_concurrency, progress=progress
-                )
-                sides[side].append(played)
-                failed[side] += lost
-        clarifies = getattr(one.reward.judges.get(one.metric or ""), "clarifies", False)
-        card = await asyncio.to_thread(
-            score_set, one.name, sides, failed, seeds=seeds, metric=one.metric, clarifies=clarifies
+    folders = run_folders([one.name for one in sets], list(assistants), repeats)
+    for one in sets:
+        check_tasks(one.name, one.tasks, one.user, _measured(one.reward))
+    runs = [
+        _Run(
+            one,
+            side,
+            seeds[number],
+            Path(out) / folders[one.name, side, number] if out is not None else None,
+            {**one.settings, "assistant": (settings or {}).get(side)},
         )
-        scored.append(card)
-    return Scorecard(sets=scored)
+        for one in sets
+        for side in assistants
+        for number in range(repeats)
+    ]
+    for run in runs:
+        _check_folder(run, resume)
+    played: dict[str, dict[str, list[list[Played]]]] = {}
+    failed: dict[str, dict[str, int]] = {}
+    for run in runs:
+        found, lost = await _play(run, assistants[run.side], max_concurrency, progress or Progress())
+        played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
+        counts = failed.setdefault(run.tasks.name, {})
+        counts[run.side] = counts.get(run.side, 0) + lost
+    cards = [
+        await asyncio.to_thread(
+            score_set,
+            one.name,
+            played[one.name],
+            failed[one.name],
+            seeds=seeds,
+            metric=one.metric,
+            clarifies=getattr(one.reward.judges.get(one.metric or ""), "clarifies", False),
+        )
+        for one in sets
+    ]
+    return Scorecard(sets=cards)
 
 
-async def _play(
-    tasks: TaskSet,
-    assistant: Assistant,
-    seed: int,
-    folder: Path | None,
-    *,
-    resume: bool,
-    kept: Mapping[str, Any],
-    width: int,
-    progress: Progress | None,
-) -> tuple[list[Trajectory], int]:
-    progress = progress if progress is not None else Progress()
+def run_folders(sets: Sequence[str], sides: Sequence[str], repeats: int) -> dict[tuple[str, str, int], Path]:
+    """Where an evaluation keeps its runs, by set, assistant and repeat, relative to its folder.
+
+    Raises ConfigError for names that are not distinct, or that no folder can have.
+    """
+    for what, names in (("task sets", sets), ("assistants", sides)):
+        folders = [_folder(name) for name in names]
+        for name, folder in zip(names, folders, strict=True):
+            if not folder.strip("."):
+                raise ConfigError(f"{what}: {name!r} is no name: it needs a letter or a digit")
+            if folders.count(folder) > 1:
+                raise ConfigError(f"two {what} are named {name!r}, or nearly: give each a name of its own")
+    return {
+        (one, side, number): Path(_folder(one), _folder(side), f"seed-{number}")
+        for one in sets
+        for side in sides
+        for number in range(repeats)
+    }
+
+
+def _folder(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name).strip("-")
+
+
+def _check_folder(run: _Run, resume: bool) -> None:
+    """Make the run's directory, or see that it can be gone on with."""
+    if run.folder is None:
+        return
+    kept = conversation_settings(run.settings, run.tasks.max_exchanges, run.seed)
+    with RunDirectory(run.folder, settings=kept, resume=resume) as directory:
+        if not directory.finished:
+            return
+    now = {task.id: task for task in run.tasks.tasks}
+    for trajectory in read_trajectories(run.folder):
+        if now.get(trajectory.task.id, trajectory.task) != trajectory.task:
+            raise RunDirectoryError(
+                f"{run.folder}: the task {trajectory.task.id!r} is another one now: choose another directory"
+            )
+
+
+async def _play(run: _Run, assistant: Assistant, width: int, progress: Progress) -> tuple[list[Played], int]:
     before = progress.failed
     stream = play_conversations(
-        tasks.tasks,
-        user=tasks.user,
+        run.tasks.tasks,
+        user=run.tasks.user,
         assistant=assistant,
-        reward=_measured(tasks.reward),
-        max_exchanges=tasks.max_exchanges,
-        personas=tasks.personas,
-        seed=seed,
+        reward=_measured(run.tasks.reward),
+        max_exchanges=run.tasks.max_exchanges,
+        personas=run.tasks.personas,
+        seed=run.seed,
         max_concurrency=width,
-        out=folder,
-        resume=resume,
-        settings=kept,
+        out=run.folder,
+        resume=True,
+        settings=run.settings,
         progress=progress,
     )
     async with aclosing(stream):
-        played = [trajectory async for trajectory in stream]
-    if folder is None:
+        played = [Played.of(trajectory) async for trajectory in stream]
+    if run.folder is None:
         return played, progress.failed - before
-    wanted = {task.id for task in tasks.tasks}
-    there = [one for one in read_trajectories(folder) if one.task.id in wanted]
-    return there, sum(failure.task.id in wanted for failure in read_failures(folder))
+    wanted = {task.id for task in run.tasks.tasks}
+    there = [Played.of(one) for one in read_trajectories(run.folder) if one.task.id in wanted]
+    return there, sum(failure.task.id in wanted for failure in read_failures(run.folder))
 
 
 def _measured(reward: MultiturnReward) -> MultiturnReward:
     """The reward, with what every scorecard counts recorded beside it."""
+    for name in reward.judges:
+        if name in RESERVED:
+            raise ConfigError(f"a judge cannot be named {name!r} here: the scorecard has a measure of that name")
     own = {"asks_first": asks_first(), "assistant_tokens": assistant_tokens(), "user_tokens": user_tokens()}
     added = {name: judge for name, judge in own.items() if name not in reward.judges}
     return MultiturnReward({**reward.judges, **added}, {**reward.weights, **dict.fromkeys(added, 0.0)})
-
-
-def _folder(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)

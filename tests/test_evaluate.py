@@ -14,7 +14,7 @@ from collab_agents import AgendaUser, MultiturnReward
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.graphs import Progress, TaskSet, evaluate
 from collab_agents.judges import clarification, fact_coverage
-from collab_agents.scorecard import Scorecard, SetScores, score_set
+from collab_agents.scorecard import Played, Scorecard, SetScores, score_set
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Trajectory, read_trajectories
 from collab_agents.users import Memory, ScriptedUser
@@ -29,9 +29,9 @@ def played(
     said: Sequence[str] = ("Hi", "Ho"),
     metadata: Any = None,
     **scores: float | None,
-) -> Trajectory:
+) -> Played:
     roles = ("user", "assistant")
-    return Trajectory(
+    one = Trajectory(
         task=Task(id=task_id, prompt="p", metadata=metadata or {}),
         messages=[{"role": roles[index % 2], "content": text} for index, text in enumerate(said)],
         stopped=stopped,
@@ -39,11 +39,10 @@ def played(
         reward=1.0,
         scores=dict(scores),
     )
+    return Played.of(one)
 
 
-def scored(
-    sides: dict[str, list[list[Trajectory]]], metric: str | None = "good", seeds: Sequence[int] = (0,)
-) -> SetScores:
+def scored(sides: dict[str, list[list[Played]]], metric: str | None = "good", seeds: Sequence[int] = (0,)) -> SetScores:
     return score_set("set", sides, {}, seeds=seeds, metric=metric)
 
 
@@ -92,7 +91,7 @@ def test_measures_without_a_value_are_none_and_not_zero() -> None:
 
 
 def test_fewer_tokens_are_an_improvement_and_asking_is_neither() -> None:
-    def side(tokens: float, asked: float) -> list[list[Trajectory]]:
+    def side(tokens: float, asked: float) -> list[list[Played]]:
         return [[played(str(i), assistant_tokens=tokens, asks_first=asked, token_cost=-tokens / 1e4) for i in range(3)]]
 
     result = scored({"a": side(1500, 1.0), "b": side(2000, 0.5)}, metric=None)

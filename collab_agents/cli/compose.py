@@ -1,9 +1,8 @@
 """From a configuration to the objects it names."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from collab_agents.assistants import ChatAssistant
 from collab_agents.config import (
@@ -91,6 +90,9 @@ def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:
 
 
 def tasks_of(config: TasksConfig) -> Iterator[Task]:
+    for name in TasksConfig.model_fields:
+        if name in config.options:
+            raise ConfigError(f"tasks.options.{name}: it stands beside the options, as tasks.{name}")
     return load_tasks(
         config.source,
         split=config.split,
@@ -99,19 +101,3 @@ def tasks_of(config: TasksConfig) -> Iterator[Task]:
         columns=config.columns,
         **config.options,
     )
-
-
-def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: MultiturnReward) -> int:
-    """Read every task once, before any work. Returns how many there are. Raises ConfigError for the first that is
-
-    malformed, or lacks what the user or a judge needs.
-    """
-    problem_for_user = getattr(user, "problem_with", lambda task: None)
-    count = 0
-    for task in tasks:
-        count += 1
-        if problem := problem_for_user(task) or reward.problem_with(task):
-            raise ConfigError(f"{source}: {problem}")
-    if not count:
-        raise ConfigError(f"{source} has no tasks")
-    return count

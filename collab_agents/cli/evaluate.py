@@ -7,18 +7,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collab_agents.cli.compose import Models, assistant_of, check_tasks, reward_of, tasks_of, user_of
+from collab_agents.cli.compose import Models, assistant_of, reward_of, tasks_of, user_of
 from collab_agents.cli.progress import print_failures, shown
 from collab_agents.config import AgainstConfig, AssistantConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.errors import ConfigError
-from collab_agents.graphs import Progress, TaskSet
+from collab_agents.graphs import Progress, TaskSet, check_tasks
 from collab_agents.graphs import evaluate as play
+from collab_agents.graphs.evaluate import run_folders
 from collab_agents.models import check_chat_model
 from collab_agents.runs import read_failures
 from collab_agents.scorecard import Difference, Estimate, Scorecard, SetScores
-from collab_agents.trajectories import Failure
 
 NOT_METRICS = {"interactivity", "token_cost", "asks_first", "assistant_tokens", "user_tokens"}
+BRACKETS = "In brackets: 95% bootstrap intervals over tasks."
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
@@ -35,7 +36,7 @@ async def evaluate(
 
     names: of the two assistants, as the tables have them.
     """
-    console = Console()
+    console = _console()
     models = Models.within(config.limits)
     sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
     assistants = {name: assistant_of(section, models) for name, section in sections.items()}
@@ -58,20 +59,22 @@ async def evaluate(
     _write(scorecard, out)
     for one in scorecard.sets:
         console.print(_table(one, console))
-    print_failures(console, _failures(out), out)
-    console.print(f"Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}.", soft_wrap=True)
+        for line in _unscored(one):
+            console.print(Text(line, style="yellow"), soft_wrap=True)
+    folders = run_folders([one.name for one in sets], list(assistants), repeats).values()
+    print_failures(console, [failure for folder in folders for failure in read_failures(out / folder)], out)
+    console.print(Text(f"{BRACKETS} Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}."), soft_wrap=True)
     return any(side.finished for one in scorecard.sets for side in one.sides)
 
 
 def names_of(config: Path, against: Path | None) -> list[str]:
-    """What the tables call the assistants: their files, as shortly as tells them apart."""
+    """What the tables and folders call the assistants: their files, the second's folder too where that is the same."""
     if against is None:
         return [config.stem]
     if config.resolve() == against.resolve():
         raise ConfigError(f"--against {against}: it is the same file as --config")
-    if config.stem != against.stem:
-        return [config.stem, against.stem]
-    return [str(config.with_suffix("")), str(against.with_suffix(""))]
+    other = against.stem if against.stem != config.stem else f"{against.resolve().parent.name}-{against.stem}"
+    return [config.stem, other]
 
 
 def _task_set(config: EvalConfig, tasks: TaskSetConfig, models: Models) -> TaskSet:
@@ -109,8 +112,15 @@ def _write(scorecard: Scorecard, out: Path) -> None:
         lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
         table = "\n".join("| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |" for line in lines)
         parts.append(f"## {_title(one)}\n\n{table}\n")
-    parts.append("In brackets: 95% bootstrap intervals over tasks.\n")
+        parts.extend(f"{line}\n" for line in _unscored(one))
+    parts.append(f"{BRACKETS}\n")
     (out / "scorecard.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _console() -> Console:
+    """Not onto a terminal there is no width to keep to."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
 
 def _table(scores: SetScores, console: Console) -> Table:
@@ -123,16 +133,20 @@ def _table(scores: SetScores, console: Console) -> Table:
 
 
 def _rich(title: str, lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, show_lines=True)
+    table = Table(title=Text(title), show_lines=True)
     for number, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(Text(name), justify="right" if number else "left")
     for line in lines[1:]:
         table.add_row(*(Text(cell) for cell in line))
     return table
 
 
-def _failures(out: Path) -> list[Failure]:
-    return [failure for run in sorted(out.glob("*/*/seed-*")) for failure in read_failures(run)]
+def _unscored(scores: SetScores) -> list[str]:
+    return [
+        f"{side.name}: {judge} gave no score to {found.count} of {side.finished} conversations: {found.reason}"
+        for side in scores.sides
+        for judge, found in side.unscored.items()
+    ]
 
 
 def _title(scores: SetScores) -> str:
@@ -157,8 +171,10 @@ def _cells(scores: SetScores) -> tuple[list[str], list[list[str]]]:
 def _estimate(estimate: Estimate, sign: str = "") -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "-"
-    digits = max(0, 3 - len(str(int(abs(estimate.value)))) + (abs(estimate.value) < 1))
-    shown = [f"{value:{sign}.{digits}f}" for value in (estimate.value, estimate.low, estimate.high)]
+    largest = max(abs(estimate.value), abs(estimate.low), abs(estimate.high))
+    digits = 3 if largest < 1 else 2 if largest < 10 else 1 if largest < 100 else 0
+    # Adding 0 turns -0 into 0.
+    shown = [f"{round(one, digits) + 0.0:{sign}.{digits}f}" for one in (estimate.value, estimate.low, estimate.high)]
     return f"{shown[0]}\n[{shown[1]}, {shown[2]}]"
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from collab_agents.cli.compose import check_tasks, compose, tasks_of
+from collab_agents.cli.compose import compose, tasks_of
 from collab_agents.cli.progress import print_failures, shown
 from collab_agents.config import RunConfig
-from collab_agents.graphs import Progress, generate_trajectories
+from collab_agents.graphs import Progress, check_tasks, generate_trajectories
 from collab_agents.models import check_chat_model
 from collab_agents.rewards import mean, mean_scores
 from collab_agents.runs import read_failures

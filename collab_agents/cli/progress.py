@@ -57,4 +57,4 @@ def print_failures(console: Console, failures: list[Failure], where: Path) -> No
     for reason, count in Counter(failure.error for failure in failures).most_common(3):
         console.print(Text(f"{count} failed: {reason}", style="red"), soft_wrap=True)
     if failures:
-        console.print(f"All failures are in {where}; --resume tries them again.", soft_wrap=True)
+        console.print(Text(f"All failures are in {where}; --resume tries them again."), soft_wrap=True)
