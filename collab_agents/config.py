@@ -165,8 +165,9 @@ class RunConfig(Section):
 class TaskSetConfig(TasksConfig):
     """Tasks to evaluate on. What is given here takes the place of the file's own section.
 
-    name: in the scorecard, by default the source. split: "test" by default. metric: the judge that says how well the task was done, by default
-    the first that is neither interactivity nor a cost.
+    name: in the scorecard, by default the source. split: "test" by default.
+    metric: the judge that says how well the task was done, by default the first that is neither interactivity nor a
+        cost.
     """
 
     name: str | None = None

@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import AsyncExitStack, suppress
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,12 +24,19 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from collab_agents.errors import ConfigError
 from collab_agents.models.limits import PerLoop
+from collab_agents.seccomp import filter_file
 
 Isolation = Literal["bubblewrap", "none"]
 
+READY = b"ready\n"
+"""The line with which a script says that it is there; only then is it told what to do."""
+
 _WATCH_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
-_RESULT_BYTES = 1 << 20
+_RESULT_BYTES = 4 << 20
+_FILES = 50_000
+_NOBODY = 65534
+_SCRATCH = ("/tmp", "/dev/shm")
 _OF_THE_SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
@@ -82,8 +91,8 @@ class Sandbox:
         can read, send and destroy whatever this user can.
     python: the interpreter, with the libraries that the programs need; by default this one.
 
-    The script is told its limits on standard input and has to set its own (`confine` in judges/unit_tests.py), before
-    it runs anything foreign.
+    The script writes the line `READY`, is told its request with its limits on standard input, and has to set its own
+    limits (`confine` in judges/unit_tests.py) before it runs anything foreign.
 
     Raises ConfigError if bubblewrap is missing or cannot make a sandbox here, or there is no such interpreter.
     """
@@ -92,9 +101,9 @@ class Sandbox:
         self, isolation: Isolation = "bubblewrap", *, python: str | None = None, limits: SandboxLimits | None = None
     ) -> None:
         self.isolation = isolation
-        self.python = python or sys.executable
         self.limits = limits or SandboxLimits()
-        self.interpreter = _probe(self.python)
+        self.interpreter = _probe(python or sys.executable)
+        self.python = self.interpreter.executable
         self._root = isolation == "bubblewrap" and os.geteuid() == 0
         if isolation == "bubblewrap":
             self._try()
@@ -106,20 +115,35 @@ class Sandbox:
         payload = json.dumps(request | {"limits": limits, "user": user}).encode()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_cores.get())
-            command, folder = self._command(script), "/"
+            passed: list[int] = []
             if self.isolation == "none":
-                folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=folder,
-                env=self._environment(folder) if self.isolation == "none" else {},
-                start_new_session=True,
+                folder = tempfile.mkdtemp()
+                stack.push_async_callback(asyncio.to_thread, _remove, folder)
+                command, environment = [*self._python, str(script)], self._environment(folder)
+            else:
+                folder, environment = "/", {}
+                files = stack.enter_context(_open_files(user))
+                passed = [file for file in files if file is not None]
+                command = [*self._jail(script, *files), "--", *self._python, "/run/script.py"]
+            starting: asyncio.Task[asyncio.subprocess.Process] = asyncio.create_task(
+                asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                    cwd=folder,
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=passed,
+                )
             )
-            stack.push_async_callback(_end, process)
-            return await self._attend(process, payload)
+
+            async def end() -> None:
+                await _end(await starting)
+
+            # Shielded: a process whose start is cancelled would be left to itself.
+            stack.push_async_callback(end)
+            return await self._attend(await asyncio.shield(starting), payload)
 
     async def _attend(self, process: asyncio.subprocess.Process, payload: bytes) -> Outcome:
         """Feed it, read it and watch it, until it ends or a limit does."""
@@ -132,13 +156,17 @@ class Sandbox:
         try:
             async with asyncio.timeout(self.limits.wall_seconds), asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch(process.pid))
-                group.create_task(_feed(process.stdin, payload))
-                reading = (
-                    group.create_task(_read(process.stdout, results, _RESULT_BYTES, "it reported more than 1 MB")),
-                    group.create_task(_read(process.stderr, printed, room, f"it printed more than {room >> 10} kB")),
+                errors = group.create_task(
+                    _read(process.stderr, printed, room, f"it printed more than {room >> 10} kB")
                 )
-                await process.wait()
-                await asyncio.wait(reading)
+                # Not before it says that it is there: until then, nothing ends it if this process is killed.
+                if await process.stdout.readline() == READY:
+                    feeding = group.create_task(_feed(process.stdin, payload))
+                    await _read(process.stdout, results, _RESULT_BYTES, "it reported more than 4 MB")
+                    feeding.cancel()
+                # What it left running may hold its standard error open.
+                await asyncio.wait([errors], timeout=_GRACE_SECONDS)
+                errors.cancel()
                 watching.cancel()
         except* TimeoutError:
             stopped = f"it ran longer than {self.limits.wall_seconds:g} s"
@@ -149,41 +177,58 @@ class Sandbox:
         status = 128 - status if self.isolation == "bubblewrap" and status > 128 else status
         if -status == signal.SIGXCPU:
             stopped = f"it used more than {self.limits.cpu_seconds} s of CPU time"
-        return Outcome(bytes(results), printed.decode(errors="replace"), stopped, status)
+        return Outcome(bytes(results), _plain(printed), stopped, status)
 
     async def _watch(self, root: int) -> None:
-        """Ends when all the processes together hold more memory than they may."""
+        """Raises when all the processes together hold more memory than they may, or have made too many files.
+
+        On a thread: for many large processes the kernel takes its time.
+        """
+        pause = _WATCH_SECONDS
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            family = _family(root)
-            # What processes share counts once; finding that out costs more, so it is looked at only when it matters.
-            if sum(map(_resident, family)) > self.limits.memory_mb << 20 < sum(map(_proportional, family)):
-                raise _Exceeded(f"it held more than {self.limits.memory_mb} MB of memory")
+            await asyncio.sleep(pause)
+            started = time.monotonic()
+            if problem := await asyncio.to_thread(self._exceeded, root):
+                raise _Exceeded(problem)
+            pause = max(_WATCH_SECONDS, 10 * (time.monotonic() - started))
 
-    def _command(self, script: Path) -> list[str]:
-        run = [self.python, "-I", "-B", "-X", "utf8"]
-        return [*run, str(script)] if self.isolation == "none" else [*self._jail(script), "--", *run, "/run/script.py"]
+    def _exceeded(self, root: int) -> str:
+        family = _family(root)
+        # What processes share counts once; finding that out costs more, so it is looked at only when it matters.
+        if sum(map(_resident, family)) > self.limits.memory_mb << 20 < sum(map(_proportional, family)):
+            return f"it held more than {self.limits.memory_mb} MB of memory"
+        if self.isolation == "bubblewrap" and any(_files(family[-1], path) > _FILES for path in _SCRATCH):
+            return f"it made more than {_FILES:,} files"
+        return ""
 
-    def _jail(self, script: Path) -> list[str]:
+    @property
+    def _python(self) -> list[str]:
+        return [self.python, "-I", "-B", "-X", "utf8"]
+
+    def _jail(self, script: Path, seccomp: int | None, passwd: int, hosts: int) -> list[str]:
         command = [_bubblewrap(), *_NAMESPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
         if self._root:
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
-            command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
+            command += ["--unshare-user", "--uid", str(_NOBODY), "--gid", str(_NOBODY)]
+        if seccomp is not None:
+            command += ["--seccomp", str(seccomp)]
         command += ["--ro-bind", "/usr", "/usr"]
         for path in _LINKS:
             if os.path.islink(path):
                 command += ["--symlink", os.readlink(path), path]
             elif os.path.isdir(path):
                 command += ["--ro-bind", path, path]
-        for path in (*_OF_THE_SYSTEM, *self.interpreter.folders):
+        command += ["--proc", "/proc", "--dev", "/dev"]
+        for path in _SCRATCH:
+            command += ["--perms", "1777", "--size", str(self.limits.scratch_mb << 20), "--tmpfs", path]
+        for path in (*_OF_THE_SYSTEM, *self.interpreter.paths):
             for parent in reversed(Path(path).parents[:-1]):  # Else bubblewrap makes them for root alone.
                 command += ["--dir", str(parent)]
             command += ["--ro-bind-try", path, path]
-        command += ["--proc", "/proc", "--dev", "/dev"]
-        for path in ("/tmp", "/dev/shm"):
-            command += ["--perms", "1777", "--size", str(self.limits.scratch_mb << 20), "--tmpfs", path]
-        command += ["--ro-bind", str(script), "/run/script.py"]
+        for file, path in ((passwd, "/etc/passwd"), (hosts, "/etc/hosts")):
+            command += ["--perms", "0444", "--ro-bind-data", str(file), path]
+        command += ["--dir", "/run", "--ro-bind", str(script), "/run/script.py"]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
         for name, value in self._environment("/tmp").items():
             command += ["--setenv", name, value]
@@ -196,13 +241,34 @@ class Sandbox:
         return threads | {"HOME": folder, "TMPDIR": folder, "PATH": path, "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
 
     def _try(self) -> None:
-        command = [*self._jail(Path(__file__)), "--", self.python, "-I", "-c", ""]
-        made = subprocess.run(command, env={}, cwd="/", capture_output=True, text=True)
+        with _open_files(None) as files:
+            command = [*self._jail(Path(__file__), *files), "--", self.python, "-I", "-c", ""]
+            passed = [file for file in files if file is not None]
+            made = subprocess.run(command, env={}, cwd="/", capture_output=True, text=True, pass_fds=passed)
         if made.returncode:
             raise ConfigError(
-                f"bubblewrap cannot make a sandbox here ({' '.join(made.stderr.split()) or made.returncode}); allow "
+                f"bubblewrap cannot make a sandbox for {self.python} here ({' '.join(made.stderr.split())}): allow "
                 "user namespaces, or choose sandbox: none for code that you trust"
             )
+
+
+@contextmanager
+def _open_files(user: int | None) -> Iterator[tuple[int | None, int, int]]:
+    """What a jail is given as open files: the filter on system calls, its /etc/passwd and its /etc/hosts."""
+    number = _NOBODY if user is None else user
+    with ExitStack() as stack:
+        seccomp = filter_file()
+        if seccomp is not None:
+            stack.callback(os.close, seccomp)
+        passwd, hosts = os.memfd_create("passwd"), os.memfd_create("hosts")
+        for file, text in (
+            (passwd, f"nobody:x:{number}:{number}:nobody:/tmp:/bin/sh\n"),
+            (hosts, "127.0.0.1 localhost\n::1 localhost\n"),
+        ):
+            stack.callback(os.close, file)
+            os.write(file, text.encode())
+            os.lseek(file, 0, os.SEEK_SET)
+        yield seccomp, passwd, hosts
 
 
 class _Exceeded(Exception):
@@ -211,17 +277,22 @@ class _Exceeded(Exception):
 
 @dataclass(frozen=True)
 class _Interpreter:
-    folders: tuple[str, ...]
+    """executable: itself, and no shim or link. paths: what it has on the disk. modules: what it can import."""
+
+    executable: str
+    paths: tuple[str, ...]
     modules: frozenset[str]
 
 
 _PROBE = """
 import json, os, pkgutil, sys, sysconfig
 paths = sysconfig.get_paths()
-folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, paths["purelib"], paths["platlib"]}
-here = [path for path in sys.path if any(os.path.realpath(path).startswith(f + os.sep) for f in folders)]
+prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix}
+parts = ("bin", "lib", "lib64", "include", "share", "pyvenv.cfg")
+there = [os.path.join(prefix, part) for prefix in prefixes for part in parts] + [paths["purelib"], paths["platlib"]]
+here = [path for path in sys.path if any((os.path.realpath(path) + os.sep).startswith(f + os.sep) for f in prefixes)]
 names = {module.name for module in pkgutil.iter_modules(here)} | set(sys.builtin_module_names)
-print(json.dumps([sorted(folders), sorted(names)]))
+print(json.dumps([sys.executable, sorted({path for path in there if os.path.exists(path)}), sorted(names)]))
 """
 
 
@@ -229,11 +300,11 @@ print(json.dumps([sorted(folders), sorted(names)]))
 def _probe(python: str) -> _Interpreter:
     try:
         found = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=True, timeout=60)
-        folders, modules = json.loads(found.stdout)
+        executable, paths, modules = json.loads(found.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise ConfigError(f"python: {python!r} does not run as a Python interpreter: {error}") from error
-    outside = tuple(folder for folder in folders if not f"{folder}/".startswith("/usr/"))
-    return _Interpreter(outside, frozenset(modules))
+    outside = tuple(path for path in paths if not path.startswith("/usr/"))
+    return _Interpreter(executable, outside, frozenset(modules))
 
 
 def _bubblewrap() -> str:
@@ -264,8 +335,17 @@ async def _read(stream: asyncio.StreamReader, into: bytearray, room: int, beyond
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of it. A sandbox ends with its first process; without one, its process group does."""
-    with suppress(ProcessLookupError):
+    """Kill what is left of it: every process by itself, since one that is just starting does not yet end with the one
+
+    before it. Stopped first, so that none escapes.
+    """
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGSTOP)
+        for pid in [*_family(process.pid)[1:], process.pid]:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(TimeoutError):
         async with asyncio.timeout(_GRACE_SECONDS):
@@ -274,6 +354,16 @@ async def _end(process: asyncio.subprocess.Process) -> None:
                 while stream is not None and await stream.read(65536):
                     pass
             await process.wait()
+
+
+def _remove(folder: str) -> None:
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _plain(printed: bytes | bytearray) -> str:
+    text = printed.decode(errors="replace")
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
 
 
 def _family(root: int) -> list[int]:
@@ -297,4 +387,14 @@ def _proportional(pid: int) -> int:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) << 10
+    return 0
+
+
+def _files(pid: int, path: str) -> int:
+    """How many files the process's own file system at this path has. Its size limit does not count empty ones."""
+    with suppress(OSError):
+        inside = f"/proc/{pid}/root{path}"
+        if os.stat(inside).st_dev != os.stat(path).st_dev:  # Else it is just starting, and still sees ours.
+            found = os.statvfs(inside)
+            return found.f_files - found.f_ffree
     return 0

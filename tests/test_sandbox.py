@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -52,6 +53,18 @@ for fd in range(3, 20):
 os._exit(0)
 work = 1
 """
+MEMFDS = """
+import os
+def work(x):
+    while True:
+        os.write(os.memfd_create('hoard'), bytes(4 << 20))
+"""
+LEFT_FILES = """
+import os
+def work(x):
+    for i in range(10**9):
+        os.close(os.open(f'/tmp/{i}', os.O_CREAT))
+"""
 HOARDERS = """
 import os, time
 def work(x):
@@ -71,6 +84,8 @@ HOSTILE = {
     "forks without end": (inside("while True: os.fork()"), "BlockingIOError"),
     "fills memory": (inside("hoard = []", "while True: hoard.append(bytearray(10**7))"), "MemoryError"),
     "fills memory in many processes": (HOARDERS, "stopped: it held more than 256 MB of memory"),
+    "fills memory that is no process's": (MEMFDS, "OSError"),
+    "fills the disk with empty files": (LEFT_FILES, "stopped: it made more than 50,000 files"),
     "fills the disk with one file": (
         inside("with open('big', 'wb') as file:", "    while True: file.write(bytes(10**6))"),
         "File too large",
@@ -94,8 +109,28 @@ HOSTILE = {
     "becomes root": (inside("os.setuid(0)"), "PermissionError"),
     "mounts": (inside("subprocess.run(['mount', '-t', 'tmpfs', 'none', '/tmp'], check=True)"), "Error"),
     "calls home": (inside("socket.create_connection(('192.0.2.1', 80), timeout=2)"), "unreachable"),
+    "mounts by itself": (inside("subprocess.run(['unshare', '-rm', 'true'], check=True)"), "CalledProcess"),
+    "looks into another process": (
+        inside("import ctypes", "assert ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == 0"),
+        "AssertionError",
+    ),
     "ends early": (inside("os._exit(0)"), "the program ended before its tests did (status 0)"),
     "exits": (inside("sys.exit(0)"), "SystemExit: 0"),
+    "writes over its report": (inside("os.write(3, b'{')", "raise ValueError"), "0 of 2 tests passed"),
+    "floods its report": (
+        inside("os.write(3, b'[' * 10**6 + b'\\n' * 10**5)", "raise ValueError"),
+        "0 of 2 tests passed",
+    ),
+    "raises what no file can hold": (inside(r"raise ValueError('\ud800\x1b\0')"), r"ValueError: \ud800"),
+    "raises what raises": (
+        "class Odd(Exception):\n    def __str__(self): raise self\n" + inside("raise Odd"),
+        "line 1: assert work(1) == 2: Odd",
+    ),
+    "has no module that it wants": (inside("import nowhere"), "ModuleNotFoundError: No module named 'nowhere'"),
+    "patches the tests": (
+        "import unittest\nunittest.TestCase.assertEqual = abs = lambda *_: 0\n" + inside("return 0"),
+        "0 of 2 tests passed",
+    ),
     "forges its report": (FORGED, "the program ended before its tests did"),
 }  # fmt: skip
 
@@ -196,6 +231,92 @@ async def test_reference_solutions_pass_and_broken_ones_do_not(task: CodingTask)
         assert score.reason
 
 
+async def test_runs_cancelled_while_they_start_leave_nothing_behind() -> None:
+    mark = f"9{os.getpid()}"
+    judge = pass_rate(limits=TIGHT)
+    for _ in range(25):
+        code = inside(f"subprocess.run(['sleep', '{mark}'])")
+        runs = [asyncio.ensure_future(judge(said(code), coding())) for _ in range(4)]
+        await asyncio.sleep(random.random() * 0.03)
+        for one in runs:
+            one.cancel()
+        await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 10)
+    await asyncio.sleep(0.2)
+    left = await asyncio.to_thread(running)
+    assert mark not in left
+    assert "/run/script.py" not in left
+
+
+async def test_a_sandbox_that_does_not_start_gives_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    judge = pass_rate(limits=TIGHT)
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: out of namespaces' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    score = await judge(said("def work(x): return x + 1"), coding())
+    assert score == Score(None, "the sandbox did not start (status 1): bwrap: out of namespaces")
+
+
+def test_limits_that_are_there_already_are_kept() -> None:
+    program = "import asyncio; from tests.test_sandbox import run; print(asyncio.run(run('def work(x): return x + 1')))"
+    command = ["bash", "-c", f'ulimit -f 20000 -t 100; exec {sys.executable} -c "{program}"']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert "value=1.0" in done.stdout, done.stderr
+
+
+UNITTEST = "import unittest\nclass T(unittest.TestCase):\n"
+STYLES = (
+    "def check(candidate):\n    assert candidate(1) == 2\ncheck(work)",
+    "def test_a(): assert work(1) == 2\nif __name__ == '__main__':\n    test_a()",
+    "def test_a(): assert work(1) == 2\ntest_a()",
+    "for a, b in ((1, 2), (2, 3)):\n    assert work(a) == b",
+    UNITTEST + "    def test_a(self): self.assertEqual(work(1), 2)\nunittest.main()",
+    UNITTEST
+    + "    made = 0\n    @classmethod\n    def setUpClass(cls): cls.made += 1\n"
+    + "    def test_a(self): self.assertEqual(self.made, work(0))\n    def test_b(self): self.assertEqual(self.made, 1)",
+    "def test_helper(x): return x\ndef test_a(): assert test_helper(work(1)) == 2",
+    "from __future__ import annotations\ndef test_a(x: Nowhere = 1): assert work(x) == 2",
+    "assert " + " + ".join(["work(0)"] * 1200) + " == 1200",
+    "import multiprocessing as mp\nassert mp.get_context('spawn').Pool(2).map(abs, [work(0), -1]) == [1, 1]",
+    "import getpass, socket\nassert getpass.getuser()\nassert socket.gethostbyname('localhost') and work(0) == 1",
+    "from solution import work as same\nassert same(1) == 2",
+    "import os\nos.chmod('.', 0o700)\nassert os.path.exists(__file__) and work(1) == 2",
+)
+
+
+@pytest.mark.parametrize("tests", STYLES, ids=range(len(STYLES)))
+async def test_tests_of_every_style_tell_right_from_wrong(tests: str) -> None:
+    right = await run("def work(x): return x + 1", tests)
+    assert right.value == 1.0, right.reason
+    wrong = await run("def work(x): return x + 2", tests)
+    assert wrong.value is not None, wrong.reason
+    assert wrong.value < 1.0
+
+
+async def test_tests_that_are_not_reached_count_as_failed() -> None:
+    tests = "assert work(0) == 1\ndata = work(5)\nclass T:\n    pass\n" + "".join(
+        f"def test_{i}(): pass\n" for i in range(9)
+    )
+    score = await run("def work(x):\n    if x > 4: raise ValueError('no')\n    return x + 1", tests)
+    assert score == Score(0.1, "1 of 10 tests passed; line 2: data = work(5): ValueError: no")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "```Python\ndef work(x): return x + 1\n```",
+        "~~~python\ndef work(x): return x + 1\n~~~",
+        "1. Like this:\n\n   ```python\n   def work(x):\n       return x + 1\n   ```",
+        "```python\ndef work(x): return x + 1",
+        "```python\ndef work(x): return x + 1\n```\nwhich gives\n```\n2 is the answer\n```",
+        "```python title=a.py\nwork = lambda x: x + 1\n```",
+    ],
+)
+async def test_code_is_found_however_it_is_fenced(reply: str) -> None:
+    talk = Conversation([AIMessage(reply), HumanMessage("And how?"), AIMessage("```python\nprint(work(3))\n```")])
+    assert (await pass_rate(limits=TIGHT)(talk, coding())).value == 1.0
+
+
 async def test_a_hundred_runs_at_once_finish_and_the_event_loop_goes_on() -> None:
     judge = pass_rate(limits=SandboxLimits(wall_seconds=30))
     beats: list[float] = []
@@ -285,7 +406,7 @@ def test_a_bubblewrap_that_does_not_work_is_refused(monkeypatch: pytest.MonkeyPa
     fake.write_text("#!/bin/sh\necho 'bwrap: no permission' >&2\nexit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(ConfigError, match="cannot make a sandbox here"):
+    with pytest.raises(ConfigError, match=r"cannot make a sandbox for .* here"):
         pass_rate()
 
 

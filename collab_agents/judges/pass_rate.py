@@ -2,7 +2,9 @@ import ast
 import json
 import re
 import secrets
+from functools import lru_cache
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -13,7 +15,9 @@ from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.sandbox import Isolation, Outcome, Sandbox, SandboxLimits
 from collab_agents.tasks import Task
 
-_FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(
+    r"^[ \t]*(```+|~~~+)[ \t]*(\w*)(?:[^\w\n][^\n]*)?\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
+)
 
 
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
@@ -73,34 +77,36 @@ def pass_rate(
 
 
 def _score(outcome: Outcome, secret: str) -> Score:
-    reports = [line for line in map(_parsed, outcome.results.splitlines()) if line.get("secret") == secret]
-    by_kind: dict[str, list[dict[str, Any]]] = {}
-    for report in reports:
-        by_kind.setdefault(report["kind"], []).append(report)
-    tests = by_kind.get("test", [])
-    passed = sum(not test["problem"] for test in tests)
-    problems = [f"{test['name']}: {test['problem']}" for test in tests if test["problem"]]
     if outcome.stopped:
         return Score(0.0, f"stopped: {outcome.stopped}")
+    reports = [_parsed(line) for line in outcome.results.splitlines() if secret.encode() in line]
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for report in reports:
+        by_kind.setdefault(report.get("kind", ""), []).append(report)
+    if "started" not in by_kind:
+        return Score(None, f"the sandbox did not start (status {outcome.status}): {outcome.printed.strip()[-200:]}")
+    tests = by_kind.get("test", [])
+    failed = [test for test in tests if test.get("problem")]
+    failure = f"; {failed[0]['name']}: {failed[0]['problem']}" if failed else ""
     if "broken" in by_kind:
         return Score(0.0, f"the code does not run: {by_kind['broken'][0]['reason']}")
     if "unready" in by_kind:
         return Score(None, f"the tests need the module {by_kind['unready'][0]['module']}, which is not there")
-    if "end" not in by_kind:
-        first = f"; {problems[0]}" if problems else f": {outcome.printed.strip()[-200:]}" if outcome.printed else ""
-        return Score(0.0, f"the program ended before its tests did (status {outcome.status}){first}")
-    total = sum(report["count"] for kind in ("asserts", "tests") for report in by_kind.get(kind, []))
-    total = max(total, len(tests))
+    if "end" not in by_kind or by_kind["end"][0]["number"] != len(reports):
+        why = failure or (f": {outcome.printed.strip()[-200:]}" if outcome.printed.strip() else "")
+        return Score(0.0, f"the program ended before its tests did (status {outcome.status}){why}")
+    # Where a statement between the tests fails, those behind it are not reached.
+    total = len(tests) if "defined" in by_kind else max(len(tests), by_kind["planned"][0]["count"])
     if not total:
         return Score(None, "the tests hold no test")
-    failure = f"; {problems[0]}" if problems else ""
+    passed = len(tests) - len(failed)
     return Score(passed / total, f"{passed} of {total} tests passed{failure}")
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -115,18 +121,32 @@ async def _code(conversation: Conversation, task: Task, model: BaseChatModel | N
     if start := task.metadata.get("code_prompt"):
         kind += f" (whole and executable as it is, starting with these lines:\n{start}\n)"
     text = await conversation.artefact(model, kind)
-    blocks = [block for _, block in _FENCED.findall(text)]
-    return "\n\n".join(blocks) if blocks else text
+    return _blocks(text) or text
 
 
 def _fenced_code(conversation: Conversation, entry_point: str | None) -> str:
     """The code blocks of the last message that has what is wanted."""
     for text in reversed(conversation.assistant_texts()):
-        blocks = [block for language, block in _FENCED.findall(text) if language in ("", "python", "py", "python3")]
-        code = "\n\n".join(blocks)
-        if code and (not entry_point or re.search(rf"\b{re.escape(entry_point)}\b", code)):
+        code = _blocks(text)
+        if code and (not entry_point or _defines(code, entry_point)):
             return code
     return ""
+
+
+def _blocks(text: str) -> str:
+    """The Python in a message's fences. A block without a language is Python if it reads as such."""
+    blocks = []
+    for _, language, block in _FENCED.findall(text):
+        code = dedent(block)
+        if language.lower() in ("python", "py", "python3") or (not language and _syntax_problem(code) is None):
+            blocks.append(code)
+    return "\n\n".join(blocks)
+
+
+def _defines(code: str, name: str) -> bool:
+    name = re.escape(name)
+    ways = (rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b", rf"^\s*{name}\s*[:=]", rf"\bimport\b.*\b{name}\b")
+    return any(re.search(way, code, re.MULTILINE) for way in ways)
 
 
 def _tests(task: Task) -> str:
@@ -140,13 +160,20 @@ def _problem_with(task: Task) -> str | None:
         tests = "\n".join(tests)
     if not isinstance(tests, str) or not tests.strip():
         return f"task {task.id!r} has no metadata.tests (Python source) to run"
-    try:
-        ast.parse(tests)
-    except (SyntaxError, ValueError) as error:
-        return f"task {task.id!r}: metadata.tests is not Python: {error}"
+    if (problem := _syntax_problem(tests)) is not None:
+        return f"task {task.id!r}: metadata.tests is not Python: {problem}"
     entry_point = task.metadata.get("entry_point")
     if entry_point is not None and not (isinstance(entry_point, str) and entry_point.isidentifier()):
         return f"task {task.id!r}: metadata.entry_point is {entry_point!r}: a name is needed"
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _syntax_problem(code: str) -> str | None:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return str(error)
     return None
 
 

@@ -4,8 +4,12 @@ The request comes on standard input; a report goes to what standard output was a
 each with the request's secret: what the solution prints is no report.
 """
 
+import __future__
+
 import ast
 import asyncio
+import builtins
+import inspect
 import json
 import os
 import resource
@@ -14,46 +18,76 @@ import sys
 import types
 import unittest
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 REASON_LENGTH = 300
-Test = tuple[str, Callable[[], Any]]
+OPEN_FILES = 512
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+Test = tuple[str, str]
+"""A test's name, and what went wrong in it; empty if nothing did."""
+
+
+class Reports:
+    """What is reported, numbered, so that what was lost shows."""
+
+    def __init__(self, secret: str) -> None:
+        self._file = os.fdopen(os.dup(1), "w", buffering=1)
+        self._secret = secret
+        self._count = 0
+        self._process = os.getpid()
+
+    def send(self, kind: str, **facts: Any) -> None:
+        if os.getpid() != self._process:
+            os._exit(1)  # A process that the solution forked off has come back here.
+        self._count += 1
+        # The break before it ends whatever the solution may have written there.
+        self._file.write(
+            "\n" + json.dumps({"secret": self._secret, "kind": kind, "number": self._count} | facts) + "\n"
+        )
+
+    def test(self, name: str, problem: str) -> None:
+        self.send("test", **({"name": clean(name), "problem": problem} if problem else {}))
 
 
 def main() -> None:
+    os.write(1, b"ready\n")
     request = json.load(sys.stdin)
-    secret = request["secret"]
-    reports = os.fdopen(os.dup(1), "w", buffering=1)
+    reports = Reports(request["secret"])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     confine(request["limits"], request["user"])
-    myself = os.getpid()
-
-    def report(kind: str, **facts: Any) -> None:
-        if os.getpid() != myself:
-            os._exit(1)  # A process that the solution forked off has come back here.
-        reports.write(json.dumps({"secret": secret, "kind": kind, **facts}) + "\n")
-
+    os.mkdir("work")
+    os.chdir("work")
+    reports.send("started")
+    framework = dict(vars(unittest.TestCase))
     module = types.ModuleType("solution")
+    module.__file__ = str(Path("solution.py").absolute())
     # "__test__" is what BigCodeBench's own runner calls it.
     sys.modules["solution"] = sys.modules["__test__"] = module
     sys.path.insert(0, os.getcwd())
     sys.argv = ["solution.py"]
-    Path("solution.py").write_text(request["solution"], encoding="utf-8")
-    problem = problem_of(lambda: exec(compile(request["solution"], "solution.py", "exec"), module.__dict__))
+    problem = problem_of(partial(run_solution, request["solution"], module))
     if problem:
-        report("broken", reason=problem)
+        reports.send("broken", reason=problem)
     else:
-        run_tests(request["tests"], request["entry_point"], module.__dict__, report)
-        report("end")
+        for name, value in framework.items():  # Without the framework's own there is no test that means anything.
+            if vars(unittest.TestCase).get(name) is not value and name != "__dict__":
+                setattr(unittest.TestCase, name, value)
+        entry_point = request["entry_point"]
+        hidden = set(dir(builtins)) - {entry_point}
+        space = {name: value for name, value in vars(module).items() if name not in hidden or name.startswith("__")}
+        run_tests(request["tests"], entry_point, space, reports)
+        reports.send("end")
     # What the solution left behind, threads and processes, is not waited for.
     os.killpg(0, signal.SIGKILL)
 
 
 def confine(limits: dict[str, Any], user: int | None) -> None:
     """Take the limits, and give up being root."""
+    Path("/proc/self/oom_score_adj").write_text("1000")  # Should memory run out, this is what the kernel ends.
     if user is not None:
         os.setgroups([])
         os.setgid(user)
@@ -62,80 +96,169 @@ def confine(limits: dict[str, Any], user: int | None) -> None:
         resource.RLIMIT_AS: limits["memory_mb"] << 20,
         resource.RLIMIT_FSIZE: limits["file_mb"] << 20,
         resource.RLIMIT_NPROC: limits["processes"],
+        resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CPU: limits["cpu_seconds"],
     }
     for kind, most in wanted.items():
         if most is not None:
-            resource.setrlimit(kind, (most, most))
-    # The second limit, a second later, kills what ignores the first.
-    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_seconds"], limits["cpu_seconds"] + 1))
+            # The second limit on CPU time, a second later, kills what ignores the first.
+            hard = most + 1 if kind == resource.RLIMIT_CPU else most
+            ceiling = resource.getrlimit(kind)[1]
+            hard = hard if ceiling == resource.RLIM_INFINITY else min(hard, ceiling)
+            resource.setrlimit(kind, (min(most, hard), hard))
 
 
-def run_tests(source: str, entry_point: str | None, space: dict[str, Any], report: Callable[..., None]) -> None:
+def run_solution(source: str, module: types.ModuleType) -> None:
+    Path("solution.py").write_text(source, encoding="utf-8", errors="replace")
+    exec(compile(source, "solution.py", "exec"), vars(module))
+
+
+def run_tests(source: str, entry_point: str | None, space: dict[str, Any], reports: Reports) -> None:
     """Run the tests' source in the solution's namespace, and report the tests in it.
 
-    A test is an assert at the top level, a method of a unittest class, a function `test...` without arguments, or
-    HumanEval's `check(candidate)` if the source does not call it. Asserts run where they stand, the others at the
-    end. If a statement between them fails, nothing after it is run.
+    A test is an assert at the top level, or a loop or block with asserts, or a call of a test function; a method of a
+    unittest class; a function `test...` without arguments, or HumanEval's `check(candidate)`, that is not called at
+    the top level. The first run where they stand, the others at the end. If another statement fails, nothing after
+    it is run.
     """
     before = dict(space)
     tree = ast.parse(source)
-    report("asserts", count=sum(isinstance(node, ast.Assert) for node in tree.body))
-    for node in tree.body:
-        code = compile(ast.Module([node], []), "tests.py", "exec")
-        if isinstance(node, ast.Assert):
-            problem = problem_of(partial(exec, code, space))
-            report("test", name=f"line {node.lineno}: {ast.unparse(node)}"[:REASON_LENGTH], problem=problem)
+    lines = source.splitlines()
+    with deep_recursion():
+        tree.body = [node for node in tree.body if not is_main(node)]
+        codes = compiled(tree)
+        called = top_level_calls(tree)
+        standing = [node for node in tree.body if is_test(node)]
+    reports.send("planned", count=len(standing) + count_defined(tree, called))
+    for node, code in zip(tree.body, codes, strict=True):
+        where = f"line {node.lineno}: {lines[node.lineno - 1].strip()}"
+        if node in standing:
+            reports.test(where, problem_of(partial(exec, code, space)))
             continue
         try:
             exec(code, space)
-        except ModuleNotFoundError as error:
-            report("unready", module=error.name)
-            return
         except BaseException as error:
-            report("test", name=f"line {node.lineno} of the tests", problem=describe(error))
+            if isinstance(error, ModuleNotFoundError) and isinstance(node, ast.Import | ast.ImportFrom):
+                reports.send("unready", module=clean(str(error.name)))
+            else:
+                reports.test(where, describe(error))
             return
-    tests = list(find_tests(tree, entry_point, {k: v for k, v in space.items() if before.get(k) is not v}, space))
-    report("tests", count=len(tests))
-    for name, test in tests:
-        report("test", name=name, problem=problem_of(test))
+    new = {name: value for name, value in space.items() if before.get(name) is not value and name not in called}
+    tests = [test for name, value in new.items() for test in run_defined(name, value, entry_point, space)]
+    reports.send("defined", count=len(tests))
+    for name, problem in tests:
+        reports.test(name, problem)
 
 
-def find_tests(tree: ast.Module, entry_point: str | None, new: dict[str, Any], space: dict[str, Any]) -> Iterator[Test]:
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    for name, value in new.items():
-        if isinstance(value, type) and issubclass(value, unittest.TestCase):
-            for method in unittest.defaultTestLoader.getTestCaseNames(value):
-                if not any(getattr(one, "__unittest_skip__", False) for one in (value, getattr(value, method))):
-                    yield f"{name}.{method}", partial(run_case, value, method)
-        elif isinstance(value, types.FunctionType) and name.startswith("test") and name not in called:
-            yield name, partial(run_function, value)
-        elif name == "check" and isinstance(value, types.FunctionType) and name not in called and entry_point:
-            yield name, partial(value, space[entry_point])
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """For long expressions. Not for the solution, which is to find the usual limit."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(20 * usual)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
-class FirstProblem(unittest.TestResult):
-    """Keeps the first error or failure itself, where unittest keeps its traceback as text."""
+def compiled(tree: ast.Module) -> list[types.CodeType]:
+    """Each of the statements, with what is imported from the future in force."""
+    future = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    flags = 0
+    for name in [name.name for node in future for name in node.names]:
+        flags |= getattr(__future__, name).compiler_flag
+    return [compile(ast.Module([node], []), "tests.py", "exec", flags, dont_inherit=True) for node in tree.body]
 
-    problem: BaseException | None = None
+
+def top_level_calls(tree: ast.Module) -> set[str]:
+    """The functions that are called as the source runs, and not only in functions or where it is run by itself."""
+    running = [node for node in tree.body if not isinstance(node, (*FUNCTIONS, ast.ClassDef))]
+    calls = [one for node in running for one in ast.walk(node) if isinstance(one, ast.Call)]
+    return {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+
+
+def is_test(node: ast.stmt) -> bool:
+    if isinstance(node, ast.For | ast.While | ast.If | ast.With | ast.Try):
+        return any(isinstance(one, ast.Assert) for one in ast.walk(node))
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):
+        return node.value.func.id == "check" or node.value.func.id.startswith("test")
+    return isinstance(node, ast.Assert)
+
+
+def is_main(node: ast.stmt) -> bool:
+    """Whether it is what runs a file of tests by itself: `unittest.main()`, or `if __name__ == "__main__"`."""
+    text = ast.unparse(node.test if isinstance(node, ast.If) else node) if isinstance(node, ast.If | ast.Expr) else ""
+    return text.startswith(("unittest.main(", "__name__ == '__main__'"))
+
+
+def count_defined(tree: ast.Module, called: set[str]) -> int:
+    """How many tests the source seems to define: what there would be if it ran to its end."""
+    functions = [node.name for node in tree.body if isinstance(node, FUNCTIONS) and node.name not in called]
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    methods = [one.name for node in classes for one in node.body if isinstance(one, FUNCTIONS)]
+    return functions.count("check") + sum(name.startswith("test") for name in functions + methods)
+
+
+def run_defined(name: str, value: Any, entry_point: str | None, space: dict[str, Any]) -> Iterator[Test]:
+    """Run what the tests' source has defined under this name, if it is a test."""
+    if isinstance(value, type) and issubclass(value, unittest.TestCase):
+        yield from run_class(name, value)
+    elif isinstance(value, types.FunctionType):
+        needed = [one for one in inspect.signature(value).parameters.values() if one.default is one.empty]
+        if name.startswith("test") and not needed:
+            yield name, problem_of(partial(run_function, value))
+        elif name == "check" and len(needed) == 1 and entry_point:
+            yield name, problem_of(lambda: value(space[entry_point]))
+
+
+class Problems(unittest.TestResult):
+    """The first error or failure of each test, where unittest keeps their tracebacks as text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: set[str] = set()
+        self.problems: dict[str, str] = {}
+        self.of_the_class = "the test did not run to its end"
+
+    def startTest(self, test: unittest.TestCase) -> None:
+        super().startTest(test)
+        self.started.add(test.id())
 
     def addError(self, test: Any, err: Any) -> None:
-        self.problem = self.problem or err[1]
+        if isinstance(test, unittest.TestCase):
+            self.problems.setdefault(test.id(), describe(err[1]))
+        else:
+            self.of_the_class = describe(err[1])
 
     addFailure = addError
 
     def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
         if err is not None:
-            self.problem = self.problem or err[1]
+            self.addError(test, err)
+
+    def addSkip(self, test: Any, reason: str) -> None:
+        if isinstance(test, unittest.TestCase) and test.id() in self.started:
+            self.problems.setdefault(test.id(), f"skipped: {reason}")
+
+    def addUnexpectedSuccess(self, test: Any) -> None:
+        self.problems.setdefault(test.id(), "it passed, and was expected to fail")
 
 
-def run_case(case: type[unittest.TestCase], method: str) -> None:
-    result = FirstProblem()
-    unittest.TestSuite([case(method)]).run(result)
-    if result.problem is not None:
-        raise result.problem
-    if not result.testsRun or result.skipped or result.unexpectedSuccesses:
-        raise AssertionError("the test did not run to its end")
+def run_class(name: str, case: type[unittest.TestCase]) -> Iterator[Test]:
+    """Run the class's tests, without those that it says to skip."""
+    methods = [
+        method
+        for method in unittest.defaultTestLoader.getTestCaseNames(case)
+        if not any(getattr(one, "__unittest_skip__", False) for one in (case, getattr(case, method)))
+    ]
+    result = Problems()
+    failure = problem_of(lambda: unittest.TestSuite([case(method) for method in methods]).run(result))
+    for method in methods:
+        # A test's id is its class's own name, not the one by which it is found here.
+        test = f"{case.__module__}.{case.__qualname__}.{method}"
+        ended = "" if test in result.started and not failure else failure or result.of_the_class
+        yield f"{name}.{method}", result.problems.get(test, ended)
 
 
 def run_function(function: Callable[[], Any]) -> None:
@@ -154,8 +277,17 @@ def problem_of(action: Callable[[], Any]) -> str:
 
 
 def describe(error: BaseException) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__
-    return text[:REASON_LENGTH]
+    name = type(error).__name__
+    try:
+        return clean(f"{name}: {error}" if str(error) else name)
+    except BaseException:  # Its text is the solution's own, and may raise what it likes.
+        return clean(name)
+
+
+def clean(text: str) -> str:
+    """One line that any file can hold."""
+    line = " ".join(text[: 4 * REASON_LENGTH].split())[:REASON_LENGTH].encode("utf-8", "backslashreplace").decode()
+    return "".join(character for character in line if character.isprintable())
 
 
 if __name__ == "__main__":
