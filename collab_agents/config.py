@@ -249,7 +249,7 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a mapping is needed, with the keys {', '.join(shape.model_fields)}")
@@ -257,7 +257,8 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         return shape.model_validate(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        hint = nearest(str(problem["loc"][-1]), _known_keys(shape)) if problem["type"] == "extra_forbidden" else ""
+        key = str(problem["loc"][-1]) if problem["loc"] else ""
+        hint = nearest(key, _known_keys(shape) - {key}) if problem["type"] == "extra_forbidden" else ""
         raise ConfigError(f"{path}: {first_problem(error)}{hint}") from error
 
 

@@ -33,7 +33,7 @@ class RunDirectoryError(CollabError):
 
 def reason_of(error: BaseException) -> str:
     """An exception as a reason to record: the sentence of one of ours, the type and text of any other."""
-    return str(error) if isinstance(error, CollabError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, CollabError) else " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def first_problem(error: ValidationError) -> str:
@@ -42,6 +42,8 @@ def first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "the value"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown field"
+    if not problem["loc"] and problem["type"] == "value_error":  # Of the whole: it says itself what it is about.
+        return problem["msg"].removeprefix("Value error, ")
     value = "" if problem["type"] == "missing" else f", got {str(problem['input'])[:80]!r}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}{value}"

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +21,18 @@ def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any
     if not callable(what):
         raise ConfigError(f"{field}: {what!r} cannot be called")
     return what
+
+
+def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str) -> None:
+    """Raises ConfigError, which begins with `field`, if the function needs an argument that is not offered."""
+    offered = list(offered)
+    for name, parameter in inspect.signature(function).parameters.items():
+        optional = parameter.default is not parameter.empty or parameter.kind in (
+            parameter.VAR_KEYWORD,
+            parameter.VAR_POSITIONAL,
+        )
+        if not optional and name not in offered:
+            raise ConfigError(f"{field}: it needs an argument {name!r}, and is given {', '.join(offered)}")
 
 
 async def called(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
@@ -45,7 +57,7 @@ def _attribute(path: str, field: str) -> Any:
         sys.path.append(here)
     try:
         value: Any = import_module(module)
-    except Exception as error:  # A module of the user's may raise anything.
+    except (Exception, SystemExit) as error:  # A module of the user's may raise anything.
         raise ConfigError(f"{field}: {module!r} cannot be imported: {reason_of(error)}") from error
     for part in name.split("."):
         if not hasattr(value, part):

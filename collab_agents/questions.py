@@ -13,9 +13,11 @@ _OPEN_REQUESTS = re.compile(
 _OFFERS = re.compile(
     r"\b(let me know (if|whether|what you think|how)|(any|other|more|further) questions|(can|may|could|how can) i "
     r"(help|assist)|help you with|anything else (i|we) can|feel free|would you like me to|do you want me to|shall i"
-    r"|(does|do|is|are) (this|that|these|it) (help|work|look|sound|clear|ok|okay|what you)|what do you think"
+    r"|(does|do|is|are) (this|that|these|it) (help|work|look|sound|make sense|answer|clear|ok|okay|what you)"
+    r"|would you like (any |some )?(more|other|further)|what do you think"
     r"|is there anything else)\b"
 )
+_HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|__[^_]*__:?")
 _DRAFT_WORDS = 20
 """A message with at least this many words outside its questions is a piece of work, not an exchange about it."""
 
@@ -28,10 +30,15 @@ def questions(message: str) -> list[str]:
 def asks(message: str) -> bool:
     """Whether the message asks the user for something. Offers of help ("Shall I change it?") and courtesies ("Let me
 
-    know if it helps") do not count, nor does code.
+    know if it helps") do not count, nor do code and headings; of a piece of work only the last sentence does, since
+    its own questions are not to the user.
     """
     prose = re.sub(r"```.*?(```|\Z)", " ", message, flags=re.DOTALL)
-    return any(not _OFFERS.search(question.lower()) for question in questions(prose))
+    lines = [line for line in prose.splitlines() if not _HEADING.fullmatch(line.strip())]
+    sentences = [sentence for line in lines for sentence in _sentences(line)]
+    if is_draft(prose):
+        sentences = sentences[-1:]
+    return any(_is_question(sentence) and not _OFFERS.search(sentence.lower()) for sentence in sentences)
 
 
 def is_open_question(question: str) -> bool:
@@ -46,7 +53,7 @@ def is_draft(message: str) -> bool:
 
 
 def _is_question(sentence: str) -> bool:
-    if sentence.rstrip("*_\"')").endswith("?"):
+    if sentence.rstrip("*_\"')").endswith(("?", "？")):
         return True
     match = _REQUESTS.search(sentence.lower())
     return bool(match and len(match.group(0).split()) > 1)

@@ -370,8 +370,8 @@ def _family(root: int) -> list[int]:
     """The process and all its descendants."""
     found = [root]
     for pid in found:
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            with suppress(OSError):
+        with suppress(OSError):  # It has ended meanwhile.
+            for children in Path(f"/proc/{pid}/task").glob("*/children"):
                 found.extend(map(int, children.read_text().split()))
     return found
 

@@ -41,6 +41,13 @@ async def test_accuracy_agrees_with_answers_labelled_by_hand() -> None:
         ((r"The answer is \boxed{7}. Would you like me to explain step 2?",), 1.0),
         (("What is the range of x? Is it 7?",), 0.0),
         (("I cannot help with that.",), 0.0),
+        (("The answer is 12.", "You're right, I forgot one. It should be 7."), 1.0),
+        (("The answer is 7.", "Glad to help with the 3 others!"), 1.0),
+        (("That gives x = 7, right?",), 1.0),
+        (("The answer is 7 because 2 + 5 = 7 and 9 - 2 = 7.",), 1.0),
+        (("### Final Answer\n\n7\n\nThere are 3 more practice problems.",), 1.0),
+        (("The answer is −7.",), 0.0),
+        (("The answer is 7." + "\n" * 30_000,), 1.0),
         ((), 0.0),
     ],
 )
@@ -48,6 +55,27 @@ async def test_the_answer_is_the_last_one_that_the_assistant_marks(texts: tuple[
     score = await accuracy()(answers(*texts), problem("7"))
     assert score.value == value
     assert score.reason
+
+
+@pytest.mark.parametrize(
+    ("reference", "reply", "value"),
+    [
+        ("New York", "The answer is New York.", 1.0),
+        ("New York", "The answer is New Jersey.", 0.0),
+        ("B", "The answer is option B.", 1.0),
+        ("Tuesday", "The answer is that it would be on Tuesday.", 1.0),
+        ("No", "So the answer is no.", 1.0),
+        ("No", "So the answer is yes.", 0.0),
+        ("2024-01-02", r"\boxed{2021}", 0.0),
+        ("3:30 PM", r"\boxed{3:30 PM}", 1.0),
+        ("-3", "The answer is negative 3.", 1.0),
+        ("-3", "The answer is −3.", 1.0),
+        (r"\frac{1}{2}", "The answer is ½.", 1.0),
+    ],
+)
+async def test_words_dates_and_signs_are_compared_as_what_they_are(reference: str, reply: str, value: float) -> None:
+    score = await accuracy()(answers(reply), problem(reference))
+    assert score.value == value, score.reason
 
 
 async def test_a_reference_may_be_a_whole_solution() -> None:

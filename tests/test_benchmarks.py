@@ -194,10 +194,14 @@ def test_anybodys_dataset_is_mapped_by_naming_its_columns(write: Write, kind: st
     columns = {"prompt": "q", "reference": "a", "id": "key", "kind": "topic", "metadata": ["hard"]}
     tasks = list(load_tasks(file, columns=columns))
     assert [task.id for task in tasks] == ["100", "101", "102"]
-    assert tasks[2] == Task(id="102", kind="sums", prompt="Question 2?", reference="2", metadata={"hard": True})
+    hard = "True" if kind == "csv" else True  # A CSV file has texts, whatever they look like.
+    assert tasks[2] == Task(id="102", kind="sums", prompt="Question 2?", reference="2", metadata={"hard": hard})
     plain = list(load_tasks(file, columns={"prompt": "q", "metadata": {"level": "hard"}}))
-    assert [task.id for task in plain] == ["own-0", "own-1", "own-2"]
-    assert plain[2].metadata == {"level": True}
+    assert plain[2].metadata == {"level": hard}
+    moved = write([{"q": "New?", "hard": None}, *rows, rows[1]], f"own.{kind}")
+    again = list(load_tasks(moved, columns={"prompt": "q", "metadata": {"level": "hard"}}))
+    assert [task.id for task in again[1:4]] == [task.id for task in plain], "a row keeps its id"
+    assert len({task.id for task in again}) == 5
 
 
 def test_a_dataset_in_a_folder_is_mapped_by_its_split(write: Write, tmp_path: Path) -> None:
@@ -343,8 +347,8 @@ def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
         ("abg-coqa", {}, "not on the Hub: give the folder"),
         ("math-chat", {"data_files": {"train": "x.jsonl"}, "split": "test"}, "data_files has no such split"),
         ("math-chat", {"data_files": str(tmp_path / "none.jsonl")}, "it cannot be read: Unable to find"),
-        (str(tmp_path / "none.csv"), {"columns": {"prompt": "q"}}, "none.csv: it cannot be read: Unable to find"),
-        ("math-chat", {"data_files": "problems.txt"}, "all .jsonl, all .json, all .csv or all .parquet"),
+        (str(tmp_path / "none.csv"), {"columns": {"prompt": "q"}}, "none.csv: No such file or directory"),
+        ("math-chat", {"data_files": "problems.txt"}, "data_files has to be .jsonl, .json, .csv or .parquet files"),
         ("offline", {"columns": {"prompt": "q"}}, "a set has its own columns"),
         ("offline", {"size": 1}, "there is no option 'size': it has none"),
         (str(tmp_path / "own.jsonl"), {"name": "x"}, "a file of tasks has no options"),
@@ -385,3 +389,32 @@ def test_the_papers_evaluation_runs_on_every_set(serve: Serve, write: Write, tmp
         assert (side.finished, side.failed) == (3, 0)
         shown = "macro_accuracy" if one.name == ABG else one.metric
         assert side.measures[shown or ""].value is not None
+
+
+def test_a_csv_file_is_taken_at_its_word(tmp_path: Path) -> None:
+    file = tmp_path / "own.csv"
+    file.write_text('id,q,a\n007,Which?,NA\n1e3,"Two,\nlines?",1.10\n3,Empty?,\n', encoding="utf-8")
+    tasks = list(load_tasks(file, columns={"prompt": "q", "reference": "a", "id": "id"}))
+    assert [(task.id, task.reference) for task in tasks] == [("007", "NA"), ("1e3", "1.10"), ("3", None)]
+    assert tasks[1].prompt == "Two,\nlines?"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "problem"),
+    [
+        (b"q,a\nWho?,x,\n", {}, "row 0 (line 2 of "),
+        (b"q,a\nWho?\n", {}, "has 1 fields, and the header has 2"),
+        (b"q,a\n", {}, "it is empty"),
+        (b"q,a\n\xff,x\n", {}, "it cannot be read"),
+        (b"q,a\nWho?,x\n", {"streaming": True}, "there is no option 'streaming': it has data_files, name, revision"),
+    ],
+)
+def test_a_broken_csv_file_is_named_by_row(
+    tmp_path: Path, content: bytes, options: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "own.csv").write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        list(load_tasks(tmp_path / "own.csv", columns={"prompt": "q", "reference": "a"}, **options))
+    assert problem in str(error.value)
+    with pytest.raises(ConfigError, match="say by columns which column is what"):
+        list(load_tasks(tmp_path / "own.csv"))

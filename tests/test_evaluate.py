@@ -3,6 +3,7 @@ import math
 import random
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,53 @@ def test_repeats_of_a_task_stay_together_and_keep_their_own_values() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5), "every task's mean is 0.5"
 
 
+def test_conversations_are_paired_by_task_and_seed() -> None:
+    """Each side lost another seed of a task: what is left of it on one side only says nothing."""
+    a = [[played("1", good=0.0), played("2", good=0.5)], [played("2", good=0.5)]]
+    b = [[played("2", good=0.5)], [played("1", good=1.0), played("2", good=0.5)]]
+    result = scored({"a": a, "b": b}, seeds=(0, 1))
+    assert result.difference is not None
+    difference = result.difference["good"]
+    assert (difference.value, difference.tasks, difference.per_seed) == (0.0, 1, [0.0, 0.0])
+
+
+def test_what_a_judge_did_not_score_is_counted_with_its_reason() -> None:
+    def unscored(task_id: str, reason: str) -> Played:
+        return replace(played(task_id, good=None), reasons={"good": reason})
+
+    talks = [
+        unscored("1", "no reference"),
+        unscored("2", "no reference"),
+        unscored("3", "other"),
+        played("4", good=1.0),
+    ]
+    (side,) = scored({"a": [talks]}).sides
+    assert (side.unscored["good"].count, side.unscored["good"].reason) == (3, "no reference")
+    assert (side.measures["good"].value, side.measures["good"].tasks) == (1.0, 1)
+
+
+async def test_a_task_that_has_changed_is_not_taken_for_the_one_that_was_played(tmp_path: Path) -> None:
+    await evaluate([facts(parties(2))], {"a": Says(DRAFT)}, out=tmp_path)
+    other = parties(1)[0].model_copy(update={"prompt": "Something else."})
+    with pytest.raises(RunDirectoryError, match="the task 'party-0' is another one now"):
+        await evaluate([facts([other])], {"a": Says(DRAFT)}, out=tmp_path, resume=True)
+
+
+async def test_a_run_that_cannot_be_gone_on_with_is_found_before_anything_is_played(tmp_path: Path) -> None:
+    settings = {"a": {"model": "x"}, "b": {"model": "y"}}
+    await evaluate([facts(parties(2))], {"b": Says(DRAFT)}, out=tmp_path, settings=settings)
+    first, second = Says(DRAFT), Says(DRAFT)
+    with pytest.raises(RunDirectoryError, match=r"was made with assistant\.model = 'y', and now it is 'z'"):
+        await evaluate(
+            [facts(parties(2))],
+            {"a": first, "b": second},
+            out=tmp_path,
+            resume=True,
+            settings=settings | {"b": {"model": "z"}},
+        )
+    assert first.calls == second.calls == 0
+
+
 def test_clarification_becomes_macro_accuracy_and_f1() -> None:
     """2 of 4 ambiguous questions asked about, 5 of 6 clear ones answered: by hand from the confusion matrix."""
     right = [1, 1, 0, 0, 1, 1, 1, 1, 1, 0]
@@ -228,9 +276,18 @@ async def test_questions_on_stories_are_played_in_one_exchange() -> None:
 
 async def test_a_wrong_evaluation_is_refused() -> None:
     for sets, assistants, problem in (
-        ([facts([])], {"a": Says("")}, "the task set 'parties' has no tasks"),
+        ([facts([])], {"a": Says("")}, "parties has no tasks"),
         ([facts(parties()), facts(parties())], {"a": Says("")}, "two task sets are named 'parties'"),
         ([facts(parties())], {}, "0 assistants"),
+        ([facts([party("a"), party("a")])], {"a": Says("")}, "parties: two tasks have the id 'a'"),
+        ([facts([Task(id="b", prompt="p")])], {"a": Says("")}, "task 'b' has no metadata.agenda"),
+        ([facts(parties())], {"gpt 4": Says(""), "gpt-4": Says("")}, "two assistants are named 'gpt 4', or nearly"),
+        ([replace(facts(parties()), name="..")], {"a": Says("")}, "is no name: it needs a letter or a digit"),
+        (
+            [replace(facts(parties()), reward=MultiturnReward({"exchanges": fact_coverage()}))],
+            {"a": Says("")},
+            "a judge cannot be named 'exchanges' here",
+        ),
     ):
         with pytest.raises(ConfigError, match=problem):
             await evaluate(sets, assistants)

@@ -242,6 +242,10 @@ async def test_a_rubric_is_judged_by_its_own_words_after_the_shared_prefix(serve
         (DRAFT + " Let me know if you have any questions!", 0.0),
         (DRAFT + "\n\nWould you like me to change anything?", 0.0),
         (DRAFT + " Which dress code did you have in mind?", 1.0),
+        (DRAFT.replace("You are", "Why come? How are you? You are"), 0.0),
+        ("## What is a party?\n**Why do we dance?**\n" + DRAFT, 0.0),
+        (DRAFT + " Does that answer your question? Would you like more details?", 0.0),
+        ("いつですか？", 1.0),
         ("```python\n# what is this?\nprint('When is it?')\n```", 0.0),
     ],
 )

@@ -273,7 +273,8 @@ STYLES = (
     UNITTEST + "    def test_a(self): self.assertEqual(work(1), 2)\nunittest.main()",
     UNITTEST
     + "    made = 0\n    @classmethod\n    def setUpClass(cls): cls.made += 1\n"
-    + "    def test_a(self): self.assertEqual(self.made, work(0))\n    def test_b(self): self.assertEqual(self.made, 1)",
+    + "    def test_a(self): self.assertEqual(self.made, work(0))\n"
+    + "    def test_b(self): self.assertEqual(self.made, 1)",
     "def test_helper(x): return x\ndef test_a(): assert test_helper(work(1)) == 2",
     "from __future__ import annotations\ndef test_a(x: Nowhere = 1): assert work(x) == 2",
     "assert " + " + ".join(["work(0)"] * 1200) + " == 1200",

@@ -35,8 +35,9 @@ def accuracy(model: BaseChatModel | None = None, *, by: Literal["math", "model"]
     by: "math" compares as mathematics, with math-verify (extra `benchmarks`); "model" asks the model whether the
         assistant's final answer to the goal agrees with the reference, for open questions.
     The model is needed with "model". With "math" it may be given: it then distils the final answer from the
-    conversation first; without one the answer is the last one that the assistant marks (`\\boxed{}`, "the answer
-    is"), or else the last that it gives.
+    conversation first, which suits free conversation. Without one the answer is the last one that the assistant
+    marks (`\\boxed{}`, "the answer is") or corrects, or else the last that it gives: ask for marked answers by the
+    system prompt.
 
     A conversation without an answer gets 0. A reference that cannot be parsed, a comparison that takes longer than
     10 s, or a model that gives no usable verdict, gives "no score".

@@ -112,7 +112,7 @@ def checked(
 
 
 def needs_reference(task: Task) -> str | None:
-    return None if task.reference is not None else f"task {task.id!r} has no reference to compare with"
+    return None if (task.reference or "").strip() else f"task {task.id!r} has no reference to compare with"
 
 
 def problem_with(judge: Judge, task: Task) -> str | None:

@@ -1,33 +1,46 @@
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, validate_call
 
 from collab_agents.errors import ConfigError
-from collab_agents.importing import callable_at, called
+from collab_agents.importing import callable_at, called, check_takes
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
 
 
-def evaluator(function: Callable[..., Any] | str, *, key: str | None = None) -> Judge:
+@validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+def evaluator(
+    function: Callable[..., Any] | str,
+    *,
+    key: str | None = None,
+    outputs: Literal["conversation", "reply"] = "conversation",
+) -> Judge:
     """An openevals-style evaluator as a judge.
 
-    function: called, as far as it takes them, with `inputs` (the task's prompt), `outputs` (the conversation as
-        role/content dicts), `reference_outputs` (the task's reference) and `metadata` (the task's); or where to
-        import it from ("my_module:evaluator"). A sync one is run on a thread.
+    function: called, as far as it takes them, with `inputs` (the task's prompt), `outputs`, `reference_outputs` (the
+        task's reference) and `metadata` (the task's); or where to import it from ("my_module:evaluator"). A sync one
+        is run on a thread.
+    outputs: the whole conversation as role/content dicts, or the text of the assistant's last message, for evaluators
+        that compare it with the reference.
     key: which result counts, for an evaluator that returns several; by default their mean.
 
     A result is a dict with `score` (a number, true or false, or None for "no score") and perhaps `comment` and `key`,
     or a list of such, or a plain number.
     """
     function = callable_at(function, "judge 'evaluator': function")
+    check_takes(function, ("inputs", "outputs", "reference_outputs", "metadata"), "judge 'evaluator': function")
     wants_metadata = "metadata" in inspect.signature(function).parameters
 
     @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
         offered: dict[str, Any] = {
             "inputs": task.prompt,
-            "outputs": to_dicts(conversation.messages),
+            "outputs": to_dicts(conversation.messages)
+            if outputs == "conversation"
+            else next(reversed(conversation.assistant_texts()), ""),
             "reference_outputs": task.reference,
         }
         result = await called(function, offered | ({"metadata": task.metadata} if wants_metadata else {}))

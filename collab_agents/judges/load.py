@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
-from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.errors import ConfigError, first_problem, nearest, reason_of
 from collab_agents.importing import callable_at
 from collab_agents.judges.accuracy import accuracy
 from collab_agents.judges.asks_first import asks_first
@@ -57,7 +57,12 @@ def load_judge(name: str, *, model: BaseChatModel | None = None, options: dict[s
         own = callable_at(name, "judge")
         if model is None and not options:
             return as_judge(own)
-        return as_judge(_made(name, own, ({"model": model} if model else {}) | (options or {})))
+        made = _made(name, own, ({"model": model} if model else {}) | (options or {}))
+        if not callable(made):
+            raise ConfigError(
+                f"judge {name!r}: with a model or options it has to return a judge, and returned {made!r}"
+            )
+        return as_judge(made)
     if name not in JUDGES:
         own_hint = "; one of your own is module:function"
         raise ConfigError(
@@ -87,3 +92,7 @@ def _made(name: str, make: Callable[..., Any], arguments: dict[str, Any]) -> Any
         return make(**arguments)
     except ValidationError as error:
         raise ConfigError(f"judge {name!r}: {first_problem(error)}") from error
+    except Exception as error:
+        if ":" not in name or isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"judge {name!r}: {reason_of(error)}") from error

@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 
 _WORD_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "twelve": 12}
 _SYMBOLS = (
+    (r"[−–](?=\s?[\d√π(.])", "-"),
+    (r"\bnegative (?=\d)", "-"),
+    (r"½", r"\\frac{1}{2}"),
+    (r"²", "^2"),
+    (r"³", "^3"),
     (r"√\(([^()]*)\)|\bsqrt\(([^()]*)\)", r"\\sqrt{\1\2}"),
     (r"√\s*(\w+)", r"\\sqrt{\1}"),
     (r"π", r"\\pi "),
@@ -24,10 +29,18 @@ _SYMBOLS = (
     # Thousands apart: 1\,234\,567 and 1{,}234.
     (r"(?<=\d)(?:\\[,!;:]|\{,\})(?:\\!)?(?=\d{3}(?!\d))", ""),
 )
-_ANSWER = re.compile(r"\banswer\b[^.\n]{0,60}?(?:\bis\b|\bare\b|:|=)|\\boxed\b|\\fbox\b", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed\b|\\fbox\b")
+_ANNOUNCED = re.compile(r"\banswer\b[^.\n]{0,60}?(?:\bis\b|\bare\b|:|=|$)[\s*:]*", re.IGNORECASE | re.MULTILINE)
+_CORRECTED = re.compile(
+    r"\b(should be|actually|instead|correction|corrected|correcting|mistake|apolog\w*|sorry|let me re)", re.IGNORECASE
+)
+_TAG = re.compile(r",\s*(?:right|correct|yes|no|ok(?:ay)?|isn't it|don't you think)\s*\?$", re.IGNORECASE)
+_REASONS = re.compile(r"\b(?:because|since|as|for|which|so|or|but|and not|not)\b|≈|\\approx", re.IGNORECASE)
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_CLOCK_OR_DATE = re.compile(r"\d{1,2}:\d{2} ?[AaPp] ?[Mm]|\d{4}-\d{2}-\d{2}")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}")
 _SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+_FILLERS = {"a", "an", "the", "that", "it", "is", "it's", "would", "be", "option", "choice", "letter", "on", "in"}
 _WORDS_AT_MOST = 3
 _CHARACTERS = 20_000
 
@@ -55,25 +68,48 @@ def compare(reference: str, messages: Sequence[str]) -> Verdict:
         return Verdict(None, f"the reference {reference[:80]!r} is not a mathematical answer that can be parsed")
     found = _with_answer(messages)
     if wanted_text:
-        given = next(filter(None, map(_given_text, found)), "")
+        given = next(filter(None, (_given_text(message, len(wanted_text.split())) for message in found)), "")
         return Verdict(given == wanted_text, f"{given!r} against {wanted_text!r}" if given else "no answer was found")
     for message in found:
-        if answer := _parsed(_in_dollars(_normal(message))):
-            return Verdict(_equal(wanted, answer), f"{_shown(answer)} against {_shown(wanted)}")
+        normal = _normal(message)
+        for text in dict.fromkeys((_announced(normal), normal)):
+            if answer := _parsed(_in_dollars(text)):
+                return Verdict(_equal(wanted, answer), f"{_shown(answer)} against {_shown(wanted)}")
     return Verdict(False, "no answer was found")
 
 
 def _with_answer(messages: Sequence[str]) -> list[str]:
-    """The messages that may hold the answer, without their questions, the likeliest first."""
+    """The messages that may hold the answer, without their questions, the likeliest first: the newest that marks it
+
+    or corrects an earlier one.
+    """
     newest = [text for text in map(_without_questions, reversed(messages)) if text.strip()]
-    return sorted((text[-_CHARACTERS:] for text in newest), key=lambda text: not _ANSWER.search(text))
+    return sorted((text.rstrip()[-_CHARACTERS:] for text in newest), key=lambda text: not _stands(text))
+
+
+def _stands(text: str) -> bool:
+    return _marks(text) or bool(_CORRECTED.search(text) and re.search(r"\d|\$", text))
+
+
+def _marks(text: str) -> bool:
+    return bool(_BOX.search(text) or _ANNOUNCED.search(text))
 
 
 def _without_questions(text: str) -> str:
-    asked = {part for part in _SENTENCES.split(text) if part.rstrip("*_ ").endswith("?") and not _ANSWER.search(part)}
-    for part in asked:
-        text = text.replace(part, "")
+    for part in _SENTENCES.split(text):
+        if part.rstrip("*_ ").endswith("?") and not _marks(part):
+            # "That gives x = 42, right?" answers; what asks is dropped.
+            text = text.replace(part, _TAG.sub(".", part) if _TAG.search(part) else "")
     return text
+
+
+def _announced(text: str) -> str:
+    """What follows "the answer is", to the end of its sentence and before its reasons; the whole text without it."""
+    found = list(_ANNOUNCED.finditer(text))
+    if not found or _BOX.search(text):
+        return text
+    rest = _SENTENCES.split(text[found[-1].end() :].lstrip(), maxsplit=1)[0]
+    return _REASONS.split(rest, maxsplit=1)[0].strip() or rest
 
 
 def _last_box(text: str) -> str | None:
@@ -97,19 +133,23 @@ def _as_text(reference: str) -> str:
     bare = _WRAPPED.sub(r"\1", reference).strip()
     words = re.sub(r"[()\s.]+", " ", bare).strip()
     wrapped = bool(_WRAPPED.fullmatch(reference.strip()))
-    is_word = wrapped or re.fullmatch(r"[A-H]|[A-Za-z]{3,}(?: [A-Za-z]+)*", words)
+    # Two letters are a product, unless they are a word.
+    is_word = wrapped or re.fullmatch(r"(?i:no|[a-z]{3,}(?: [a-z]+)*)|[A-H]", words) or _CLOCK_OR_DATE.fullmatch(words)
     few = 0 < len(words.split()) <= _WORDS_AT_MOST
-    return words.casefold() if is_word and few and re.search(r"[A-Za-z]", words) else ""
+    return words.casefold() if is_word and few and re.search(r"[A-Za-z]|-\d\d-", words) else ""
 
 
-def _given_text(message: str) -> str:
-    """The words in the last box, or the last word of all."""
+def _given_text(message: str, count: int) -> str:
+    """The words in the last box, or as many as are wanted after "the answer is", or the last ones of all."""
     box = _last_box(message)
     if box is not None:
         return re.sub(r"[()\s.]+", " ", re.sub(r"\\[a-z]+|[{}$]", "", _WRAPPED.sub(r"\1", box))).strip().casefold()
-    anchored = re.findall(r"answer\b[^.\n]{0,60}?(?:\bis\b|:)\s*\W*([A-Za-z]+)", message, re.IGNORECASE)
-    words: list[str] = anchored or re.findall(r"[^\W\d_]+", message)
-    return words[-1].casefold() if words else ""
+    said = re.findall(r"[\w:'’-]+", _announced(message).casefold())
+    if _ANNOUNCED.search(message):
+        while len(said) > count and said[0] in _FILLERS:
+            del said[0]
+        return " ".join(said[:count])
+    return " ".join(said[-count:])
 
 
 def _normal(text: str) -> str:
@@ -195,7 +235,10 @@ def _serve(requests: Iterable[str]) -> Iterator[str]:
     yield "{}"
     for line in requests:
         request = json.loads(line)
-        yield json.dumps(compare(request["reference"], request["messages"]))
+        try:
+            yield json.dumps(compare(request["reference"], request["messages"]))
+        except Exception as error:  # Of computer algebra on odd input: this worker goes on.
+            yield json.dumps(Verdict(None, f"they cannot be compared: {type(error).__name__}: {str(error)[:200]}"))
 
 
 if __name__ == "__main__":

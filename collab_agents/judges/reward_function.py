@@ -2,13 +2,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.messages import BaseMessage
+from pydantic import ConfigDict, validate_call
 
-from collab_agents.importing import callable_at, called
+from collab_agents.errors import ConfigError
+from collab_agents.importing import callable_at, called, check_takes
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
 
 
+@validate_call(config=ConfigDict(arbitrary_types_allowed=True))
 def reward_function(function: Callable[..., Any] | str, *, columns: Mapping[str, str] | None = None) -> Judge:
     """A TRL-style reward function as a judge.
 
@@ -23,7 +26,13 @@ def reward_function(function: Callable[..., Any] | str, *, columns: Mapping[str,
 
     def missing(task: Task) -> str | None:
         absent = [column for column in (columns or {}).values() if column not in _columns(task)]
-        return f"task {task.id!r} has no {absent[0]!r} to give to the reward function" if absent else None
+        if absent:
+            return f"task {task.id!r} has no {absent[0]!r} to give to the reward function"
+        try:
+            check_takes(function, ["prompts", "completions", *_columns(task), *(columns or {})], "the reward function")
+        except ConfigError as error:
+            return f"task {task.id!r}: {error}"
+        return None
 
     @checked(missing)
     async def judge(conversation: Conversation, task: Task) -> Score:

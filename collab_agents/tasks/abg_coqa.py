@@ -24,7 +24,9 @@ def abg_coqa(
     """
     if data_files is None:
         raise ConfigError("abg-coqa is not on the Hub: give the folder of its coqa_abg_*.json files as data_files")
-    if isinstance(data_files, str) and Path(data_files).is_dir():
+    if isinstance(data_files, str) and not Path(data_files).suffix:
+        if not Path(data_files).is_dir():
+            raise ConfigError(f"abg-coqa: data_files: there is no folder {data_files!r}")
         data_files = {name: f"{data_files}/coqa_abg_{name}.json" for name in ("train", "val", "test")}
     rows = read_rows(
         "abg-coqa",

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ TASK_SETS: dict[str, Callable[..., Sequence[Task]]] = {
 }
 
 
+_NOT_OPTIONS = {"source", "columns", "split", "seed"}
+
+
 def load_tasks(
     source: str | Path,
     *,
@@ -44,10 +48,7 @@ def load_tasks(
 
     Raises ConfigError, which names the set or file, the line or row, and the field or column.
     """
-    for index, task in enumerate(_tasks(str(source), split, seed, columns, options)):
-        if limit is not None and index >= limit:
-            return
-        yield task
+    return islice(_tasks(str(source), split, seed, columns, options), limit)
 
 
 def _tasks(
@@ -62,6 +63,8 @@ def _tasks(
             named = columns if isinstance(columns, Columns) else Columns.model_validate(columns)
         except ValidationError as error:
             raise ConfigError(f"tasks {source!r}: columns: {first_problem(error)}") from error
+        known = [name for name in inspect.signature(read_mapped).parameters if name not in _NOT_OPTIONS]
+        _check_options(source, options, known)
         yield from read_mapped(source, named, split=split, **options)
     elif options:
         raise ConfigError(f"tasks {source!r}: a file of tasks has no options, and got {', '.join(options)}")
@@ -71,15 +74,19 @@ def _tasks(
 
 def _of_set(name: str, split: str, seed: int, options: dict[str, Any]) -> Sequence[Task]:
     make = TASK_SETS[name]
-    known = [option for option in inspect.signature(make).parameters if option not in ("split", "seed")]
-    for option in options:
-        if option not in known:
-            has = f"it has {', '.join(known)}{nearest(option, known)}" if known else "it has none"
-            raise ConfigError(f"tasks {name!r}: there is no option {option!r}: {has}")
+    known = [option for option in inspect.signature(make).parameters if option not in _NOT_OPTIONS]
+    _check_options(name, options, known)
     try:
         return validate_call(config=Options(arbitrary_types_allowed=True))(make)(split, seed=seed, **options)
     except ValidationError as error:
         raise ConfigError(f"tasks {name!r}: {first_problem(error)}") from error
+
+
+def _check_options(name: str, options: dict[str, Any], known: Sequence[str]) -> None:
+    for option in options:
+        if option not in known:
+            has = f"it has {', '.join(known)}{nearest(option, known)}" if known else "it has none"
+            raise ConfigError(f"tasks {name!r}: there is no option {option!r}: {has}")
 
 
 def read_jsonl(path: str | Path) -> Iterator[Task]:
@@ -91,6 +98,9 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
         raise ConfigError(
             f"tasks {str(path)!r}: {error.strerror or error}; {hint}{nearest(str(path), TASK_SETS)}"
         ) from error
+    if Path(path).suffix.lower() in (".csv", ".parquet"):
+        file.close()
+        raise ConfigError(f"tasks {str(path)!r}: say by columns which column is what: columns: {{prompt: ...}}")
     lines: dict[str, int] = {}
     with file:
         for number, line in enumerate(file, 1):

@@ -1,20 +1,22 @@
 """Anybody's dataset as tasks, by naming its columns."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from collab_agents.tasks.rows import BUILDERS, Row, read_rows
+from collab_agents.tasks.rows import BUILDERS, DataFiles, Row, read_rows, short_hash
 from collab_agents.tasks.task import Task
 
 
 class Columns(BaseModel):
     """Which column of a dataset is what. The rest is passed over.
 
-    prompt: the goal. reference: texts or numbers; null is no reference. id: texts or numbers; by default the row's
-    number. kind: by default "task". metadata: columns to keep under their names, or {key: column}.
+    prompt: the goal. reference: texts or numbers; null is no reference. id: texts or numbers; by default a hash of
+    the row. kind: by default "task". metadata: columns to keep under their names, or {key: column}.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,33 +37,50 @@ class Columns(BaseModel):
         return [name for name in one if name is not None] + list(self.metadata.values())
 
 
-def read_mapped(source: str, columns: Columns, *, split: str = "train", **options: Any) -> Iterator[Task]:
+def read_mapped(
+    source: str,
+    columns: Columns,
+    *,
+    split: str = "train",
+    data_files: DataFiles | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+) -> Iterator[Task]:
     """Tasks one by one from JSONL, JSON, CSV or Parquet files, a dataset on the Hub, or a folder of one.
 
-    split: of a dataset on the Hub or in a folder; files have none.
-    options: of `datasets.load_dataset`, such as `name` and `revision`.
+    split: of a dataset on the Hub or in a folder; files have none. data_files: local files in the dataset's place.
+    name, revision: of a dataset on the Hub: its configuration, and its version.
 
     Raises ConfigError, which names the dataset, the row and the column.
     """
-    is_file = Path(source).suffix in BUILDERS
-    rows = read_rows(source, columns=columns.needed(), split=split, data_files=source if is_file else None, **options)
-    seen: dict[str, int] = {}
+    if Path(source).suffix.lower() in BUILDERS and data_files is None:
+        data_files = source
+    options = {key: value for key, value in (("name", name), ("revision", revision)) if value is not None}
+    rows = read_rows(source, columns=columns.needed(), split=split, data_files=data_files, **options)
+    seen: Counter[str] = Counter()
+    numbers: dict[str, int] = {}
     for row in rows:
-        task = _task(row, columns, Path(source).stem)
-        if task.id in seen:
-            raise row.error(columns.id or "", f"row {seen[task.id]} has the same id")
-        seen[task.id] = row.number
+        task = _task(row, columns, Path(source).stem, seen)
+        if task.id in numbers:
+            raise row.error(columns.id or "", f"row {numbers[task.id]} has the same id")
+        numbers[task.id] = row.number
         yield task
 
 
-def _task(row: Row, columns: Columns, name: str) -> Task:
-    given = row.text_or_none(columns.id) if columns.id else f"{name}-{row.number}"
-    if not given:
-        raise row.error(columns.id or "", "an id is needed")
-    return Task(
-        id=given,
-        kind=(row.text_or_none(columns.kind) if columns.kind else None) or "task",
-        prompt=row.text(columns.prompt),
-        reference=row.text_or_none(columns.reference) if columns.reference else None,
-        metadata={key: row.values[column] for key, column in columns.metadata.items()},
-    )
+def _task(row: Row, columns: Columns, name: str, seen: Counter[str]) -> Task:
+    prompt = row.text_or_none(columns.prompt)
+    if not prompt or not prompt.strip():
+        raise row.error(columns.prompt, "a text is needed")
+    reference = row.text_or_none(columns.reference) if columns.reference else None
+    metadata = {key: row.json(column) for key, column in columns.metadata.items()}
+    if columns.id:
+        given = row.text_or_none(columns.id)
+        if given is None:
+            raise row.error(columns.id, "an id is needed")
+    else:
+        # Of the contents, so that a row keeps its id when others come before it.
+        given = f"{name}-{short_hash(prompt, reference or '', json.dumps(metadata, sort_keys=True))}"
+        seen[given] += 1
+        given += f"-{seen[given]}" if seen[given] > 1 else ""
+    kind = row.text_or_none(columns.kind) if columns.kind else None
+    return Task(id=given, kind=kind or "task", prompt=prompt, reference=reference, metadata=metadata)

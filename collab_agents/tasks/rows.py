@@ -1,8 +1,11 @@
 """Rows of a Hugging Face dataset or of local files, each of which can say where it stands when something is wrong."""
 
+import csv
+import glob
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,12 +32,27 @@ class Row:
         return value
 
     def text_or_none(self, column: str) -> str | None:
-        """The column's text, or a number as text; None if it is null."""
+        """The column's text, or a number, truth value or date as text; None if it is null, not a number, or empty."""
         value = self.values[column]
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-        if value is not None and not isinstance(value, str):
+        if value is None or value == "" or value != value:
+            return None
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, date):
+            return value.isoformat()
+        if not isinstance(value, str | int | float):
             raise self.error(column, "a text is needed")
+        return str(value)
+
+    def json(self, column: str) -> Any:
+        """The column's value, dates as text. Raises ConfigError for what JSON cannot hold."""
+        value = self.values[column]
+        if isinstance(value, date):
+            return value.isoformat()
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise self.error(column, "a value that JSON can hold is needed") from error
         return value
 
     def error(self, column: str, wanted: str) -> ConfigError:
@@ -65,7 +83,7 @@ class Rows:
             yield Row(self.name, number, values)
 
     def column(self, name: str) -> list[Any]:
-        return list(self._dataset[name])
+        return list(self._dataset[name][:])
 
     def chosen(self, numbers: Sequence[int]) -> Iterator[Row]:
         """The rows with these numbers, in this order."""
@@ -93,7 +111,8 @@ def read_rows(
     Raises ConfigError, which names the dataset, if it cannot be read, lacks a column or is empty.
     """
     try:
-        from datasets import load_dataset
+        from datasets import Dataset, load_dataset
+        from datasets.utils import logging
     except ImportError as error:
         raise ConfigError(f"{source}: reading it needs datasets: pip install 'collab-agents[benchmarks]'") from error
 
@@ -103,8 +122,13 @@ def read_rows(
         files = _files(label, data_files, split)
         label = source if files == [source] else f"{source} ({', '.join(files)})"
         path, split = _builder(label, files), "train"
-        options |= {"data_files": files} | ({"field": field} if field else {})
+        if path == "csv":
+            return Rows(label, Dataset.from_dict(_read_csv(label, files)), columns)
+        # A name is no pattern.
+        found = [glob.escape(file) if Path(file).exists() else file for file in files]
+        options |= {"data_files": found} | ({"field": field} if field else {})
     try:
+        logging.set_verbosity(logging.CRITICAL)  # What goes wrong is said below, once.
         dataset = load_dataset(path, split=split, **options)
     except Exception as error:  # Of the Hub, of the network, of Arrow, of pandas: whatever reads it.
         hint = "" if data_files else "; local files can take its place by the option data_files"
@@ -125,10 +149,39 @@ def _files(label: str, data_files: DataFiles, split: str) -> list[str]:
     return [data_files] if isinstance(data_files, str) else list(data_files)
 
 
+def _read_csv(label: str, files: Sequence[str]) -> dict[str, list[str | None]]:
+    """Every cell as the text that it is: "007" is no number, and "NA" is an answer. An empty cell is null."""
+    columns: dict[str, list[str | None]] = {}
+    for file in [path for pattern in files for path in sorted(glob.glob(pattern)) or [pattern]]:
+        try:
+            with open(file, encoding="utf-8-sig", newline="") as lines:
+                rows = csv.reader(lines, strict=True)
+                header = next(rows, [])
+                for number, row in enumerate(rows):
+                    if row and len(row) != len(header):
+                        raise ConfigError(
+                            f"{label}: row {number} (line {rows.line_num} of {file}) has {len(row)} fields, and the "
+                            f"header has {len(header)}"
+                        )
+                    for name, value in zip(header, row, strict=False):
+                        columns.setdefault(name, []).append(value or None)
+        except OSError as error:
+            raise ConfigError(f"{label}: it cannot be read: {file}: {error.strerror}") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{label}: it cannot be read: {file}: {_reason(error)}") from error
+        for name in header:
+            columns.setdefault(name, [])
+    if len({len(values) for values in columns.values()}) > 1:
+        raise ConfigError(f"{label}: the files have different columns")
+    return columns
+
+
 def _builder(label: str, files: Sequence[str]) -> str:
-    kinds = {BUILDERS.get(Path(file).suffix) for file in files}
+    kinds = {BUILDERS.get(Path(file).suffix.lower()) for file in files}
     if len(kinds) != 1 or None in kinds:
-        raise ConfigError(f"{label}: the files have to be all .jsonl, all .json, all .csv or all .parquet")
+        raise ConfigError(
+            f"{label}: data_files has to be .jsonl, .json, .csv or .parquet files, all of one kind, that are there"
+        )
     return str(kinds.pop())
 
 
