@@ -105,7 +105,7 @@ HOSTILE = {
     "reads the project": (inside(f"open({str(ROOT / 'README.md')!r})"), "No such file or directory"),
     "writes to the system": (inside("open('/usr/planted', 'w')"), "Read-only file system: '/usr/planted'"),
     "writes to the root": (inside("open('/planted', 'w')"), "Read-only file system: '/planted'"),
-    "writes to the interpreter": (inside("open(os.path.join(sys.prefix, 'planted'), 'w')"), "Read-only file system"),
+    "writes to the interpreter": (inside("open(os.__file__, 'a')"), "os.py'"),
     "becomes root": (inside("os.setuid(0)"), "PermissionError"),
     "mounts": (inside("subprocess.run(['mount', '-t', 'tmpfs', 'none', '/tmp'], check=True)"), "Error"),
     "calls home": (inside("socket.create_connection(('192.0.2.1', 80), timeout=2)"), "unreachable"),
@@ -145,7 +145,6 @@ def test_a_hostile_program_gets_zero_and_the_reason_within_its_limits(name: str)
     assert time.monotonic() - started < TIGHT.wall_seconds + 3
     assert not Path("/usr/planted").exists()
     assert not Path("/planted").exists()
-    assert not Path(sys.prefix, "planted").exists()
 
 
 @pytest.mark.parametrize("name", ["kills everything", "reads /etc/shadow", "writes to the system", "calls home"])

@@ -22,8 +22,8 @@ errors = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command line. An error that a user can act on is one sentence and exit code 1; Ctrl-C is 130."""
     if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(name, "1")
     try:
         app()
     except (CollabError, OSError) as error:
