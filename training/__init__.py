@@ -1,1 +1,51 @@
-"""How an assistant learns from scored trajectories. Imports `collab_agents` and `collab_agents.graphs`."""
+"""How an assistant learns from scored trajectories. Needs the extra `[train]`."""
+
+from collab_agents.training.config import LoraSection, PolicyConfig
+from collab_agents.training.dataset_folder import push_dataset, read_dataset, save_dataset
+from collab_agents.training.datasets import (
+    Made,
+    preference_rows,
+    prompt_row,
+    prompt_rows,
+    read_all,
+    sft_rows,
+    split_by_task,
+)
+from collab_agents.training.dpo import train_dpo
+from collab_agents.training.grpo import train_grpo
+from collab_agents.training.online_dpo import OnlineDPOTrainer, train_online_dpo
+from collab_agents.training.policy import merge_adapter
+from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
+from collab_agents.training.prompts import opening_rows
+from collab_agents.training.published import from_published, to_flat, to_nested
+from collab_agents.training.rewards import MultiturnRewardFunction
+from collab_agents.training.sft import train_sft
+
+__all__ = [
+    "LoraSection",
+    "Made",
+    "MultiturnRewardFunction",
+    "OnlineDPOTrainer",
+    "PPOConfig",
+    "PPOTrainer",
+    "PolicyConfig",
+    "from_published",
+    "merge_adapter",
+    "opening_rows",
+    "preference_rows",
+    "prompt_row",
+    "prompt_rows",
+    "push_dataset",
+    "read_all",
+    "read_dataset",
+    "save_dataset",
+    "sft_rows",
+    "split_by_task",
+    "to_flat",
+    "to_nested",
+    "train_dpo",
+    "train_grpo",
+    "train_online_dpo",
+    "train_ppo",
+    "train_sft",
+]

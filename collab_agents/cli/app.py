@@ -1,6 +1,8 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -124,6 +126,106 @@ def tasks() -> None:
     from collab_agents.cli.catalogue import print_tasks
 
     print_tasks()
+
+
+class Method(StrEnum):
+    sft = "sft"
+    dpo = "dpo"
+    online_dpo = "online-dpo"
+    ppo = "ppo"
+    grpo = "grpo"
+
+
+class DatasetKind(StrEnum):
+    sft = "sft"
+    preference = "preference"
+    prompts = "prompts"
+    nested = "nested"
+    flat = "flat"
+
+
+class Pairs(StrEnum):
+    best_worst = "best_worst"
+    all = "all"
+
+
+@app.command()
+def dataset(
+    source: Annotated[list[str], typer.Option("--from", help="A run directory, or a dataset in a published form.")],
+    kind: Annotated[DatasetKind, typer.Option(help="What to make; nested and flat are the published CollabLLM forms.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    eval_share: Annotated[float, typer.Option(help="Share of the tasks that go to the split eval.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of that split.")] = 0,
+    minimum_gap: Annotated[float, typer.Option(min=0, help="Between the rewards of a pair.")] = 0.0,
+    pairs: Annotated[Pairs, typer.Option(help="Of each turn: best against worst, or all.")] = Pairs.best_worst,
+    lower_bound: Annotated[list[str] | None, typer.Option(help="JUDGE=NUMBER: for sft, the least score.")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository.")] = None,
+) -> None:
+    """Make a dataset for TRL, as Parquet with a card, of scored trajectories."""
+    with _needing("train"):
+        from collab_agents.cli.train import make_dataset
+
+    make_dataset(
+        kind,
+        source,
+        out,
+        eval_share=eval_share,
+        seed=seed,
+        minimum_gap=minimum_gap,
+        pairs=pairs,
+        lower_bounds=dict(_bound(one) for one in lower_bound or []),
+        push_to_hub=push_to_hub,
+    )
+
+
+@app.command()
+def train(
+    method: Annotated[Method, typer.Argument(help="How to train.")],
+    config: Annotated[Path, typer.Option(help="The training's YAML file.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+) -> None:
+    """Train an assistant: on scored trajectories (sft, dpo) or on the reward itself (online-dpo, ppo, grpo)."""
+    from collab_agents.config import load_config
+
+    with _needing("train"):
+        from collab_agents.cli.train import OFFLINE, train_offline, train_online
+        from collab_agents.training.config import OfflineConfig, OnlineConfig
+
+    if method.value in OFFLINE:
+        train_offline(method, load_config(config, OfflineConfig), out, resume=resume)
+    else:
+        train_online(method, load_config(config, OnlineConfig), out, resume=resume)
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Option(help="The folder with the adapter.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the model to.")],
+) -> None:
+    """Merge a trained adapter into its model."""
+    with _needing("train"):
+        from collab_agents.training import merge_adapter
+
+    print(f"The model is in {merge_adapter(adapter, out)}.")
+
+
+def _bound(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError as error:
+        raise ConfigError(f"--lower-bound {text!r} is not JUDGE=NUMBER, such as fact_coverage=0.5") from error
+
+
+@contextmanager
+def _needing(extra: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        if not error.name or error.name.startswith("collab_agents"):
+            raise
+        raise ConfigError(f"this needs pip install 'collab-agents[{extra}]' ({error.name} is missing)") from error
 
 
 class GraphName(StrEnum):

@@ -1,0 +1,52 @@
+"""TRL's configuration out of a mapping, with every key and value checked before a model is loaded."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from collab_agents.errors import ConfigError, nearest
+
+A = TypeVar("A")
+
+_OURS = {"output_dir": "--out", "resume_from_checkpoint": "--resume"}
+
+
+def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: str | Path, **defaults: Any) -> A:
+    """A TRL config: its own defaults, then `defaults`, then what was chosen.
+
+    Raises ConfigError for an unknown key, with the nearest real one, and for a value of the wrong type.
+    """
+    fields = {field.name for field in dataclasses.fields(shape) if field.init}  # type: ignore[arg-type]
+    hints = get_type_hints(shape)
+    values: dict[str, Any] = {}
+    for name, value in chosen.items():
+        if name in _OURS:
+            raise ConfigError(f"trainer.{name}: it is given by {_OURS[name]}")
+        if name not in fields:
+            raise ConfigError(
+                f"trainer.{name}: {getattr(shape, '__name__', shape)} has no such key{nearest(name, fields)}"
+            )
+        values[name] = _typed(name, hints[name], value)
+    ours = {
+        "report_to": ["tensorboard"],
+        "use_cpu": not torch.accelerator.is_available(),
+        "logging_nan_inf_filter": False,
+        **defaults,
+    }
+    try:
+        return shape(**{name: value for name, value in ours.items() if name in fields} | values, output_dir=str(out))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    # YAML reads 5e-5 as a word, and TRL checks no types.
+    try:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"]
+        raise ConfigError(f"trainer.{name}: {problem[:1].lower()}{problem[1:]}, got {value!r}") from error

@@ -1,0 +1,48 @@
+"""The logs of a training as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+_SHOWN = (
+    "loss", "reward", "judges/", "kl", "entropy", "value", "explained", "rewards/", "completions/mean_length",
+    "objective/", "mean_token_accuracy", "grad_norm", "learning_rate",
+)  # fmt: skip
+_MOST = 12
+
+
+def plot_curves(history: Sequence[dict[str, Any]], file: Path) -> None:
+    """What was logged, a panel each, over the steps; with "eval_" drawn into the same panel. Nothing if nothing was."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        for key, value in entry.items():
+            if isinstance(value, int | float) and "step" in entry and key.removeprefix("eval_").startswith(_SHOWN):
+                series.setdefault(key, []).append((entry["step"], value))
+    names = [key for key in series if not key.startswith("eval_") and len(series[key]) > 1]
+    names.sort(key=lambda key: next(i for i, prefix in enumerate(_SHOWN) if key.startswith(prefix)))
+    names = names[:_MOST]
+    if not names:
+        return
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3 * rows), squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for key, label in ((name, "train"), (f"eval_{name}", "eval")):
+            if key in series:
+                axis.plot(*zip(*series[key], strict=True), label=label)
+        axis.set_title(name)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if f"eval_{name}" in series:
+            axis.legend()
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    figure.tight_layout()
+    figure.savefig(file, dpi=100)
+    plt.close(figure)

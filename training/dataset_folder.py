@@ -1,0 +1,112 @@
+"""A dataset on disk: Parquet files and a card that says how it was made, as the Hub and `datasets` read them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from datasets import Dataset, DatasetDict
+from huggingface_hub import HfApi
+
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.training.datasets import Made, load_rows
+
+COLUMNS = {
+    "sft": ("messages",),
+    "preference": ("prompt", "chosen", "rejected"),
+    "prompts": ("prompt", "goal"),
+}
+"""What each kind of dataset must have."""
+
+
+def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping[str, Any]) -> Path:
+    """Write the splits as Parquet and the card. Raises RunDirectoryError if the folder holds something already.
+
+    how: what to say of how it was made: sources and options.
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise RunDirectoryError(f"{folder} holds something already: choose another directory")
+    (folder / "data").mkdir(parents=True)
+    for split, rows in data.items():
+        rows.to_parquet(folder / "data" / f"{split}.parquet")
+    (folder / "README.md").write_text(card(data, made, how), encoding="utf-8")
+    return folder
+
+
+def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
+    """Upload a saved dataset to the Hub; returns its address. Raises ConfigError if the Hub refuses."""
+    api = HfApi()
+    try:
+        url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=str(folder))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"the dataset {repo!r} cannot be pushed: {reason}; it is saved in {folder}") from error
+    return str(url)
+
+
+def read_dataset(source: str, kind: str) -> Dataset:
+    """A dataset that was made before, from a folder, a file or the Hub, with the columns that its kind needs."""
+    if Path(source, "data").is_dir():
+        splits = [load_rows(str(file)) for file in sorted(Path(source, "data").glob("*.parquet"))]
+        from datasets import concatenate_datasets
+
+        rows = concatenate_datasets(splits)
+    else:
+        rows = load_rows(source)
+    missing = [name for name in COLUMNS[kind] if name not in rows.column_names]
+    if missing:
+        raise ConfigError(
+            f"{source}: there is no column {missing[0]!r}, which {kind} needs; its columns are "
+            f"{', '.join(rows.column_names)}"
+        )
+    if not len(rows):
+        raise ConfigError(f"{source}: the dataset is empty")
+    return rows
+
+
+def card(data: DatasetDict, made: Made, how: Mapping[str, Any]) -> str:
+    """The dataset card: metadata for the Hub, counts, the rewards as a histogram, and how it was made."""
+    head = {
+        "tags": ["collab-agents", "multiturn", "synthetic", made.kind],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}.parquet"} for split in data],
+            }
+        ],
+    }
+    lines = [
+        f"# {made.kind} dataset",
+        "",
+        f"Made by collab-agents from conversations scored by lookahead: {made.report()}.",
+        "",
+        "| split | rows | tasks |",
+        "| --- | ---: | ---: |",
+        *(f"| {split} | {len(rows)} | {len(set(rows['task_id']))} |" for split, rows in data.items()),
+        "",
+        f"## Rewards{' of the chosen replies' if made.kind == 'preference' else ''}",
+        "",
+        *_histogram(made.rewards),
+        "",
+        "## How it was made",
+        "",
+        "```yaml",
+        yaml.safe_dump(dict(how), sort_keys=False, allow_unicode=True).rstrip(),
+        "```",
+        "",
+    ]
+    return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---\n\n" + "\n".join(lines)
+
+
+def _histogram(rewards: Sequence[float], bins: int = 10) -> list[str]:
+    if not rewards:
+        return ["(no rewards are recorded)"]
+    counts, edges = np.histogram(rewards, bins=bins if max(rewards) > min(rewards) else 1)
+    rows = [
+        f"| {low:.3f} to {high:.3f} | {count} | {'█' * round(30 * count / max(counts))} |"
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    return ["| reward | rows | |", "| --- | ---: | --- |", *rows]

@@ -1,0 +1,335 @@
+"""From scored trajectories to what TRL trains on: conversations, preferences and prompts.
+
+Every dataset is conversational (role/content dicts, tool messages kept) and has a column `task_id`, by which it is
+split: two turns of one task never stand on both sides.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.personas import Persona
+from collab_agents.seeds import derive_seed
+from collab_agents.tasks import Task
+from collab_agents.training.published import from_published, is_published
+from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
+
+Pairs = Literal["best_worst", "all"]
+
+
+@dataclass
+class Made:
+    """A dataset, and what it was made of.
+
+    kind: "sft", "preference" or "prompts". rewards: of each row (of a pair, the chosen's). dropped: how many were left
+    out, by reason. made_from: how many trajectories.
+    """
+
+    kind: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    made_from: int = 0
+
+    def dataset(self) -> Dataset:
+        return Dataset.from_list(self.rows)
+
+    def report(self) -> str:
+        """One line: how many rows of how many trajectories, and what was left out."""
+        left = "; ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+        return f"{len(self.rows)} {self.kind} rows of {self.made_from} trajectories" + (
+            f"; left out: {left}" if left else ""
+        )
+
+
+def read_all(sources: Iterable[str | Path]) -> Iterator[Trajectory]:
+    """The trajectories of run directories, JSONL files of trajectories, and datasets in a published form: a folder
+
+    saved by `datasets`, a JSON, JSONL or Parquet file, or a Hub repository. A published conversation's task id gets
+    its source before it where there are several sources.
+
+    Raises RunDirectoryError for a run without a finished trajectory, ConfigError for a source that is none of these.
+    """
+    listed = [str(source) for source in sources]
+    if not listed:
+        raise ConfigError("no run directory or dataset is given: name at least one")
+    for source in listed:
+        found = False
+        for trajectory in _read(source, named=len(listed) > 1):
+            found = True
+            yield trajectory
+        if not found:
+            raise RunDirectoryError(f"{source}: there is no finished trajectory; see failures.jsonl, or generate first")
+
+
+def _read(source: str, *, named: bool) -> Iterator[Trajectory]:
+    path = Path(source)
+    if (path / "run.json").exists() or (path / "trajectories.jsonl").exists() or _holds_trajectories(path):
+        yield from read_trajectories(path)
+        return
+    rows = load_rows(source)
+    first = next(iter(rows), None)
+    if first is not None and not is_published(first):
+        raise ConfigError(
+            f"{source}: neither a run directory nor a dataset in a published form (columns: {', '.join(first)})"
+        )
+    for trajectory in from_published(rows, source=source):
+        if named:
+            task = trajectory.task.model_copy(update={"id": f"{source}#{trajectory.task.id}"})
+            trajectory = trajectory.model_copy(update={"task": task})
+        yield trajectory
+
+
+def _holds_trajectories(path: Path) -> bool:
+    if not (path.is_file() and path.suffix == ".jsonl"):
+        return False
+    with open(path, encoding="utf-8") as file:
+        try:
+            return {"task", "messages", "turns"} <= set(json.loads(file.readline()))
+        except (ValueError, TypeError):
+            return False
+
+
+def load_rows(source: str) -> Dataset:
+    """A dataset's rows, all splits one after another. Raises ConfigError if it cannot be read."""
+    path = Path(source)
+    try:
+        if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
+            loaded = load_from_disk(str(path))
+        elif path.is_file():
+            kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(path.suffix)
+            if kind is None:
+                raise ConfigError(f"{source}: a file of rows is .json, .jsonl or .parquet")
+            loaded = load_dataset(kind, data_files=str(path))
+        elif source.startswith((".", "/", "~")) and not path.exists():
+            raise ConfigError(f"{source}: there is no such file or folder")
+        else:
+            loaded = load_dataset(source)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{source}: cannot be read as a dataset: {reason}") from error
+    if isinstance(loaded, Dataset):
+        return loaded
+    from datasets import concatenate_datasets
+
+    return concatenate_datasets(list(loaded.values()))
+
+
+def sft_rows(
+    trajectories: Iterable[Trajectory],
+    *,
+    lower_bounds: Mapping[str, float] | None = None,
+    system_prompt: str | None = None,
+) -> Made:
+    """`messages`: the best conversation of each task, by its reward.
+
+    lower_bounds: by judge, or "reward": conversations below, or without that score, are left out.
+    """
+    made = Made("sft")
+    bounds = lower_bounds or {}
+    best: dict[str, Trajectory] = {}
+    for trajectory in trajectories:
+        made.made_from += 1
+        if bounds:
+            _check_names(bounds, trajectory)
+        if trajectory.reward is None:
+            made.dropped["conversations without a reward"] += 1
+        elif below := _below(trajectory, bounds):
+            made.dropped[f"conversations below the bound of {below}"] += 1
+        else:
+            known = best.get(trajectory.task.id)
+            if known is not None:
+                made.dropped["conversations that are not their task's best"] += 1
+            if known is None or trajectory.reward > (known.reward or 0):
+                best[trajectory.task.id] = trajectory
+    for trajectory in best.values():
+        assert trajectory.reward is not None
+        messages = _till_assistant(trajectory.messages)
+        made.rows.append(
+            {
+                "messages": _with_system(messages, system_prompt),
+                "task_id": trajectory.task.id,
+                "reward": trajectory.reward,
+            }
+        )
+        made.rewards.append(trajectory.reward)
+    return _checked(made, "lower the bounds, or generate more")
+
+
+def preference_rows(
+    trajectories: Iterable[Trajectory],
+    *,
+    minimum_gap: float = 0.0,
+    pairs: Pairs = "best_worst",
+    system_prompt: str | None = None,
+) -> Made:
+    """`prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected`: replies to the same words, the better first.
+
+    minimum_gap: in reward, between the two; equal rewards never make a pair. pairs: of each turn the best against the
+    worst, or all pairs.
+    """
+    made = Made("preference")
+    gaps: list[float] = []
+    for trajectory in trajectories:
+        made.made_from += 1
+        for turn in trajectory.turns:
+            scored = _distinct(turn)
+            made.dropped["candidates without a reward"] += sum(one.reward is None for one in turn.candidates)
+            for chosen, rejected in _pairs(scored, pairs):
+                assert chosen.reward is not None
+                assert rejected.reward is not None
+                gap = chosen.reward - rejected.reward
+                gaps.append(gap)
+                if gap <= 0 or gap < minimum_gap:
+                    made.dropped["pairs below the minimum gap" if gap > 0 else "pairs of equal reward"] += 1
+                    continue
+                made.rows.append(
+                    {
+                        "prompt": _with_system(turn.prompt, system_prompt),
+                        "chosen": chosen.messages,
+                        "rejected": rejected.messages,
+                        "score_chosen": chosen.reward,
+                        "score_rejected": rejected.reward,
+                        "task_id": trajectory.task.id,
+                    }
+                )
+                made.rewards.append(chosen.reward)
+    if not made.made_from or not gaps:
+        advice = "generate with candidates: 2 or more"
+    elif max(gaps) <= 0:
+        advice = "all candidates of every turn have the same reward: look at the judges, or raise the temperature"
+    else:
+        advice = f"the largest gap is {max(gaps):.3g}: lower minimum_gap ({minimum_gap:.3g}), or generate more"
+    return _checked(made, advice)
+
+
+def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None = None) -> Made:
+    """`prompt` and the task's columns, for online training: every distinct prompt of every turn."""
+    made = Made("prompts")
+    seen: set[str] = set()
+    for trajectory in trajectories:
+        made.made_from += 1
+        for turn in trajectory.turns:
+            key = json.dumps([trajectory.task.id, turn.prompt])
+            if key in seen:
+                made.dropped["prompts that are there already"] += 1
+                continue
+            seen.add(key)
+            made.rows.append(prompt_row(_with_system(turn.prompt, system_prompt), trajectory.task, trajectory.persona))
+            made.rewards.extend(one.reward for one in turn.candidates[:1] if one.reward is not None)
+    return _checked(made, "generate first")
+
+
+def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -> dict[str, Any]:
+    """A row for online training. The task's metadata and the persona are JSON texts, so that any two rows have the
+
+    same types; `task_of_row` and `persona_of_row` are the way back.
+    """
+    return {
+        "prompt": list(prompt),
+        "task_id": task.id,
+        "kind": task.kind,
+        "goal": task.prompt,
+        "reference": task.reference,
+        "metadata": json.dumps(task.metadata),
+        "persona": persona.model_dump_json() if persona else None,
+    }
+
+
+def task_of_row(row: Mapping[str, Any]) -> Task:
+    """The task of a row that `prompt_row` made, or of one with any of its columns but `goal`, which is needed."""
+    metadata = row.get("metadata")
+    return Task(
+        id=str(row.get("task_id") or "task"),
+        kind=row.get("kind") or "",
+        prompt=row["goal"],
+        reference=row.get("reference"),
+        metadata=json.loads(metadata) if isinstance(metadata, str) else metadata or {},
+    )
+
+
+def persona_of_row(row: Mapping[str, Any]) -> Persona | None:
+    persona = row.get("persona")
+    if persona is None:
+        return None
+    return Persona.model_validate_json(persona) if isinstance(persona, str) else Persona.model_validate(persona)
+
+
+def split_by_task(dataset: Dataset, *, eval_share: float = 0.0, seed: int = 0) -> DatasetDict:
+    """`train` and, if `eval_share` is not 0, `eval`: about that share of the tasks, drawn by the seed and each id.
+
+    Raises ConfigError if a side would be empty.
+    """
+    if not 0 <= eval_share < 1:
+        raise ConfigError(f"eval_share is {eval_share}: a share from 0 to below 1 is needed")
+    if eval_share == 0:
+        return DatasetDict({"train": dataset})
+    cut = eval_share * 2**31
+    held = [derive_seed(seed, "eval", str(task)) < cut for task in dataset["task_id"]]
+    if all(held) or not any(held):
+        raise ConfigError(
+            f"eval_share {eval_share} of {len(set(dataset['task_id']))} tasks leaves one side empty: "
+            "choose another share or seed, or more tasks"
+        )
+    return DatasetDict(
+        {
+            "train": dataset.select([i for i, out in enumerate(held) if not out]),
+            "eval": dataset.select([i for i, out in enumerate(held) if out]),
+        }
+    )
+
+
+def _distinct(turn: Turn) -> list[Candidate]:
+    """The scored candidates, best first; of replies in the same words the first."""
+    scored = {json.dumps(one.messages): one for one in reversed(turn.candidates) if one.reward is not None}
+    return sorted(scored.values(), key=lambda one: -(one.reward or 0.0))
+
+
+def _pairs(scored: Sequence[Candidate], pairs: Pairs) -> Iterator[tuple[Candidate, Candidate]]:
+    if pairs == "all":
+        yield from ((one, other) for i, one in enumerate(scored) for other in scored[i + 1 :])
+    elif len(scored) > 1:
+        yield scored[0], scored[-1]
+
+
+def _below(trajectory: Trajectory, bounds: Mapping[str, float]) -> str | None:
+    scores = {**trajectory.scores, "reward": trajectory.reward}
+    for name, bound in bounds.items():
+        score = scores.get(name)
+        if score is None or score < bound:
+            return f"{bound:g} for {name}"
+    return None
+
+
+def _check_names(bounds: Mapping[str, float], trajectory: Trajectory) -> None:
+    known = {*trajectory.scores, "reward"}
+    for name in bounds:
+        if trajectory.scores and name not in known:
+            raise ConfigError(f"lower_bounds: {name!r} is none of the judges {', '.join(sorted(known))}")
+
+
+def _till_assistant(messages: Sequence[Message]) -> list[Message]:
+    """Without what the user said last: nothing is learnt from it, and it would only cost memory."""
+    end = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    return list(messages[: end + 1])
+
+
+def _with_system(messages: Sequence[Message], system_prompt: str | None) -> list[Message]:
+    if system_prompt is None or (messages and messages[0]["role"] == "system"):
+        return list(messages)
+    return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def _checked(made: Made, advice: str) -> Made:
+    made.dropped = +made.dropped
+    if not made.rows:
+        raise ConfigError(f"there is nothing to train on: {made.report()}. {advice[:1].upper()}{advice[1:]}.")
+    return made

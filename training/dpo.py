@@ -1,0 +1,54 @@
+"""Direct preference optimization on pairs of replies that lookahead told apart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from trl import DPOConfig, DPOTrainer
+
+from collab_agents.training.config import PolicyConfig
+from collab_agents.training.fit import begin, fit
+from collab_agents.training.policy import Policy, fitting, tokens
+
+
+def train_dpo(
+    model: PolicyConfig,
+    data: DatasetDict,
+    out: str | Path,
+    *,
+    trainer: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train on `prompt`, `chosen` and `rejected` with TRL's DPOTrainer. The reference is the model without its
+
+    adapter, or, for full fine-tuning, as it was at first. Everything else is as in `train_sft`.
+    """
+    args, policy = begin("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
+    return fit(
+        DPOTrainer(
+            model=policy.model,
+            args=args,
+            train_dataset=sets["train"],
+            eval_dataset=sets.get("eval"),
+            processing_class=policy.tokenizer,
+            peft_config=policy.peft,
+        ),
+        out,
+        resume=resume,
+    )
+
+
+def _prepared(policy: Policy, rows: Dataset, args: DPOConfig, split: str) -> Dataset:
+    def length(row: dict[str, Any]) -> int:
+        return max(len(tokens(policy.tokenizer, [*row["prompt"], *row[side]])) for side in ("chosen", "rejected"))
+
+    return fitting(
+        rows.select_columns(["prompt", "chosen", "rejected"]),
+        length,
+        min(policy.context, args.max_length or policy.context),
+        what=f"{split} pairs",
+        remedy="raise trainer.max_length if the model's context allows it, or generate shorter ones",
+    )

@@ -1,0 +1,67 @@
+"""What the online trainers share: prompts that fit, a reward that knows the model in training, and the fit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+from collab_agents.errors import ConfigError
+from collab_agents.training.config import PolicyConfig
+from collab_agents.training.fit import begin, fit
+from collab_agents.training.policy import Policy, fitting, tokens
+from collab_agents.training.rewards import MultiturnRewardFunction
+
+
+def train_online(
+    method: str,
+    trainer_class: type[Any],
+    shape: type[Any],
+    model: PolicyConfig,
+    data: DatasetDict,
+    reward: Any | Sequence[Any],
+    out: str | Path,
+    *,
+    trainer: Mapping[str, Any] | None,
+    resume: bool,
+    settings: Mapping[str, Any] | None,
+) -> dict[str, float]:
+    """See `train_grpo`. shape: the trainer's configuration class."""
+    args, policy = begin(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
+    sets = {split: _fitting(policy, rows, args, split) for split, rows in data.items()}
+    rewards = list(reward) if isinstance(reward, Sequence) else [reward]
+    learner = trainer_class(
+        model=policy.model,
+        reward_funcs=rewards,
+        args=args,
+        train_dataset=sets["train"],
+        eval_dataset=sets.get("eval"),
+        processing_class=policy.tokenizer,
+        peft_config=policy.peft,
+    )
+    for one in rewards:
+        if isinstance(one, MultiturnRewardFunction) and one.needs_policy:
+            _bind(one, learner)
+    return fit(learner, out, resume=resume)
+
+
+def _bind(reward: MultiturnRewardFunction, learner: Any) -> None:
+    stage = getattr(getattr(learner.accelerator.state, "deepspeed_plugin", None), "zero_stage", 0)
+    if learner.is_fsdp_enabled or stage == 3:
+        raise ConfigError(
+            "reward.policy: a model that is spread over processes (FSDP, DeepSpeed ZeRO-3) cannot play the futures in "
+            "this process: serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', base_url: URL}"
+        )
+    reward.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
+
+
+def _fitting(policy: Policy, rows: Dataset, args: Any, split: str) -> Dataset:
+    new = int(getattr(args, "max_completion_length", None) or getattr(args, "max_new_tokens", None) or 0)
+    whole = min(policy.context, getattr(args, "max_length", None) or policy.context)
+    return fitting(
+        rows,
+        lambda row: len(tokens(policy.tokenizer, row["prompt"], prompt=True)),
+        whole - new,
+        what=f"{split} prompts",
+        remedy=f"with {new} new tokens they have to fit into {whole}: shorten them, or ask for fewer new tokens",
+    )

@@ -1,0 +1,114 @@
+"""Online DPO on the multiturn-aware reward: two replies to each prompt, the better one preferred."""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+from datasets import DatasetDict
+from trl.experimental.online_dpo import OnlineDPOConfig
+from trl.experimental.online_dpo import OnlineDPOTrainer as _OnlineDPOTrainer
+from trl.trainer.utils import is_async_callable, start_event_loop_in_daemon
+
+from collab_agents.errors import ConfigError
+from collab_agents.training.config import PolicyConfig
+from collab_agents.training.online import train_online
+
+
+class OnlineDPOTrainer(_OnlineDPOTrainer):
+    """TRL's, with reward functions that are async, that may give no reward, and that log.
+
+    A pair of which a reply has no reward, or whose rewards are equal, prefers nothing: its gradient is zero, and the
+    others' mean is over themselves. (TRL counts no reward as 0 and prefers the first of equals.)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._weights = torch.zeros(0)
+        self._logged: dict[str, list[float]] = defaultdict(list)
+        _, self._loop, ready = start_event_loop_in_daemon("online-dpo-rewards")
+        ready.wait()
+
+    def _calculate_rewards_from_functions(
+        self, prompts: Any, completions: Any, completion_ids_list: Any, **columns: Any
+    ) -> torch.Tensor:
+        device = self.accelerator.device
+        given = columns | {
+            "prompts": prompts,
+            "completions": completions,
+            "completion_ids": completion_ids_list,
+            "trainer_state": self.state,
+            "log_metric": self._log_metric,
+        }
+        total = torch.zeros(len(prompts), device=device)
+        scored = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        weights = self.reward_weights if self.reward_weights is not None else torch.ones(len(self.reward_funcs))
+        for function, weight in zip(self.reward_funcs, weights.tolist(), strict=True):
+            if isinstance(function, torch.nn.Module):
+                raise ConfigError(
+                    "online-dpo takes reward functions here: use the judge reward_model for a reward model"
+                )
+            values = function(**given)
+            if is_async_callable(function):
+                values = asyncio.run_coroutine_threadsafe(values, self._loop).result()
+            rewards = torch.tensor([torch.nan if one is None else one for one in values], device=device)
+            scored |= ~rewards.isnan()
+            total += weight * rewards.nan_to_num()
+        first, second = total.split(len(prompts) // 2)
+        kept = scored.view(2, -1).all(0) & (first != second)
+        self._logged["pairs_kept"].append(kept.float().mean().item())
+        # The loss is the mean over all pairs, so those that count stand for those that do not.
+        self._weights = (kept.float() * len(kept) / kept.sum().clamp(min=1)).repeat(2)
+        return total
+
+    def _forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        logprobs: torch.Tensor = super()._forward(*args, **kwargs)
+        if logprobs.requires_grad:  # The rewards are known by the time that the gradient passes.
+            logprobs.register_hook(lambda gradient: gradient * self._weights[:, None].to(gradient.dtype))
+        return logprobs
+
+    def _log_metric(self, name: str, value: float) -> None:
+        self._logged[name].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        logs |= {name: sum(values) / len(values) for name, values in self._logged.items() if values}
+        self._logged.clear()
+        super().log(logs, start_time)
+
+    def close(self) -> None:
+        """End the thread that the reward functions run on."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def train_online_dpo(
+    model: PolicyConfig,
+    data: DatasetDict,
+    reward: Any | Sequence[Any],
+    out: str | Path,
+    *,
+    trainer: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train with TRL's online DPO trainer; else as `train_grpo`. trainer: keys of TRL's OnlineDPOConfig."""
+    if "eval" in data:
+        raise ConfigError("online-dpo has no evaluation while it trains: leave eval_share out, and use `evaluate`")
+    return train_online(
+        "online-dpo",
+        OnlineDPOTrainer,
+        OnlineDPOConfig,
+        model,
+        data,
+        reward,
+        out,
+        trainer=trainer,
+        resume=resume,
+        settings=settings,
+    )

@@ -1,0 +1,156 @@
+"""The model that is trained: loaded, wrapped in an adapter, measured against its context, saved and merged."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.models.local import check_folder, placement
+from collab_agents.models.smollm2 import smollm2
+from collab_agents.training.config import PolicyConfig
+from collab_agents.trajectories import Message
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Policy:
+    """A causal language model ready for a TRL trainer. peft: the adapter to train, None for full fine-tuning."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    peft: LoraConfig | None
+
+    @property
+    def context(self) -> int:
+        """How many tokens it can attend to."""
+        return int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
+
+
+def load_policy(config: PolicyConfig) -> Policy:
+    """Raises ConfigError for a model that cannot be loaded, an adapter, or a tokenizer without a chat template."""
+    source = source_of(config.name)
+    if Path(source, "adapter_config.json").is_file():
+        raise ConfigError(
+            f"model.name {config.name!r} is an adapter: merge it first (collab-agents merge --adapter {config.name} "
+            "--out FOLDER) and train the merged model"
+        )
+    options: dict[str, Any] = {}
+    if config.quantize:
+        options["quantization_config"] = _four_bits()
+    dtype, _ = placement(config.dtype or ("float32" if config.lora is None else None), None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model.name {config.name!r} cannot be loaded from a folder or the Hub: {reason}") from error
+    if config.chat_template is not None:
+        tokenizer.chat_template = _template(config.chat_template)
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"model.name {config.name!r} has no chat template: choose an instruction-tuned model, or give "
+            "model.chat_template, a file with one"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Policy(model, tokenizer, _lora(config))
+
+
+def source_of(name: str) -> str:
+    """What transformers loads for a model's name."""
+    bare = name.removeprefix("local:")
+    return smollm2() if bare == "smollm2" else check_folder(bare, f"model.name {name!r}")
+
+
+def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
+    """The adapter's model with the adapter's weights added, saved as a plain model.
+
+    Raises ConfigError if the folder holds no adapter, RunDirectoryError if `out` holds something already.
+    """
+    folder, target = Path(adapter), Path(out)
+    if not (folder / "adapter_config.json").is_file():
+        raise ConfigError(f"{folder}: there is no adapter_config.json; is it what a training wrote?")
+    if target.exists() and any(target.iterdir()):
+        raise RunDirectoryError(f"{target} holds something already: choose another directory")
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    try:
+        model = AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: its model {base!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+    merged = model.merge_and_unload()
+    merged.save_pretrained(target)
+    AutoTokenizer.from_pretrained(str(folder)).save_pretrained(target)
+    return target
+
+
+def fitting(rows: Dataset, length: Callable[[dict[str, Any]], int], limit: int, *, what: str, remedy: str) -> Dataset:
+    """The rows of at most `limit` tokens; how many are longer is logged. Raises ConfigError if all are."""
+    kept = [i for i, row in enumerate(rows) if length(row) <= limit]
+    if len(kept) < len(rows):
+        logger.warning(
+            "%d of %d %s are longer than %d tokens and are left out", len(rows) - len(kept), len(rows), what, limit
+        )
+    if not kept:
+        shortest = min(length(row) for row in rows)
+        raise ConfigError(
+            f"every one of the {len(rows)} {what} is longer than {limit} tokens (the shortest has {shortest}): {remedy}"
+        )
+    return rows.select(kept)
+
+
+def tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, prompt: bool = False) -> list[int]:
+    """The conversation in the tokenizer's chat template; as a prompt, with the beginning of the assistant's reply."""
+    text = tokenizer.apply_chat_template(clean(messages), tokenize=False, add_generation_prompt=prompt)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def clean(messages: Iterable[Message]) -> list[Message]:
+    """Without the keys that Arrow filled with None because another message has them."""
+    return [
+        {key: value for key, value in message.items() if value is not None or key == "content"} for message in messages
+    ]
+
+
+def _lora(config: PolicyConfig) -> LoraConfig | None:
+    if config.lora is None:
+        return None
+    return LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=config.lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _four_bits() -> Any:
+    try:
+        import bitsandbytes  # noqa: F401
+        from transformers import BitsAndBytesConfig
+    except ImportError as error:
+        raise ConfigError("model.quantize: 4bit needs pip install bitsandbytes") from error
+    if not torch.cuda.is_available():
+        raise ConfigError("model.quantize: 4bit needs a CUDA device, and there is none")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _template(file: str) -> str:
+    try:
+        text = Path(file).expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"model.chat_template: {file}: {error.strerror or error}") from error
+    return json.loads(text)["chat_template"] if file.endswith(".json") else text

@@ -1,0 +1,189 @@
+"""Proximal policy optimization (Schulman et al., arXiv 1707.06347) with a value head on the policy's own backbone.
+
+TRL removed its PPO trainer (huggingface/trl#7020). What it keeps is used: sampling, rewards, old and reference
+log-probabilities, the clipped policy loss and several epochs a rollout are GRPOTrainer's, whose loss takes advantages
+of a token each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from safetensors.torch import load_file, save_file
+from torch import nn
+from trl import GRPOConfig, GRPOTrainer
+
+from collab_agents.training.advantages import at_the_end, generalized_advantages, moments_of, whitened
+from collab_agents.training.config import PolicyConfig
+from collab_agents.training.online import train_online
+
+VALUE_HEAD = "value_head.safetensors"
+
+
+@dataclass
+class PPOConfig(GRPOConfig):
+    """TRL's GRPOConfig, whose `num_iterations` is PPO's epochs a rollout, `epsilon` its clip range, and `beta` the
+
+    weight of the KL to the reference (the model without its adapter, or as it was at first).
+
+    gamma, lam: of the generalized advantage estimation. vf_coef: weight of the value loss. cliprange_value: how far
+    a value may move from the rollout's. value_warmup_steps: optimizer steps in which the value head learns alone.
+    whiten_advantages: to mean 0 and variance 1 over a rollout.
+    """
+
+    num_generations: int | None = field(default=2)
+    num_iterations: int = field(default=4)
+    beta: float = field(default=0.04)
+    gamma: float = field(default=1.0)
+    lam: float = field(default=0.95)
+    vf_coef: float = field(default=0.1)
+    cliprange_value: float = field(default=0.2)
+    value_warmup_steps: int = field(default=0)
+    whiten_advantages: bool = field(default=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: a number in [0, 1] is needed")
+        for name in ("vf_coef", "cliprange_value", "value_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is needed")
+
+
+class PPOTrainer(GRPOTrainer):
+    """Arguments as GRPOTrainer's, `args` a PPOConfig. A reply without a reward moves neither policy nor values."""
+
+    _name = "PPO"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        model = self.accelerator.unwrap_model(self.model)
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        # Zero at first: the first advantages are the rewards themselves.
+        head = nn.Linear(base.config.get_text_config().hidden_size, 1, dtype=torch.float32, device=base.device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        model.value_head = head
+        self._head = head
+        self._seen: list[torch.Tensor] | None = None
+        self._rewards = torch.zeros(0)
+        # Within the forward pass, so that wrappers of the model know of the head's use.
+        base.base_model.register_forward_hook(self._value_of)
+
+    def _value_of(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._seen is None:
+            return
+        hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
+        if self._warming_up():
+            hidden = hidden.detach()
+        with torch.autocast(hidden.device.type, enabled=False):
+            self._seen.append(self._head(hidden.float()).squeeze(-1))
+
+    def _values(self, length: int) -> torch.Tensor:
+        """What the forward passes since `_seen = []` gave: the value before each of the last tokens, (B, T)."""
+        if not self._seen:
+            raise RuntimeError("the policy's backbone was not called: this version of TRL does not fit PPOTrainer")
+        values = torch.cat(self._seen)
+        self._seen = None
+        return values[:, -length - 1 : -1]
+
+    def _warming_up(self) -> bool:
+        return self.state.global_step < self.args.value_warmup_steps
+
+    def _calculate_rewards(self, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        per_function: torch.Tensor = super()._calculate_rewards(inputs, *args, **kwargs)  # of all processes
+        rewards = (per_function * self.reward_weights.to(per_function.device)).nansum(dim=1)
+        rewards[per_function.isnan().all(dim=1)] = torch.nan
+        start = self.accelerator.process_index * len(inputs)
+        self._rewards = rewards[start : start + len(inputs)]
+        return per_function
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        mask = output["completion_mask"] * output.get("tool_mask", 1)
+        length = mask.shape[1]
+        with torch.no_grad():
+            self._seen = []
+            logps, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                length,
+                batch_size=self.args.per_device_train_batch_size,
+            )
+            values = self._values(length)
+        output.setdefault("old_per_token_logps", logps)
+        scored = ~self._rewards.isnan()
+        rewards = at_the_end(self._rewards.nan_to_num().float(), mask)
+        advantages, returns = generalized_advantages(rewards, values, mask, gamma=self.args.gamma, lam=self.args.lam)
+        learnt = mask * scored[:, None]
+        if self.args.whiten_advantages:
+            moments = self.accelerator.reduce(moments_of(advantages, learnt), reduction="sum")
+            advantages = whitened(advantages, learnt, moments)
+        output |= {
+            "advantages": advantages * learnt,
+            "returns": returns,
+            "old_values": values,
+            "value_mask": learnt,
+        }
+        return output
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._seen = []
+        policy_loss = super()._compute_loss(model, inputs)
+        values = self._values(inputs["returns"].shape[1])
+        returns, old, mask = inputs["returns"], inputs["old_values"], inputs["value_mask"]
+        near = old + (values - old).clamp(-self.args.cliprange_value, self.args.cliprange_value)
+        squares = torch.max((values - returns) ** 2, (near - returns) ** 2)
+        value_loss = 0.5 * (squares * mask).sum() / mask.sum().clamp(min=1)
+        mode = "train" if self.model.training else "eval"
+        self._note(mode, values.detach(), returns, mask, value_loss.detach())
+        accumulated = self.current_gradient_accumulation_steps if mode == "train" else 1.0
+        return policy_loss * (0.0 if self._warming_up() else 1.0) + self.args.vf_coef * value_loss / accumulated
+
+    def _note(
+        self, mode: str, values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, loss: torch.Tensor
+    ) -> None:
+        of_returns, of_errors = moments_of(returns, mask), moments_of(returns - values, mask)
+        sums = self.accelerator.reduce(torch.stack([of_returns, of_errors]), reduction="sum")
+        means = sums[:, 1] / sums[:, 0].clamp(min=1)
+        spread, missed = (sums[:, 2] / sums[:, 0].clamp(min=1) - means**2).tolist()
+        self._metrics[mode]["value_loss"].append(self.accelerator.gather(loss).mean().item())
+        self._metrics[mode]["value/returns_mean"].append(means[0].item())
+        self._metrics[mode]["value/values_mean"].append((means[0] - means[1]).item())
+        if spread > 1e-8:
+            self._metrics[mode]["explained_variance"].append(1 - missed / spread)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The head beside the model, not in it: whoever loads the model needs no head."""
+        state_dict = self.model.state_dict() if state_dict is None else state_dict
+        head = {name.rpartition("value_head.")[2]: value for name, value in state_dict.items() if "value_head." in name}
+        super()._save(output_dir, {name: value for name, value in state_dict.items() if "value_head." not in name})
+        save_file(
+            {name: value.contiguous() for name, value in head.items()},
+            Path(output_dir or self.args.output_dir, VALUE_HEAD),
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._head.load_state_dict(load_file(Path(resume_from_checkpoint, VALUE_HEAD)))
+
+
+def train_ppo(
+    model: PolicyConfig,
+    data: DatasetDict,
+    reward: Any | Sequence[Any],
+    out: str | Path,
+    *,
+    trainer: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train by PPO; else as `train_grpo`. trainer: keys of `PPOConfig`."""
+    return train_online(
+        "ppo", PPOTrainer, PPOConfig, model, data, reward, out, trainer=trainer, resume=resume, settings=settings
+    )

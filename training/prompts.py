@@ -1,0 +1,44 @@
+"""Prompts for online training that come from tasks alone: what the simulated user opens with."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from collab_agents.errors import ConfigError
+from collab_agents.messages import to_dicts
+from collab_agents.personas import Persona, pick_persona
+from collab_agents.seeds import derive_seed
+from collab_agents.tasks import Task
+from collab_agents.training.datasets import Made, prompt_row
+from collab_agents.users import SimulatedUser
+
+
+async def opening_rows(
+    tasks: Iterable[Task],
+    user: SimulatedUser,
+    *,
+    personas: Sequence[Persona] = (),
+    seed: int = 0,
+    system_prompt: str | None = None,
+) -> Made:
+    """A row a task, as `prompt_row`, whose prompt is the user's first message."""
+    listed = list(tasks)
+    rows = await asyncio.gather(*(_row(task, user, personas, seed, system_prompt) for task in listed))
+    made = Made("prompts", made_from=len(listed))
+    made.rows = [row for row in rows if row is not None]
+    if silent := len(rows) - len(made.rows):
+        made.dropped["tasks whose user said nothing"] = silent
+    if not made.rows:
+        raise ConfigError("there is nothing to train on: no task's user said anything")
+    return made
+
+
+async def _row(
+    task: Task, user: SimulatedUser, personas: Sequence[Persona], seed: int, system_prompt: str | None
+) -> dict[str, object] | None:
+    persona = pick_persona(personas, seed=seed, task_id=task.id)
+    memory = {"task": task, "persona": persona, "seed": derive_seed(derive_seed(seed, task.id), "user", 0)}
+    message, _ = await user.respond([], memory)
+    if message is None:
+        return None
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return prompt_row([*system, *to_dicts([message])], task, persona)

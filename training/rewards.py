@@ -1,0 +1,208 @@
+"""The multiturn-aware reward as a TRL reward function: every sampled reply is played on and judged.
+
+Knows nothing of trainers but how they call a reward function (TRL 1.16: keyword arguments `prompts`, `completions`,
+`completion_ids`, the dataset's columns, `trainer_state`, `log_metric`), from an event loop on a thread of TRL's.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from collab_agents.assistants import Assistant
+from collab_agents.errors import ConfigError, reason_of
+from collab_agents.graphs import create_lookahead_graph
+from collab_agents.messages import from_dicts, text_of
+from collab_agents.models.local import Engine, LocalChatModel
+from collab_agents.rewards import MultiturnReward, mean
+from collab_agents.seeds import derive_seed
+from collab_agents.structured import invoke
+from collab_agents.training.datasets import persona_of_row, task_of_row
+from collab_agents.training.policy import clean
+from collab_agents.users import Memory, SimulatedUser
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 5
+"""Calls in a row whose rewards were all equal before it is said."""
+
+
+class MultiturnRewardFunction:
+    """An async reward function for GRPO, PPO and online DPO: MR by lookahead, all replies of a batch at once.
+
+    user, reward: as in `create_lookahead_graph`. futures, window: of each reply.
+    assistant: who answers in the futures. None is the model in training as it is at each call, adapter active, without
+        gradients, its replies generated together in this process; a trainer of this package binds it (`bind`). A
+        model that is spread over processes (FSDP, DeepSpeed ZeRO-3) cannot generate here: give an assistant that is
+        served.
+    temperature, max_tokens: of the model in training in the futures. batch_size: its replies generated together.
+    max_concurrency: replies scored at once.
+
+    The columns are those of `prompt_row`: `goal` is needed. Replies to the same prompt share the seeds of their
+    futures, so that they differ by what they say and less by luck. A reply that could not be scored gets None.
+    Metrics, through `log_metric`: each judge's mean (`judges/<name>`), and `unscored`, a share.
+    """
+
+    def __init__(
+        self,
+        user: SimulatedUser | Callable[..., Any],
+        reward: MultiturnReward,
+        *,
+        futures: int = 2,
+        window: int = 1,
+        assistant: Assistant | BaseChatModel | None = None,
+        temperature: float = 1.0,
+        max_tokens: int = 256,
+        batch_size: int = 32,
+        max_concurrency: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.__name__ = "multiturn_reward"  # TRL logs the reward under it.
+        self._user = user
+        self._reward = reward
+        self._width = {"futures": futures, "window": window}
+        self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
+        self._batch_size = batch_size
+        self._max_concurrency = max_concurrency
+        self._seed = seed
+        self._calls = 0
+        self._equal = 0
+        self._model: torch.nn.Module | None = None
+        self._graph: Any = None
+        self.needs_policy = assistant is None
+        if assistant is not None:
+            chosen = InstructedAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
+            self._graph = create_lookahead_graph(user, chosen, reward, **self._width)
+
+    def bind(self, model: Any, tokenizer: Any) -> None:
+        """Let this model answer in the futures, if no other assistant was given."""
+        if not self.needs_policy:
+            return
+        self._model = model
+        engine = Engine(model, tokenizer, max_batch_size=self._batch_size)
+        chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
+        self._graph = create_lookahead_graph(self._user, InstructedAssistant(chat), self._reward, **self._width)
+
+    async def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """A reward for each completion, or None. Raises ConfigError for a prompt that is no conversation, a row
+
+        without `goal`, or a model in training that was not bound.
+        """
+        if self._graph is None:
+            raise ConfigError(
+                "the reward's assistant is the model in training, and none is bound: call bind(model, tokenizer)"
+            )
+        self._calls += 1
+        step = getattr(columns.get("trainer_state"), "global_step", 0)
+        ids: Sequence[Any] = completion_ids or [None] * len(prompts)
+        rows = [
+            {name: column[i] for name, column in columns.items() if isinstance(column, list | tuple)}
+            for i in range(len(prompts))
+        ]
+        states = [
+            self._state(prompt, completion, tokens, row, step)
+            for prompt, completion, tokens, row in zip(prompts, completions, ids, rows, strict=True)
+        ]
+        free = asyncio.Semaphore(self._max_concurrency)
+
+        async def score(state: dict[str, Any]) -> dict[str, Any]:
+            async with free:
+                try:
+                    return await self._graph.ainvoke(state)
+                except Exception as error:
+                    logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason_of(error))
+                    return {"reward": None, "scores": {}}
+
+        with _answering(self._model):
+            ends = await asyncio.gather(*(score(state) for state in states))
+        rewards = [end["reward"] for end in ends]
+        if log_metric is not None:
+            self._log(ends, log_metric)
+        self._watch(rewards)
+        return rewards
+
+    def _state(
+        self, prompt: Any, completion: Any, tokens: Sequence[int] | None, row: dict[str, Any], step: int
+    ) -> dict[str, Any]:
+        if not isinstance(prompt, list) or not isinstance(completion, list):
+            raise ConfigError("the multiturn-aware reward needs conversational prompts: lists of role/content messages")
+        if "goal" not in row:
+            raise ConfigError(
+                "the prompt dataset has no column 'goal': make it with `collab-agents dataset --kind prompts`"
+            )
+        task = task_of_row(row)
+        said = from_dicts(clean(prompt))
+        system = [text_of(message) for message in said if message.type == "system"]
+        messages = [message for message in said if message.type != "system"]
+        reply = from_dicts(clean(completion))
+        if tokens is not None and len(reply) == 1 and isinstance(reply[0], AIMessage):
+            usage = UsageMetadata(input_tokens=0, output_tokens=len(tokens), total_tokens=len(tokens))
+            reply = [reply[0].model_copy(update={"usage_metadata": usage})]
+        return {
+            "messages": [*messages, *reply],
+            "task": task,
+            "persona": persona_of_row(row),
+            "seed": derive_seed(self._seed, task.id, len(messages), step),
+            "assistant_memory": {"system": "\n\n".join(system)} if system else {},
+        }
+
+    def _log(self, ends: Sequence[dict[str, Any]], log_metric: Callable[[str, float], None]) -> None:
+        scores: dict[str, list[float | None]] = defaultdict(list)
+        for end in ends:
+            for name, value in end["scores"].items():
+                scores[name].append(value)
+        for name, values in scores.items():
+            if (average := mean(values)) is not None:
+                log_metric(f"judges/{name}", average)
+        log_metric("unscored", sum(end["reward"] is None for end in ends) / len(ends))
+
+    def _watch(self, rewards: Sequence[float | None]) -> None:
+        values = {reward for reward in rewards if reward is not None}
+        self._equal = self._equal + 1 if len(values) < 2 and len(rewards) > 1 else 0
+        if self._equal == _PATIENCE:
+            what = f"every reply got the reward {values.pop():.4g}" if values else "no reply could be scored"
+            logger.warning(
+                "in %d batches in a row %s, so nothing can be learnt: look at the judges and the tasks, or raise "
+                "trainer.temperature",
+                _PATIENCE,
+                what,
+            )
+
+
+class InstructedAssistant:
+    """A chat model as the assistant, with the system prompt of the conversation's own prompt (`memory["system"]`)."""
+
+    def __init__(self, model: BaseChatModel) -> None:
+        self.model = model
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        system = [SystemMessage(memory["system"])] if memory.get("system") else []
+        return [await invoke(self.model, [*system, *messages], seed=memory["seed"])], memory
+
+
+@contextmanager
+def _answering(model: "torch.nn.Module | None") -> Any:
+    """The model without dropout and with its cache for as long as it answers. The trainer waits meanwhile."""
+    if model is None:
+        yield
+        return
+    trained = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(trained)

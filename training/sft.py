@@ -1,0 +1,66 @@
+"""Supervised fine-tuning on the best conversations."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from trl import SFTConfig, SFTTrainer
+
+from collab_agents.errors import ConfigError
+from collab_agents.training.config import PolicyConfig
+from collab_agents.training.conversations import IGNORED, labelled
+from collab_agents.training.fit import begin, fit
+from collab_agents.training.policy import Policy, fitting
+
+logger = logging.getLogger(__name__)
+
+
+def train_sft(
+    model: PolicyConfig,
+    data: DatasetDict,
+    out: str | Path,
+    *,
+    trainer: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train on `messages` with TRL's SFTTrainer; only the assistant's tokens are learnt.
+
+    data: `train` and, if wanted, `eval`. Conversations longer than `max_length` or the model's context are left out
+    and counted, never cut. trainer: keys of TRL's SFTConfig. settings: what else to keep, and to compare on resuming.
+    Returns the last logs. Raises ConfigError for bad input, RunDirectoryError if `out` is in use.
+    """
+    args, policy = begin("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
+    return fit(
+        SFTTrainer(
+            model=policy.model,
+            args=args,
+            train_dataset=sets["train"],
+            eval_dataset=sets.get("eval"),
+            processing_class=policy.tokenizer,
+            peft_config=policy.peft,
+        ),
+        out,
+        resume=resume,
+    )
+
+
+def _prepared(policy: Policy, rows: Dataset, args: SFTConfig, split: str) -> Dataset:
+    coded = Dataset.from_list([labelled(policy.tokenizer, row["messages"]) for row in rows])
+    taught = [i for i, row in enumerate(coded) if any(label != IGNORED for label in row["labels"])]
+    if len(taught) < len(coded):
+        logger.warning(
+            "%s: %d conversations have no assistant tokens and are left out", split, len(coded) - len(taught)
+        )
+    if not taught:
+        raise ConfigError(f"none of the {len(coded)} {split} conversations has a message of the assistant to learn")
+    return fitting(
+        coded.select(taught),
+        lambda row: len(row["input_ids"]),
+        min(policy.context, args.max_length or policy.context),
+        what=f"{split} conversations",
+        remedy="raise trainer.max_length if the model's context allows it, or generate shorter ones",
+    )
