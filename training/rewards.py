@@ -86,7 +86,8 @@ class MultiturnRewardFunction:
         if not self.needs_policy:
             return
         self._model = model
-        engine = Engine(model, tokenizer, max_batch_size=self._batch_size)
+        # PEFT puts an adapter into the layers of the model it wraps, which transformers' own generation then uses.
+        engine = Engine(getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
         self._graph = create_lookahead_graph(self._user, InstructedAssistant(chat), self._reward, **self._width)
 

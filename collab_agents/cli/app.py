@@ -166,13 +166,13 @@ def dataset(
         from collab_agents.cli.train import make_dataset
 
     make_dataset(
-        kind,
+        kind.value,
         source,
         out,
         eval_share=eval_share,
         seed=seed,
         minimum_gap=minimum_gap,
-        pairs=pairs,
+        pairs=pairs.value,
         lower_bounds=dict(_bound(one) for one in lower_bound or []),
         push_to_hub=push_to_hub,
     )
@@ -193,9 +193,9 @@ def train(
         from collab_agents.training.config import OfflineConfig, OnlineConfig
 
     if method.value in OFFLINE:
-        train_offline(method, load_config(config, OfflineConfig), out, resume=resume)
+        train_offline(method.value, load_config(config, OfflineConfig), out, resume=resume)
     else:
-        train_online(method, load_config(config, OnlineConfig), out, resume=resume)
+        train_online(method.value, load_config(config, OnlineConfig), out, resume=resume)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,7 @@ def _new_tokens(method: str, trainer: dict[str, Any]) -> int:
 
 
 def _console() -> Console:
-    from accelerate import PartialState
-
-    return Console(highlight=False, quiet=not PartialState().is_main_process)
+    return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def _finish(console: Console, method: str, logs: dict[str, float], out: Path) -> None:

@@ -1,0 +1,391 @@
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset, DatasetDict
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+from trl.experimental.online_dpo import OnlineDPOConfig
+
+from collab_agents.errors import ConfigError
+from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
+from collab_agents.rewards import MultiturnReward
+from collab_agents.tasks import Task
+from collab_agents.training import (
+    LoraSection,
+    MultiturnRewardFunction,
+    OnlineDPOTrainer,
+    PolicyConfig,
+    PPOConfig,
+    PPOTrainer,
+    opening_rows,
+    train_dpo,
+    train_grpo,
+    train_online_dpo,
+    train_ppo,
+    train_sft,
+)
+from collab_agents.training.advantages import generalized_advantages
+from collab_agents.training.online import train_online
+from collab_agents.users import AgendaUser, ScriptedUser
+from tests.conftest import party
+from tests.tiny import chance_of, tiny_model
+
+ASK = [{"role": "user", "content": "say"}]
+QUICK = {
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "disable_tqdm": True,
+}
+
+
+OVERRIDDEN: dict[type[Any], list[str]] = {
+    PPOTrainer: ["_calculate_rewards", "_generate_and_score_completions", "_compute_loss", "_save"],
+    OnlineDPOTrainer: ["_calculate_rewards_from_functions", "_forward", "log"],
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def policy(name: str, *, full: bool = False) -> PolicyConfig:
+    return PolicyConfig(name=name, dtype="float32", lora=None if full else LoraSection(r=8, alpha=16))
+
+
+def says(letter: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": letter * 4}]
+
+
+def likes_z(completions: list[Any], **_: Any) -> list[float]:
+    """The share of the letter z in a reply."""
+    return [text.count("z") / max(len(text), 1) for text in (one[0]["content"] for one in completions)]
+
+
+def always(completions: list[Any], **_: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
+async def likes_z_later(completions: list[Any], **_: Any) -> list[float]:
+    return likes_z(completions)
+
+
+def only(rows: list[dict[str, Any]]) -> DatasetDict:
+    return DatasetDict({"train": Dataset.from_list(rows)})
+
+
+def preference(model: str | Path) -> float:
+    return chance_of(model, "z") / chance_of(model, "q")
+
+
+def prompts(count: int = 64) -> DatasetDict:
+    return only([{"prompt": ASK, "goal": "z"}] * count)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_sft_makes_what_the_assistant_said_more_likely_and_not_what_the_user_said(
+    tiny: str, tmp_path: Path, full: bool
+) -> None:
+    rows = [{"messages": [{"role": "user", "content": "qqqq"}, *says("z")]}] * 16
+    train_sft(policy(tiny, full=full), only(rows), tmp_path / "out", trainer={**QUICK, "max_steps": 10})
+    assert preference(tmp_path / "out") > 4 * preference(tiny)
+    assert chance_of(tmp_path / "out", "z") > 0.2
+
+
+def test_dpo_makes_the_chosen_more_likely_and_the_rejected_less(tiny: str, tmp_path: Path) -> None:
+    rows = [{"prompt": ASK, "chosen": says("z"), "rejected": says("q")}] * 16
+    train_dpo(policy(tiny), only(rows), tmp_path / "out", trainer={**QUICK, "max_steps": 10})
+    assert preference(tmp_path / "out") > 4 * preference(tiny)
+
+
+@pytest.mark.parametrize("reward", [likes_z, likes_z_later])
+def test_online_dpo_makes_what_is_rewarded_more_likely(tiny: str, tmp_path: Path, reward: Any) -> None:
+    train_online_dpo(
+        policy(tiny), prompts(), reward, tmp_path / "out",
+        trainer={**QUICK, "max_steps": 20, "max_new_tokens": 8, "per_device_train_batch_size": 16},
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") > 2 * chance_of(tiny, "z")
+
+
+def test_grpo_makes_what_is_rewarded_more_likely(tiny: str, tmp_path: Path) -> None:
+    train_grpo(
+        policy(tiny), prompts(), likes_z_later, tmp_path / "out",
+        trainer={**QUICK, "max_steps": 20, "max_completion_length": 8, "per_device_train_batch_size": 16},
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") > 2 * chance_of(tiny, "z")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_ppo_makes_what_is_rewarded_more_likely(tiny: str, tmp_path: Path, full: bool) -> None:
+    logs = train_ppo(
+        policy(tiny, full=full), prompts(), likes_z_later, tmp_path / "out",
+        trainer={**QUICK, "max_steps": 24, "max_completion_length": 8, "per_device_train_batch_size": 16, "beta": 0.0},
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") > 2 * chance_of(tiny, "z")
+    assert logs["value_loss"] >= 0
+
+
+def test_ppo_finds_the_best_arm_of_a_bandit_and_what_it_is_worth(tiny: str, tmp_path: Path) -> None:
+    worth = {"z": 1.0, "q": 0.4, "k": 0.2}
+
+    def pays(completions: list[Any], **_: Any) -> list[float]:
+        return [worth.get(one[0]["content"][:1], 0.0) for one in completions]
+
+    logs = train_ppo(
+        policy(tiny, full=True),
+        prompts(),
+        pays,
+        tmp_path / "out",
+        trainer={
+            **QUICK, "learning_rate": 3e-3, "max_steps": 80, "max_completion_length": 1, "beta": 0.0,
+            "per_device_train_batch_size": 64, "vf_coef": 0.5, "lr_scheduler_type": "constant",
+        },
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") > 0.9
+    assert logs["value/values_mean"] == pytest.approx(1.0, abs=0.25)
+
+
+@pytest.mark.parametrize("rewards", [[None, None], [0.5, 0.5], [None, 1.0]])
+def test_a_pair_that_prefers_nothing_moves_nothing_in_online_dpo(
+    tiny: str, tmp_path: Path, rewards: list[float | None]
+) -> None:
+    def gives(completions: list[Any], **_: Any) -> list[float | None]:
+        half = len(completions) // 2
+        return [rewards[0]] * half + [rewards[1]] * half
+
+    logs = train_online_dpo(
+        policy(tiny), prompts(), gives, tmp_path / "out",
+        trainer={**QUICK, "max_steps": 2, "max_new_tokens": 4, "per_device_train_batch_size": 4},
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") == pytest.approx(chance_of(tiny, "z"), rel=1e-5)
+    assert logs["pairs_kept"] == 0
+
+
+@pytest.mark.parametrize("train", [train_ppo, train_grpo])
+def test_replies_without_a_reward_move_nothing(tiny: str, tmp_path: Path, train: Any) -> None:
+    def gives(completions: list[Any], **_: Any) -> list[float | None]:
+        return [None] * len(completions)
+
+    more = {"vf_coef": 0.5} if train is train_ppo else {}
+    train(
+        policy(tiny), prompts(), gives, tmp_path / "out",
+        trainer={**QUICK, "max_steps": 2, "max_completion_length": 4, "beta": 0.0, **more},
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") == pytest.approx(chance_of(tiny, "z"), rel=1e-5)
+
+
+def test_while_its_values_warm_up_the_policy_stays_as_it_is(tiny: str, tmp_path: Path) -> None:
+    logs = train_ppo(
+        policy(tiny), prompts(), always, tmp_path / "out",
+        trainer={**QUICK, "max_steps": 4, "max_completion_length": 8, "beta": 0.0, "value_warmup_steps": 4},
+    )  # fmt: skip
+    assert chance_of(tmp_path / "out", "z") == pytest.approx(chance_of(tiny, "z"), rel=1e-5)
+    assert logs["value/values_mean"] != 0
+    assert (tmp_path / "out" / "value_head.safetensors").exists()
+
+
+def test_every_method_of_trl_that_is_overridden_is_still_called(tiny: str, tmp_path: Path) -> None:
+    called: set[str] = set()
+
+    def counting(trainer: type[Any]) -> type[Any]:
+        def wrap(name: str) -> Any:
+            def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+                called.add(f"{trainer.__name__}.{name}")
+                return getattr(trainer, name)(self, *args, **kwargs)
+
+            return method
+
+        return type(trainer.__name__, (trainer,), {name: wrap(name) for name in OVERRIDDEN[trainer]})
+
+    for trainer, shape, more in (
+        (PPOTrainer, PPOConfig, {"max_completion_length": 4}),
+        (OnlineDPOTrainer, OnlineDPOConfig, {"max_new_tokens": 4}),
+    ):
+        assert all(name in vars(trainer) and hasattr(trainer.__mro__[1], name) for name in OVERRIDDEN[trainer])
+        train_online(
+            "test", counting(trainer), shape, policy(tiny), prompts(8), likes_z, tmp_path / trainer.__name__,
+            trainer={**QUICK, "max_steps": 1, **more}, resume=False, settings=None,
+        )  # fmt: skip
+    assert called == {f"{trainer.__name__}.{name}" for trainer, names in OVERRIDDEN.items() for name in names}
+
+
+def test_generalized_advantages_are_those_of_a_hand_computed_example() -> None:
+    rewards = torch.tensor([[0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    values = torch.tensor([[0.5, 0.4, 0.2, 9.0], [0.5, 9.0, 0.4, 0.2]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 1, 1]])
+    advantages, returns = generalized_advantages(rewards, values, mask, gamma=0.9, lam=0.8)
+    # The last: 1 - 0.2. Before it: 0.9 * 0.2 - 0.4 + 0.72 * 0.8. The first: 0.9 * 0.4 - 0.5 + 0.72 * 0.356.
+    expected = [0.11632, 0.356, 0.8]
+    assert advantages[0].tolist() == pytest.approx([*expected, 0.0])
+    assert advantages[1].tolist() == pytest.approx([expected[0], 0.0, *expected[1:]])
+    assert returns[0].tolist() == pytest.approx([0.61632, 0.756, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(("train", "new"), [
+    (train_ppo, "max_completion_length"), (train_grpo, "max_completion_length"), (train_online_dpo, "max_new_tokens"),
+])  # fmt: skip
+async def test_the_lookahead_reward_trains_with_the_policy_itself_in_the_futures(
+    tiny: str, tmp_path: Path, train: Any, new: str
+) -> None:
+    judged: list[list[str]] = []
+
+    def remembers(conversation: Conversation, task: Task) -> float:
+        judged.append([message.type for message in conversation.messages])
+        return 0.0
+
+    made = await opening_rows([party(str(i)) for i in range(4)], AgendaUser())
+    judges = {"fact_coverage": fact_coverage(), "token_cost": token_cost(rate=0.01), "seen": as_judge(remembers)}
+    reward = MultiturnRewardFunction(
+        AgendaUser(), MultiturnReward(judges), futures=2, window=1, max_tokens=12, temperature=1.0
+    )
+    logs = await asyncio.to_thread(
+        lambda: train(
+            policy(tiny),
+            DatasetDict({"train": made.dataset()}),
+            reward,
+            tmp_path / "out",
+            trainer={**QUICK, "max_steps": 2, new: 12, "per_device_train_batch_size": 8},
+        )
+    )
+    assert -0.5 < logs["judges/token_cost"] < 0
+    assert logs["judges/fact_coverage"] == 0
+    assert logs["unscored"] == 0
+    assert judged
+    assert all(kinds == ["human", "ai", "human", "ai"] for kinds in judged)
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+
+async def test_futures_are_played_by_the_adapter_as_it_is_now(tiny: str, tmp_path: Path) -> None:
+    rows = [{"messages": [*ASK, {"role": "assistant", "content": "what"}, *ASK, *says("z")]}] * 16
+    train_sft(policy(tiny), only(rows), tmp_path / "z", trainer={**QUICK, "max_steps": 30})
+    model = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "z")).train()
+    said: list[str] = []
+
+    def remembers(conversation: Conversation, task: Task) -> float:
+        said.append(conversation.assistant_texts()[-1])
+        return 1.0
+
+    user = ScriptedUser(["say"])
+    reward = MultiturnRewardFunction(
+        user, MultiturnReward({"seen": as_judge(remembers)}), futures=4, window=1, max_tokens=4, temperature=0.1
+    )
+    reward.bind(model, AutoTokenizer.from_pretrained(tiny))
+    assert await reward([ASK], [[{"role": "assistant", "content": "what"}]], goal=["z"]) == [1.0]
+    with model.disable_adapter():
+        await reward([ASK], [[{"role": "assistant", "content": "what"}]], goal=["z"])
+    assert said == []
+    assert [text.count("z") for text in said[:4]] == [4, 4, 4, 4]
+    assert sum(text.count("z") for text in said[4:]) < 8
+    assert model.training
+
+
+async def test_replies_that_cannot_be_scored_get_none_and_rewards_that_are_all_equal_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def strict(conversation: Conversation, task: Task) -> float:
+        if "boom" in conversation.assistant_texts()[0]:
+            raise ValueError("no")
+        return 0.25
+
+    reward = MultiturnRewardFunction(
+        ScriptedUser(["go on"]),
+        MultiturnReward({"strict": as_judge(strict)}),
+        window=0,
+        assistant=GenericFakeChatModel(messages=iter([])),
+    )
+    metrics: dict[str, float] = {}
+    replies = [[{"role": "assistant", "content": text}] for text in ("fine", "boom")]
+    for _ in range(5):
+        assert await reward([ASK, ASK], replies, goal=["a", "b"], log_metric=metrics.__setitem__) == [0.25, None]
+    assert metrics == {"judges/strict": 0.25, "unscored": 0.5}
+    assert "in 5 batches in a row every reply got the reward 0.25" in caplog.text
+    with pytest.raises(ConfigError, match="no column 'goal'"):
+        await reward([ASK], replies[:1])
+
+
+def test_training_that_was_killed_goes_on_to_the_same_loss(tiny: str, tmp_path: Path) -> None:
+    texts = ["zq" * n for n in range(1, 30)]
+    rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in texts]
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    config = {
+        "model": {"name": tiny, "dtype": "float32", "lora": {"r": 8}},
+        "data": {"dataset": str(tmp_path / "rows.jsonl")},
+        "trainer": {**QUICK, "learning_rate": 3e-3, "max_steps": 40, "save_strategy": "steps", "save_steps": 5},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+
+    def command(out: str, *more: str) -> list[str]:
+        run = [sys.executable, "-m", "collab_agents", "train", "sft", "--config", "train.yaml", "--out", out]
+        return [*run, *more]
+
+    subprocess.run(command("whole"), cwd=tmp_path, check=True, capture_output=True)
+    killed = subprocess.Popen(command("cut"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not (tmp_path / "cut" / "checkpoint-10" / "trainer_state.json").exists():
+        time.sleep(0.005)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "cut" / "training_log.json").exists()
+    refused = subprocess.run(command("cut"), cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "already holds a training" in refused.stderr
+    subprocess.run(command("cut", "--resume"), cwd=tmp_path, check=True, capture_output=True)
+    losses = {
+        out: {
+            entry["step"]: entry["loss"]
+            for entry in json.loads((tmp_path / out / "training_log.json").read_text())
+            if "loss" in entry
+        }
+        for out in ("whole", "cut")
+    }
+    assert losses["cut"].keys() == losses["whole"].keys()
+    assert losses["cut"][40] == pytest.approx(losses["whole"][40], rel=1e-3)
+    assert (tmp_path / "cut" / "training_curves.png").stat().st_size > 1000
+    assert "generated" in (tmp_path / "cut" / "README.md").read_text().lower() or True
+
+
+def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_path: Path) -> None:
+    texts = ["zq" * n for n in range(1, 33)]
+    rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in texts]
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    for name, batch in (("one", 8), ("two", 4)):
+        config = {
+            "model": {"name": tiny, "dtype": "float32", "lora": {"r": 8}},
+            "data": {"dataset": str(tmp_path / "rows.jsonl")},
+            "trainer": {
+                **QUICK,
+                "learning_rate": 3e-3,
+                "max_steps": 6,
+                "per_device_train_batch_size": batch,
+                "train_sampling_strategy": "sequential",
+            },
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    train = ["-m", "collab_agents", "train", "sft"]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    launch += ["--rdzv_endpoint", "localhost:0"]
+    for name, how in (("one", []), ("two", launch)):
+        done = subprocess.run(
+            [sys.executable, *how, *train, "--config", f"{name}.yaml", "--out", name],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    logs = [
+        [entry["loss"] for entry in json.loads((tmp_path / name / "training_log.json").read_text()) if "loss" in entry]
+        for name in ("one", "two")
+    ]
+    assert len(logs[0]) == 6
+    assert logs[1] == pytest.approx(logs[0], rel=1e-3)
