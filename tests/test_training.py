@@ -18,6 +18,7 @@ from trl.experimental.online_dpo import OnlineDPOConfig
 
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
+from collab_agents.models import load_chat_model
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
 from collab_agents.training import (
@@ -35,10 +36,12 @@ from collab_agents.training import (
     train_sft,
 )
 from collab_agents.training.advantages import generalized_advantages
+from collab_agents.training.conversations import labelled
 from collab_agents.training.online import train_online
 from collab_agents.users import AgendaUser, ScriptedUser
 from tests.conftest import party
-from tests.tiny import chance_of, tiny_model
+from tests.test_training_data import run
+from tests.tiny import TEMPLATE, chance_of, tiny_model
 
 ASK = [{"role": "user", "content": "say"}]
 QUICK = {
@@ -389,3 +392,82 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_
     ]
     assert len(logs[0]) == 6
     assert logs[1] == pytest.approx(logs[0], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("section", "said_so"),
+    [
+        ({"trainer": {"learning_rte": 1e-3}}, "SFTConfig has no such key; did you mean 'learning_rate'"),
+        ({"trainer": {"learning_rate": "fast"}}, "trainer.learning_rate: input should be a valid number"),
+        ({"trainer": {"output_dir": "x"}}, "trainer.output_dir: it is given by --out"),
+        ({"trainer": {"max_length": 4}}, "every one of the 2 train conversations is longer than 4 tokens"),
+        ({"model": {"name": "./nowhere"}}, "the folder has no config.json"),
+        ({"model": {"name": "TINY", "quantize": "4bit"}}, "4bit needs"),
+        ({"model": {"name": "TINY", "quantize": "4bit", "lora": None}}, "it needs lora"),
+        ({"model": {"name": "TINY", "lora": {"rank": 8}}}, "rank: unknown field"),
+        ({"data": {"runs": ["x"], "dataset": "y"}}, "give either runs"),
+        ({"data": {"dataset": "ROWS", "eval_share": 0.5}}, "no column 'task_id' to split by"),
+        ({"data": {"dataset": "OTHER"}}, "there is no column 'messages', which sft needs; its columns are text"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_before_the_first_step(
+    tiny: str, tmp_path: Path, section: dict[str, Any], said_so: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"messages": [*ASK, *says("z")]}] * 2
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    Dataset.from_list([{"text": "z"}]).to_json(tmp_path / "other.jsonl")
+    config = {"model": {"name": tiny}, "data": {"dataset": str(tmp_path / "rows.jsonl")}, **section}
+    text = yaml.safe_dump(config).replace("TINY", tiny).replace("ROWS", str(tmp_path / "rows.jsonl"))
+    (tmp_path / "train.yaml").write_text(text.replace("OTHER", str(tmp_path / "other.jsonl")))
+    assert run("train", "sft", "--config", tmp_path / "train.yaml", "--out", tmp_path / "out") == 1
+    assert said_so in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_template_whose_assistant_tokens_cannot_be_told_is_refused_and_markers_are_used(tmp_path: Path) -> None:
+    # Like templates that drop the reasoning of all replies but the last.
+    forgetful = TEMPLATE.replace("message['content'] +", "(message['content'] if loop.last else 'x') +")
+    rows = [{"messages": [*ASK, *says("z"), *ASK, *says("z")]}]
+    tiny_model(tmp_path / "forgetful", template=forgetful)
+    with pytest.raises(ConfigError, match=r"no \{% generation %\} markers"):
+        train_sft(policy(str(tmp_path / "forgetful")), only(rows), tmp_path / "out", trainer=QUICK)
+    tiny_model(tmp_path / "none", template=None)
+    with pytest.raises(ConfigError, match="has no chat template"):
+        train_sft(policy(str(tmp_path / "none")), only(rows), tmp_path / "none-out", trainer=QUICK)
+    marked = (
+        "{% for message in messages %}{% if message['role'] == 'assistant' %}<|im_start|>a {% generation %}"
+        "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{% else %}"
+        "{{ '<|im_start|>' + message['role'][0] + ' ' + message['content'] + '<|im_end|>' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>a {% endif %}"
+    )
+    both = [
+        labelled(AutoTokenizer.from_pretrained(tiny_model(tmp_path / name, template=template)), rows[0]["messages"])
+        for name, template in (("plain", TEMPLATE), ("marked", marked))
+    ]
+    assert both[0] == both[1]
+    learnt = [i for i in both[0]["labels"] if i != -100]
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(tmp_path / "plain"))
+    assert tokenizer.decode(learnt) == "zzzz<|im_end|>" * 2
+
+
+def test_conversations_that_are_too_long_are_left_out_and_counted(
+    tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = [{"messages": [*ASK, {"role": "assistant", "content": "z" * 600}]}]
+    rows = [{"messages": [*ASK, *says("z")]}] * 3 + long
+    train_sft(policy(tiny), only(rows), tmp_path / "out", trainer={**QUICK, "max_steps": 1, "max_length": None})
+    assert "1 of 4 train conversations are longer than 512 tokens and are left out" in caplog.text
+
+
+def test_an_adapter_merges_to_a_plain_model_that_plays_as_a_local_model(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"messages": [*ASK, *says("z")]}] * 16
+    train_sft(policy(tiny), only(rows), tmp_path / "out", trainer={**QUICK, "max_steps": 10})
+    assert run("merge", "--adapter", tmp_path / "out", "--out", tmp_path / "merged") == 0
+    assert chance_of(tmp_path / "merged", "z") == pytest.approx(chance_of(tmp_path / "out", "z"), rel=1e-2)
+    model = load_chat_model(f"local:{tmp_path / 'merged'}", max_tokens=4, temperature=0, dtype="float32")
+    assert model.invoke("say").content == "zzzz"
+    assert run("merge", "--adapter", tmp_path / "merged", "--out", tmp_path / "again") == 1
+    assert "there is no adapter_config.json" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="is an adapter: merge it first"):
+        train_sft(policy(str(tmp_path / "out")), only(rows), tmp_path / "more", trainer=QUICK)

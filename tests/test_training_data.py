@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 from datasets import Dataset, load_dataset
@@ -278,10 +279,8 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return MultiturnDataset
 
 
-def run(*arguments: str) -> int:
-    import unittest.mock
-
-    with unittest.mock.patch.object(sys, "argv", ["collab-agents", *arguments]):
+def run(*arguments: str | Path) -> int:
+    with mock.patch.object(sys, "argv", ["collab-agents", *map(str, arguments)]):
         try:
             main()
         except SystemExit as stop:

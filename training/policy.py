@@ -37,12 +37,12 @@ class Policy:
 
 def load_policy(config: PolicyConfig) -> Policy:
     """Raises ConfigError for a model that cannot be loaded, an adapter, or a tokenizer without a chat template."""
-    source = source_of(config.name)
-    if Path(source, "adapter_config.json").is_file():
+    if Path(config.name.removeprefix("local:"), "adapter_config.json").is_file():
         raise ConfigError(
             f"model.name {config.name!r} is an adapter: merge it first (collab-agents merge --adapter {config.name} "
             "--out FOLDER) and train the merged model"
         )
+    source = source_of(config.name)
     options: dict[str, Any] = {}
     if config.quantize:
         options["quantization_config"] = _four_bits()
