@@ -1,4 +1,5 @@
 # make demo    the main job with the embedded model, from nothing to a printed tree
+# make train-demo   trajectories, SFT, DPO, and the trained model against the untouched one on held-out tasks
 # make test    lint, types and tests
 # make bench   the main job against the published package, side by side
 
@@ -7,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := runs/demo
+TRAIN := runs/train-demo
 
-.PHONY: setup demo test lint bench sandbox clean
+.PHONY: setup demo train-demo test lint bench sandbox clean
 
 setup: $(READY)
 
@@ -26,6 +28,16 @@ demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/collab-agents generate --config examples/offline.yaml --out $(DEMO)
 	$(BIN)/collab-agents show $(DEMO)
+
+train-demo: $(READY)
+	rm -rf $(TRAIN)
+	$(BIN)/collab-agents generate --config examples/train_collaborator/generate.yaml --out $(TRAIN)/trajectories
+	$(BIN)/collab-agents train sft --config examples/train_collaborator/sft.yaml --out $(TRAIN)/sft
+	$(BIN)/collab-agents merge --adapter $(TRAIN)/sft --out $(TRAIN)/sft-model
+	$(BIN)/collab-agents train dpo --config examples/train_collaborator/dpo.yaml --out $(TRAIN)/dpo
+	$(BIN)/collab-agents merge --adapter $(TRAIN)/dpo --out $(TRAIN)/model
+	$(BIN)/collab-agents evaluate --config examples/train_collaborator/trained.yaml \
+		--against examples/train_collaborator/untouched.yaml --out $(TRAIN)/scorecard
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The in-process model: the real SmolLM2-135M out of its wheel."""
 
 import asyncio
+import functools
 import signal
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from transformers import LlamaForCausalLM
 
 from collab_agents import (
     AgendaUser,
@@ -70,6 +73,30 @@ async def test_calls_in_a_batch_keep_their_own_length_and_stop(model: LimitedCha
     assert tokens[1] > 3
     assert str(replies[1].content).startswith(str(replies[2].content))
     assert "," not in str(replies[2].content)
+
+
+async def test_what_prompts_begin_with_is_read_once_and_changes_no_reply(
+    model: LimitedChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [
+        [SystemMessage(" ".join([rule] * 40)), HumanMessage(question)]
+        for rule in ("Answer in one short sentence.", "Be as brief as you can be.")
+        for question in ("Name three colours.", "What is the capital of France?", "Who wrote Hamlet?")
+    ]
+    alone = [await model.ainvoke(prompt, temperature=0.0) for prompt in prompts]
+    read: list[int] = []
+    forward = LlamaForCausalLM.forward
+
+    @functools.wraps(forward)  # transformers reads the signature.
+    def counting(self: Any, input_ids: torch.Tensor, **kwargs: Any) -> Any:
+        read.append(input_ids.numel())
+        return forward(self, input_ids, **kwargs)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", counting)
+    together = await asyncio.gather(*(model.ainvoke(prompt, temperature=0.0) for prompt in prompts))
+    assert [reply.content for reply in together] == [reply.content for reply in alone]
+    assert read[0] < 700  # Both beginnings; six whole prompts are more than 1,500 tokens.
+    assert read[1] < 150
 
 
 async def test_a_stream_gives_the_same_words(model: LimitedChatModel) -> None:
