@@ -441,7 +441,13 @@ def test_the_embedded_model_plain_and_proactive_gives_the_same_table_twice(tmp_p
     (result,) = Scorecard.model_validate_json(cards[0]).sets
     assert all(side.finished == 4 for side in result.sides)
     assert result.difference is not None
-    assert result.difference["assistant_ktokens"].value != 0
+    plays = [
+        {one.task.id: [message.content for message in one.messages] for one in read_trajectories(folder.parent)}
+        for folder in sorted((tmp_path / "one").rglob("run.json"))
+    ]
+    assert len(plays) == 2
+    assert plays[0].keys() == plays[1].keys()
+    assert all(plays[0][task] != plays[1][task] for task in plays[0])
 
 
 def test_judges_and_task_sets_are_listed_with_their_options() -> None:

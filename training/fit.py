@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from collab_agents.errors import CollabError, ConfigError, RunDirectoryError
 from collab_agents.training.arguments import trainer_arguments
@@ -71,13 +71,19 @@ def _check_folder(folder: Path, config: dict[str, Any], *, resume: bool) -> None
     there.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
+def _last_checkpoint(folder: Path) -> str | None:
+    """The last that was written to its end: a kill may have left the beginning of a later one."""
+    whole = [one for one in folder.glob("checkpoint-*") if (one / TRAINER_STATE_NAME).exists()]
+    return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
+
+
 def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str, float]:
     """Train, from the last checkpoint if `resume` is set and there is one, and save the model, its tokenizer, its
 
     card, `training_log.json` and `training_curves.png` in `out`. Returns the last value of everything logged.
     """
     folder = Path(out)
-    checkpoint = get_last_checkpoint(str(folder)) if resume and folder.is_dir() else None
+    checkpoint = _last_checkpoint(folder) if resume else None
     trainer.add_callback(_StopAtNan())
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
