@@ -442,7 +442,7 @@ def test_the_embedded_model_plain_and_proactive_gives_the_same_table_twice(tmp_p
     assert all(side.finished == 4 for side in result.sides)
     assert result.difference is not None
     plays = [
-        {one.task.id: [message.content for message in one.messages] for one in read_trajectories(folder.parent)}
+        {one.task.id: [message["content"] for message in one.messages] for one in read_trajectories(folder.parent)}
         for folder in sorted((tmp_path / "one").rglob("run.json"))
     ]
     assert len(plays) == 2

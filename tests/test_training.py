@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+import trl.kernels.chunked_logprob
+import trl.trainer.utils
 import yaml
 from datasets import Dataset, DatasetDict
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -31,6 +33,7 @@ from collab_agents.training import (
     PPOTrainer,
     opening_rows,
     prompt_row,
+    tiles,
     train_dpo,
     train_grpo,
     train_online_dpo,
@@ -226,6 +229,31 @@ def test_every_method_of_trl_that_is_overridden_is_still_called(tiny: str, tmp_p
             trainer={**QUICK, "max_steps": 1, **more}, resume=False, settings=None,
         )  # fmt: skip
     assert called == {f"{trainer.__name__}.{name}" for trainer, names in OVERRIDDEN.items() for name in names}
+
+
+def test_a_processor_has_trls_scores_in_tiles_as_large_as_it_is_told(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trl.kernels.chunked_logprob._forward_tile
+    shapes: list[tuple[int, ...]] = []
+
+    def watched(tile: torch.Tensor, *args: Any, **options: Any) -> None:
+        shapes.append(tuple(tile.shape))
+        whole(tile, *args, **options)
+
+    monkeypatch.setattr(trl.kernels.chunked_logprob, "_forward_tile", watched)
+    monkeypatch.setattr(trl.kernels.chunked_logprob, "TOKEN_CHUNK_SIZE", 4096)
+    monkeypatch.setattr(trl.trainer.utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 32768)
+    losses = []
+    for name, size in (("wide", 1000), ("narrow", 16)):
+        monkeypatch.setattr(tiles, "TOKENS", size)
+        monkeypatch.setattr(tiles, "ENTRIES", size)
+        shapes.clear()
+        rows = only([{"messages": [*ASK, *says("z" * 9)]}] * 4)
+        losses.append(train_sft(policy(tiny), rows, tmp_path / name, trainer={**QUICK, "max_steps": 3})["train_loss"])
+        assert (len(shapes) > 9) == (size == 16)
+        assert all(tokens <= size and entries <= size for tokens, entries in shapes)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_generalized_advantages_are_those_of_a_hand_computed_example() -> None:

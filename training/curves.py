@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 _SHOWN = (
     "loss", "reward", "judges/", "kl", "entropy", "value", "explained", "rewards/", "completions/mean_length",
@@ -31,7 +27,8 @@ def plot_curves(history: Sequence[dict[str, Any]], file: Path) -> None:
         return
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.5 * columns, 3 * rows), squeeze=False)
+    figure = Figure(figsize=(4.5 * columns, 3 * rows))
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis, name in zip(axes.flat, names, strict=False):
         for key, label in ((name, "train"), (f"eval_{name}", "eval")):
             if key in series:
@@ -45,4 +42,3 @@ def plot_curves(history: Sequence[dict[str, Any]], file: Path) -> None:
         axis.set_visible(False)
     figure.tight_layout()
     figure.savefig(file, dpi=100)
-    plt.close(figure)

@@ -189,6 +189,7 @@ def preference_rows(
         for turn in trajectory.turns:
             scored = _distinct(turn)
             made.dropped["candidates without a reward"] += sum(one.reward is None for one in turn.candidates)
+            made.dropped["turns without two different scored candidates"] += len(scored) < 2
             for chosen, rejected in _pairs(scored, pairs):
                 assert chosen.reward is not None
                 assert rejected.reward is not None

@@ -14,6 +14,7 @@ from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.curves import plot_curves
 from collab_agents.training.policy import Policy, load_policy
+from collab_agents.training.tiles import fit_tiles
 
 A = TypeVar("A")
 CONFIG = "training.json"
@@ -35,6 +36,8 @@ def begin(
 ) -> tuple[A, Policy]:
     """The arguments and the policy of a training, once its folder is seen to be free or its own."""
     args: Any = trainer_arguments(shape, trainer or {}, out)
+    if args.device.type == "cpu":
+        fit_tiles()
     kept = {"method": method, "model": model.model_dump(), "trainer": dict(trainer or {}), **(settings or {})}
     if args.process_index == 0:
         _check_folder(Path(out), kept, resume=resume)

@@ -1,24 +1,25 @@
 """Online DPO on the multiturn-aware reward: two replies to each prompt, the better one preferred."""
 
 import asyncio
-import os
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
 import torch
 from datasets import DatasetDict
-from trl.experimental.online_dpo import OnlineDPOConfig
-from trl.experimental.online_dpo import OnlineDPOTrainer as _OnlineDPOTrainer
 from trl.trainer.utils import is_async_callable, start_event_loop_in_daemon
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.online import train_online
+
+with warnings.catch_warnings():  # It says that it is experimental. The version is pinned, and the tests watch it.
+    warnings.simplefilter("ignore")
+    from trl.experimental.online_dpo import OnlineDPOConfig
+    from trl.experimental.online_dpo import OnlineDPOTrainer as _OnlineDPOTrainer
 
 
 class OnlineDPOTrainer(_OnlineDPOTrainer):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ from collab_agents.training import (
     train_sft,
 )
 from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfig, RewardConfig
+
+# TRL still says `gradient_checkpointing`, which transformers is renaming: nothing for its user to do.
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 OFFLINE = {"sft": train_sft, "dpo": train_dpo}
 ONLINE = {"ppo": train_ppo, "grpo": train_grpo, "online-dpo": train_online_dpo}
