@@ -19,6 +19,8 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 from trl.experimental.online_dpo import OnlineDPOConfig
 
+from collab_agents.cli.train import OFFLINE, ONLINE
+from collab_agents.config import EvalConfig, RunConfig, load_config
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
 from collab_agents.models import load_chat_model
@@ -33,6 +35,7 @@ from collab_agents.training import (
     PPOTrainer,
     opening_rows,
     prompt_row,
+    read_dataset,
     tiles,
     train_dpo,
     train_grpo,
@@ -41,11 +44,13 @@ from collab_agents.training import (
     train_sft,
 )
 from collab_agents.training.advantages import generalized_advantages
+from collab_agents.training.arguments import trainer_arguments
+from collab_agents.training.config import OfflineConfig, OnlineConfig
 from collab_agents.training.conversations import labelled
 from collab_agents.training.online import train_online
 from collab_agents.users import AgendaUser, ScriptedUser
-from tests.conftest import Server, party
-from tests.test_training_data import run
+from tests.conftest import ROOT, Server, party
+from tests.test_training_data import run, trajectory
 from tests.tiny import TEMPLATE, chance_of, tiny_model
 
 ASK = [{"role": "user", "content": "say"}]
@@ -188,10 +193,10 @@ def test_replies_without_a_reward_move_nothing(tiny: str, tmp_path: Path, train:
     def gives(completions: list[Any], **_: Any) -> list[float | None]:
         return [None] * len(completions)
 
-    more = {"vf_coef": 0.5} if train is train_ppo else {}
+    more = {"vf_coef": 0.5, "beta": 0.5, "num_iterations": 2} if train is train_ppo else {"beta": 0.0}
     train(
         policy(tiny), prompts(), gives, tmp_path / "out",
-        trainer={**QUICK, "max_steps": 2, "max_completion_length": 4, "beta": 0.0, **more},
+        trainer={**QUICK, "max_steps": 2, "max_completion_length": 4, **more},
     )  # fmt: skip
     assert chance_of(tmp_path / "out", "z") == pytest.approx(chance_of(tiny, "z"), rel=1e-5)
 
@@ -411,6 +416,43 @@ def test_training_that_was_killed_goes_on_to_the_same_loss(tiny: str, tmp_path: 
     assert "generated" in (tmp_path / "cut" / "README.md").read_text().lower() or True
 
 
+def launched(processes: int, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--rdzv_backend", "c10d"]
+    launch += ["--rdzv_endpoint", "localhost:0"]
+    return subprocess.run(
+        [sys.executable, *(launch if processes > 1 else []), "-m", "collab_agents", *command],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["ppo", "online-dpo"])
+def test_two_processes_train_on_the_lookahead_reward_and_resume(tiny: str, tmp_path: Path, method: str) -> None:
+    tasks = [party(str(i)).model_dump() for i in range(8)]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    config: dict[str, Any] = {
+        "model": {"name": tiny, "dtype": "float32", "lora": {"r": 8}},
+        "data": {"tasks": {"source": "tasks.jsonl"}},
+        "reward": {"judges": [{"name": "token_cost"}], "futures": 1, "max_tokens": 8},
+        "trainer": {
+            **QUICK, "max_steps": 2, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1,
+            "max_new_tokens" if method == "online-dpo" else "max_completion_length": 8,
+        },
+    }  # fmt: skip
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    command = ["train", method, "--config", "train.yaml", "--out", "out"]
+    done = launched(2, command, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "8 prompts rows of 8" in done.stdout
+    logs = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert all(entry["judges/token_cost"] < 0 for entry in logs if "loss" in entry)
+    for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
+        (tmp_path / "out" / name).unlink()
+    again = launched(2, [*command, "--resume"], tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    resumed = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert [entry["step"] for entry in resumed if "loss" in entry] == [1, 2]
+
+
 def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_path: Path) -> None:
     texts = ["zq" * n for n in range(1, 33)]
     rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in texts]
@@ -428,14 +470,8 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_
             },
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    train = ["-m", "collab_agents", "train", "sft"]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    launch += ["--rdzv_endpoint", "localhost:0"]
-    for name, how in (("one", []), ("two", launch)):
-        done = subprocess.run(
-            [sys.executable, *how, *train, "--config", f"{name}.yaml", "--out", name],
-            cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+    for name, processes in (("one", 1), ("two", 2)):
+        done = launched(processes, ["train", "sft", "--config", f"{name}.yaml", "--out", name], tmp_path)
         assert done.returncode == 0, done.stderr[-2000:]
     logs = [
         [entry["loss"] for entry in json.loads((tmp_path / name / "training_log.json").read_text()) if "loss" in entry]
@@ -458,6 +494,8 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_
         ({"model": {"name": "TINY", "lora": {"rank": 8}}}, "rank: unknown field"),
         ({"data": {"runs": ["x"], "dataset": "y"}}, "give either runs"),
         ({"data": {"dataset": "ROWS", "eval_share": 0.5}}, "no column 'task_id' to split by"),
+        ({"trainer": {"eval_strategy": "steps"}}, "the trainer cannot be built: "),
+        ({"model": {"name": "TINY", "lora": {"target_modules": ["nowhere"]}}}, "the trainer cannot be built: Target"),
         ({"data": {"dataset": "OTHER"}}, "there is no column 'messages', which sft needs; its columns are text"),
     ],
 )  # fmt: skip
@@ -472,6 +510,90 @@ def test_bad_input_is_one_sentence_before_the_first_step(
     (tmp_path / "train.yaml").write_text(text.replace("OTHER", str(tmp_path / "other.jsonl")))
     assert run("train", "sft", "--config", tmp_path / "train.yaml", "--out", tmp_path / "out") == 1
     assert said_so in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_start_that_failed_can_be_put_right_in_the_same_folder(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Dataset.from_list([{"messages": [*ASK, *says("z")]}] * 2).to_json(tmp_path / "rows.jsonl")
+    config: dict[str, Any] = {"data": {"dataset": str(tmp_path / "rows.jsonl")}}
+    for model, code in (("./nowhere", 1), (tiny, 0), (tiny, 1)):
+        config |= {"model": {"name": model}, "trainer": {**QUICK, "max_steps": 1}}
+        (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+        assert run("train", "sft", "--config", tmp_path / "train.yaml", "--out", tmp_path / "out") == code
+    assert "already holds a training: resume it, or choose" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_a_dataset_holds_out_is_evaluated_on_and_never_trained_on(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs.jsonl").write_text(
+        "".join(trajectory(f"t{i}", 0.1, 0.9).model_dump_json() + "\n" for i in range(40))
+    )
+    options: list[str | Path] = ["--from", tmp_path / "runs.jsonl", "--kind", "preference", "--eval-share", "0.3"]
+    assert run("dataset", *options, "--out", tmp_path / "pairs") == 0
+    data = read_dataset(str(tmp_path / "pairs"), "preference")
+    assert set(data) == {"train", "eval"}
+    assert not {*data["train"]["task_id"]} & {*data["eval"]["task_id"]}
+    config: dict[str, Any] = {
+        "model": {"name": tiny},
+        "data": {"dataset": str(tmp_path / "pairs")},
+        "trainer": {**QUICK, "max_steps": 1, "eval_strategy": "steps", "eval_steps": 1},
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    assert run("train", "dpo", "--config", tmp_path / "train.yaml", "--out", tmp_path / "out") == 0
+    logged = json.loads((tmp_path / "out" / "training_log.json").read_text())
+    assert any("eval_loss" in entry for entry in logged)
+    config["data"]["eval_share"] = 0.5
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    assert run("train", "dpo", "--config", tmp_path / "train.yaml", "--out", tmp_path / "other") == 1
+    assert "holds rows out itself; leave it out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_prompts_that_do_not_fill_a_generation_batch_are_refused_or_counted(
+    tiny: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {**QUICK, "max_steps": 1, "max_completion_length": 4, "per_device_train_batch_size": 8}
+    with pytest.raises(ConfigError, match=r"there are 3 prompts, and one generation batch takes 4 \("):
+        train_ppo(policy(tiny), prompts(3), likes_z, tmp_path / "few", trainer=options)
+    train_ppo(policy(tiny), prompts(7), likes_z, tmp_path / "more", trainer=options)
+    assert "in each epoch 3 of the 7 prompts, drawn anew, are left out" in caplog.text
+
+
+def test_keys_that_arrow_filled_with_none_never_reach_the_template(tmp_path: Path) -> None:
+    strict = "{% for message in messages %}{% if 'tool_calls' in message %}{{ message['tool_calls'] | length }}"
+    strict += "{% endif %}{% endfor %}" + TEMPLATE
+    model = tiny_model(tmp_path / "strict", template=strict)
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    looked = {"role": "assistant", "content": "look", "tool_calls": [call]}
+    found = {"role": "tool", "content": "found", "tool_call_id": "1"}
+    rows: list[dict[str, Any]] = [
+        {"prompt": ASK, "chosen": says("z"), "rejected": says("q")},
+        {"prompt": [*ASK, looked, found], "chosen": says("z"), "rejected": says("q")},
+    ]
+    assert Dataset.from_list(rows)[1]["prompt"][0]["tool_calls"] is None
+    train_dpo(policy(model), only(rows), tmp_path / "dpo", trainer={**QUICK, "max_steps": 2})
+    asked = DatasetDict({"train": Dataset.from_list([{"prompt": row["prompt"]} for row in rows] * 4)})
+    for train, new in ((train_grpo, "max_completion_length"), (train_online_dpo, "max_new_tokens")):
+        out = tmp_path / train.__name__
+        train(policy(model), asked, likes_z, out, trainer={**QUICK, "max_steps": 1, new: 4})
+        assert (out / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples" / "train_collaborator").rglob("*.yaml")), ids=lambda f: f.stem
+)
+def test_every_file_of_the_recipe_is_understood(file: Path, tmp_path: Path) -> None:
+    if file.parent.name == "online":
+        method = file.stem.rpartition("-")[0]
+        online = load_config(file, OnlineConfig)
+        assert trainer_arguments(ONLINE[method][0], online.trainer, tmp_path)
+        assert online.data.tasks is not None
+    elif file.stem in OFFLINE:
+        assert trainer_arguments(OFFLINE[file.stem][0], load_config(file, OfflineConfig).trainer, tmp_path)
+    else:
+        shape: type[RunConfig] | type[EvalConfig] = RunConfig if file.stem == "generate" else EvalConfig
+        assert load_config(file, shape).judges
 
 
 def test_a_template_whose_assistant_tokens_cannot_be_told_is_refused_and_markers_are_used(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -44,9 +45,13 @@ def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: s
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
-    # YAML reads 5e-5 as a word, and TRL checks no types.
+    # YAML reads 5e-5 as a word, and TRL checks no types. Some of its lists may be a single number (online DPO's beta).
+    adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
+        if isinstance(value, int | float | str):
+            with suppress(ValidationError):
+                return adapter.validate_python([value])
         problem = error.errors(include_url=False)[0]["msg"]
         raise ConfigError(f"trainer.{name}: {problem[:1].lower()}{problem[1:]}, got {value!r}") from error

@@ -1,16 +1,17 @@
 """A dataset on disk: Parquet files and a card that says how it was made, as the Hub and `datasets` read them."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from datasets import Dataset, DatasetDict, concatenate_datasets
+from datasets import DatasetDict, concatenate_datasets
 from huggingface_hub import HfApi
 
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.training.datasets import Made, load_rows
+from collab_agents.training.datasets import Made, load_splits
 
 COLUMNS = {
     "sft": ("messages",),
@@ -18,6 +19,9 @@ COLUMNS = {
     "prompts": ("prompt", "goal"),
 }
 """What each kind of dataset must have."""
+
+HELD_OUT = ("eval", "validation", "test")
+"""Splits that are never trained on; the first there is is evaluated on."""
 
 
 def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping[str, Any]) -> Path:
@@ -28,10 +32,13 @@ def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise RunDirectoryError(f"{folder} holds something already: choose another directory")
-    (folder / "data").mkdir(parents=True)
+    draft = folder.with_name(folder.name + ".part")  # Whole or not there at all.
+    shutil.rmtree(draft, ignore_errors=True)
+    (draft / "data").mkdir(parents=True)
     for split, rows in data.items():
-        rows.to_parquet(folder / "data" / f"{split}.parquet")
-    (folder / "README.md").write_text(card(data, made, how), encoding="utf-8")
+        rows.to_parquet(draft / "data" / f"{split}.parquet")
+    (draft / "README.md").write_text(card(data, made, how), encoding="utf-8")
+    draft.replace(folder)
     return folder
 
 
@@ -47,22 +54,29 @@ def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
     return str(url)
 
 
-def read_dataset(source: str, kind: str) -> Dataset:
-    """A dataset that was made before, from a folder, a file or the Hub, with the columns that its kind needs."""
-    if Path(source, "data").is_dir():
-        splits = [load_rows(str(file)) for file in sorted(Path(source, "data").glob("*.parquet"))]
-        rows = concatenate_datasets(splits)
-    else:
-        rows = load_rows(source)
-    missing = [name for name in COLUMNS[kind] if name not in rows.column_names]
-    if missing:
-        raise ConfigError(
-            f"{source}: there is no column {missing[0]!r}, which {kind} needs; its columns are "
-            f"{', '.join(rows.column_names)}"
-        )
-    if not len(rows):
-        raise ConfigError(f"{source}: the dataset is empty")
-    return rows
+def read_dataset(source: str, kind: str) -> DatasetDict:
+    """A dataset that was made before, from a folder, a file or the Hub, with the columns that its kind needs: `train`,
+
+    and `eval` if it holds some rows out ("eval", "validation" or "test"). Raises ConfigError if it cannot be used.
+    """
+    splits = load_splits(source)
+    held = [name for name in HELD_OUT if name in splits]
+    taught = [rows for name, rows in splits.items() if name not in HELD_OUT]
+    if not taught:
+        raise ConfigError(f"{source}: its splits are {', '.join(splits)}, and none of them is to be trained on")
+    data = DatasetDict({"train": concatenate_datasets(taught)})
+    if held:
+        data["eval"] = splits[held[0]]
+    for split, rows in data.items():
+        missing = [name for name in COLUMNS[kind] if name not in rows.column_names]
+        if missing:
+            raise ConfigError(
+                f"{source}: there is no column {missing[0]!r}, which {kind} needs; its columns are "
+                f"{', '.join(rows.column_names)}"
+            )
+        if not len(rows):
+            raise ConfigError(f"{source}: the split {split!r} is empty")
+    return data
 
 
 def card(data: DatasetDict, made: Made, how: Mapping[str, Any]) -> str:

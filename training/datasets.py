@@ -38,7 +38,7 @@ class Made:
     made_from: int = 0
 
     def dataset(self) -> Dataset:
-        return Dataset.from_list(self.rows)
+        return dataset_of(self.rows)
 
     def report(self) -> str:
         """One line: how many rows of how many trajectories, and what was left out."""
@@ -46,6 +46,12 @@ class Made:
         return f"{len(self.rows)} {self.kind} rows of {self.made_from} trajectories" + (
             f"; left out: {left}" if left else ""
         )
+
+
+def dataset_of(rows: Sequence[Mapping[str, Any]]) -> Dataset:
+    """The rows with the columns of all of them; `Dataset.from_list` has the first row's."""
+    columns = dict.fromkeys(name for row in rows for name in row)
+    return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
 
 
 def read_all(sources: Iterable[str | Path]) -> Iterator[Trajectory]:
@@ -98,6 +104,11 @@ def _holds_trajectories(path: Path) -> bool:
 
 def load_rows(source: str) -> Dataset:
     """A dataset's rows, all splits one after another. Raises ConfigError if it cannot be read."""
+    return concatenate_datasets(list(load_splits(source).values()))
+
+
+def load_splits(source: str) -> DatasetDict:
+    """A dataset by its splits ("train", where it has none). Raises ConfigError if it cannot be read."""
     path = Path(source)
     try:
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
@@ -113,17 +124,15 @@ def load_rows(source: str) -> Dataset:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{source}: cannot be read as a dataset: {reason}") from error
-    if isinstance(loaded, Dataset):
-        return loaded
-    return concatenate_datasets(list(loaded.values()))
+    return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
 
 
 def _read_file(path: Path) -> Dataset | DatasetDict:
     # `datasets` reads JSON's numbers inexactly.
     if path.suffix == ".jsonl":
-        return Dataset.from_list([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line])
+        return dataset_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line])
     if path.suffix == ".json":
-        return Dataset.from_list(json.loads(path.read_text(encoding="utf-8")))
+        return dataset_of(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".parquet":
         return load_dataset("parquet", data_files=str(path))
     raise ConfigError(f"{path}: a file of rows is .json, .jsonl or .parquet")

@@ -8,8 +8,8 @@ from datasets import Dataset, DatasetDict
 from trl import DPOConfig, DPOTrainer
 
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.fit import begin, fit
-from collab_agents.training.policy import Policy, fitting, tokens
+from collab_agents.training.fit import begin, building, fit
+from collab_agents.training.policy import Policy, fitting, tokens, without_nulls
 
 
 def train_dpo(
@@ -27,18 +27,16 @@ def train_dpo(
     """
     args, policy = begin("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
     sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
-    return fit(
-        DPOTrainer(
+    with building():
+        learner = DPOTrainer(
             model=policy.model,
             args=args,
             train_dataset=sets["train"],
             eval_dataset=sets.get("eval"),
             processing_class=policy.tokenizer,
             peft_config=policy.peft,
-        ),
-        out,
-        resume=resume,
-    )
+        )
+    return fit(learner, out, resume=resume)
 
 
 def _prepared(policy: Policy, rows: Dataset, args: DPOConfig, split: str) -> Dataset:
@@ -46,7 +44,7 @@ def _prepared(policy: Policy, rows: Dataset, args: DPOConfig, split: str) -> Dat
         return max(len(tokens(policy.tokenizer, [*row["prompt"], *row[side]])) for side in ("chosen", "rejected"))
 
     return fitting(
-        rows.select_columns(["prompt", "chosen", "rejected"]),
+        without_nulls(rows.select_columns(["prompt", "chosen", "rejected"]), "prompt", "chosen", "rejected"),
         length,
         min(policy.context, args.max_length or policy.context),
         what=f"{split} pairs",

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +19,32 @@ from collab_agents.training.tiles import fit_tiles
 
 A = TypeVar("A")
 CONFIG = "training.json"
+LOG = "training_log.json"
 
 
 class DivergedError(CollabError):
     """The loss is no number any more."""
+
+
+def claim(
+    method: str,
+    shape: type[A],
+    model: PolicyConfig,
+    out: str | Path,
+    *,
+    trainer: Mapping[str, Any] | None,
+    resume: bool,
+    settings: Mapping[str, Any] | None,
+) -> A:
+    """The trainer's arguments, checked, and its folder: made, or seen to be its own. May be called again.
+
+    Raises ConfigError for a wrong argument, RunDirectoryError for a folder that is in use.
+    """
+    args: Any = trainer_arguments(shape, trainer or {}, out)
+    if args.process_index == 0:
+        kept = {"method": method, "model": model.model_dump(), "trainer": dict(trainer or {}), **(settings or {})}
+        _claim_folder(Path(out), json.loads(json.dumps(kept)), resume=resume)
+    return args
 
 
 def begin(
@@ -34,14 +57,22 @@ def begin(
     resume: bool,
     settings: Mapping[str, Any] | None,
 ) -> tuple[A, Policy]:
-    """The arguments and the policy of a training, once its folder is seen to be free or its own."""
-    args: Any = trainer_arguments(shape, trainer or {}, out)
+    """What `claim` gives, and the policy."""
+    args: Any = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
     if args.device.type == "cpu":
         fit_tiles()
-    kept = {"method": method, "model": model.model_dump(), "trainer": dict(trainer or {}), **(settings or {})}
-    if args.process_index == 0:
-        _check_folder(Path(out), kept, resume=resume)
     return args, load_policy(model)
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """What a library refuses while a trainer is built is said in one sentence."""
+    try:
+        yield
+    except CollabError:
+        raise
+    except (ValueError, ImportError, NotImplementedError) as error:
+        raise ConfigError(f"the trainer cannot be built: {' '.join(str(error).split())}") from error
 
 
 class _StopAtNan(TrainerCallback):
@@ -54,30 +85,37 @@ class _StopAtNan(TrainerCallback):
             )
 
 
-def _check_folder(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder, or see that it can be gone on with. Raises RunDirectoryError if it cannot."""
+def _claim_folder(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
+    """Only a folder in which something was learnt is in use: a start that failed can be tried again."""
     there = folder / CONFIG
-    if there.exists():
+    if last_checkpoint(folder) is not None or (folder / LOG).exists():
         if not resume:
             raise RunDirectoryError(f"{folder} already holds a training: resume it, or choose another directory")
-        before = json.loads(there.read_text(encoding="utf-8"))
-        now = json.loads(json.dumps(config))
-        for key in sorted({*before, *now}):
-            if before.get(key) != now.get(key):
+        before = json.loads(there.read_text(encoding="utf-8")) if there.exists() else {}
+        for key in sorted({*before, *config}):
+            if before.get(key) != config.get(key):
                 raise RunDirectoryError(
-                    f"{folder} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: resume with "
-                    "the same settings, or choose another directory"
+                    f"{folder} was made with {key} = {before.get(key)!r}, and now it is {config.get(key)!r}: resume "
+                    "with the same settings, or choose another directory"
                 )
-    elif folder.exists() and any(folder.iterdir()) and not resume:
+        return
+    if folder.exists() and not there.exists() and any(folder.iterdir()):
         raise RunDirectoryError(f"{folder} holds something already: choose another directory")
     folder.mkdir(parents=True, exist_ok=True)
     there.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
     """The last that was written to its end: a kill may have left the beginning of a later one."""
-    whole = [one for one in folder.glob("checkpoint-*") if (one / TRAINER_STATE_NAME).exists()]
+    whole = [one for one in folder.glob("checkpoint-*") if _is_whole(one / TRAINER_STATE_NAME)]
     return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
+
+
+def _is_whole(state: Path) -> bool:
+    try:
+        return bool(json.loads(state.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
 
 
 def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str, float]:
@@ -86,7 +124,7 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
     card, `training_log.json` and `training_curves.png` in `out`. Returns the last value of everything logged.
     """
     folder = Path(out)
-    checkpoint = _last_checkpoint(folder) if resume else None
+    checkpoint = last_checkpoint(folder) if resume else None
     trainer.add_callback(_StopAtNan())
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -94,11 +132,13 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
         if "logging_steps" in str(error):
             raise ConfigError(f"trainer: {error}") from error
         raise
+    if trainer.is_fsdp_enabled:  # Else only shards would be saved, if anything.
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     history: list[dict[str, Any]] = trainer.state.log_history
     if trainer.accelerator.is_main_process:
         trainer.create_model_card(model_name=folder.name)
-        (folder / "training_log.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+        (folder / LOG).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
         plot_curves(history, folder / "training_curves.png")
     trainer.accelerator.wait_for_everyone()
     last: dict[str, float] = {}

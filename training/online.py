@@ -1,5 +1,6 @@
 """What the online trainers share: prompts that fit, a reward that knows the model in training, and the fit."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from datasets import Dataset, DatasetDict
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.fit import begin, fit
-from collab_agents.training.policy import Policy, fitting, tokens
+from collab_agents.training.fit import begin, building, fit
+from collab_agents.training.policy import Policy, fitting, tokens, without_nulls
 from collab_agents.training.rewards import MultiturnRewardFunction
+
+logger = logging.getLogger(__name__)
 
 
 def train_online(
@@ -30,15 +33,17 @@ def train_online(
     args, policy = begin(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
     sets = {split: _fitting(policy, rows, args, split) for split, rows in data.items()}
     rewards = list(reward) if isinstance(reward, Sequence) else [reward]
-    learner = trainer_class(
-        model=policy.model,
-        reward_funcs=rewards,
-        args=args,
-        train_dataset=sets["train"],
-        eval_dataset=sets.get("eval"),
-        processing_class=policy.tokenizer,
-        peft_config=policy.peft,
-    )
+    _check_count(len(sets["train"]), args)
+    with building():
+        learner = trainer_class(
+            model=policy.model,
+            reward_funcs=rewards,
+            args=args,
+            train_dataset=sets["train"],
+            eval_dataset=sets.get("eval"),
+            processing_class=policy.tokenizer,
+            peft_config=policy.peft,
+        )
     for one in rewards:
         if isinstance(one, MultiturnRewardFunction) and one.needs_policy:
             _bind(one, learner)
@@ -55,11 +60,32 @@ def _bind(reward: MultiturnRewardFunction, learner: Any) -> None:
     reward.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
 
 
+def _check_count(prompts: int, args: Any) -> None:
+    """GRPO's sampler leaves out what does not fill a generation batch, be it everything."""
+    batch = getattr(args, "generation_batch_size", None)
+    if batch is None:
+        return
+    needed = batch // args.num_generations
+    if prompts < needed:
+        raise ConfigError(
+            f"there are {prompts} prompts, and one generation batch takes {needed} (generation_batch_size {batch} / "
+            f"num_generations {args.num_generations}): give more prompts, or lower trainer.generation_batch_size, "
+            "trainer.per_device_train_batch_size or trainer.gradient_accumulation_steps"
+        )
+    if left := prompts % needed:
+        logger.warning(
+            "in each epoch %d of the %d prompts, drawn anew, are left out: a generation batch takes %d",
+            left,
+            prompts,
+            needed,
+        )
+
+
 def _fitting(policy: Policy, rows: Dataset, args: Any, split: str) -> Dataset:
     new = int(getattr(args, "max_completion_length", None) or getattr(args, "max_new_tokens", None) or 0)
     whole = min(policy.context, getattr(args, "max_length", None) or policy.context)
     return fitting(
-        rows,
+        without_nulls(rows, "prompt"),
         lambda row: len(tokens(policy.tokenizer, row["prompt"], prompt=True)),
         whole - new,
         what=f"{split} prompts",

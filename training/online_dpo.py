@@ -18,7 +18,7 @@ from collab_agents.training.online import train_online
 
 with warnings.catch_warnings():  # It says that it is experimental. The version is pinned, and the tests watch it.
     warnings.simplefilter("ignore")
-    from trl.experimental.online_dpo import OnlineDPOConfig
+    from trl.experimental.online_dpo import OnlineDPOConfig as OnlineDPOConfig
     from trl.experimental.online_dpo import OnlineDPOTrainer as _OnlineDPOTrainer
 
 
@@ -100,7 +100,10 @@ def train_online_dpo(
 ) -> dict[str, float]:
     """Train with TRL's online DPO trainer; else as `train_grpo`. trainer: keys of TRL's OnlineDPOConfig."""
     if "eval" in data:
-        raise ConfigError("online-dpo has no evaluation while it trains: leave eval_share out, and use `evaluate`")
+        raise ConfigError(
+            "online-dpo has no evaluation while it trains: leave out eval_share, or the dataset's held-out split, and "
+            "use `evaluate`"
+        )
     return train_online(
         "online-dpo",
         OnlineDPOTrainer,

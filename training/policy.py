@@ -120,6 +120,17 @@ def clean(messages: Iterable[Message]) -> list[Message]:
     ]
 
 
+def without_nulls(rows: Dataset, *columns: str) -> Dataset:
+    """The rows, whose conversations in these columns have none of the keys that Arrow filled with None.
+
+    Chat templates ask whether a message has such a key, as of tool calls. Without any, the rows as they are.
+    """
+    if all(clean(row[column]) == row[column] for row in rows for column in columns):
+        return rows
+    cleaned = [{**row, **{column: clean(row[column]) for column in columns}} for row in rows]
+    return Dataset.from_list(cleaned, on_mixed_types="use_json")
+
+
 def _lora(config: PolicyConfig) -> LoraConfig | None:
     if config.lora is None:
         return None

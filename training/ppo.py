@@ -43,6 +43,8 @@ class PPOConfig(GRPOConfig):
     cliprange_value: float = field(default=0.2)
     value_warmup_steps: int = field(default=0)
     whiten_advantages: bool = field(default=True)
+    # The values leave the forward pass beside its output, where DDP would not find them used.
+    ddp_find_unused_parameters: bool | None = field(default=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +75,11 @@ class PPOTrainer(GRPOTrainer):
         self._rewards = torch.zeros(0)
         # Within the forward pass, so that wrappers of the model know of the head's use.
         base.base_model.register_forward_hook(self._value_of)
+        if self.use_vllm:  # It knows no such weights.
+            every = self.vllm_generation._iter_named_params
+            self.vllm_generation._iter_named_params = lambda: (
+                (name, weight) for name, weight in every() if not name.startswith("value_head.")
+            )
 
     def _value_of(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._seen is None:
@@ -81,7 +88,7 @@ class PPOTrainer(GRPOTrainer):
         if self._warming_up():
             hidden = hidden.detach()
         with torch.autocast(hidden.device.type, enabled=False):
-            self._seen.append(self._head(hidden.float()).squeeze(-1))
+            self._seen.append(self._head(hidden.to(self._head.weight.dtype)).squeeze(-1).float())
 
     def _values(self, length: int) -> torch.Tensor:
         """What the forward passes since `_seen = []` gave: the value before each of the last tokens, (B, T)."""
@@ -129,6 +136,8 @@ class PPOTrainer(GRPOTrainer):
             "returns": returns,
             "old_values": values,
             "value_mask": learnt,
+            "tool_mask": learnt,  # What no reward came for is not drawn to the reference either.
+            "num_items_in_batch": self.accelerator.gather(learnt.sum()).sum(),
         }
         return output
 
@@ -163,14 +172,16 @@ class PPOTrainer(GRPOTrainer):
         state_dict = self.model.state_dict() if state_dict is None else state_dict
         head = {name.rpartition("value_head.")[2]: value for name, value in state_dict.items() if "value_head." in name}
         super()._save(output_dir, {name: value for name, value in state_dict.items() if "value_head." not in name})
-        save_file(
-            {name: value.contiguous() for name, value in head.items()},
-            Path(output_dir or self.args.output_dir, VALUE_HEAD),
-        )
+        if self.args.should_save:
+            save_file(
+                {name: value.contiguous() for name, value in head.items()},
+                Path(output_dir or self.args.output_dir, VALUE_HEAD),
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._head.load_state_dict(load_file(Path(resume_from_checkpoint, VALUE_HEAD)))
+        if not self.is_fsdp_enabled:  # Whose own checkpoint has the head.
+            self._head.load_state_dict(load_file(Path(resume_from_checkpoint, VALUE_HEAD)))
 
 
 def train_ppo(

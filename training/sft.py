@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.conversations import IGNORED, labelled
-from collab_agents.training.fit import begin, fit
+from collab_agents.training.fit import begin, building, fit
 from collab_agents.training.policy import Policy, fitting
 
 logger = logging.getLogger(__name__)
@@ -34,18 +34,16 @@ def train_sft(
     """
     args, policy = begin("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings)
     sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
-    return fit(
-        SFTTrainer(
+    with building():
+        learner = SFTTrainer(
             model=policy.model,
             args=args,
             train_dataset=sets["train"],
             eval_dataset=sets.get("eval"),
             processing_class=policy.tokenizer,
             peft_config=policy.peft,
-        ),
-        out,
-        resume=resume,
-    )
+        )
+    return fit(learner, out, resume=resume)
 
 
 def _prepared(policy: Policy, rows: Dataset, args: SFTConfig, split: str) -> Dataset:

@@ -4,13 +4,15 @@ import asyncio
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from accelerate.utils import broadcast_object_list
+from datasets import DatasetDict
 from rich.console import Console
 from rich.table import Table
+from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from collab_agents.cli.compose import Models, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
@@ -19,6 +21,7 @@ from collab_agents.models import check_chat_model
 from collab_agents.training import (
     Made,
     MultiturnRewardFunction,
+    PPOConfig,
     opening_rows,
     preference_rows,
     prompt_rows,
@@ -36,45 +39,60 @@ from collab_agents.training import (
     train_ppo,
     train_sft,
 )
-from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfig, RewardConfig
+from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfig
+from collab_agents.training.datasets import dataset_of, task_of_row
+from collab_agents.training.fit import claim, last_checkpoint
+from collab_agents.training.online_dpo import OnlineDPOConfig
+
+OPENED = "prompts.jsonl"
+"""What the tasks' users opened with, in the training's folder."""
 
 # TRL still says `gradient_checkpointing`, which transformers is renaming: nothing for its user to do.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
-OFFLINE = {"sft": train_sft, "dpo": train_dpo}
-ONLINE = {"ppo": train_ppo, "grpo": train_grpo, "online-dpo": train_online_dpo}
+OFFLINE: dict[str, tuple[type[Any], Any]] = {"sft": (SFTConfig, train_sft), "dpo": (DPOConfig, train_dpo)}
+ONLINE: dict[str, tuple[type[Any], Any]] = {
+    "ppo": (PPOConfig, train_ppo),
+    "grpo": (GRPOConfig, train_grpo),
+    "online-dpo": (OnlineDPOConfig, train_online_dpo),
+}
 
 
 def train_offline(method: str, config: OfflineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
-    data = _data(method, config.data, console)
+    shape, learn = OFFLINE[method]
     kept = {"data": config.data.model_dump()}
-    logs = OFFLINE[method](config.model, data, out, trainer=config.trainer, resume=resume, settings=kept)
+    claim(method, shape, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
+    data = _data(method, config.data, console)
+    logs = learn(config.model, data, out, trainer=config.trainer, resume=resume, settings=kept)
     _finish(console, method, logs, out)
 
 
 def train_online(method: str, config: OnlineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
+    shape, learn = ONLINE[method]
+    kept = {"data": config.data.model_dump(mode="json"), "reward": config.reward.model_dump(mode="json")}
+    args: Any = claim(method, shape, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
     models = Models.within(config.reward.limits)
     reward, user = reward_of(config.reward.judges, models), user_of(config.reward.user, models)
     assistant = models.get(config.reward.policy) if config.reward.policy else None
     asyncio.run(_reachable(models))
-    data = _prompts(config, user, console)
+    new_tokens = args.max_new_tokens if method == "online-dpo" else args.max_completion_length
     function = MultiturnRewardFunction(
         user,
         reward,
         futures=config.reward.futures,
         window=config.reward.window,
         assistant=assistant,
-        temperature=config.reward.temperature or float(config.trainer.get("temperature", 1.0)),
-        max_tokens=config.reward.max_tokens or _new_tokens(method, config.trainer),
+        temperature=config.reward.temperature or args.temperature,
+        max_tokens=config.reward.max_tokens or new_tokens or 256,
         batch_size=config.reward.batch_size,
         max_concurrency=config.reward.max_concurrency,
         seed=config.reward.seed,
     )
-    _check_judgeable(config.reward, data, user, reward)
-    kept = {"data": config.data.model_dump(mode="json"), "reward": config.reward.model_dump(mode="json")}
-    logs = ONLINE[method](config.model, data, function, out, trainer=config.trainer, resume=resume, settings=kept)
+    data = _prompts(config, user, args, out, console)
+    _check_judgeable(data, user, reward)
+    logs = learn(config.model, data, function, out, trainer=config.trainer, resume=resume, settings=kept)
     _finish(console, method, logs, out)
 
 
@@ -123,8 +141,7 @@ async def _reachable(models: Models) -> None:
 def _data(method: str, config: DataConfig, console: Console) -> DatasetDict:
     kind = "sft" if method == "sft" else "preference"
     if config.dataset is not None:
-        rows = read_dataset(config.dataset, kind)
-        return _split(rows, config.eval_share, config.seed)
+        return _read(config.dataset, kind, config.eval_share, config.seed)
     made = _made(kind, config)
     console.print(made.report(), soft_wrap=True)
     return split_by_task(made.dataset(), eval_share=config.eval_share, seed=config.seed)
@@ -141,46 +158,57 @@ def _made(kind: str, config: DataConfig) -> Made:
     return prompt_rows(trajectories, system_prompt=config.system_prompt)
 
 
-def _prompts(config: OnlineConfig, user: Any, console: Console) -> DatasetDict:
+def _prompts(config: OnlineConfig, user: Any, args: Any, out: Path, console: Console) -> DatasetDict:
     wanted = config.data
     if wanted.dataset is not None:
-        return _split(read_dataset(wanted.dataset, "prompts"), wanted.eval_share, wanted.seed)
+        return _read(wanted.dataset, "prompts", wanted.eval_share, wanted.seed)
     if wanted.tasks is not None:
-        opened = opening_rows(
-            tasks_of(wanted.tasks),
-            user,
-            personas=config.reward.user.personas,
-            seed=wanted.seed,
-            system_prompt=wanted.system_prompt,
-        )
-        made = asyncio.run(opened)
+        # A model may be the user, and say something else each time: asked once, for all processes and resumptions.
+        opened = out / OPENED
+        rows: list[Any] = [None]
+        if args.process_index == 0:
+            if last_checkpoint(out) is None or not opened.exists():
+                made = asyncio.run(_openings(config, user))
+                console.print(made.report(), soft_wrap=True)
+                opened.write_text("".join(json.dumps(row) + "\n" for row in made.rows), encoding="utf-8")
+            rows = [[json.loads(line) for line in opened.read_text(encoding="utf-8").splitlines()]]
+        data = dataset_of(broadcast_object_list(rows)[0])
     else:
         made = prompt_rows(read_all(wanted.runs), system_prompt=wanted.system_prompt)
-    console.print(made.report(), soft_wrap=True)
-    return split_by_task(made.dataset(), eval_share=wanted.eval_share, seed=wanted.seed)
+        console.print(made.report(), soft_wrap=True)
+        data = made.dataset()
+    return split_by_task(data, eval_share=wanted.eval_share, seed=wanted.seed)
 
 
-def _split(rows: Dataset, eval_share: float, seed: int) -> DatasetDict:
-    if eval_share and "task_id" not in rows.column_names:
+def _openings(config: OnlineConfig, user: Any) -> Coroutine[Any, Any, Made]:
+    assert config.data.tasks is not None
+    return opening_rows(
+        tasks_of(config.data.tasks),
+        user,
+        personas=config.reward.user.personas,
+        seed=config.data.seed,
+        system_prompt=config.data.system_prompt,
+    )
+
+
+def _read(source: str, kind: str, eval_share: float, seed: int) -> DatasetDict:
+    data = read_dataset(source, kind)
+    if not eval_share:
+        return data
+    if "eval" in data:
+        raise ConfigError(f"data.eval_share: {source} holds rows out itself; leave it out")
+    if "task_id" not in data["train"].column_names:
         raise ConfigError("data.eval_share: the dataset has no column 'task_id' to split by; leave it out")
-    return split_by_task(rows, eval_share=eval_share, seed=seed) if eval_share else DatasetDict({"train": rows})
+    return split_by_task(data["train"], eval_share=eval_share, seed=seed)
 
 
-def _check_judgeable(config: RewardConfig, data: DatasetDict, user: Any, reward: Any) -> None:
-    from collab_agents.training.datasets import task_of_row
-
+def _check_judgeable(data: DatasetDict, user: Any, reward: Any) -> None:
     seen: dict[str, Any] = {}
     for rows in data.values():
         for row in rows:
             task = task_of_row(row)
             seen.setdefault(task.id, task)
     check_tasks("data", seen.values(), user, reward)
-
-
-def _new_tokens(method: str, trainer: dict[str, Any]) -> int:
-    return int(
-        trainer.get("max_new_tokens", 64) if method == "online-dpo" else trainer.get("max_completion_length", 256)
-    )
 
 
 def _console() -> Console:
