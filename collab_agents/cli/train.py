@@ -22,6 +22,7 @@ from collab_agents.training import (
     Made,
     MultiturnRewardFunction,
     PPOConfig,
+    merge_adapter,
     opening_rows,
     preference_rows,
     prompt_rows,
@@ -43,6 +44,8 @@ from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfi
 from collab_agents.training.datasets import dataset_of, task_of_row
 from collab_agents.training.fit import claim, last_checkpoint
 from collab_agents.training.online_dpo import OnlineDPOConfig
+
+__all__ = ["make_dataset", "merge_adapter", "train_offline", "train_online"]
 
 OPENED = "prompts.jsonl"
 """What the tasks' users opened with, in the training's folder."""
