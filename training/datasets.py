@@ -28,7 +28,7 @@ class Made:
     """A dataset, and what it was made of.
 
     kind: "sft", "preference" or "prompts". rewards: of each row (of a pair, the chosen's). dropped: how many were left
-    out, by reason. made_from: how many trajectories.
+    out, by reason. made_from: how many trajectories, or whatever `source` says.
     """
 
     kind: str
@@ -36,6 +36,7 @@ class Made:
     rewards: list[float] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     made_from: int = 0
+    source: str = "trajectories"
 
     def dataset(self) -> Dataset:
         return dataset_of(self.rows)
@@ -43,7 +44,7 @@ class Made:
     def report(self) -> str:
         """One line: how many rows of how many trajectories, and what was left out."""
         left = "; ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
-        return f"{len(self.rows)} {self.kind} rows of {self.made_from} trajectories" + (
+        return f"{len(self.rows)} {self.kind} rows of {self.made_from} {self.source}" + (
             f"; left out: {left}" if left else ""
         )
 

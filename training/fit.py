@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from collab_agents.errors import CollabError, ConfigError, RunDirectoryError
 from collab_agents.training.arguments import trainer_arguments
+from collab_agents.training.card import model_card
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.curves import plot_curves
 from collab_agents.training.policy import Policy, load_policy
@@ -136,12 +137,13 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     history: list[dict[str, Any]] = trainer.state.log_history
-    if trainer.accelerator.is_main_process:
-        trainer.create_model_card(model_name=folder.name)
-        (folder / LOG).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
-        plot_curves(history, folder / "training_curves.png")
-    trainer.accelerator.wait_for_everyone()
     last: dict[str, float] = {}
     for entry in history:
         last.update({key: value for key, value in entry.items() if isinstance(value, int | float)})
+    if trainer.accelerator.is_main_process:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        (folder / "README.md").write_text(model_card(folder.name, config, last), encoding="utf-8")
+        plot_curves(history, folder / "training_curves.png")
+        (folder / LOG).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    trainer.accelerator.wait_for_everyone()
     return last

@@ -23,7 +23,7 @@ async def opening_rows(
     """A row a task, as `prompt_row`, whose prompt is the user's first message."""
     listed = list(tasks)
     rows = await asyncio.gather(*(_row(task, user, personas, seed, system_prompt) for task in listed))
-    made = Made("prompts", made_from=len(listed))
+    made = Made("prompts", made_from=len(listed), source="tasks")
     made.rows = [row for row in rows if row is not None]
     if silent := len(rows) - len(made.rows):
         made.dropped["tasks whose user said nothing"] = silent
