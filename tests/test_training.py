@@ -415,7 +415,7 @@ def test_training_that_was_killed_goes_on_to_the_same_loss(tiny: str, tmp_path: 
     assert (tmp_path / "cut" / "training_curves.png").stat().st_size > 1000
     card = (tmp_path / "cut" / "README.md").read_text()
     assert f"`{tiny}` trained by sft with collab-agents" in card
-    assert all(part in card for part in ("library_name: peft", "learning_rate: 0.01", "| train_loss |", "trl 1."))
+    assert all(part in card for part in ("library_name: peft", "learning_rate: 0.003", "| train_loss |", "trl 1."))
 
 
 def launched(processes: int, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
