@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +15,13 @@ from collab_agents.cli import main
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
+from collab_agents.tasks.rows import read_rows
 from collab_agents.training import (
     from_published,
     preference_rows,
     prompt_rows,
     read_all,
+    read_dataset,
     sft_rows,
     split_by_task,
     to_flat,
@@ -227,6 +230,21 @@ def test_what_the_published_package_saves_is_read(tmp_path: Path, published: Any
     assert read.task.prompt == "write a poem"
 
 
+def test_a_folder_is_read_as_it_is_now_and_not_as_one_of_the_same_name(tmp_path: Path) -> None:
+    lines = [trajectory(f"t{i}", 0.1, 0.9).model_dump_json() + "\n" for i in range(9)]
+    for folder, count in (("one", 4), ("two", 9), ("one", 6)):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+        (tmp_path / folder).mkdir()
+        source = tmp_path / folder / "trajectories.jsonl"
+        source.write_text("".join(lines[:count]))
+        out = tmp_path / folder / "pairs"
+        assert run("dataset", "--from", source, "--kind", "preference", "--out", out) == 0
+        assert len(set(read_dataset(str(out), "preference")["train"]["task_id"])) == count
+        assert len(read_rows(str(out), columns=["prompt"], split="train")) == len(
+            read_dataset(str(out), "preference")["train"]
+        )
+
+
 def test_a_dataset_is_saved_as_parquet_with_a_card_that_says_how_it_was_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,7 +255,7 @@ def test_a_dataset_is_saved_as_parquet_with_a_card_that_says_how_it_was_made(
     out = tmp_path / "pairs"
     run("dataset", "--from", str(folder), "--kind", "preference", "--out", str(out), "--eval-share", "0.25",
         "--minimum-gap", "0.4")  # fmt: skip
-    rows = load_dataset(str(out))
+    rows = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
     assert set(rows) == {"train", "eval"}
     assert not set(rows["train"]["task_id"]) & set(rows["eval"]["task_id"])
     card = (out / "README.md").read_text()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from collab_agents.errors import ConfigError, nearest
@@ -111,7 +112,7 @@ def read_rows(
     Raises ConfigError, which names the dataset, if it cannot be read, lacks a column or is empty.
     """
     try:
-        from datasets import Dataset, load_dataset
+        from datasets import Dataset
         from datasets.utils import logging
     except ImportError as error:
         raise ConfigError(f"{source}: reading it needs datasets: pip install 'collab-agents[benchmarks]'") from error
@@ -129,11 +130,24 @@ def read_rows(
         options |= {"data_files": found} | ({"field": field} if field else {})
     try:
         logging.set_verbosity(logging.CRITICAL)  # What goes wrong is said below, once.
-        dataset = load_dataset(path, split=split, **options)
+        dataset = load_fresh(path, split=split, **options)
     except Exception as error:  # Of the Hub, of the network, of Arrow, of pandas: whatever reads it.
         hint = "" if data_files else "; local files can take its place by the option data_files"
         raise ConfigError(f"{label}: it cannot be read: {_reason(error)}{hint}") from error
     return Rows(label, dataset, columns)
+
+
+def load_fresh(path: str, **options: Any) -> Any:
+    """`datasets.load_dataset`, and of a local folder what is in it now.
+
+    Its cache (datasets 5.2) takes a folder for any other of the same name that it has seen, or for what it once was.
+    """
+    from datasets import load_dataset
+
+    if not Path(path).is_dir():
+        return load_dataset(path, **options)
+    with TemporaryDirectory() as cache:
+        return load_dataset(path, cache_dir=cache, keep_in_memory=True, **options)
 
 
 def short_hash(*parts: str) -> str:
