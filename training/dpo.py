@@ -8,8 +8,8 @@ from datasets import Dataset, DatasetDict
 from trl import DPOConfig, DPOTrainer
 
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.fit import begin, building, fit
-from collab_agents.training.policy import Policy, fitting, tokens, without_nulls
+from collab_agents.training.fit import building, claim, fit
+from collab_agents.training.policy import Policy, fitting, load_policy, tokens, without_nulls
 
 
 def train_dpo(
@@ -25,9 +25,10 @@ def train_dpo(
 
     adapter, or, for full fine-tuning, as it was at first. Everything else is as in `train_sft`.
     """
-    args, policy = begin("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    args = claim("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    policy = load_policy(model)
     sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
-    with building():
+    with building(args):
         learner = DPOTrainer(
             model=policy.model,
             args=args,

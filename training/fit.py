@@ -15,7 +15,6 @@ from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.card import model_card
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.curves import plot_curves
-from collab_agents.training.policy import Policy, load_policy
 from collab_agents.training.tiles import fit_tiles
 
 A = TypeVar("A")
@@ -48,26 +47,11 @@ def claim(
     return args
 
 
-def begin(
-    method: str,
-    shape: type[A],
-    model: PolicyConfig,
-    out: str | Path,
-    *,
-    trainer: Mapping[str, Any] | None,
-    resume: bool,
-    settings: Mapping[str, Any] | None,
-) -> tuple[A, Policy]:
-    """What `claim` gives, and the policy."""
-    args: Any = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
+@contextmanager
+def building(args: Any) -> Iterator[None]:
+    """Where a trainer is built: what a library refuses is said in one sentence, and tiles are a processor's on one."""
     if args.device.type == "cpu":
         fit_tiles()
-    return args, load_policy(model)
-
-
-@contextmanager
-def building() -> Iterator[None]:
-    """What a library refuses while a trainer is built is said in one sentence."""
     try:
         yield
     except CollabError:

@@ -9,8 +9,8 @@ from datasets import Dataset, DatasetDict
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.fit import begin, building, fit
-from collab_agents.training.policy import Policy, fitting, tokens, without_nulls
+from collab_agents.training.fit import building, claim, fit
+from collab_agents.training.policy import Policy, fitting, load_policy, tokens, without_nulls
 from collab_agents.training.rewards import MultiturnRewardFunction
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,12 @@ def train_online(
     settings: Mapping[str, Any] | None,
 ) -> dict[str, float]:
     """See `train_grpo`. shape: the trainer's configuration class."""
-    args, policy = begin(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
+    args = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
+    policy = load_policy(model)
     sets = {split: _fitting(policy, rows, args, split) for split, rows in data.items()}
     rewards = list(reward) if isinstance(reward, Sequence) else [reward]
     _check_count(len(sets["train"]), args)
-    with building():
+    with building(args):
         learner = trainer_class(
             model=policy.model,
             reward_funcs=rewards,

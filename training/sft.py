@@ -11,8 +11,8 @@ from trl import SFTConfig, SFTTrainer
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.conversations import IGNORED, labelled
-from collab_agents.training.fit import begin, building, fit
-from collab_agents.training.policy import Policy, fitting
+from collab_agents.training.fit import building, claim, fit
+from collab_agents.training.policy import Policy, fitting, load_policy
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,10 @@ def train_sft(
     and counted, never cut. trainer: keys of TRL's SFTConfig. settings: what else to keep, and to compare on resuming.
     Returns the last logs. Raises ConfigError for bad input, RunDirectoryError if `out` is in use.
     """
-    args, policy = begin("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    args = claim("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    policy = load_policy(model)
     sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
-    with building():
+    with building(args):
         learner = SFTTrainer(
             model=policy.model,
             args=args,

@@ -90,8 +90,8 @@ class Engine:
         with torch.inference_mode():
             cache, ids, mask = self._read_shared(jobs)
             rest = [job.prompt[job.shared :] if cache is not None else job.prompt for job in jobs]
-            ids = torch.cat([ids, self._left_padded(rest)[0]], 1)
-            mask = torch.cat([mask, self._left_padded(rest)[1]], 1)
+            own_ids, own_mask = self._left_padded(rest)
+            ids, mask = torch.cat([ids, own_ids], 1), torch.cat([mask, own_mask], 1)
             width = ids.shape[1]
             out = self.model.generate(
                 input_ids=ids,
