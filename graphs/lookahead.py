@@ -11,7 +11,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, judge_node, user_node
+from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -71,7 +71,10 @@ def _add_futures(
 ) -> None:
     async def branch(state: Any) -> list[Send]:
         seed = state.get("seed", 0)
-        return [Send("future", branch_of(state) | {"seed": derive_seed(seed, "future", i)}) for i in range(futures)]
+        return [
+            Send("future", branch_of(state) | {"future": i, "seed": derive_seed(seed, "future", i)})
+            for i in range(futures)
+        ]
 
     graph.add_node("future", _future_node(_create_future_graph(user, assistant, reward, window)))
     graph.add_node("mean", _mean)
@@ -90,12 +93,14 @@ async def _mean(state: Any) -> dict[str, Any]:
 
 def _future_node(played: Graph) -> Node:
     async def future(state: Any) -> dict[str, Any]:
+        index = state["future"]
         try:
-            end = await played.ainvoke(state, INSIDE)
+            end = await played.ainvoke(state, inside(f"future {index}", future=index, seed=state["seed"]))
         except GraphBubbleUp:
             raise
         except Exception as error:
-            return {"futures": [Future(error=reason_of(error)).model_dump()], "firsts": [None]}
+            failed = Future(error=f"future {index}: {reason_of(error)}")
+            return {"futures": [failed.model_dump()], "firsts": [None]}
         record = Future(
             messages=to_dicts(end["messages"][len(state["messages"]) :]),
             reward=end["reward"],
@@ -124,7 +129,7 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
         return "judge" if state.get("stopped") else "simulated_user"
 
     graph = StateGraph(FutureState)
-    graph.add_node("judge", judge_node(reward))
+    graph.add_node("judge", judge_node(reward, assistant))
     graph.add_edge("judge", END)
     if window > 0:
         graph.add_node("simulated_user", simulated_user)

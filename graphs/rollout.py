@@ -13,7 +13,7 @@ from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import INSIDE, Node, counted, ends_with_user, judge_node, user_node
+from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -77,7 +77,7 @@ def create_rollout_graph(
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges))
-    graph.add_node("judge", counted(judge_node(reward)))
+    graph.add_node("judge", counted(judge_node(reward, assistant)))
     graph.add_conditional_edges(START, begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
     graph.add_edge("candidate", "choose")
@@ -93,8 +93,11 @@ def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
 def _candidate_node(look: Graph) -> Node:
     async def candidate(state: Any) -> dict[str, Any]:
         record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
+        index = state["index"]
         try:
-            end = await look.ainvoke(state, INSIDE)
+            end = await look.ainvoke(
+                state, inside(f"candidate {index}", turn=turn_of(state), candidate=index, seed=state["seed"])
+            )
         except GraphBubbleUp:
             raise
         except Exception as error:
@@ -103,7 +106,7 @@ def _candidate_node(look: Graph) -> Node:
                 "reward": None,
                 "scores": {},
                 "futures": [],
-                "error": reason_of(error),
+                "error": f"candidate {index}: {reason_of(error)}",
             }
             return {"candidates": [record | failed]}
         futures = end["futures"]
