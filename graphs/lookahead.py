@@ -1,7 +1,7 @@
 """Lookahead: what a reply is worth, found by playing on after it several times and judging what comes of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
@@ -33,6 +33,7 @@ def create_lookahead_graph(
     *,
     futures: int = 3,
     window: int = 2,
+    checkpointer: Literal[False] | None = None,
 ) -> Graph:
     """A compiled graph that gives the multiturn-aware reward of the reply at the end of a conversation.
 
@@ -41,12 +42,12 @@ def create_lookahead_graph(
     judge, and `futures`, a record of each. `messages` stay as they are.
     Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
-    of the mean.
+    of the mean. checkpointer: False keeps it from the checkpointer of a graph that calls it in a node.
     """
     check_lookahead(futures=futures, window=window)
     graph = StateGraph(LookaheadState, input_schema=ConversationInput)
     _add_futures(graph, START, as_user(user), assistant, reward, futures, window)
-    return graph.compile(name="lookahead")
+    return graph.compile(name="lookahead", checkpointer=checkpointer)
 
 
 def create_candidate_graph(

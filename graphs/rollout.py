@@ -50,8 +50,7 @@ def create_rollout_graph(
         max_exchanges=max_exchanges,
         proactive_ratio=proactive_ratio,
     )
-    # Half up, and at least one if any are wanted.
-    proactive = max(1, int(candidates * proactive_ratio + 0.5)) if proactive_ratio else 0
+    proactive = proactive_of(candidates, proactive_ratio)
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
@@ -86,6 +85,11 @@ def create_rollout_graph(
     return graph.compile(name="rollout", checkpointer=checkpointer)
 
 
+def proactive_of(candidates: int, ratio: float) -> int:
+    """How many candidates are proactive: the ratio's share, half up, and at least one if any are wanted."""
+    return max(1, int(candidates * ratio + 0.5)) if ratio else 0
+
+
 def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
     return any(one["reward"] is not None for one in candidates)
 
@@ -118,14 +122,14 @@ def _candidate_node(look: Graph) -> Node:
             "scores": end["scores"],
             "futures": futures,
             "first": firsts[0] if firsts else None,
-            "error": None if firsts else "; ".join(dict.fromkeys(_why(future) for future in futures)),
+            "error": None if firsts else "; ".join(dict.fromkeys(why_unscored(future) for future in futures)),
         }
         return {"candidates": [record]}
 
     return candidate
 
 
-def _why(future: dict[str, Any]) -> str:
+def why_unscored(future: dict[str, Any]) -> str:
     unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
     return "; ".join(unscored) or future["error"]
 
