@@ -30,7 +30,7 @@ from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
-from collab_agents.users import Memory, SimulatedUser, as_user
+from collab_agents.users import AnyUser, Memory, as_user
 
 
 class AgentInput(MessagesState, total=False):
@@ -63,7 +63,7 @@ class AgentState(AgentOutput, total=False):
 
 def create_lookahead_agent(
     assistant: Assistant,
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     reward: MultiturnReward,
     *,
     candidates: int = 3,
