@@ -28,7 +28,7 @@ from collab_agents.assistants.simulation import SIMULATED, simulating, tool_node
 from collab_agents.assistants.threads import pack, unpack
 from collab_agents.errors import ConfigError
 from collab_agents.memory import Memory
-from collab_agents.messages import text_of
+from collab_agents.messages import text_of, with_ids
 from collab_agents.seeds import seeded
 
 
@@ -191,16 +191,17 @@ class GraphAssistant:
     async def _respond(
         self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
     ) -> tuple[list[BaseMessage], Memory]:
-        branch, asked = memory.get("branch", {}), memory.get("asked")
-        new = list(messages[memory.get("seen", 0) :])
+        branch, asked, seen = memory.get("branch", {}), memory.get("asked"), memory.get("seen", 0)
+        new = with_ids(messages[seen:], messages[:seen], memory["seed"])
+        kept = [message.model_copy() for message in new]  # An app may change what it is given.
         given: Any = self._input(list(messages), new, memory.get("proactive", False), inputs or {})
         if asked and isinstance(self.interrupts, AskUser):
             words = next((text_of(message) for message in reversed(new) if message.type == "human"), "")
             answers = {key: self.interrupts.resume(words, unpack(_SERDE, value)) for key, value in asked.items()}
-            given, new = Command(resume=answers), []
+            given, kept = Command(resume=answers), []
         with seeded(memory["seed"]):
             played = await self._play(branch, given)
-        reply = self._reply([*_as_messages(self._part(played.before)), *new], played.values)
+        reply = self._reply([*_as_messages(self._part(played.before)), *kept], played.values)
         if played.interrupts and isinstance(self.interrupts, AskUser):
             questions = (self.interrupts.show(one.value) for one in played.interrupts)
             reply.append(AIMessage("\n\n".join(questions)))
@@ -231,7 +232,7 @@ class GraphAssistant:
             return new
         inputs = {**(self.proactive_inputs if proactive else self.inputs), **more}
         given = {key: value(messages) if callable(value) else value for key, value in inputs.items()}
-        return given if self.input_key is None else {self.input_key: _copies(new), **given}
+        return given if self.input_key is None else {self.input_key: list(new), **given}
 
     def _part(self, values: Any) -> Any:
         return values.get(self.output_key) if isinstance(values, Mapping) else values
@@ -317,10 +318,6 @@ def _as_messages(value: Any) -> list[BaseMessage]:
         message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
         for message in convert_to_messages(several)
     ]
-
-
-def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    return [message.model_copy() for message in messages]
 
 
 def _identity(message: BaseMessage) -> tuple[str, str | None, str]:

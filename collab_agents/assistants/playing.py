@@ -83,7 +83,8 @@ class LocalPlayer:
             self.saver = InMemorySaver()
 
     async def play(self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any) -> Played:
-        with own_root():
+        with own_root() as around:
+            config = merge_configs(around, config)
             if self.graph is None:
                 return Played({}, await self._called(given, config))
             return await self._run(self.graph, branch, given, config, context)
@@ -186,7 +187,8 @@ class RemotePlayer:
 
     async def play(self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any) -> Played:
         try:
-            with own_root():
+            with own_root() as around:
+                config = merge_configs(around, config)
                 async with asyncio.timeout(self.timeout) as limit:
                     return await self._run(branch, given, config, {} if context is None else {"context": context})
         except Exception as error:
@@ -230,10 +232,10 @@ class RemotePlayer:
 
 
 @contextmanager
-def own_root() -> Iterator[None]:
+def own_root() -> Iterator[RunnableConfig]:
     """What is called inside is no part of the graph around, whose checkpointer, thread and stream it would else use.
 
-    It stays in its trace, keeps what the caller configured, and its model calls are counted.
+    It stays in its trace, and its model calls are counted. Gives what the caller configured, to be handed on.
     """
     around: Any = var_child_runnable_config.get() or {}
     configurable = {
@@ -244,10 +246,10 @@ def own_root() -> Iterator[None]:
     kept = {key: around[key] for key in ("tags", "metadata") if around.get(key)}
     with counting_all_models() as counters:
         callbacks = with_handlers(around.get("callbacks"), counters)
-        config: Any = {**kept, "callbacks": callbacks, "configurable": configurable}
+        config: Any = {**kept, "callbacks": callbacks}
         token = var_child_runnable_config.set(config)
         try:
-            yield
+            yield {"configurable": configurable}
         finally:
             var_child_runnable_config.reset(token)
 
