@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -22,6 +23,7 @@ from pydantic import (
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
+from collab_agents.rows import DataFiles
 from collab_agents.tasks.mapped import Columns
 
 M = TypeVar("M", bound=BaseModel)
@@ -98,18 +100,58 @@ def _persona(value: Any) -> Any:
 USER_KINDS = ("llm", "agenda", "scripted")
 
 
+class PersonasConfig(Section):
+    """Personas that are drawn or read, instead of listed.
+
+    source: a file or dataset of personas, by default those that ship; split, name, column, data_files, revision and
+        limit are of it, see `load_personas`.
+    sample: how many to draw of them; by default each is there once. mix: by what they are drawn, see `sample_personas`;
+        without `sample`, by what the fields of each are, see `load_personas`.
+    seed: of all that is drawn; the run's own seed does not change its personas.
+    """
+
+    source: str | None = None
+    split: str = "train"
+    name: str | None = None
+    column: str | None = None
+    data_files: DataFiles | None = None
+    revision: str | None = None
+    limit: PositiveInt | None = None
+    sample: PositiveInt | None = None
+    mix: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "PersonasConfig":
+        given = sorted(self.model_fields_set & {"split", "name", "column", "data_files", "revision", "limit"})
+        if self.source is None and given:
+            raise ValueError(f"{given[0]} is of a source, and there is none")
+        if self.source is None and self.mix and self.sample is None:
+            raise ValueError("mix is by what personas are drawn: give sample too, how many")
+        return self
+
+
+_LISTED = TypeAdapter(list[Annotated[Persona, BeforeValidator(_persona)]])
+
+
+def _personas(value: Any) -> Any:
+    # Apart, so that an error names the field and not which of the two it was taken for.
+    return PersonasConfig.model_validate(value) if isinstance(value, dict) else _LISTED.validate_python(value)
+
+
 class UserConfig(Section):
     """kind: "llm" (needs a model), "agenda" (needs tasks with agendas), "scripted" (needs lines), or
 
     "module:attribute", a user of one's own, made with `model` and `options` if there are any (see `load_user`).
     template, tools: of an llm user (see `LLMUser`); tools as "module:attribute".
 
-    personas: names of shipped personas, or personas written out; each task is played by one of them.
+    personas: a list of names of shipped personas and of personas written out, or how to come by them; each task is
+        played by one of them.
     """
 
     kind: str = "agenda"
     model: Model | None = None
-    personas: list[Annotated[Persona, BeforeValidator(_persona)]] = Field(default_factory=list)
+    personas: Annotated[list[Persona] | PersonasConfig, BeforeValidator(_personas)] = Field(default_factory=list)
     lines: list[str] = Field(default_factory=list)
     attempts: PositiveInt = 4
     template: str | None = None

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from collab_agents.assistants import Assistant, ChatAssistant, load_assistant
 from collab_agents.config import (
@@ -18,6 +19,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.importing import callable_at
 from collab_agents.judges import load_judge
 from collab_agents.models import LimitedChatModel, Limits, load_chat_model
+from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task, load_tasks
@@ -84,6 +86,20 @@ def user_of(config: UserConfig, models: Models) -> SimulatedUser:
         tools = [callable_at(tool, "user.tools") for tool in config.tools]
         return LLMUser(model, template=config.template, tools=tools, attempts=config.attempts)
     return ScriptedUser(config.lines) if config.lines else AgendaUser()
+
+
+def personas_of(config: UserConfig) -> list[Persona]:
+    chosen = config.personas
+    if isinstance(chosen, list):
+        return chosen
+    drawn: dict[str, Any] = {"mix": chosen.mix, "seed": chosen.seed}
+    personas = list(PERSONAS.values())
+    if chosen.source is not None:
+        options: dict[str, Any] = chosen.model_dump(exclude={"source", "sample", "mix", "seed"})
+        if chosen.sample is None:
+            options |= drawn
+        personas = list(load_personas(chosen.source, **options))
+    return personas if chosen.sample is None else sample_personas(chosen.sample, personas=personas, **drawn)
 
 
 def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:

@@ -13,7 +13,7 @@ class Persona(BaseModel):
     name: how tables and `run.yaml` call the persona. It is in no prompt.
     background: a sentence or two of who this is, for LLM users.
     expertise: how well they know the subject. To an open question ("any other details?") a novice agenda user has no
-        answer, an intermediate one tells one fact that is still untold, and an expert as many as its disclosure lets it.
+        answer, an intermediate one tells one fact that is still untold, an expert as many as its disclosure lets it.
     patience: the user's replies before giving up (exchanges).
     verbosity: how much they write. A terse agenda user complains of one missing fact at a time, a normal one of two, a
         chatty one of all.

@@ -82,7 +82,9 @@ def _parts(mix: Mix, names: Sequence[str]) -> tuple[dict[str, float], Fields]:
     for key, value in mix.items():
         if isinstance(value, Mapping):
             if key not in drawn:
-                raise ConfigError(f"mix: a persona has no field {key!r} to draw: use {', '.join(drawn)}{nearest(key, drawn)}")
+                raise ConfigError(
+                    f"mix: a persona has no field {key!r} to draw{nearest(key, drawn)}: use {', '.join(drawn)}"
+                )
             chances = [_weight(f"mix: {key}: {one}", weight) for one, weight in value.items()]
             _some(f"mix: {key}", chances)
             fields[key] = ([_value(key, one) for one in value], chances)

@@ -67,8 +67,15 @@ WORDINGS = {
             "On reflection I have reconsidered the {name}. {tell}",
             "I have changed my mind about the {name}. {tell}",
         ),
-        clueless=("I regret that I do not know what else is relevant.", "I cannot say what further information you need."),
-        fillers=("I have no preference in this matter.", "I leave this to your judgement.", "This is of no importance."),
+        clueless=(
+            "I regret that I do not know what else is relevant.",
+            "I cannot say what else you need.",
+        ),
+        fillers=(
+            "I have no preference in this matter.",
+            "I leave this to your judgement.",
+            "It is of no importance.",
+        ),
         nudges=(
             "I should be grateful if you would proceed.",
             "Would you kindly prepare the text?",
