@@ -61,5 +61,5 @@ def get_personas(names: Sequence[str]) -> list[Persona]:
     unknown = [name for name in names if name not in PERSONAS]
     if unknown:
         known = ", ".join(PERSONAS)
-        raise ConfigError(f"there is no persona {unknown[0]!r}{nearest(unknown[0], PERSONAS)}: choose from {known}")
+        raise ConfigError(f"there is no persona {unknown[0]!r}: choose from {known}{nearest(unknown[0], PERSONAS)}")
     return [PERSONAS[name] for name in names]

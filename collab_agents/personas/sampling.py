@@ -12,7 +12,7 @@ from collab_agents.personas.library import PERSONAS
 from collab_agents.personas.persona import Persona
 from collab_agents.seeds import derive_seed
 
-Mix = Mapping[str, float | Mapping[Any, float]]
+Mix = Mapping[str, Any]
 """What personas are drawn by: a persona's name -> its weight, a field of `Persona` -> {value: weight}, or both."""
 
 Fields = dict[str, tuple[list[Any], list[float]]]
@@ -79,15 +79,17 @@ def _parts(mix: Mix, names: Sequence[str]) -> tuple[dict[str, float], Fields]:
     weights: dict[str, float] = {}
     fields: Fields = {}
     drawn = [field for field in Persona.model_fields if field != "name"]
-    for key, value in mix.items():
+    for key, value in sorted(mix.items()):
         if isinstance(value, Mapping):
             if key not in drawn:
                 raise ConfigError(
-                    f"mix: a persona has no field {key!r} to draw{nearest(key, drawn)}: use {', '.join(drawn)}"
+                    f"mix: a persona has no field {key!r} to draw: use {', '.join(drawn)}{nearest(key, drawn)}"
                 )
-            chances = [_weight(f"mix: {key}: {one}", weight) for one, weight in value.items()]
+            # In one order however they are written: two mixes that are equal draw the same.
+            ordered = sorted(value.items(), key=lambda pair: str(pair[0]))
+            chances = [_weight(f"mix: {key}: {one}", weight) for one, weight in ordered]
             _some(f"mix: {key}", chances)
-            fields[key] = ([_value(key, one) for one in value], chances)
+            fields[key] = ([_value(key, one) for one, _ in ordered], chances)
         elif key not in names:
             wanted = f"; of the field {key!r}, give the weight of each value" if key in drawn else nearest(key, names)
             raise ConfigError(f"mix: there is no persona {key!r} to draw{wanted}")
