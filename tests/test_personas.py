@@ -1,9 +1,11 @@
 """Who the simulated user is: what each field does, those that ship, and those that are drawn or read."""
 
 import asyncio
+import csv
 import itertools
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,15 @@ from collab_agents import (
     offline_tasks,
     sample_personas,
 )
+from collab_agents.cli import main
 from collab_agents.cli.compose import personas_of
-from collab_agents.config import RunConfig, UserConfig, load_config
+from collab_agents.config import PersonasConfig, RunConfig, UserConfig, load_config
 from collab_agents.errors import ConfigError
 from collab_agents.messages import text_of
 from collab_agents.tasks import Agenda, Task
+from collab_agents.trajectories import read_trajectories
 from collab_agents.users import Memory
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Server
 
 NAMES = sorted({fact["name"] for task in offline_tasks() for fact in task.metadata["agenda"]["facts"]})
 
@@ -274,26 +278,31 @@ HUB = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def saved(rows: Sequence[dict[str, str]], file: Path) -> str:
+    with open(file, "w", newline="") as lines:
+        if file.suffix == ".jsonl":
+            lines.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            table = csv.DictWriter(lines, list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    return str(file)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_dataset_in_personahubs_form_is_read_by_its_column(tmp_path: Path, kind: str) -> None:
-    pandas = pytest.importorskip("pandas")
-    file = tmp_path / f"hub.{kind}"
-    rows = pandas.DataFrame(HUB)
-    if kind == "jsonl":
-        rows.to_json(file, orient="records", lines=True)
-    else:
-        rows.to_csv(file, index=False) if kind == "csv" else rows.to_parquet(file)
-    analyst, porter = load_personas("proj-persona/PersonaHub", data_files=str(file))
+    pytest.importorskip("datasets")
+    file = saved(HUB, tmp_path / f"hub.{kind}")
+    analyst, porter = load_personas("proj-persona/PersonaHub", data_files=file)
     assert analyst.background == HUB[0]["persona"]
     assert analyst.name.startswith("PersonaHub-")
     assert [one.background for one in load_personas(file, column="persona", limit=1)] == [analyst.background]
 
     mix = {"patience": {3: 1, 9: 1}, "tone": {"formal": 1, "friendly": 1}}
-    drawn = [list(load_personas("hub", data_files=str(file), mix=mix, seed=seed)) for seed in range(12)]
+    drawn = [list(load_personas("hub", data_files=file, mix=mix, seed=seed)) for seed in range(12)]
     assert len({(one.patience, one.tone) for one, _ in drawn}) == 4
     assert {(one.name, one.background) for one, _ in drawn} == {(drawn[0][0].name, analyst.background)}
-    rows[1:2].to_json(tmp_path / "porter.jsonl", orient="records", lines=True)
-    again = load_personas("hub", data_files=str(tmp_path / "porter.jsonl"), mix=mix, seed=5)
+    again = load_personas("hub", data_files=saved(HUB[1:2], tmp_path / f"porter.{kind}"), mix=mix, seed=5)
     assert list(again) == drawn[5][1:], "a persona is the same whatever stands before it"
     assert porter.background == HUB[1]["persona"]
 
@@ -329,6 +338,49 @@ def test_run_yaml_lists_draws_or_reads_its_personas(tmp_path: Path) -> None:
         ("anna", "formal")
     ]
     assert {persona.name for persona in configured({"source": source, "sample": 3, "mix": {"ben": 1}})} == {"ben"}
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["collab-agents", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("verb", ["generate", "evaluate"])
+def test_a_run_plays_the_personas_it_draws_and_resumes_with_the_same(
+    serve: Callable[..., Server], tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file, out = tmp_path / "run.yaml", tmp_path / "out"
+    config: dict[str, Any] = {
+        "assistant": {"model": {"name": "openai:any", "base_url": serve().url}},
+        "judges": [{"name": "fact_coverage"}],
+        "lookahead": {"candidates": 1, "futures": 1, "window": 0, "max_exchanges": 1},
+        "tasks": {"source": "offline", "limit": 6},
+        "user": {"personas": {"sample": 4, "seed": 1, "mix": {"patience": {2: 1, 8: 1}}}},
+    }
+    file.write_text(yaml.safe_dump(config))
+    assert command(monkeypatch, verb, "--config", file, "--out", out) == 0
+    (record,) = out.rglob("run.json")
+    kept = json.loads(record.read_text())["config"]["user"]["personas"]
+    assert kept == PersonasConfig.model_validate(config["user"]["personas"]).model_dump(mode="json")
+    played = [one.persona for one in read_trajectories(record.parent)]
+    assert len(played) == 6
+    assert all(persona in configured(config["user"]["personas"]) for persona in played)
+    assert command(monkeypatch, verb, "--config", file, "--out", out, "--resume") == 0
+    config["user"]["personas"]["mix"]["patience"][2] = 3
+    file.write_text(yaml.safe_dump(config))
+    assert command(monkeypatch, verb, "--config", file, "--out", out, "--resume") == 1
+    assert "was made with user.personas.mix.patience.2 = 1, and now it is 3" in capsys.readouterr().err
+
+
+def test_the_shipped_personas_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    assert command(monkeypatch, "personas") == 0
+    listing = capsys.readouterr().out
+    for name in PERSONAS:
+        assert name in listing
+    assert "Portuguese" in listing
+    assert "changes_of_mind" in listing
 
 
 @pytest.mark.parametrize(
