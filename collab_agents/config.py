@@ -123,9 +123,10 @@ class PersonasConfig(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "PersonasConfig":
-        given = sorted(self.model_fields_set & {"split", "name", "column", "data_files", "revision", "limit"})
-        if self.source is None and given:
-            raise ValueError(f"{given[0]} is of a source, and there is none")
+        if self.source is None:
+            for name in ("split", "name", "column", "data_files", "revision", "limit"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of a source, and there is none")
         if self.source is None and self.mix and self.sample is None:
             raise ValueError("mix is by what personas are drawn: give sample too, how many")
         return self

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from collab_agents.tasks.agenda import Fact, times
 
-_WORD = re.compile(r"[^\W\d_]{4,}")
+# Words, and no parts of file names, addresses or numbers.
+_WORD = re.compile(r"(?<![^\s(\"'])[^\W\d_]{4,}(?=[.,;:!?)\"']*(?:\s|$))")
 _NUMBER = re.compile(r"\d{1,9}")
 _CALENDAR = (
     ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
