@@ -245,7 +245,7 @@ def test_personas_are_read_from_yaml_and_jsonl(tmp_path: Path) -> None:
     ("name", "text", "problem"),
     [
         ("a.yaml", "[{name: anna}, {nam: ben}]", "a.yaml: persona 2: name: field required"),
-        ("a.yaml", "[{name: anna}, {name: anna}]", "a.yaml: persona 2: the name 'anna' is taken by persona 1"),
+        ("a.yaml", "[{name: anna}, {name: anna}]", "a.yaml: persona 2: the name 'anna' is taken: "),
         ("a.yaml", "{name: anna}", "a.yaml: a list of personas is needed, such as [{name: anna, patience: 3}]"),
         ("a.yaml", "[{name: ", "a.yaml: not YAML"),
         ("a.yaml", "[]", "a.yaml: there are no personas in it"),

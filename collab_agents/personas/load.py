@@ -79,7 +79,7 @@ def _of_file(path: Path) -> Iterator[Persona]:
         with open(path, "rb") as file:
             for place, persona in _of_jsonl(path, file) if path.suffix.lower() == ".jsonl" else _of_yaml(path, file):
                 if persona.name in seen:
-                    raise ConfigError(f"{path}: {place}: the name {persona.name!r} is taken by {seen[persona.name]}")
+                    raise ConfigError(f"{place}: the name {persona.name!r} is taken: {seen[persona.name]} has it")
                 seen[persona.name] = place
                 yield persona
     except OSError as error:
@@ -89,7 +89,7 @@ def _of_file(path: Path) -> Iterator[Persona]:
 
 
 def _of_jsonl(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
-    return ((f"line {number}", persona) for number, persona in parsed_lines(path, file, Persona))
+    return ((f"{path}:{number}", persona) for number, persona in parsed_lines(path, file, Persona))
 
 
 def _of_yaml(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
@@ -100,7 +100,8 @@ def _of_yaml(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
     if not isinstance(listed, list):
         raise ConfigError(f"{path}: a list of personas is needed, such as [{{name: anna, patience: 3}}]")
     for number, one in enumerate(listed, 1):
+        place = f"{path}: persona {number}"
         try:
-            yield f"persona {number}", Persona.model_validate(one)
+            yield place, Persona.model_validate(one)
         except ValidationError as error:
-            raise ConfigError(f"{path}: persona {number}: {first_problem(error)}") from error
+            raise ConfigError(f"{place}: {first_problem(error)}") from error
