@@ -15,6 +15,7 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
+from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
@@ -31,6 +32,7 @@ def create_rollout_graph(
     window: int = 2,
     max_exchanges: int = 8,
     proactive_ratio: float = 0.0,
+    simulated_user: SimulatedUser | Callable[..., Any] | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph that plays one conversation by lookahead and records it.
@@ -41,7 +43,10 @@ def create_rollout_graph(
     prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
     user's next message is the one of that candidate's first scored future, so that what was simulated is not
     simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
-    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range.
+    simulated_user: who plays the futures, by default the user. With another one, who knows of the conversation what
+    was said, the user is asked after every choice; a `HumanUser` needs that.
+    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range or a person
+    who would have to play futures.
     """
     check_lookahead(
         candidates=candidates,
@@ -50,6 +55,9 @@ def create_rollout_graph(
         max_exchanges=max_exchanges,
         proactive_ratio=proactive_ratio,
     )
+    check_simulated(simulated_user or user, instead="pass simulated_user, who plays the futures")
+    check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
+    own_futures = simulated_user is None or simulated_user is user
     proactive = proactive_of(candidates, proactive_ratio)
 
     async def fan_out(state: Any) -> list[Send]:
@@ -57,7 +65,9 @@ def create_rollout_graph(
         return [
             Send(
                 "candidate",
-                branch_of(state) | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
+                branch_of(state)
+                | ({} if own_futures else {"memory": {}})
+                | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
             )
             for i in range(candidates)
         ]
@@ -71,11 +81,11 @@ def create_rollout_graph(
     async def after_choice(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
-    look = create_candidate_graph(as_user(user), assistant, reward, futures=futures, window=window)
+    look = create_candidate_graph(as_user(simulated_user or user), assistant, reward, futures=futures, window=window)
     graph = StateGraph(RolloutState, input_schema=ConversationInput)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))
-    graph.add_node("choose", _choose_node(max_exchanges))
+    graph.add_node("choose", _choose_node(max_exchanges, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
     graph.add_conditional_edges(START, begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
@@ -134,7 +144,7 @@ def why_unscored(future: dict[str, Any]) -> str:
     return "; ".join(unscored) or future["error"]
 
 
-def _choose_node(max_exchanges: int) -> Node:
+def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
     async def choose(state: Any) -> dict[str, Any]:
         candidates = sorted(state["candidates"], key=lambda one: one["index"])
         exchanges = state.get("exchanges", 0) + 1
@@ -156,7 +166,8 @@ def _choose_node(max_exchanges: int) -> Node:
         }
         if exchanges >= max_exchanges:
             return update | {"stopped": "max_turns"}
-        first = best["first"] or {}
+        # What somebody else said in the user's place stays in the future.
+        first = (best["first"] if own_futures else None) or {}
         return update | first | {"messages": [*best["reply"], *first.get("messages", [])]}
 
     return choose
