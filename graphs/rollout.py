@@ -48,7 +48,7 @@ def create_rollout_graph(
     Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range or a person
     who would have to play futures.
     """
-    check_lookahead(
+    shape = check_lookahead(
         candidates=candidates,
         futures=futures,
         window=window,
@@ -58,7 +58,7 @@ def create_rollout_graph(
     check_simulated(simulated_user or user, instead="pass simulated_user, who plays the futures")
     check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
     own_futures = simulated_user is None or simulated_user is user
-    proactive = proactive_of(candidates, proactive_ratio)
+    proactive = shape.proactive_candidates
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
@@ -95,11 +95,6 @@ def create_rollout_graph(
     return graph.compile(name="rollout", checkpointer=checkpointer)
 
 
-def proactive_of(candidates: int, ratio: float) -> int:
-    """How many candidates are proactive: the ratio's share, half up, and at least one if any are wanted."""
-    return max(1, int(candidates * ratio + 0.5)) if ratio else 0
-
-
 def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
     return any(one["reward"] is not None for one in candidates)
 
@@ -132,14 +127,19 @@ def _candidate_node(look: Graph) -> Node:
             "scores": end["scores"],
             "futures": futures,
             "first": firsts[0] if firsts else None,
-            "error": None if firsts else "; ".join(dict.fromkeys(why_unscored(future) for future in futures)),
+            "error": None if firsts else why_unscored(futures),
         }
         return {"candidates": [record]}
 
     return candidate
 
 
-def why_unscored(future: dict[str, Any]) -> str:
+def why_unscored(futures: Sequence[dict[str, Any]]) -> str:
+    """Why none of a candidate's futures has a reward."""
+    return "; ".join(dict.fromkeys(_why(future) for future in futures))
+
+
+def _why(future: dict[str, Any]) -> str:
     unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
     return "; ".join(unscored) or future["error"]
 

@@ -237,7 +237,7 @@ async def test_a_graph_without_a_checkpointer_says_that_a_person_needs_one() -> 
         "simulated_user: a person is the user, and a graph that waits for a person needs a checkpointer: "
         "pass checkpointer=InMemorySaver(), or one that lasts"
     )
-    with pytest.raises(ConfigError, match="^a person is the assistant, and a graph that waits"):
+    with pytest.raises(ConfigError, match=r"^a person is the assistant, and a graph that waits"):
         await HumanAssistant().respond([], {})
 
 
@@ -251,9 +251,9 @@ async def test_a_person_is_refused_where_nobody_is_at_the_keyboard() -> None:
         create_rollout_graph(script, assistant, COST)
     with pytest.raises(ConfigError, match="a HumanUser cannot be in many"):
         create_lookahead_graph(user, Counts(), COST)
-    with pytest.raises(ConfigError, match="or by collab-agents chat$"):
+    with pytest.raises(ConfigError, match=r"or by collab-agents chat$"):
         await anext(generate_trajectories([party()], user=user, assistant=Counts(), reward=COST))
-    with pytest.raises(ConfigError, match="or by collab-agents chat$"):
+    with pytest.raises(ConfigError, match=r"or by collab-agents chat$"):
         await anext(play_conversations([party()], user=script, assistant=assistant, reward=COST))
-    with pytest.raises(ConfigError, match="evaluate with simulated ones$"):
+    with pytest.raises(ConfigError, match=r"evaluate with simulated ones$"):
         await evaluate([TaskSet("t", [party()], user, COST)], {"a": Counts()})
