@@ -90,7 +90,8 @@ def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulate
         ids.append(task.id)
     if not ids:
         raise ConfigError(f"{source} has no tasks")
-    raise ConfigError(f"--task {wanted!r}: {source} has no such task among its {len(ids)}{nearest(str(wanted), ids)}")
+    hint = nearest(str(wanted), ids) or f"; the first is {ids[0]!r}"
+    raise ConfigError(f"--task {wanted!r}: {source} has no such task among its {len(ids)}{hint}")
 
 
 def _stop_as_by_ctrl_c(*signals: signal.Signals) -> None:

@@ -79,7 +79,8 @@ def coach_table(turn: Turn, *, person: bool) -> Table:
     table.add_column("words", overflow="fold")
     for index, one in enumerate(turn.candidates):
         chosen = index == turn.chosen
-        name = "yours" if person and index == 0 else f"{'chosen' if chosen else ''} {index + (not person)}".strip()
+        name = "yours" if person and index == 0 else str(index + (not person))
+        name += " (proactive)" * one.proactive + " (chosen)" * (chosen and not person)
         words = Text(shorten(words_of(one.messages), 72, placeholder=" ..."))
         if one.error:
             words = Text(f"{words.plain}  {one.error}".strip(), style="red")
