@@ -55,9 +55,10 @@ def create_rollout_graph(
         max_exchanges=max_exchanges,
         proactive_ratio=proactive_ratio,
     )
-    check_simulated(simulated_user or user, instead="pass simulated_user, who plays the futures")
+    player = user if simulated_user is None else simulated_user
+    own_futures = player is user
+    check_simulated(player, instead="pass simulated_user, who plays the futures")
     check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
-    own_futures = simulated_user is None or simulated_user is user
     proactive = shape.proactive_candidates
 
     async def fan_out(state: Any) -> list[Send]:
@@ -81,7 +82,7 @@ def create_rollout_graph(
     async def after_choice(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
-    look = create_candidate_graph(as_user(simulated_user or user), assistant, reward, futures=futures, window=window)
+    look = create_candidate_graph(as_user(player), assistant, reward, futures=futures, window=window)
     graph = StateGraph(RolloutState, input_schema=ConversationInput)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))

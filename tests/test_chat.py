@@ -85,7 +85,7 @@ def test_a_person_talks_to_the_assistant_and_the_sessions_are_kept(serve: Serve,
         assert re.search(rf"│ {row} +│ +-?\d\.\d", output)
 
     # Another session of the same task, which the exchanges end.
-    code, output, _ = run("1\n2\n3\n4\n", "chat", "--config", file, "--out", out, "--no-goal")
+    code, output, _ = run("1\n2\n3\\\n", "chat", "--config", file, "--out", out, "--no-goal")
     assert code == 0
     assert TASK.prompt not in output
     _, second = read_trajectories(out)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import shlex
 import signal
 import tempfile
 import time
@@ -22,7 +23,7 @@ from rich.text import Text
 
 from collab_agents.cli.coach import Coach, coach_table, number
 from collab_agents.cli.compose import Composition, compose, tasks_of
-from collab_agents.cli.terminal import StreamedReply, Terminal
+from collab_agents.cli.terminal import StreamedReply, Terminal, harmless
 from collab_agents.config import RunConfig
 from collab_agents.errors import ConfigError, RunDirectoryError, nearest, reason_of
 from collab_agents.graphs import create_conversation_graph, create_rollout_graph
@@ -141,24 +142,25 @@ class _Session:
         self._said_something = False
         self._graph = self._create_graph(config)
         self._weighing = Coach(parts.user, parts.assistant, parts.reward, config.lookahead) if coach else None
-        self._waiting = terminal.console.status("looking ahead ...")
+        self._streams = side == "user" and not coach
+        self._waiting = terminal.console.status("looking ahead ..." if coach else "waiting ...")
         self._reply = StreamedReply(terminal)
 
     def _create_graph(self, config: RunConfig) -> Graph:
-        parts, saver, look = self.parts, InMemorySaver(), config.lookahead
+        parts, look = self.parts, config.lookahead
+        person = HumanUser(show_goal=self.show_goal)
         if self.side == "user" and self.coach:
-            user = HumanUser(show_goal=self.show_goal)
             return create_rollout_graph(
-                user,
+                person,
                 parts.assistant,
                 parts.reward,
                 **look.model_dump(),
                 simulated_user=parts.user,
-                checkpointer=saver,
+                checkpointer=InMemorySaver(),
             )
-        sides = (HumanUser(), parts.assistant) if self.side == "user" else (parts.user, HumanAssistant())
+        sides = (person, parts.assistant) if self.side == "user" else (parts.user, HumanAssistant())
         return create_conversation_graph(
-            *sides, max_exchanges=look.max_exchanges, reward=parts.reward, checkpointer=saver
+            *sides, max_exchanges=look.max_exchanges, reward=parts.reward, checkpointer=InMemorySaver()
         )
 
     async def play(self) -> None:
@@ -167,6 +169,8 @@ class _Session:
         given: Any = dict(self.state)
         while True:
             try:
+                if not self._streams:
+                    self._waiting.start()
                 async with aclosing(self._updates(given)) as updates:
                     async for node, update in updates:
                         await self._show(node, update)
@@ -182,16 +186,13 @@ class _Session:
                     self.state |= await judge_node(self.parts.reward)(self.state)
                     return
                 said = ""
-            elif self.coach:
-                self._waiting.start()
             self._said_something = self._said_something or bool(said)
             given = Command(resume=said)
 
     async def _updates(self, given: Any) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """The nodes' updates. The state is kept up to date, and the assistant's words are shown as they come."""
         thread: RunnableConfig = {"configurable": {"thread_id": self.task.id}}
-        streamed = self.side == "user" and not self.coach
-        modes: list[Any] = ["updates", "values", *(["messages"] if streamed else [])]
+        modes: list[Any] = ["updates", "values", *(["messages"] if self._streams else [])]
         stream: Any = self._graph.astream(given, thread, stream_mode=modes, subgraphs=True)
         async with aclosing(stream):
             async for path, mode, event in stream:
@@ -267,11 +268,13 @@ class _Session:
         table.add_column("why there is none", overflow="fold")
         table.add_row("reward", number(trajectory.reward), "")
         for name, score in trajectory.scores.items():
-            table.add_row(Text(name), number(score), Text("" if score is not None else trajectory.reasons[name]))
+            reason = trajectory.reasons.get(name, "") if score is None else ""
+            table.add_row(Text(name), number(score), Text(harmless(reason)))
         self.terminal.write("\n")
         self.terminal.console.print(table)
         name = trajectory.task.id
-        self.terminal.note(f"Kept as {name} in {out}: collab-agents show {out} --task {name}")
+        show = shlex.join(["collab-agents", "show", str(out), "--task", name])
+        self.terminal.note(f"Kept as {name} in {out}: {show}")
 
 
 def _keep(trajectory: Trajectory, out: Path, seconds: float) -> None:

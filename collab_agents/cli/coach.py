@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents.assistants import Assistant
+from collab_agents.cli.terminal import harmless
 from collab_agents.config import Lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs import create_lookahead_graph
@@ -81,11 +82,10 @@ def coach_table(turn: Turn, *, person: bool) -> Table:
         chosen = index == turn.chosen
         name = "yours" if person and index == 0 else str(index + (not person))
         name += " (proactive)" * one.proactive + " (chosen)" * (chosen and not person)
-        words = Text(shorten(words_of(one.messages), 72, placeholder=" ..."))
-        if one.error:
-            words = Text(f"{words.plain}  {one.error}".strip(), style="red")
+        words = shorten(words_of(one.messages), 72, placeholder=" ...")
+        said = Text(harmless(f"{words}  {one.error or ''}".strip()), style="red" if one.error else "")
         scores = (number(one.scores.get(judge)) for judge in judges)
-        table.add_row(name, number(one.reward), *scores, words, style="green" if chosen else None)
+        table.add_row(name, number(one.reward), *scores, said, style="green" if chosen else None)
     return table
 
 

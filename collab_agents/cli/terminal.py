@@ -15,8 +15,10 @@ from rich.text import Text
 
 from collab_agents.messages import text_of
 
-# What would move the cursor, ring or recolour: nothing that a model says should. Line breaks and tabs are words.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+def harmless(words: str) -> str:
+    """Without what would move the cursor, ring or recolour, as nothing that a model says should."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", words)
 
 
 class Terminal:
@@ -34,7 +36,10 @@ class Terminal:
         threading.Thread(target=self._read, daemon=True, name="stdin").start()
 
     async def ask(self, label: str) -> str | None:
-        """What the person says, None at the end of input. A line that ends with a backslash goes on in the next."""
+        """What the person says, asked again while it is nothing; None at the end of input.
+
+        A line that ends with a backslash goes on in the next.
+        """
         while True:
             self.label(label)
             said = ""
@@ -45,11 +50,12 @@ class Terminal:
                 if line is None or not line.endswith("\\"):
                     break
                 said += line[:-1] + "\n"
-            if line is None and not said.strip():
-                return None
-            said += line or ""
-            if said.strip():
-                return said.strip()
+            said = f"{said}{line or ''}".strip()
+            if line is None:
+                self._lines.put_nowait(None)  # The end stays the end.
+                return said or None
+            if said:
+                return said
 
     def label(self, name: str) -> None:
         self.console.print(Text(f"{name}:", style="bold"), end=" ")
@@ -59,12 +65,12 @@ class Terminal:
         self.write(f"{words}\n")
 
     def write(self, words: str) -> None:
-        """Words as they come, at once, without anything in them that would steer the terminal."""
-        self.console.file.write(_CONTROL.sub("", words))
+        """Words as they come, at once."""
+        self.console.file.write(harmless(words))
         self.console.file.flush()
 
     def note(self, text: str, style: str = "") -> None:
-        self.console.print(Text(_CONTROL.sub("", text), style=style), soft_wrap=True)
+        self.console.print(Text(harmless(text), style=style), soft_wrap=True)
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
