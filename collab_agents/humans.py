@@ -71,6 +71,7 @@ def _asked(question: Mapping[str, Any], read: Callable[[Any], T]) -> T:
     from langgraph.config import get_config
     from langgraph.types import interrupt
 
+    # Without one LangGraph interrupts all the same, and only the answer fails.
     try:
         resumable = get_config()["configurable"].get("__pregel_checkpointer")
     except RuntimeError:  # Called outside of any graph.

@@ -28,6 +28,7 @@ from collab_agents import (
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs import TaskSet
 from collab_agents.judges import token_cost
+from collab_agents.training import MultiturnRewardFunction
 from collab_agents.users import Memory
 from tests.conftest import party
 
@@ -255,5 +256,7 @@ async def test_a_person_is_refused_where_nobody_is_at_the_keyboard() -> None:
         await anext(generate_trajectories([party()], user=user, assistant=Counts(), reward=COST))
     with pytest.raises(ConfigError, match=r"or by collab-agents chat$"):
         await anext(play_conversations([party()], user=script, assistant=assistant, reward=COST))
+    with pytest.raises(ConfigError, match="a HumanUser cannot be in many"):
+        MultiturnRewardFunction(user, COST)
     with pytest.raises(ConfigError, match=r"evaluate with simulated ones$"):
         await evaluate([TaskSet("t", [party()], user, COST)], {"a": Counts()})

@@ -97,8 +97,9 @@ def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulate
 
 def _stop_as_by_ctrl_c(*signals: signal.Signals) -> None:
     stop = signal.getsignal(signal.SIGINT)
-    if callable(stop):
-        for one in signals:
+    for one in signals:
+        # One that is ignored (nohup) stays so.
+        if callable(stop) and signal.getsignal(one) is signal.SIG_DFL:
             signal.signal(one, stop)
 
 

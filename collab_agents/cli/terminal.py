@@ -78,8 +78,8 @@ class Terminal:
         data = b"?"
         while data:
             try:
-                data = os.read(0, 65536)
-            except OSError:  # The terminal is gone, or there never was any input.
+                data = os.read(0, 65536) if sys.stdin else b""
+            except OSError:  # The terminal is gone.
                 data = b""
             *lines, rest = (rest + decoder.decode(data, final=not data)).split("\n")
             coming: list[str | None] = [line.removesuffix("\r") for line in lines]
