@@ -26,20 +26,20 @@ from collab_agents.judges import asks_first, fact_coverage, token_cost
 async def main(out: Path) -> None:
     progress = Progress()
     async for trajectory in generate_trajectories(
-        offline_tasks("train")[:6],
+        offline_tasks("train")[:4],
         user=AgendaUser(),
         assistant=ChatAssistant(load_chat_model("local:smollm2", max_tokens=48, temperature=0.7)),
         reward=MultiturnReward(
             {"facts": fact_coverage(), "asks": asks_first(), "cost": token_cost()}, weights={"asks": 0.1}
         ),
-        personas=sample_personas(6, seed=2),
+        personas=sample_personas(4, seed=2),
         lookahead=Lookahead(candidates=2, futures=2, window=1, max_exchanges=2, proactive_ratio=0.5),
-        max_concurrency=6,
+        max_concurrency=4,
         out=out,
         resume=(out / "run.json").exists(),
         progress=progress,
     ):
-        print(f"{progress.finished} of 6: {trajectory.task.id}, reward {trajectory.reward:.2f}")
+        print(f"{progress.finished} of 4: {trajectory.task.id}, reward {trajectory.reward:.2f}")
     kept = list(read_trajectories(out))
     chosen = Counter(turn.candidates[turn.chosen].proactive for one in kept for turn in one.turns)
     print(f"{len(kept)} trajectories in {out}; {chosen[True]} of {chosen.total()} replies chosen were proactive ones")

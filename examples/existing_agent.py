@@ -16,7 +16,8 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.prebuilt import create_react_agent
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode, tools_condition
 
 from collab_agents import Budget, GraphAssistant, MultiturnReward, Task, create_lookahead_agent
 from collab_agents.judges import Conversation, token_cost
@@ -43,13 +44,12 @@ class ShopModel(BaseChatModel):
 
     asks: Any = itertools.cycle([False, True])
 
-    def bind_tools(self, tools: Any, **kwargs: Any) -> "ShopModel":
-        return self
-
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         last = str(messages[-1].content)
         number = re.search(r"\b[78]\b", last)
-        if messages[-1].type == "human":
+        if messages[-1].type == "human" and "order" not in last and not number:
+            reply = AIMessage("Hello, what can I do for you?")
+        elif messages[-1].type == "human":
             reply = _call("cancel", order=number[0]) if number else _call("my_orders")
         elif last.startswith("7:"):
             reply = AIMessage(f"Which one shall I cancel? {last}") if next(self.asks) else _call("cancel", order="7")
@@ -69,6 +69,18 @@ def _call(name: str, **arguments: str) -> AIMessage:
 _ids = itertools.count()
 
 
+def create_app() -> Any:
+    """The agent as it was before: any compiled graph will do, such as one made by langchain's `create_agent`."""
+    model = ShopModel()
+    graph = StateGraph(MessagesState)
+    graph.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
+    graph.add_node("tools", ToolNode([my_orders, cancel]))
+    graph.add_edge(START, "model")
+    graph.add_conditional_edges("model", tools_condition)
+    graph.add_edge("tools", "model")
+    return graph.compile(checkpointer=InMemorySaver(), name="shop")
+
+
 async def customer(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
     """The simulated user: wants the lamp cancelled, and says so when asked. In earnest, an `LLMUser`."""
     return (HumanMessage("The lamp, number 8.") if "?" in str(messages[-1].content) else None), memory
@@ -81,9 +93,9 @@ def right_order(conversation: Conversation, task: Task) -> float:
 
 
 async def main() -> None:
-    app = create_react_agent(ShopModel(), [my_orders, cancel], checkpointer=InMemorySaver(), name="shop")
+    app = create_app()
     thread: RunnableConfig = {"configurable": {"thread_id": "customer-42"}}
-    await app.ainvoke({"messages": [HumanMessage("Hello, cancel order 9 of mine")]}, thread)
+    await app.ainvoke({"messages": [HumanMessage("Hello")]}, thread)
 
     # The live thread is forked; in the simulations nothing is really cancelled.
     assistant = GraphAssistant(
@@ -98,7 +110,7 @@ async def main() -> None:
         end = await agent.ainvoke(asked)
         await assistant.commit(end["assistant_memory"])  # The chosen branch is the live thread from here on.
         told = end["lookahead"]
-        print(f"user:  {words}\nagent: {end['messages'][-1].content}")
+        print(f"user: {words}\nagent: {end['messages'][-1].content}")
         print(f"  of rewards {[one['reward'] for one in told['candidates']]} number {told['chosen']}: {told['why']}")
     print("orders left:", ORDERS)
 

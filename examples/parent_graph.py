@@ -57,7 +57,7 @@ async def main() -> None:
     graph.add_conditional_edges(START, route, ["writer", "other"])
     graph.add_edge("writer", END)
     graph.add_edge("other", END)
-    parent = graph.compile(checkpointer=InMemorySaver())
+    parent: Any = graph.compile(checkpointer=InMemorySaver())
 
     config: RunnableConfig = {"configurable": {"thread_id": "1"}}
     opening = TASK.metadata["agenda"]["opening"]

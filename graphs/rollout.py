@@ -32,7 +32,7 @@ def create_rollout_graph(
     window: int = 2,
     max_exchanges: int = 8,
     proactive_ratio: float = 0.0,
-    simulated_user: SimulatedUser | Callable[..., Any] | None = None,
+    simulated_user: AnyUser | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph that plays one conversation by lookahead and records it.

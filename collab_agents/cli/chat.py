@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents.cli.coach import Coach, coach_table, number
-from collab_agents.cli.compose import Composition, compose, tasks_of
+from collab_agents.cli.compose import Composition, compose, personas_of, tasks_of
 from collab_agents.cli.terminal import StreamedReply, Terminal, harmless
 from collab_agents.config import RunConfig
 from collab_agents.errors import ConfigError, RunDirectoryError, nearest, reason_of
@@ -127,12 +127,12 @@ class _Session:
         now = datetime.now(UTC)
         about = {"person": side, "task": task.id, "coach": coach, "started": now.isoformat(timespec="seconds")}
         if coach or side == "user":
-            about["assistant"] = config.assistant.model.name
+            about["assistant"] = config.assistant.model.name if config.assistant.model else config.assistant.app
         # A task may be talked about often, and a run has each id once.
         name = f"{task.id}@{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         self.task = task.model_copy(update={"id": name, "metadata": {**task.metadata, "session": about}})
         simulated = coach or side == "assistant"
-        personas = config.user.personas if simulated else []
+        personas = personas_of(config.user) if simulated else []
         self.persona = pick_persona(personas, seed=config.seed, task_id=task.id)
         self.state: dict[str, Any] = {
             "messages": [],
@@ -184,7 +184,7 @@ class _Session:
                 if not self._said_something:
                     return
                 if self.side == "assistant":  # Who cannot end a conversation, only leave it.
-                    self.state |= await judge_node(self.parts.reward)(self.state)
+                    self.state |= await judge_node(self.parts.reward, self.parts.assistant)(self.state)
                     return
                 said = ""
             self._said_something = self._said_something or bool(said)
