@@ -28,12 +28,12 @@ async def main(out: Path) -> None:
     async for trajectory in generate_trajectories(
         offline_tasks("train")[:4],
         user=AgendaUser(),
-        assistant=ChatAssistant(load_chat_model("local:smollm2", max_tokens=48, temperature=0.7)),
+        assistant=ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7)),
         reward=MultiturnReward(
             {"facts": fact_coverage(), "asks": asks_first(), "cost": token_cost()}, weights={"asks": 0.1}
         ),
         personas=sample_personas(4, seed=2),
-        lookahead=Lookahead(candidates=2, futures=2, window=1, max_exchanges=2, proactive_ratio=0.5),
+        lookahead=Lookahead(candidates=2, futures=1, window=1, max_exchanges=2, proactive_ratio=0.5),
         max_concurrency=4,
         out=out,
         resume=(out / "run.json").exists(),

@@ -40,8 +40,8 @@ async def shouts(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseM
 
 
 async def main() -> None:
-    assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=48, temperature=0.7))
-    look = Lookahead(candidates=2, futures=2, window=1, max_exchanges=2, proactive_ratio=0.5)
+    assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7))
+    look = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2, proactive_ratio=0.5)
     for user, personas in ((agenda, [hurried, *others]), (shouts, [hurried])):
         async for trajectory in generate_trajectories(
             offline_tasks("train")[:2], user=user, assistant=assistant, reward=reward, personas=personas, lookahead=look

@@ -30,7 +30,7 @@ def answer(question: dict[str, Any], turn: int) -> Any:
 
 
 async def main() -> None:
-    assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=48, temperature=0.7))
+    assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7))
     graph = create_conversation_graph(HumanUser(), assistant, max_exchanges=4, checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "fruit-1"}}
     print(f"goal: {task.prompt}")

@@ -38,13 +38,13 @@ def other(state: State) -> dict[str, Any]:
 
 
 async def main() -> None:
-    model = load_chat_model("local:smollm2", max_tokens=48, temperature=0.7)
+    model = load_chat_model("local:smollm2", max_tokens=32, temperature=0.7)
     reward = MultiturnReward({"facts": fact_coverage(), "asks": asks_first(), "cost": token_cost()}, {"asks": 0.1})
     writer = create_lookahead_agent(
         ChatAssistant(model),
         AgendaUser(),
         reward,
-        candidates=3,
+        candidates=2,
         futures=2,
         window=1,
         proactive_ratio=0.5,

@@ -1,6 +1,11 @@
 """Shared pieces: a real HTTP server with OpenAI's API on loopback, and tasks and participants to play with."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +13,7 @@ import pytest
 from benchmarks.process import ROOT, Server
 from collab_agents.tasks import Task
 
-__all__ = ["DRAFT", "ROOT", "Server", "party"]
+__all__ = ["DRAFT", "ROOT", "Application", "Server", "party"]
 
 
 @pytest.fixture
@@ -23,6 +28,48 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The distribution, built as for a release."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@dataclass(frozen=True)
+class Application:
+    """A folder of somebody's, with packages `graphs` and `training` of its own, and where the wheel is installed."""
+
+    folder: Path
+    site: Path
+
+    def run(self, *command: str | Path, **environment: str) -> str:
+        """What a Python program prints there, without a terminal."""
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.site), **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def application(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Application:
+    made = Application(tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("site"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(made.site), str(wheel)]
+    subprocess.run(pip, check=True, capture_output=True)
+    for package in ("graphs", "training"):
+        (made.folder / package).mkdir()
+        (made.folder / package / "__init__.py").write_text("MINE = True\n")
+    return made
 
 
 def party(task_id: str = "party") -> Task:

@@ -1,12 +1,8 @@
 """What the README and the examples show, as a new user would run it: outside the repository."""
 
 import inspect
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import yaml
 
@@ -14,50 +10,74 @@ from collab_agents.config import EvalConfig, JudgeConfig, RunConfig, TasksConfig
 from collab_agents.judges import JUDGES
 from collab_agents.tasks import TASK_SETS
 from collab_agents.trajectories import read_trajectories
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Application, Server
+
+EXAMPLES = ROOT / "examples"
 
 
-def run(file: Path, folder: Path, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(file)],
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# All run from the installed wheel, outside the repository, next to packages `graphs` and `training` of their own.
 
 
-def test_the_readmes_program_prints_rewards_of_real_candidates(tmp_path: Path) -> None:
+def test_the_readmes_program_prints_rewards_of_real_candidates(application: Application) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     program = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
     assert "asyncio.run(main())" in program
-    (tmp_path / "program.py").write_text(program)
-    lines = run(tmp_path / "program.py", tmp_path).splitlines()
+    (application.folder / "program.py").write_text(program)
+    lines = application.run("program.py").splitlines()
     assert len(lines) == 4
     assert all(re.fullmatch(r"offline-train-00\d \[-?[\d.]+, -?[\d.]+\] chose [01]", line) for line in lines)
 
 
-def test_the_openai_example_runs_on_any_server_with_its_api(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_the_openai_example_runs_on_any_server_with_its_api(
+    serve: Callable[..., Server], application: Application
+) -> None:
     server = serve()
     for _ in range(2):  # The second time it finds its work done.
-        run(ROOT / "examples" / "openai_api.py", tmp_path, OPENAI_BASE_URL=server.url, COLLAB_MODEL="any")
-        (trajectory,) = read_trajectories(tmp_path / "runs" / "toast")
+        application.run(EXAMPLES / "openai_api.py", OPENAI_BASE_URL=server.url, COLLAB_MODEL="any")
+        (trajectory,) = read_trajectories(application.folder / "runs" / "toast")
         assert trajectory.persona is not None
         assert set(trajectory.scores) == {"bleu", "interactivity", "cost"}
 
 
-def test_a_person_takes_part_in_the_human_example(tmp_path: Path) -> None:
+def test_a_person_takes_part_in_the_human_example(application: Application) -> None:
     """Which a script does where there is no terminal."""
-    lines = run(ROOT / "examples" / "human.py", tmp_path).splitlines()
+    lines = application.run(EXAMPLES / "human.py").splitlines()
     assert lines[0] == "goal: You want to know a fruit that is not an apple."
     assert lines[1].startswith("assistant: ")
     assert "The whole conversation, ended by user:" in lines
     order = [line.strip("= ") for line in lines if re.fullmatch(r"=+ \w+ Message =+", line)]
     assert order == ["Human Message", "Ai Message", "Human Message"]
     assert lines[-1] == "That will do, thanks."
+
+
+def test_personas_of_ones_own_play_in_their_example(application: Application) -> None:
+    lines = application.run(EXAMPLES / "custom_persona.py").splitlines()
+    played = [line for line in lines if ", played by " in line]
+    assert len(played) == 4
+    shouted = [line.partition(": ")[2] for line in played[2:]]
+    assert all(words == words.upper() for words in shouted)
+    assert all(re.match(r"  rewards \[-?[\d.]+, -?[\d.]+\] chose [01]", line) for line in lines if line not in played)
+
+
+def test_a_batch_is_generated_and_resumed_in_its_example(application: Application) -> None:
+    lines = application.run(EXAMPLES / "batch.py", "runs/batch").splitlines()
+    assert sorted(line.split(":")[0] for line in lines[:-1]) == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    (again,) = application.run(EXAMPLES / "batch.py", "runs/batch").splitlines()
+    assert again == lines[-1]
+    assert again.startswith("4 trajectories in runs/batch; ")
+
+
+def test_an_existing_agent_asks_first_in_its_example(application: Application) -> None:
+    lines = application.run(EXAMPLES / "existing_agent.py").splitlines()
+    assert lines[1] == "agent: Which one shall I cancel? 7: two mugs, 8: a lamp"
+    assert lines[4] == "agent: Done: cancelled 8: a lamp."
+    assert lines[-1] == "orders left: {'7': 'two mugs'}"
+
+
+def test_a_parent_graph_streams_the_chosen_reply_in_its_example(application: Application) -> None:
+    out = application.run(EXAMPLES / "parent_graph.py")
+    assert re.match(r"user: .+\nagent: \S+", out)
+    assert re.search(r"of rewards \[.+\] number \d: (the highest reward|the first candidate: .+)\n\d+ calls", out)
 
 
 def test_the_example_configurations_are_valid() -> None:
