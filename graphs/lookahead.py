@@ -11,7 +11,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, judge_node, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, judge_node, opening, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -33,6 +33,7 @@ def create_lookahead_graph(
     *,
     futures: int = 3,
     window: int = 2,
+    scene: Node | None = None,
 ) -> Graph:
     """A compiled graph that gives the multiturn-aware reward of the reply at the end of a conversation.
 
@@ -41,11 +42,11 @@ def create_lookahead_graph(
     judge, and `futures`, a record of each. `messages` stay as they are.
     Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
-    of the mean.
+    of the mean. A scene is a node that runs first, to put into the state what the input lacks.
     """
     check_lookahead(futures=futures, window=window)
     graph = StateGraph(LookaheadState, input_schema=ConversationInput)
-    _add_futures(graph, START, as_user(user), assistant, reward, futures, window)
+    _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, futures, window)
     return graph.compile(name="lookahead")
 
 

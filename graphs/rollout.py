@@ -5,7 +5,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphBubbleUp
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, StateGraph
 from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
@@ -13,7 +13,7 @@ from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import INSIDE, Node, counted, ends_with_user, judge_node, user_node
+from collab_agents.graphs.nodes import INSIDE, Node, counted, ends_with_user, judge_node, opening, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -31,6 +31,7 @@ def create_rollout_graph(
     window: int = 2,
     max_exchanges: int = 8,
     proactive_ratio: float = 0.0,
+    scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph that plays one conversation by lookahead and records it.
@@ -40,7 +41,8 @@ def create_rollout_graph(
     At each turn it samples `candidates` replies, the first `proactive_ratio` of them with the assistant's proactive
     prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
     user's next message is the one of that candidate's first scored future, so that what was simulated is not
-    simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
+    simulated again. A scene is a node that runs first, to put into the state what the input lacks. With a
+    checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
     Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range.
     """
     check_lookahead(
@@ -78,7 +80,7 @@ def create_rollout_graph(
     graph.add_node("candidate", counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges))
     graph.add_node("judge", counted(judge_node(reward)))
-    graph.add_conditional_edges(START, begin, ["simulated_user", "candidate"])
+    graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
     graph.add_edge("candidate", "choose")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])

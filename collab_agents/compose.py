@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from collab_agents.assistants import ChatAssistant
+from collab_agents.assistants import Assistant, ChatAssistant
 from collab_agents.config import (
     AssistantConfig,
     JudgeConfig,
@@ -54,7 +54,7 @@ class Models:
 
 @dataclass
 class Composition:
-    assistant: ChatAssistant
+    assistant: Assistant
     user: SimulatedUser
     reward: MultiturnReward
     models: list[LimitedChatModel]

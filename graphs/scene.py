@@ -1,0 +1,75 @@
+"""What a graph on a server begins with: an input that people may leave incomplete, made complete."""
+
+import asyncio
+from typing import Any
+
+from pydantic import ValidationError
+
+from collab_agents.compose import tasks_of
+from collab_agents.config import RunConfig, TasksConfig
+from collab_agents.errors import ConfigError, first_problem
+from collab_agents.graphs.nodes import Node
+from collab_agents.graphs.settings import Settings
+from collab_agents.personas import Persona, get_personas, pick_persona
+from collab_agents.rewards import MultiturnReward
+from collab_agents.tasks import Task
+from collab_agents.users import SimulatedUser
+
+_AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
+"""What an earlier run on the same thread left in the state, and this one does not count on."""
+
+
+def create_scene(
+    settings: Settings, config: RunConfig, user: SimulatedUser, reward: MultiturnReward, *, of_reply: bool = False
+) -> Node:
+    """A node that puts `task`, `persona` and `seed` into the state.
+
+    The input's task is a `Task`'s dict or the goal in words; without one, the first of the configured tasks is
+    played. The persona is a `Persona`'s dict or the name of a shipped one. What the settings say of persona and seed
+    goes first, then the input, then the configuration.
+    of_reply: whether the messages have to end with the assistant's.
+
+    The node raises ConfigError for what is malformed, and for a task that the user cannot play or a judge not judge.
+    """
+    problem_for_user = getattr(user, "problem_with", lambda task: None)
+
+    async def scene(state: Any) -> dict[str, Any]:
+        if of_reply and not (state["messages"] and state["messages"][-1].type == "ai"):
+            raise ConfigError("messages: they have to end with the assistant's reply, which is what is scored")
+        given = state.get("task")
+        task = await asyncio.to_thread(_first, config.tasks) if given is None else _task(given)
+        if problem := problem_for_user(task) or reward.problem_with(task):
+            hint = "; for a goal in words choose the user llm and other judges" if isinstance(given, str) else ""
+            raise ConfigError(f"task: {problem}{hint}")
+        seed = next(seed for seed in (settings.seed, state.get("seed"), config.seed) if seed is not None)
+        persona = _persona(settings.persona or state.get("persona"))
+        persona = persona or pick_persona(config.user.personas, seed=seed, task_id=task.id)
+        return _AFRESH | {
+            "task": task.model_dump(),
+            "persona": persona and persona.model_dump(),
+            "seed": seed,
+        }
+
+    return scene
+
+
+def _first(config: TasksConfig) -> Task:
+    for task in tasks_of(config):
+        return task
+    raise ConfigError(f"{config.source} has no tasks")
+
+
+def _task(given: Any) -> Task:
+    try:
+        return Task(id="goal", prompt=given.strip()) if isinstance(given, str) else Task.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"task: {first_problem(error)}") from error
+
+
+def _persona(given: Any) -> Persona | None:
+    if isinstance(given, str):
+        return get_personas([given])[0]
+    try:
+        return None if given is None else Persona.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"persona: {first_problem(error)}") from error
