@@ -37,7 +37,7 @@ PersonaName = Annotated[str, AfterValidator(_persona), Field(json_schema_extra={
 class Settings(BaseModel):
     """Who takes part, who judges, and how far to look. As it is, it needs no API and no GPU.
 
-    Clients choose these values, so none of them names code, a key or a file outside the server's folder.
+    Clients choose these values, so none of them names code to run or a key to send.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,7 +51,10 @@ class Settings(BaseModel):
         default=None, description="Address of a server with the provider's API, such as http://localhost:8000/v1."
     )
     temperature: float | None = Field(default=0.7, ge=0, description="Of the assistant's model.")
-    max_tokens: PositiveInt | None = Field(default=None, description="The longest reply of the assistant, in tokens.")
+    max_tokens: PositiveInt | None = Field(
+        default=None,
+        description="The assistant's longest reply, in tokens; by default 96 for local:smollm2, else its provider's.",
+    )
     user: Literal["agenda", "llm"] = Field(
         default="agenda",
         description="Who plays the user: agenda, by rule, for tasks with an agenda; llm, a chat model, for any task.",
@@ -76,8 +79,8 @@ class Settings(BaseModel):
     seed: int | None = Field(default=None, description="Of everything random; by default the input's seed, or 0.")
     config: str | None = Field(
         default=None,
-        description="A run.yaml in the server's folder that says all of this instead, but for persona and seed. It may also "
-        "name judges of one's own, keys (api_key_env), limits, and the tasks of which the first is played by default.",
+        description="A run.yaml in the server's folder that says all of this instead, but for persona and seed. It may "
+        "also name judges of one's own, keys (api_key_env), limits, and tasks, the first of which is the default.",
     )
 
 
@@ -103,7 +106,8 @@ def run_config(settings: Settings) -> RunConfig:
     def model(name: str | None) -> dict[str, Any]:
         return {"name": name or settings.model, "base_url": settings.base_url}
 
-    assistant = model(None) | {"temperature": settings.temperature, "max_tokens": settings.max_tokens}
+    max_tokens = settings.max_tokens or (96 if settings.model == "local:smollm2" else None)
+    assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
     look = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
     try:
         return RunConfig.model_validate(
