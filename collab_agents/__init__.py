@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collab_agents.assistants import Assistant, ChatAssistant
-    from collab_agents.config import Lookahead, RunConfig
+    from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate
+    from collab_agents.config import Budget, Lookahead, RunConfig
     from collab_agents.graphs import (
         Progress,
         TaskSet,
         create_conversation_graph,
+        create_lookahead_agent,
         create_lookahead_graph,
         create_rollout_graph,
         evaluate,
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
 
 _HOMES = {
-    "assistants": ("Assistant", "ChatAssistant"),
-    "config": ("Lookahead", "RunConfig"),
+    "assistants": ("AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate"),
+    "config": ("Budget", "Lookahead", "RunConfig"),
     "graphs": (
         "Progress",
         "TaskSet",
         "create_conversation_graph",
+        "create_lookahead_agent",
         "create_lookahead_graph",
         "create_rollout_graph",
         "evaluate",
@@ -51,8 +53,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "PERSONAS",
     "AgendaUser",
+    "AskUser",
     "Assistant",
+    "Budget",
     "ChatAssistant",
+    "GraphAssistant",
     "LLMUser",
     "Limits",
     "Lookahead",
@@ -66,15 +71,18 @@ __all__ = [
     "TaskSet",
     "Trajectory",
     "create_conversation_graph",
+    "create_lookahead_agent",
     "create_lookahead_graph",
     "create_rollout_graph",
     "evaluate",
     "generate_trajectories",
+    "is_simulating",
     "load_chat_model",
     "load_tasks",
     "offline_tasks",
     "play_conversations",
     "read_trajectories",
+    "simulate",
 ]
 
 

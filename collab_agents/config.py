@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -123,6 +124,18 @@ class Lookahead(Section):
     window: NonNegativeInt = 2
     max_exchanges: PositiveInt = 8
     proactive_ratio: float = Field(default=0.0, ge=0, le=1)
+
+
+class Budget(Section):
+    """What one reply by lookahead may cost.
+
+    seconds: until it has to be there. calls: of models, started for it; retries of a call are part of it.
+    grace: seconds that the one call may take which is left when the budget is spent and there is no reply yet.
+    """
+
+    seconds: PositiveFloat | None = None
+    calls: PositiveInt | None = None
+    grace: PositiveFloat = 60.0
 
 
 class RunLimits(Limits):

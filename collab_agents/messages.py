@@ -1,7 +1,8 @@
 """Messages are LangChain messages inside and role/content dicts on disk; the two conversions live here."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages, convert_to_openai_messages
@@ -39,12 +40,35 @@ def tokens_of(message: BaseMessage) -> int:
     return -(-len(text_of(message)) // 4)
 
 
-def transcript(messages: Iterable[BaseMessage]) -> str:
+def replies(messages: Iterable[BaseMessage]) -> list[str]:
+    """What the assistant said, one text for each of its turns.
+
+    A turn's messages are put together, tool calls and results left out; but where a turn has no words of its own (a
+    tool whose result goes to the user as it is), its last result is what was said.
+    """
+    turns = []
+    for assistants, group in groupby(messages, lambda message: message.type in ("ai", "tool")):
+        if assistants:
+            words = [(message.type, text) for message in group if (text := text_of(message)).strip()]
+            said = [text for kind, text in words if kind == "ai"] or [text for _, text in words[-1:]]
+            turns.append("\n\n".join(said))
+    return turns
+
+
+def transcript(messages: Iterable[BaseMessage], *, tools: bool = True) -> str:
     """The conversation as one text. A longer conversation's transcript starts with a shorter one's,
 
     so that prefix caches work; system messages are instructions, not conversation, and are left out.
+    tools: whether tool calls and results are in it, which a user does not see.
     """
+    if not tools:
+        messages = _as_seen(messages)
     return "".join(_line(message) for message in messages if message.type != "system")
+
+
+def _as_seen(messages: Iterable[BaseMessage]) -> Iterator[BaseMessage]:
+    for assistants, group in groupby(messages, lambda message: message.type in ("ai", "tool")):
+        yield from (AIMessage(text) for text in replies(group) if text) if assistants else group
 
 
 def _line(message: BaseMessage) -> str:

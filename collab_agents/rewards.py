@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from collab_agents.errors import ConfigError, reason_of
 from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
 from collab_agents.tasks import Task
+from collab_agents.tracing import traced
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class MultiturnReward:
 
         that counts gave no score: nothing is guessed.
         """
-        scores = await asyncio.gather(*(_score(judge, conversation, task) for judge in self.judges.values()))
+        scores = await asyncio.gather(*(_score(name, judge, conversation, task) for name, judge in self.judges.items()))
         named = dict(zip(self.judges, scores, strict=True))
         parts = [(self.weights[name], score.value) for name, score in named.items() if self.weights[name]]
         if any(value is None for _, value in parts):
@@ -67,9 +68,10 @@ class MultiturnReward:
         return Reward(sum(weight * value for weight, value in parts if value is not None), named)
 
 
-async def _score(judge: Judge, conversation: Conversation, task: Task) -> Score:
+async def _score(name: str, judge: Judge, conversation: Conversation, task: Task) -> Score:
     try:
-        score = await judge(conversation, task)
+        with traced(name, judge=name):
+            score = await judge(conversation, task)
     except Exception as error:
         return Score(None, reason_of(error))
     if score.value is not None and not math.isfinite(score.value):

@@ -1,5 +1,8 @@
 """Randomness is derived, never drawn: a branch's seed is a hash of where the branch is."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import blake2b
 
 
@@ -11,3 +14,22 @@ def derive_seed(*path: str | int) -> int:
     """
     digest = blake2b("\x1f".join(map(str, path)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+_branch: ContextVar[int | None] = ContextVar("collab_agents_seed", default=None)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Gives the branch's seed to code inside that is not passed one, such as the models of an app."""
+    token = _branch.set(seed)
+    try:
+        yield
+    finally:
+        _branch.reset(token)
+
+
+def seed_for(content: Callable[[], str]) -> int | None:
+    """The seed, in the branch around, of a call with this content; None where no branch is around."""
+    branch = _branch.get()
+    return None if branch is None else derive_seed(branch, content())

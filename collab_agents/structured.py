@@ -12,7 +12,7 @@ from collab_agents.errors import UnusableReply, first_problem
 from collab_agents.messages import text_of
 from collab_agents.models.limits import LimitedChatModel
 from collab_agents.seeds import derive_seed
-from collab_agents.usage import record_usage
+from collab_agents.usage import is_counting_all, record_usage
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -59,5 +59,6 @@ async def invoke(model: BaseChatModel, messages: list[BaseMessage], *, seed: int
         seeds: dict[str, Any] = {"seed": seed} if model.seeded else {}
         return await model.ainvoke(messages, **seeds)
     reply = await model.ainvoke(messages)
-    record_usage(reply.usage_metadata)
+    if not is_counting_all():
+        record_usage(reply.usage_metadata)
     return reply

@@ -5,6 +5,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.outputs import LLMResult
 
 
 @dataclass
@@ -38,8 +42,50 @@ def track_usage(usage: Usage | None = None) -> Iterator[Usage]:
         _open.reset(token)
 
 
-def record_usage(metadata: Any) -> None:
-    """Count one answered call; `metadata` is a message's `usage_metadata`, or None if none was reported."""
+def record_usage(metadata: Any, run_id: UUID | None = None) -> None:
+    """Count one answered call; `metadata` is a message's `usage_metadata`, or None if none was reported.
+
+    run_id: the call's own, by which `counting_all_models` knows it again.
+    """
+    counter = _counter.get()
+    if counter and run_id:
+        counter.counted.add(run_id)
     one = Usage(1, (metadata or {}).get("input_tokens", 0), (metadata or {}).get("output_tokens", 0))
     for usage in _open.get():
         usage.add(one)
+
+
+class _Counter(BaseCallbackHandler):
+    def __init__(self) -> None:
+        self.counted: set[UUID] = set()
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        if run_id in self.counted:
+            self.counted.discard(run_id)
+            return
+        generation = response.generations[0][0] if response.generations and response.generations[0] else None
+        record_usage(getattr(getattr(generation, "message", None), "usage_metadata", None))
+
+
+_counter: ContextVar[_Counter | None] = ContextVar("collab_agents_counter", default=None)
+
+
+@contextmanager
+def counting_all_models() -> Iterator[list[BaseCallbackHandler]]:
+    """Counts the calls of models that are not of this library too, by the callback handlers that it gives.
+
+    None are given where an outer one counts already.
+    """
+    if _counter.get():
+        yield []
+        return
+    counter = _Counter()
+    token = _counter.set(counter)
+    try:
+        yield [counter]
+    finally:
+        _counter.reset(token)
+
+
+def is_counting_all() -> bool:
+    return _counter.get() is not None

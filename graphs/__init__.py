@@ -1,5 +1,6 @@
 """How a conversation runs: LangGraph state graphs of users, assistants and judges, and many of them at once."""
 
+from collab_agents.graphs.agent import create_lookahead_agent
 from collab_agents.graphs.batch import Progress, check_tasks, generate_trajectories, play_conversations
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.evaluate import TaskSet, evaluate
@@ -11,6 +12,7 @@ __all__ = [
     "TaskSet",
     "check_tasks",
     "create_conversation_graph",
+    "create_lookahead_agent",
     "create_lookahead_graph",
     "create_rollout_graph",
     "evaluate",

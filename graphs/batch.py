@@ -253,7 +253,7 @@ class _Player:
     async def _roll_out(self, task: Task) -> Trajectory:
         persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
         branch = derive_seed(self.seed, task.id)
-        config: RunnableConfig = {"configurable": {"thread_id": task.id}}
+        config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
         begin: dict[str, Any] | None = {
             "messages": [],
             "task": task.model_dump(),

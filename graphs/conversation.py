@@ -54,7 +54,7 @@ def create_conversation_graph(
     end = END
     if reward:
         end = "judge"
-        graph.add_node("judge", counted(judge_node(reward)))
+        graph.add_node("judge", counted(judge_node(reward, assistant)))
         graph.add_edge("judge", END)
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "assistant"])
     graph.add_conditional_edges("simulated_user", after_user, ["assistant", end])

@@ -1,7 +1,7 @@
 """Lookahead: what a reply is worth, found by playing on after it several times and judging what comes of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
@@ -11,7 +11,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import INSIDE, Node, assistant_node, judge_node, opening, user_node
+from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -34,6 +34,7 @@ def create_lookahead_graph(
     futures: int = 3,
     window: int = 2,
     scene: Node | None = None,
+    checkpointer: Literal[False] | None = None,
 ) -> Graph:
     """A compiled graph that gives the multiturn-aware reward of the reply at the end of a conversation.
 
@@ -42,12 +43,13 @@ def create_lookahead_graph(
     judge, and `futures`, a record of each. `messages` stay as they are.
     Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
-    of the mean. A scene is a node that runs first, to put into the state what the input lacks.
+    of the mean. A scene is a node that runs first, to put into the state what the input lacks. checkpointer: False
+    keeps it from the checkpointer of a graph that calls it in a node.
     """
     check_lookahead(futures=futures, window=window)
     graph = StateGraph(LookaheadState, input_schema=ConversationInput)
     _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, futures, window)
-    return graph.compile(name="lookahead")
+    return graph.compile(name="lookahead", checkpointer=checkpointer)
 
 
 def create_candidate_graph(
@@ -72,7 +74,10 @@ def _add_futures(
 ) -> None:
     async def branch(state: Any) -> list[Send]:
         seed = state.get("seed", 0)
-        return [Send("future", branch_of(state) | {"seed": derive_seed(seed, "future", i)}) for i in range(futures)]
+        return [
+            Send("future", branch_of(state) | {"future": i, "seed": derive_seed(seed, "future", i)})
+            for i in range(futures)
+        ]
 
     graph.add_node("future", _future_node(_create_future_graph(user, assistant, reward, window)))
     graph.add_node("mean", _mean)
@@ -91,12 +96,14 @@ async def _mean(state: Any) -> dict[str, Any]:
 
 def _future_node(played: Graph) -> Node:
     async def future(state: Any) -> dict[str, Any]:
+        index = state["future"]
         try:
-            end = await played.ainvoke(state, INSIDE)
+            end = await played.ainvoke(state, inside(f"future {index}", future=index, seed=state["seed"]))
         except GraphBubbleUp:
             raise
         except Exception as error:
-            return {"futures": [Future(error=reason_of(error)).model_dump()], "firsts": [None]}
+            failed = Future(error=f"future {index}: {reason_of(error)}")
+            return {"futures": [failed.model_dump()], "firsts": [None]}
         record = Future(
             messages=to_dicts(end["messages"][len(state["messages"]) :]),
             reward=end["reward"],
@@ -125,7 +132,7 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
         return "judge" if state.get("stopped") else "simulated_user"
 
     graph = StateGraph(FutureState)
-    graph.add_node("judge", judge_node(reward))
+    graph.add_node("judge", judge_node(reward, assistant))
     graph.add_edge("judge", END)
     if window > 0:
         graph.add_node("simulated_user", simulated_user)

@@ -1,22 +1,25 @@
 """The nodes that every graph shares: the two participants, each given its memory and its seed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import asdict
 from functools import wraps
 from typing import Any, Protocol
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import START, StateGraph
 
 from collab_agents.assistants import Assistant
-from collab_agents.errors import RolloutError, reason_of
+from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
+from collab_agents.tasks import Task
+from collab_agents.tracing import traced
 from collab_agents.usage import track_usage
 from collab_agents.users import Memory, SimulatedUser, is_closing
 
@@ -27,11 +30,11 @@ class Node(Protocol):
     async def __call__(self, state: Any) -> dict[str, Any]: ...
 
 
-INSIDE: RunnableConfig = {"configurable": {"__pregel_durability": "async"}}
-"""How a node calls a graph that keeps no checkpoints. Without it LangGraph (1.2) breaks there when the graph around
+def inside(name: str, **metadata: Any) -> RunnableConfig:
+    """How a node calls a graph that keeps no checkpoints, and what the run and all in it are called in a trace."""
+    # LangGraph (1.2) breaks there when the graph around runs with durability="sync", which it hands down.
+    return {"run_name": name, "metadata": metadata, "configurable": {"__pregel_durability": "async"}}
 
-runs with durability="sync", which it hands down.
-"""
 
 _LENT = {"task", "persona", "seed", "proactive"}
 """Keys that a participant finds in its memory for one call and that are not kept there."""
@@ -55,8 +58,14 @@ def user_node(user: SimulatedUser) -> Node:
     async def simulated_user(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "user", len(messages))
-        lent = {"task": task_of(state), "persona": persona_of(state), "seed": seed}
-        message, memory = await user.respond(_copies(messages), _lend(state.get("memory"), lent))
+        task = task_of(state)
+        lent: Memory = {
+            "task": task.model_copy(update={"metadata": own_copy(task.metadata)}),
+            "persona": persona_of(state),
+            "seed": seed,
+        }
+        with _traced(state, "user", seed):
+            message, memory = _said(await user.respond(_copies(messages), _lend(state.get("memory"), lent)))
         update: dict[str, Any] = {"memory": _own(memory)}
         if message is not None:
             update["messages"] = with_ids([message], messages, seed)
@@ -73,7 +82,8 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) ->
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
         lent = {"seed": seed, "proactive": state.get("proactive", False)}
-        reply, memory = await assistant.respond(_copies(messages), _lend(state.get("assistant_memory"), lent))
+        with _traced(state, "assistant", seed):
+            reply, memory = await assistant.respond(_copies(messages), _lend(state.get("assistant_memory"), lent))
         exchanges = state.get("exchanges", 0) + 1
         update: dict[str, Any] = {
             "messages": with_ids(reply, messages, seed),
@@ -87,10 +97,14 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) ->
     return answer
 
 
-def judge_node(reward: MultiturnReward) -> Node:
+def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
+    state_of: Callable[[Memory], dict[str, Any]] = getattr(assistant, "state_of", lambda memory: {})
+
     async def judge(state: Any) -> dict[str, Any]:
         seed = derive_seed(state.get("seed", 0), "judge")
-        result = await reward.score(Conversation(state["messages"], seed), task_of(state))
+        conversation = Conversation(state["messages"], seed, state_of(state.get("assistant_memory") or {}))
+        with _traced(state, "judge", seed):
+            result = await reward.score(conversation, task_of(state))
         return {
             "reward": result.value,
             "scores": {name: score.value for name, score in result.scores.items()},
@@ -146,13 +160,50 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
     return named_messages
 
 
+# Participants are given copies, so that one that changes what it was given changes nothing in another branch.
+
+
 def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    return [message.model_copy() for message in messages]
+    return [
+        message.model_copy(
+            update={name: own_copy(value) for name, value in message.__dict__.items() if isinstance(value, dict | list)}
+        )
+        for message in messages
+    ]
+
+
+def own_copy(value: Any) -> Any:
+    """A deep copy, quick for the JSON values that nearly everything is."""
+    if isinstance(value, dict):
+        return {key: own_copy(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [own_copy(one) for one in value]
+    return value if isinstance(value, str | int | float | None) else deepcopy(value)
 
 
 def _lend(memory: Memory | None, lent: Memory) -> Memory:
-    """A copy, so that a participant that changes what it was given changes nothing in another branch."""
-    return deepcopy(memory or {}) | lent
+    return own_copy(memory or {}) | lent
+
+
+def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
+    """What a user of one's own returned, checked; a text is a message too."""
+    match result:
+        case (str() as text, dict() as memory):
+            return HumanMessage(text), memory
+        case (None | HumanMessage() as message, dict() as memory):
+            return message, memory
+    raise ConfigError(f"the user returned {str(result)[:80]!r}: (a user's message, a text or None, memory) is needed")
+
+
+def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
+    task = state.get("task")
+    task_id = task.id if isinstance(task, Task) else (task or {}).get("id")
+    return traced(role=role, task=task_id, turn=turn_of(state) + (role == "user"), seed=seed)
+
+
+def turn_of(state: ConversationState) -> int:
+    """The number, from 1, of the turn that the user's last message began."""
+    return sum(message.type == "human" for message in state["messages"])
 
 
 def _own(memory: Memory) -> Memory:

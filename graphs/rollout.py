@@ -13,7 +13,7 @@ from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import INSIDE, Node, counted, ends_with_user, judge_node, opening, user_node
+from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -52,8 +52,7 @@ def create_rollout_graph(
         max_exchanges=max_exchanges,
         proactive_ratio=proactive_ratio,
     )
-    # Half up, and at least one if any are wanted.
-    proactive = max(1, int(candidates * proactive_ratio + 0.5)) if proactive_ratio else 0
+    proactive = proactive_of(candidates, proactive_ratio)
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
@@ -79,13 +78,18 @@ def create_rollout_graph(
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges))
-    graph.add_node("judge", counted(judge_node(reward)))
+    graph.add_node("judge", counted(judge_node(reward, assistant)))
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
     graph.add_edge("candidate", "choose")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
     graph.add_edge("judge", END)
     return graph.compile(name="rollout", checkpointer=checkpointer)
+
+
+def proactive_of(candidates: int, ratio: float) -> int:
+    """How many candidates are proactive: the ratio's share, half up, and at least one if any are wanted."""
+    return max(1, int(candidates * ratio + 0.5)) if ratio else 0
 
 
 def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
@@ -95,8 +99,11 @@ def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
 def _candidate_node(look: Graph) -> Node:
     async def candidate(state: Any) -> dict[str, Any]:
         record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
+        index = state["index"]
         try:
-            end = await look.ainvoke(state, INSIDE)
+            end = await look.ainvoke(
+                state, inside(f"candidate {index}", turn=turn_of(state), candidate=index, seed=state["seed"])
+            )
         except GraphBubbleUp:
             raise
         except Exception as error:
@@ -105,7 +112,7 @@ def _candidate_node(look: Graph) -> Node:
                 "reward": None,
                 "scores": {},
                 "futures": [],
-                "error": reason_of(error),
+                "error": f"candidate {index}: {reason_of(error)}",
             }
             return {"candidates": [record | failed]}
         futures = end["futures"]
@@ -117,14 +124,14 @@ def _candidate_node(look: Graph) -> Node:
             "scores": end["scores"],
             "futures": futures,
             "first": firsts[0] if firsts else None,
-            "error": None if firsts else "; ".join(dict.fromkeys(_why(future) for future in futures)),
+            "error": None if firsts else "; ".join(dict.fromkeys(why_unscored(future) for future in futures)),
         }
         return {"candidates": [record]}
 
     return candidate
 
 
-def _why(future: dict[str, Any]) -> str:
+def why_unscored(future: dict[str, Any]) -> str:
     unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
     return "; ".join(unscored) or future["error"]
 

@@ -38,11 +38,12 @@ class ConversationState(ConversationInput, total=False):
 
 
 class FutureState(ConversationState, total=False):
-    """One future of a candidate. first: the user's first step in it, from which the conversation goes on if the
+    """One future of a candidate. future: which one. first: the user's first step in it, from which the conversation
 
-    candidate is chosen. reward, scores, reasons: as in `trajectories.Future`.
+    goes on if the candidate is chosen. reward, scores, reasons: as in `trajectories.Future`.
     """
 
+    future: int
     first: dict[str, Any]
     reward: float | None
     scores: dict[str, float | None]

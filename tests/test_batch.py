@@ -136,7 +136,8 @@ async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_re
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
     assert failure.task.id == "party-2"
-    assert failure.error == "turn 1: no candidate could be scored: assistant: RuntimeError: no luck"
+    why = "candidate 0: assistant: RuntimeError: no luck; candidate 1: assistant: RuntimeError: no luck"
+    assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)
 
     again = await collect(parties(5), out=tmp_path, resume=True)

@@ -67,7 +67,7 @@ class MultiturnRewardFunction:
         self.__name__ = "multiturn_reward"  # TRL logs the reward under it.
         self._user = user
         self._reward = reward
-        self._width: dict[str, Any] = {"futures": futures, "window": window}
+        self._width: Any = {"futures": futures, "window": window}
         self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
         self._batch_size = batch_size
         self._max_concurrency = max_concurrency

@@ -2,15 +2,16 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from collab_agents.errors import CollabError, ModelError, UnusableReply
 from collab_agents.judges.artefact import extract_artefact
-from collab_agents.messages import text_of, transcript
+from collab_agents.messages import replies, transcript
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
 
@@ -32,15 +33,18 @@ class Conversation:
 
     messages: everything said, the last future included; no system prompts.
     seed: this branch's own, for judges that sample.
+    state: what else the assistant has come to: of an app, its final state without the messages.
     """
 
     messages: Sequence[BaseMessage]
     seed: int = 0
+    state: Mapping[str, Any] = field(default_factory=dict)
     _artefacts: dict[tuple[int, str], str | CollabError] = field(default_factory=dict, repr=False)
     _extracting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def assistant_texts(self) -> list[str]:
-        return [text_of(message) for message in self.messages if message.type == "ai"]
+        """What the assistant said, one text for each of its turns (see `messages.replies`)."""
+        return replies(self.messages)
 
     def question(self, text: str) -> list[BaseMessage]:
         """The prompt that asks a model something about the conversation.

@@ -21,8 +21,8 @@ def evaluator(
     """An openevals-style evaluator as a judge.
 
     function: called, as far as it takes them, with `inputs` (the task's prompt), `outputs`, `reference_outputs` (the
-        task's reference) and `metadata` (the task's); or where to import it from ("my_module:evaluator"). A sync one
-        is run on a thread.
+        task's reference), `metadata` (the task's) and `state` (the assistant's, see `Conversation`); or where to
+        import it from ("my_module:evaluator"). A sync one is run on a thread.
     outputs: the whole conversation as role/content dicts, or the text of the assistant's last message, for evaluators
         that compare it with the reference.
     key: which result counts, for an evaluator that returns several; by default their mean.
@@ -31,8 +31,11 @@ def evaluator(
     or a list of such, or a plain number.
     """
     function = callable_at(function, "judge 'evaluator': function")
-    check_takes(function, ("inputs", "outputs", "reference_outputs", "metadata"), "judge 'evaluator': function")
-    wants_metadata = "metadata" in inspect.signature(function).parameters
+    check_takes(
+        function, ("inputs", "outputs", "reference_outputs", "metadata", "state"), "judge 'evaluator': function"
+    )
+    # Only to a function that names them: one that takes any argument may not expect these.
+    takes = inspect.signature(function).parameters
 
     @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
@@ -43,7 +46,9 @@ def evaluator(
             else next(reversed(conversation.assistant_texts()), ""),
             "reference_outputs": task.reference,
         }
-        result = await called(function, offered | ({"metadata": task.metadata} if wants_metadata else {}))
+        more = {"metadata": task.metadata, "state": conversation.state}
+        offered |= {name: value for name, value in more.items() if name in takes}
+        result = await called(function, offered)
         results = [_score(one, key) for one in (result if isinstance(result, list) else [result])]
         scores = [score for score in results if score is not None]
         if not scores:

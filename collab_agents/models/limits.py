@@ -18,6 +18,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
 from collab_agents.errors import ModelError
+from collab_agents.seeds import seed_for
 from collab_agents.usage import record_usage
 
 T = TypeVar("T")
@@ -103,14 +104,24 @@ class LimitedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        kwargs = self._seeded(messages, kwargs)
+
         async def attempt() -> ChatResult:
             async with self._slot(), asyncio.timeout(self.limits.timeout):
                 return await self._request(messages, stop, run_manager, **kwargs)
 
         result = await self._retried(attempt)
         message = result.generations[0].message
-        record_usage(message.usage_metadata if isinstance(message, AIMessage) else None)
+        usage = message.usage_metadata if isinstance(message, AIMessage) else None
+        record_usage(usage, run_manager.run_id if run_manager else None)
         return result
+
+    def _seeded(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """With the seed of the branch, where the caller, an app that knows of no branches, gave none."""
+        if not self.seeded or "seed" in kwargs:
+            return kwargs
+        seed = seed_for(lambda: str([(message.type, message.content) for message in messages]))
+        return kwargs if seed is None else kwargs | {"seed": seed}
 
     async def _astream(
         self,
@@ -120,6 +131,7 @@ class LimitedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         # What was streamed cannot be taken back, so a stream is retried until its first chunk and not after it.
+        kwargs = self._seeded(messages, kwargs)
         stream = super()._astream
         usage = None
 
@@ -136,7 +148,7 @@ class LimitedChatModel(BaseChatModel):
                     yield chunk
                     chunk = await self._next_chunk(chunks)
             except StopAsyncIteration:
-                record_usage(usage)
+                record_usage(usage, run_manager.run_id if run_manager else None)
             except Exception as error:
                 raise ModelError(f"{self.label or self._llm_type}: {describe(error)}") from error
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from collab_agents.errors import ConfigError
-from collab_agents.messages import text_of
+from collab_agents.messages import replies as said_by_assistant
 from collab_agents.personas import Persona
 from collab_agents.questions import is_draft, is_open_question, questions
 from collab_agents.tasks.agenda import Agenda, Fact
@@ -46,9 +46,9 @@ class AgendaUser:
         chance = random.Random(memory["seed"])
         turn = _Turn(agenda, persona, list(memory.get("told", [])), chance)
         replies = memory.get("replies", 0)
-        if not messages or messages[-1].type != "ai":
+        if not messages or messages[-1].type not in ("ai", "tool"):
             return turn.finish(turn.open(), memory, replies)
-        said = text_of(messages[-1])
+        said = said_by_assistant(messages)[-1]
         if is_draft(said) and not agenda.missing(said):
             return closing(chance.choice(("That is just right, thank you!", "Perfect, thanks a lot."))), memory
         if replies >= persona.patience:

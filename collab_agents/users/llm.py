@@ -51,7 +51,7 @@ class LLMUser:
             "llm_user_scene",
             goal=task.prompt,
             persona=persona.describe() if persona else "An ordinary person.",
-            transcript=transcript(messages) or "(Nothing yet: you write first.)\n",
+            transcript=transcript(messages, tools=False) or "(Nothing yet: you write first.)\n",
         )
         prompt: list[BaseMessage] = [SystemMessage(render("llm_user")), HumanMessage(scene)]
         reply = await ask(self.model, prompt, UserReply, seed=memory["seed"], attempts=self.attempts)

@@ -1,7 +1,4 @@
-"""Assistants: what answers the user, and what training improves."""
-
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage
@@ -9,19 +6,6 @@ from langchain_core.messages import BaseMessage, SystemMessage
 from collab_agents.prompts import render
 from collab_agents.structured import invoke
 from collab_agents.users.base import Memory
-
-
-@runtime_checkable
-class Assistant(Protocol):
-    """Answers the user. Like a `SimulatedUser` it holds no state between calls."""
-
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        """The reply to a conversation that ends with the user's message, and the assistant's memory.
-
-        The reply is one message or several (tool calls and their results before the final words). See `Memory`
-        for what the graph adds to the memory of each call.
-        """
-        ...
 
 
 class ChatAssistant:

@@ -1,0 +1,19 @@
+"""Assistants: what answers the user, and what training improves."""
+
+from typing import Any
+
+from collab_agents.assistants.base import Assistant
+from collab_agents.assistants.chat import ChatAssistant
+
+__all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate"]
+
+
+def __getattr__(name: str) -> Any:
+    # These import langgraph, which `import collab_agents.assistants` does not.
+    if name in ("AskUser", "GraphAssistant"):
+        from collab_agents.assistants import app as home
+    elif name in ("is_simulating", "simulate"):
+        from collab_agents.assistants import simulation as home  # type: ignore[no-redef]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(home, name)

@@ -1,0 +1,149 @@
+"""The thread of a LangGraph app as a value: read from any saver, carried in a memory, played on in a saver of its own.
+
+A branch that plays on from a value writes to nothing that another branch, or the app's live thread, can see.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels import DeltaChannel
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.pregel import Pregel
+
+from collab_agents.errors import RolloutError
+
+Saver = BaseCheckpointSaver[Any]
+
+
+class BranchSaver(InMemorySaver):
+    """Where a branch keeps its checkpoints: in memory, with the serializer and the versions of the app's own saver."""
+
+    def __init__(self, like: Saver) -> None:
+        super().__init__(serde=like.serde)
+        self._like = like
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        return self._like.get_next_version(current, channel)
+
+
+def pack(serde: SerializerProtocol, value: Any) -> str:
+    """Any value that the serializer takes as a text, which a branch copies for nothing and cannot change."""
+    kind, data = serde.dumps_typed(value)
+    return f"{kind}:{base64.b64encode(data).decode()}"
+
+
+def unpack(serde: SerializerProtocol, text: str) -> Any:
+    kind, _, data = text.partition(":")
+    return serde.loads_typed((kind, base64.b64decode(data)))
+
+
+async def capture(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> str | None:
+    """The thread as it is at the config's checkpoint, by default its last, or None if there is no such checkpoint."""
+    checkpoints = await _checkpoints(app, saver, thread)
+    return pack(saver.serde, checkpoints) if checkpoints else None
+
+
+async def restore(saver: Saver, text: str, thread_id: str) -> None:
+    """Put a captured thread into a saver, under the id."""
+    await _put(saver, unpack(saver.serde, text), thread_id, None)
+
+
+async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> None:
+    """Put what a branch has come to at the end of the thread from which it was forked.
+
+    since: the thread's last checkpoint when it was forked, None if there was none. Raises RolloutError if the thread
+    has gone on since.
+    """
+    thread: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+    head = await _read(saver, thread)
+    now = head.checkpoint["id"] if head else None
+    if now != since:
+        raise RolloutError(f"thread {thread_id!r} has gone on since it was forked: its last checkpoint is {now}")
+    checkpoints = unpack(saver.serde, text)
+    await _put(
+        saver, [one for one in checkpoints if since is None or one["checkpoint"]["id"] > since], thread_id, since
+    )
+
+
+def checkpoint_id(serde: SerializerProtocol, text: str) -> str:
+    """The id of a captured thread's last checkpoint."""
+    return max(one["checkpoint"]["id"] for one in unpack(serde, text) if not one["ns"])
+
+
+async def _checkpoints(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> list[dict[str, Any]]:
+    at = thread["configurable"]
+    root = await _read(saver, {"configurable": {"checkpoint_ns": "", **_coordinates(at)}})
+    if root is None:
+        return []
+    graphs = [app, *(graph for _, graph in app.get_subgraphs(recurse=True) if isinstance(graph, Pregel))]
+    history = any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
+    if len(graphs) == 1 and not history:
+        return [_record(root)]
+    # Subgraphs have checkpoints under names of their own; channels that keep only what changed need all that was.
+    everything = [_record(one) async for one in _list(saver, {"configurable": {"thread_id": at["thread_id"]}})]
+    later = [one["checkpoint"]["id"] for one in everything if not one["ns"]]
+    end = min((one for one in later if one > root.checkpoint["id"]), default="~")
+    known = [one for one in everything if one["checkpoint"]["id"] < end]
+    if not root.pending_writes:  # What a subgraph came to in a step that is over is not needed any more.
+        known = [one for one in known if ":" not in one["ns"]]
+    known.sort(key=lambda one: one["checkpoint"]["id"])
+    return known if history else list({one["ns"]: one for one in known}.values())
+
+
+def _coordinates(configurable: dict[str, Any]) -> dict[str, Any]:
+    return {name: configurable[name] for name in ("thread_id", "checkpoint_id") if configurable.get(name)}
+
+
+def _record(one: CheckpointTuple) -> dict[str, Any]:
+    configurable = one.config["configurable"]
+    parent = (one.parent_config or {}).get("configurable", {}).get("checkpoint_id")
+    return {
+        "ns": configurable.get("checkpoint_ns", ""),
+        "checkpoint": one.checkpoint,
+        "metadata": dict(one.metadata),
+        "parent": parent,
+        "writes": [tuple(write) for write in one.pending_writes or []],
+    }
+
+
+async def _put(saver: Saver, checkpoints: Sequence[dict[str, Any]], thread_id: str, since: str | None) -> None:
+    ids = {one["checkpoint"]["id"] for one in checkpoints}
+    for one in checkpoints:
+        # Of a thread only the last checkpoint may have been taken: it then follows what the saver has.
+        parent = one["parent"] if one["parent"] in ids else None if one["ns"] else since
+        config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": one["ns"]}}
+        if parent:
+            config["configurable"]["checkpoint_id"] = parent
+        checkpoint = one["checkpoint"]
+        versions = checkpoint["channel_versions"]
+        at = await _call(saver.aput, saver.put, config, checkpoint, one["metadata"], versions)
+        by_task: dict[str, list[tuple[str, Any]]] = {}
+        for task_id, channel, value in one["writes"]:
+            by_task.setdefault(task_id, []).append((channel, value))
+        for task_id, writes in by_task.items():
+            await _call(saver.aput_writes, saver.put_writes, at, writes, task_id)
+
+
+async def _read(saver: Saver, config: RunnableConfig) -> CheckpointTuple | None:
+    return await _call(saver.aget_tuple, saver.get_tuple, config)
+
+
+async def _call(call: Callable[..., Awaitable[Any]], sync: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return await call(*arguments)
+    except NotImplementedError:  # A saver that is sync only, as SqliteSaver.
+        return await asyncio.to_thread(sync, *arguments)
+
+
+async def _list(saver: Saver, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:
+    try:
+        async for one in saver.alist(config):
+            yield one
+    except NotImplementedError:
+        for one in await asyncio.to_thread(lambda: list(saver.list(config))):
+            yield one

@@ -1,0 +1,23 @@
+"""Where a call stands in the tree of a conversation, told to whoever traces it by LangChain's callbacks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.runnables.config import var_child_runnable_config
+
+
+@contextmanager
+def traced(run_name: str | None = None, **metadata: Any) -> Iterator[None]:
+    """Gives the runs inside metadata, and those directly inside a name. Does nothing where nobody listens."""
+    around = var_child_runnable_config.get()
+    callbacks = around.get("callbacks") if around else None
+    if around is None or not getattr(callbacks, "handlers", callbacks):
+        yield
+        return
+    named: Any = {"run_name": run_name} if run_name else {}
+    token = var_child_runnable_config.set({**around, **named, "metadata": {**around.get("metadata", {}), **metadata}})
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)

@@ -1,0 +1,262 @@
+"""Looking ahead within a budget: candidate replies, the worth of each, and the one to give."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables.config import var_child_runnable_config
+
+from collab_agents.assistants.playing import with_handlers
+from collab_agents.config import Budget
+from collab_agents.errors import RolloutError, reason_of
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.nodes import inside, turn_of
+from collab_agents.graphs.rollout import why_unscored
+from collab_agents.messages import to_dicts, transcript
+from collab_agents.seeds import derive_seed
+from collab_agents.trajectories import Candidate
+from collab_agents.usage import track_usage
+
+
+@dataclass
+class Choice:
+    """reply, memory: the chosen candidate's messages, and the assistant's memory after it. record: for the channel."""
+
+    reply: list[BaseMessage]
+    memory: dict[str, Any]
+    record: dict[str, Any]
+
+
+class Deliberation:
+    """Plays candidates and their futures at once, and stops all of it when the budget is spent.
+
+    reply: a graph that gives one candidate. look: the lookahead after one. Both are called with a branch's state.
+    candidates: how many; the last `proactive` of them proactively, so that the first is the assistant as it is.
+    agree: whether replies (as text, tool calls included) are so alike that nothing can be gained by looking ahead.
+    """
+
+    def __init__(
+        self,
+        reply: Graph,
+        look: Graph,
+        *,
+        candidates: int,
+        proactive: int,
+        budget: Budget,
+        agree: Callable[[Sequence[str]], bool],
+    ) -> None:
+        self.reply = reply
+        self.look = look
+        self.candidates = candidates
+        self.proactive = proactive
+        self.budget = budget
+        self.agree = agree
+
+    async def choose(self, state: dict[str, Any]) -> Choice:
+        """The choice for a branch's state that ends with the user's message.
+
+        The candidate with the highest reward; or the first there is, when the candidates agree, the budget is spent
+        or none could be scored. Raises RolloutError if there is no candidate at all, or none in time.
+        """
+        run = _Run(self, state)
+        started = asyncio.get_running_loop().time()
+        with track_usage() as usage, _counting(run.calls):
+            await run.finish()
+        seconds = asyncio.get_running_loop().time() - started
+        index, why = run.chosen()
+        one = run.replies[index]
+        record = {
+            "chosen": index,
+            "why": why,
+            "candidates": [run.record(index).model_dump() for index in range(self.candidates)],
+            "usage": asdict(usage),
+            "seconds": round(seconds, 3),
+        }
+        return Choice(one["messages"][len(state["messages"]) :], one["assistant_memory"], record)
+
+
+class _Run:
+    """One deliberation under way."""
+
+    def __init__(self, plan: Deliberation, state: dict[str, Any]) -> None:
+        self.plan = plan
+        self.state: Any = state
+        self.replies: dict[int, Any] = {}
+        self.looks: dict[int, Any] = {}
+        self.errors: dict[int, str] = {}
+        self.stopped = ""
+        self.calls = _CallBudget(plan.budget.calls)
+        self._replying: dict[asyncio.Task[Any], int] = {}
+        self._looking: dict[asyncio.Task[Any], int] = {}
+
+    async def finish(self) -> None:
+        self._spent = asyncio.create_task(self.calls.spent.wait())
+        for index in range(self.plan.candidates):
+            self._start(self._replying, index, self._reply(index))
+        try:
+            try:
+                async with asyncio.timeout(self.plan.budget.seconds):
+                    await self._look_ahead()
+            except TimeoutError:
+                self.stopped = "the time budget was spent"
+            await self._stop([*self._looking])
+            if not self.replies:
+                await self._last_call()
+        finally:
+            await self._stop([self._spent, *self._looking, *self._replying])
+
+    def chosen(self) -> tuple[int, str]:
+        """The index of the candidate to give, and why it is that one."""
+        first = min(self.replies)
+        if self.stopped:
+            return first, f"the first candidate: {self.stopped}"
+        scored = {index: look["reward"] for index, look in self.looks.items() if look["reward"] is not None}
+        if not scored:
+            return first, "the first candidate: none could be scored"
+        return max(scored, key=lambda index: (scored[index], -index)), "the highest reward"
+
+    def record(self, index: int) -> Candidate:
+        reply, look = self.replies.get(index), self.looks.get(index, {})
+        futures = look.get("futures", [])
+        scored = any(future["reward"] is not None for future in futures)
+        unscored = "; ".join(dict.fromkeys(why_unscored(future) for future in futures if not scored))
+        return Candidate(
+            messages=to_dicts(reply["messages"][len(self.state["messages"]) :]) if reply else [],
+            proactive=self._is_proactive(index),
+            reward=look.get("reward"),
+            scores=look.get("scores", {}),
+            futures=futures,
+            error=self.errors.get(index) or unscored or (None if look else self.stopped or "it was not looked at"),
+        )
+
+    async def _look_ahead(self) -> None:
+        while under_way := {**self._replying, **self._looking}:
+            done, _ = await asyncio.wait({*under_way, self._spent}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {self._spent}:
+                self._take(task)
+            if self.calls.spent.is_set():
+                self.stopped = "the call budget was spent"
+                return
+            # Futures begin as soon as two candidates differ, so that a slow third holds up nothing.
+            if self._looking or self.looks or not self._agree():
+                for index in self.replies:
+                    if index not in self.looks and index not in self._looking.values() and index not in self.errors:
+                        self._start(self._looking, index, self._look(index))
+            elif not self._replying and self.replies:
+                self.stopped = "the candidates agree" if len(self.replies) > 1 else "there is no other"
+                return
+
+    async def _last_call(self) -> None:
+        """The first reply to come, of those under way and, if the time is up, of one more call."""
+        if self.stopped and not self.calls.spent.is_set():
+            self._start(self._replying, 0, self._reply(0))
+        try:
+            async with asyncio.timeout(self.plan.budget.grace):
+                while self._replying and not self.replies:
+                    done, _ = await asyncio.wait(self._replying, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        self._take(task)
+        except TimeoutError:
+            waited = f"{self.plan.budget.grace:g} s after"
+            raise RolloutError(f"there is no reply {waited} {self.stopped}") from None
+        if not self.replies:
+            raise RolloutError(f"no candidate: {'; '.join(dict.fromkeys(self.errors.values()))}")
+
+    def _take(self, task: asyncio.Task[Any]) -> None:
+        replying = task in self._replying
+        index = (self._replying if replying else self._looking).pop(task)
+        try:
+            result = task.result()
+        except Exception as error:
+            self.errors[index] = f"candidate {index}: {reason_of(error)}"
+            return
+        if replying:
+            self.replies.setdefault(index, result)
+            self.errors.pop(index, None)
+        else:
+            self.looks[index] = result
+
+    def _agree(self) -> bool:
+        said = [transcript(reply["messages"][len(self.state["messages"]) :]) for reply in self.replies.values()]
+        return self.plan.agree(said)
+
+    def _is_proactive(self, index: int) -> bool:
+        return index >= self.plan.candidates - self.plan.proactive
+
+    async def _reply(self, index: int) -> Any:
+        seed = derive_seed(self.state["seed"], "candidate", index)
+        branch = self.state | {"seed": seed, "proactive": self._is_proactive(index)}
+        named = inside(f"candidate {index}", turn=turn_of(self.state), candidate=index, seed=seed)
+        return await self.plan.reply.ainvoke(branch, named)
+
+    async def _look(self, index: int) -> Any:
+        seed = derive_seed(self.state["seed"], "candidate", index)
+        branch = {**self.replies[index], "seed": seed}
+        named = inside(f"lookahead after candidate {index}", turn=turn_of(self.state), candidate=index, seed=seed)
+        return await self.plan.look.ainvoke(branch, named)
+
+    def _start(self, where: dict[asyncio.Task[Any], int], index: int, work: Any) -> None:
+        where[asyncio.create_task(work, name=f"candidate {index}")] = index
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if tasks:
+            # One that will not be cancelled is left behind: the answer is not to wait for it.
+            await asyncio.wait(tasks, timeout=0.5)
+
+
+class _CallBudget(AsyncCallbackHandler):
+    """Refuses the call after the last one that is allowed, whichever model of whichever library it is of."""
+
+    raise_error = True
+
+    def __init__(self, calls: int | None) -> None:
+        self.calls = calls
+        self.started = 0
+        self.spent = asyncio.Event()
+
+    async def on_chat_model_start(self, *_: Any, **__: Any) -> None:
+        self._count()
+
+    async def on_llm_start(self, *_: Any, **__: Any) -> None:
+        self._count()
+
+    def _count(self) -> None:
+        if self.calls is not None and self.started >= self.calls:
+            self.spent.set()
+            raise RolloutError(f"the budget of {self.calls} calls is spent")
+        self.started += 1
+
+
+@contextmanager
+def _counting(calls: _CallBudget) -> Iterator[None]:
+    """Has every call inside counted, and none of it in the stream of messages that the graph around is read by."""
+    around: Any = var_child_runnable_config.get() or {}
+    callbacks = with_handlers(around.get("callbacks"), [calls] if calls.calls is not None else [])
+    if isinstance(callbacks, BaseCallbackManager):
+        for handler in list(callbacks.handlers):
+            if type(handler).__module__ == "langgraph.pregel._messages":
+                callbacks.remove_handler(handler)
+    config: Any = {**around, "callbacks": callbacks}
+    token = var_child_runnable_config.set(config)
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+def alike(share: float) -> Callable[[Sequence[str]], bool]:
+    """Whether texts have at least this share of their words in common, in the same order (difflib's ratio)."""
+
+    def agree(texts: Sequence[str]) -> bool:
+        first, *others = [text.split() for text in texts] or [[]]
+        return all(SequenceMatcher(None, first, other, autojunk=False).ratio() >= share for other in others)
+
+    return agree
