@@ -7,6 +7,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.graph.state import CompiledStateGraph
 
+from collab_agents.graphs.deliberation import Deliberation
 from collab_agents.users import Memory
 
 
@@ -25,6 +26,7 @@ def open_up(graph: Any) -> None:
     for node in graph.nodes.values():
         function = getattr(node.bound, "afunc", None)
         inside = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.values() if function else ()
-        node.subgraphs = [one for one in inside if isinstance(one, CompiledStateGraph)]
+        graphs = (one.look if isinstance(one, Deliberation) else one for one in inside)
+        node.subgraphs = [one for one in graphs if isinstance(one, CompiledStateGraph)]
         for one in node.subgraphs:
             open_up(one)

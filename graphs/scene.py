@@ -1,13 +1,16 @@
 """What a graph on a server begins with: an input that people may leave incomplete, made complete."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
 
 from collab_agents.compose import tasks_of
 from collab_agents.config import RunConfig, TasksConfig
 from collab_agents.errors import ConfigError, first_problem
+from collab_agents.graphs.agent import goal_so_far
 from collab_agents.graphs.nodes import Node
 from collab_agents.graphs.settings import Settings
 from collab_agents.personas import Persona, get_personas, pick_persona
@@ -31,14 +34,13 @@ def create_scene(
 
     The node raises ConfigError for what is malformed, and for a task that the user cannot play or a judge not judge.
     """
-    problem_for_user = getattr(user, "problem_with", lambda task: None)
 
     async def scene(state: Any) -> dict[str, Any]:
         if of_reply and not (state["messages"] and state["messages"][-1].type == "ai"):
             raise ConfigError("messages: they have to end with the assistant's reply, which is what is scored")
         given = state.get("task")
-        task = await asyncio.to_thread(_first, config.tasks) if given is None else _task(given)
-        if problem := problem_for_user(task) or reward.problem_with(task):
+        task = await first_task(config.tasks) if given is None else _task(given)
+        if problem := problem_for(user, task) or reward.problem_with(task):
             hint = "; for a goal in words choose the user llm and other judges" if isinstance(given, str) else ""
             raise ConfigError(f"task: {problem}{hint}")
         seed = next(seed for seed in (settings.seed, state.get("seed"), config.seed) if seed is not None)
@@ -53,10 +55,34 @@ def create_scene(
     return scene
 
 
-def _first(config: TasksConfig) -> Task:
-    for task in tasks_of(config):
+def create_goal(
+    config: RunConfig, user: SimulatedUser, reward: MultiturnReward
+) -> Callable[[Sequence[BaseMessage]], Awaitable[Task]]:
+    """The goal in a live conversation: what the user has said or, for a simulated user who needs more, the first of
+
+    the configured tasks. Raises ConfigError for a judge who needs more.
+    """
+
+    async def goal(messages: Sequence[BaseMessage]) -> Task:
+        task = goal_so_far(messages)
+        if problem_for(user, task):
+            task = await first_task(config.tasks)
+        if problem := problem_for(user, task) or reward.problem_with(task):
+            raise ConfigError(f"{problem}: choose other judges")
         return task
-    raise ConfigError(f"{config.source} has no tasks")
+
+    return goal
+
+
+def problem_for(user: SimulatedUser, task: Task) -> str | None:
+    return getattr(user, "problem_with", lambda task: None)(task)
+
+
+async def first_task(config: TasksConfig) -> Task:
+    task = await asyncio.to_thread(next, tasks_of(config), None)
+    if task is None:
+        raise ConfigError(f"{config.source} has no tasks")
+    return task
 
 
 def _task(given: Any) -> Task:

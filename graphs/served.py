@@ -14,14 +14,16 @@ from typing import Any
 from langgraph_sdk.runtime import ServerRuntime
 
 from collab_agents.compose import Composition, compose
-from collab_agents.config import RunConfig
+from collab_agents.config import Budget, RunConfig
+from collab_agents.graphs.agent import create_lookahead_agent
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.outline import Anybody, open_up
 from collab_agents.graphs.rollout import create_rollout_graph
-from collab_agents.graphs.scene import create_scene
+from collab_agents.graphs.scene import create_goal, create_scene
 from collab_agents.graphs.settings import Settings, run_config, settings_of
 from collab_agents.judges import token_cost
+from collab_agents.personas import PERSONAS, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import ScriptedUser
 
@@ -44,6 +46,11 @@ async def lookahead(runtime: Runtime) -> Graph:
 async def rollout(runtime: Runtime) -> Graph:
     """A conversation in which every reply is the best of several, by lookahead."""
     return await _served(_rollout, runtime)
+
+
+async def lookahead_agent(runtime: Runtime) -> Graph:
+    """An agent that answers the user at the end of `messages` with the best of several replies, by lookahead."""
+    return await _served(_lookahead_agent, runtime)
 
 
 Make = Callable[[Settings, RunConfig, Composition], Graph]
@@ -77,6 +84,20 @@ def _rollout(settings: Settings, config: RunConfig, parts: Composition) -> Graph
         parts.reward,
         **config.lookahead.model_dump(),
         scene=create_scene(settings, config, parts.user, parts.reward),
+    )
+
+
+def _lookahead_agent(settings: Settings, config: RunConfig, parts: Composition) -> Graph:
+    personas, seed = config.user.personas, config.seed if settings.seed is None else settings.seed
+    return create_lookahead_agent(
+        parts.assistant,
+        parts.user,
+        parts.reward,
+        **config.lookahead.model_dump(exclude={"max_exchanges"}),
+        budget=Budget(seconds=settings.budget_seconds, calls=settings.budget_calls),
+        goal=create_goal(config, parts.user, parts.reward),
+        persona=PERSONAS[settings.persona] if settings.persona else pick_persona(personas, seed=seed, task_id="live"),
+        seed=seed,
     )
 
 

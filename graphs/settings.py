@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError, first_problem, nearest
@@ -18,6 +27,9 @@ _BY_NAME = [
     if all(one.default is not one.empty for one in inspect.signature(make).parameters.values() if one.name != "model")
 ]
 """The judges that need nothing said but their name."""
+
+
+_BESIDE_A_FILE = {"config", "persona", "seed", "budget_seconds", "budget_calls"}
 
 
 def _judge(name: str) -> str:
@@ -69,18 +81,26 @@ class Settings(BaseModel):
     judge_model: str | None = Field(
         default=None, description="The model of judges that need one; by default the assistant's."
     )
-    candidates: PositiveInt = Field(default=2, description="Replies sampled at a turn.")
-    futures: PositiveInt = Field(default=2, description="Futures played after each candidate.")
-    window: NonNegativeInt = Field(default=1, description="Exchanges in a future.")
-    max_exchanges: PositiveInt = Field(default=3, description="Exchanges after which the conversation ends.")
+    candidates: PositiveInt = Field(default=2, description="Replies sampled at a turn (rollout, lookahead_agent).")
+    futures: PositiveInt = Field(default=2, description="Futures played after a reply (all but conversation).")
+    window: NonNegativeInt = Field(default=1, description="Exchanges in a future (all but conversation).")
+    max_exchanges: PositiveInt = Field(
+        default=3, description="Exchanges after which the conversation ends (conversation, rollout)."
+    )
     proactive_ratio: float = Field(
         default=0.5, ge=0, le=1, description="The share of the candidates that are sampled with a prompt that asks."
+    )
+    budget_seconds: PositiveFloat | None = Field(
+        default=None, description="Time that one reply may take before the first candidate is given (lookahead_agent)."
+    )
+    budget_calls: PositiveInt | None = Field(
+        default=None, description="Model calls that one reply may take (lookahead_agent)."
     )
     seed: int | None = Field(default=None, description="Of everything random; by default the input's seed, or 0.")
     config: str | None = Field(
         default=None,
-        description="A run.yaml in the server's folder that says all of this instead, but for persona and seed. It may "
-        "also name judges of one's own, keys (api_key_env), limits, and tasks, the first of which is the default.",
+        description="A run.yaml in the server's folder that says all of this instead, but for persona, seed and budget. "
+        "It may also name judges of one's own, keys (api_key_env), limits, and tasks; the first task is the default.",
     )
 
 
@@ -131,7 +151,7 @@ def run_config(settings: Settings) -> RunConfig:
 
 def _from_file(settings: Settings, name: str) -> RunConfig:
     # A form may send every field. What is as by default was not chosen.
-    besides = settings.model_dump(exclude_defaults=True, exclude={"config", "persona", "seed"})
+    besides = settings.model_dump(exclude_defaults=True, exclude=_BESIDE_A_FILE)
     if besides:
         raise ConfigError(f"{min(besides)}: {name} says that; leave it out, or leave out config")
     if not Path(name).resolve().is_relative_to(Path.cwd().resolve()):

@@ -20,7 +20,7 @@ from langgraph_sdk.client import LangGraphClient
 from collab_agents.tasks import offline_tasks
 from tests.conftest import ROOT, Server
 
-GRAPHS = ["conversation", "lookahead", "rollout"]
+GRAPHS = ["conversation", "lookahead", "lookahead_agent", "rollout"]
 Context = dict[str, Any]
 PROBE = """
 import sys
@@ -116,8 +116,8 @@ async def run(client: LangGraphClient, graph: str, input: dict[str, Any], contex
     """What a run on a thread of its own ends with; the thread has nothing left to do."""
     thread = (await client.threads.create())["thread_id"]
     out = await send(client, graph, input, context, thread)
-    state = await client.threads.get_state(thread)
-    assert (state["next"], state["values"]) == ([], out)
+    state: Any = await client.threads.get_state(thread)
+    assert (state["next"], state["values"]) == ([], state["values"] | out)
     return out
 
 
@@ -135,13 +135,15 @@ async def test_the_graphs_are_listed_with_described_settings_that_have_defaults(
         assert all(setting["description"] and "default" in setting for setting in settings.values())
         assert settings["judges"]["default"] == ["fact_coverage", "token_cost"]
         assert "busy-manager" in settings["persona"]["anyOf"][0]["enum"]
-        assert {"messages", "task", "persona"} <= set((schemas["input_schema"] or {})["properties"])
+        assert "messages" in (schemas["input_schema"] or {})["properties"]
 
 
 async def test_a_drawing_shows_the_branches_inside(client: LangGraphClient) -> None:
     drawn = await client.assistants.get_graph("rollout", xray=True)
     names = {node["id"] for node in drawn["nodes"]}
     assert {"simulated_user", "candidate:assistant", "candidate:future:judge", "choose", "judge"} <= names
+    drawn = await client.assistants.get_graph("lookahead_agent", xray=True)
+    assert {"deliberate:future:judge", "answer"} <= {node["id"] for node in drawn["nodes"]}
 
 
 async def test_an_empty_input_plays_the_first_task_to_its_end(client: LangGraphClient, context: Context) -> None:
@@ -172,6 +174,39 @@ async def test_the_lookahead_scores_a_reply_to_a_goal_in_words(client: LangGraph
     assert [future["error"] for future in out["futures"]] == [None, None]
     assert out["reward"] == pytest.approx(sum(future["reward"] for future in out["futures"]) / 2)
     assert set(out["scores"]) == {"interactivity", "token_cost"}
+
+
+async def test_the_lookahead_agent_answers_with_its_best_and_streams_that_alone(
+    client: LangGraphClient, context: Context
+) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    asked: Any = {"messages": [{"role": "user", "content": "Can you write an invitation for my party?"}]}
+    three = context | {"candidates": 3}
+    said: list[str] = []
+    async for part in client.runs.stream(
+        thread, "lookahead_agent", input=asked, context=three, stream_mode="messages-tuple"
+    ):
+        assert part.event != "error", part.data
+        if part.event == "messages":
+            said.append(part.data[0]["content"])
+    out: Any = (await client.threads.get_state(thread))["values"]
+    assert roles(out) == ["human", "ai"]
+    assert len(said) > 10
+    assert "".join(said) == out["messages"][1]["content"]
+    candidates, chosen = out["lookahead"]["candidates"], out["lookahead"]["chosen"]
+    assert [len(one["futures"]) for one in candidates] == [2, 2, 2]
+    assert candidates[chosen]["reward"] == max(one["reward"] for one in candidates)
+    assert candidates[chosen]["messages"][0]["content"] == out["messages"][1]["content"]
+
+
+async def test_the_lookahead_agent_keeps_to_its_budget_and_guesses_the_goal(
+    client: LangGraphClient, context: Context
+) -> None:
+    live = context | {"user": "llm", "judges": ["token_cost"], "budget_calls": 3}
+    out = await run(client, "lookahead_agent", {"messages": [{"role": "user", "content": "A toast."}]}, live)
+    assert roles(out) == ["human", "ai"]
+    assert out["lookahead"]["why"] == "the first candidate: the call budget was spent"
+    assert out["lookahead"]["usage"]["calls"] <= 3
 
 
 async def test_what_a_run_chooses_goes_before_what_its_assistant_chose(
