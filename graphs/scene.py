@@ -21,6 +21,8 @@ from collab_agents.users import SimulatedUser
 _AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
 """What an earlier run on the same thread left in the state, and this one does not count on."""
 
+_WORDS = "; for a goal in words choose the user llm, and judges that need no more than a conversation"
+
 
 def create_scene(
     settings: Settings, config: RunConfig, user: SimulatedUser, reward: MultiturnReward, *, of_reply: bool = False
@@ -41,9 +43,10 @@ def create_scene(
         given = state.get("task")
         task = await first_task(config.tasks) if given is None else _task(given)
         if problem := problem_for(user, task) or reward.problem_with(task):
-            hint = "; for a goal in words choose the user llm and other judges" if isinstance(given, str) else ""
-            raise ConfigError(f"task: {problem}{hint}")
+            raise ConfigError(f"task: {problem}{_WORDS if isinstance(given, str) else ''}")
         seed = next(seed for seed in (settings.seed, state.get("seed"), config.seed) if seed is not None)
+        if not isinstance(seed, int):
+            raise ConfigError(f"seed: an integer is needed, got {seed!r}")
         persona = _persona(settings.persona or state.get("persona"))
         persona = persona or pick_persona(config.user.personas, seed=seed, task_id=task.id)
         return _AFRESH | {
@@ -68,7 +71,7 @@ def create_goal(
         if problem_for(user, task):
             task = await first_task(config.tasks)
         if problem := problem_for(user, task) or reward.problem_with(task):
-            raise ConfigError(f"{problem}: choose other judges")
+            raise ConfigError(f"{problem}{_WORDS}")
         return task
 
     return goal

@@ -104,6 +104,8 @@ def _lookahead_agent(settings: Settings, config: RunConfig, parts: Composition) 
 async def _served(make: Make, runtime: Runtime) -> Graph:
     if runtime.execution_runtime is None:
         return _outline(make, drawn=runtime.access_context == "assistants.read")
+    # Models are loaded here and not when they are first asked, so that one that cannot be loaded ends the run, with its
+    # reason, and not a branch of it.
     settings = settings_of(runtime.execution_runtime.context or {})
     config, parts = await asyncio.to_thread(_composed, settings)
     return _with_settings(make(settings, config, parts))

@@ -99,7 +99,7 @@ class Settings(BaseModel):
     seed: int | None = Field(default=None, description="Of everything random; by default the input's seed, or 0.")
     config: str | None = Field(
         default=None,
-        description="A run.yaml in the server's folder that says all of this instead, but for persona, seed and budget. "
+        description="A run.yaml in the server's folder that says all this instead, but for persona, seed and budget. "
         "It may also name judges of one's own, keys (api_key_env), limits, and tasks; the first task is the default.",
     )
 

@@ -269,6 +269,9 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for a goal in words "),
     ("conversation", {"task": {"id": "x"}}, {}, "task: prompt: field required"),
     ("conversation", {"persona": {"name": "x", "patience": 0}}, {}, "persona: patience: input should be greater than"),
+    ("conversation", {"seed": "x"}, {}, "seed: an integer is needed, got 'x'"),
+    ("lookahead_agent", ASKED, {"user": "llm"}, "deliberate: task 'live' has no metadata.agenda to play or judge by "),
+    ("lookahead_agent", {"messages": []}, {}, "deliberate: messages: the last one has to be the user's"),
     ("lookahead", ASKED, {}, "messages: they have to end with the assistant's reply, which is what is scored"),
 ]
 
@@ -279,9 +282,18 @@ async def test_bad_input_is_answered_with_one_sentence(client: LangGraphClient, 
     ]
     answers = await asyncio.gather(*runs)
     for out, (*_, sentence) in zip(answers, BAD, strict=True):
-        assert out["__error__"]["error"] == "ConfigError"
+        assert out["__error__"]["error"] in {"ConfigError", "RolloutError"}
         assert out["__error__"]["message"].startswith(sentence)
         assert "\n" not in out["__error__"]["message"]
+
+
+async def test_a_model_that_refuses_is_named_in_the_error(
+    client: LangGraphClient, context: Context, serve: Callable[..., Server]
+) -> None:
+    refuses = serve("--error-rate", "1", "--error-status", "403")
+    out = await send(client, "conversation", {}, context | {"base_url": refuses.url})
+    sentence = f"assistant: openai:any at {refuses.url}: HTTP 403: the server is overloaded"
+    assert out["__error__"] == {"error": "RolloutError", "message": sentence}
 
 
 async def test_a_setting_beside_a_run_yaml_is_refused_unless_it_is_as_by_default(client: LangGraphClient) -> None:
