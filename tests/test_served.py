@@ -1,6 +1,7 @@
 """The graphs on a LangGraph server: `langgraph dev` itself, and clients of it."""
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -241,6 +242,20 @@ async def test_a_run_yaml_in_the_servers_folder_says_everything(client: LangGrap
     assert [message["content"] for message in out["messages"] if message["type"] == "human"] == ["one", "two"]
     assert out["scores"] == {"no_clash": 1.0}, "the application's own packages were taken for the library's"
     assert out["seed"] == 5
+
+
+async def test_no_judge_holds_the_server_up(client: LangGraphClient, app: Path, models: Server) -> None:
+    """In development the server breaks off what blocks its event loop: imports, processes, files."""
+    tests = "import unittest\nclass T(unittest.TestCase):\n    def test_it(self):\n        self.assertEqual(two(), 2)\n"
+    task = {"id": "two", "prompt": "Write two(), which returns 2.", "reference": "2", "metadata": {"tests": tests}}
+    model = {"name": "openai:any", "base_url": models.url}
+    judges = [{"name": "accuracy"}, {"name": "bleu", "model": model}, {"name": "pass_rate", "model": model}]
+    settings = yaml.safe_load((app / "run.yaml").read_text()) | {"judges": judges, "tasks": {"source": "two.jsonl"}}
+    (app / "two.jsonl").write_text(json.dumps(task))
+    (app / "judged.yaml").write_text(yaml.safe_dump(settings))
+    out = await run(client, "conversation", {}, {"config": "judged.yaml"})
+    assert set(out["scores"]) == {"accuracy", "bleu", "pass_rate"}
+    assert None not in out["scores"].values(), out["reasons"]
 
 
 async def test_runs_with_the_same_settings_share_one_model_and_its_limits(
