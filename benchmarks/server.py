@@ -90,6 +90,8 @@ class Model:
         fate = random.Random(f"fate {call}").random()
         options = self.options
         try:
+            if call > options.answered:
+                await asyncio.Event().wait()
             await asyncio.sleep(options.latency * (1 + options.jitter * random.expovariate(1)))
         finally:
             self.active -= 1
@@ -112,7 +114,9 @@ class Model:
         self.answered += 1
         usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(words) // 4}
         usage["total_tokens"] = sum(usage.values())
-        message = {"role": "assistant", "content": words}
+        message: dict[str, Any] = {"role": "assistant", "content": words}
+        if options.call_tools and body.get("tools") and body["messages"][-1]["role"] != "tool":
+            message["tool_calls"] = [_tool_call(body["tools"][0]["function"], call)]
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         if body.get("stream"):
             return await self.stream(request, words, usage)
@@ -132,6 +136,13 @@ class Model:
         return response
 
 
+def _tool_call(function: dict[str, Any], call: int) -> dict[str, Any]:
+    """A call of the tool, with the call's number for every argument."""
+    arguments = dict.fromkeys(function["parameters"]["properties"], str(call))
+    called = {"name": function["name"], "arguments": json.dumps(arguments)}
+    return {"id": f"call{call}", "type": "function", "function": called}
+
+
 def _words(chance: random.Random, count: int) -> str:
     return " ".join(chance.choices(WORDS, k=count))
 
@@ -147,6 +158,8 @@ def main() -> None:
     parser.add_argument("--garbage-rate", type=float, default=0.0, help="answers that are not what was asked for")
     parser.add_argument("--drop-rate", type=float, default=0.0, help="connections closed without an answer")
     parser.add_argument("--deterministic", action="store_true", help="the same prompt and seed get the same answer")
+    parser.add_argument("--call-tools", action="store_true", help="call the first tool before answering in words")
+    parser.add_argument("--answered", type=int, default=1 << 62, help="calls after these hang for ever")
     parser.add_argument("--log", action="store_true", help="keep the requests, for GET /log")
     model = Model(parser.parse_args())
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         play_conversations,
     )
     from collab_agents.models import Limits, load_chat_model
-    from collab_agents.personas import PERSONAS, Persona
+    from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
     from collab_agents.tasks import Task, load_tasks, offline_tasks
     from collab_agents.trajectories import Trajectory, read_trajectories
@@ -42,7 +42,7 @@ _HOMES = {
         "play_conversations",
     ),
     "models": ("Limits", "load_chat_model"),
-    "personas": ("PERSONAS", "Persona"),
+    "personas": ("PERSONAS", "Persona", "load_personas", "sample_personas"),
     "rewards": ("MultiturnReward",),
     "tasks": ("Task", "load_tasks", "offline_tasks"),
     "trajectories": ("Trajectory", "read_trajectories"),
@@ -78,10 +78,12 @@ __all__ = [
     "generate_trajectories",
     "is_simulating",
     "load_chat_model",
+    "load_personas",
     "load_tasks",
     "offline_tasks",
     "play_conversations",
     "read_trajectories",
+    "sample_personas",
     "simulate",
 ]
 

@@ -3,8 +3,9 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from collab_agents.assistants import Assistant, ChatAssistant
+from collab_agents.assistants import Assistant, ChatAssistant, load_assistant
 from collab_agents.config import (
     AssistantConfig,
     JudgeConfig,
@@ -15,12 +16,14 @@ from collab_agents.config import (
     UserConfig,
 )
 from collab_agents.errors import ConfigError
+from collab_agents.importing import callable_at
 from collab_agents.judges import load_judge
 from collab_agents.models import LimitedChatModel, Limits, load_chat_model
+from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task, load_tasks
-from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
+from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser, load_user
 
 
 @dataclass
@@ -67,16 +70,36 @@ def compose(config: RunConfig) -> Composition:
     return Composition(assistant, user_of(config.user, models), reward, list(models.loaded.values()))
 
 
-def assistant_of(config: AssistantConfig, models: Models) -> ChatAssistant:
+def assistant_of(config: AssistantConfig, models: Models) -> Assistant:
+    if config.model is None:
+        return load_assistant(config.app or "", options=config.options)
     proactive = config.proactive_prompt or render("proactive")
     system = proactive if config.proactive else config.system_prompt
     return ChatAssistant(models.get(config.model), system_prompt=system, proactive_prompt=proactive)
 
 
 def user_of(config: UserConfig, models: Models) -> SimulatedUser:
-    if config.model is not None:
-        return LLMUser(models.get(config.model), attempts=config.attempts)
+    model = models.get(config.model) if config.model else None
+    if ":" in config.kind:
+        return load_user(config.kind, model=model, options=config.options)
+    if model is not None:
+        tools = [callable_at(tool, "user.tools") for tool in config.tools]
+        return LLMUser(model, template=config.template, tools=tools, attempts=config.attempts)
     return ScriptedUser(config.lines) if config.lines else AgendaUser()
+
+
+def personas_of(config: UserConfig) -> list[Persona]:
+    chosen = config.personas
+    if isinstance(chosen, list):
+        return chosen
+    drawn: dict[str, Any] = {"mix": chosen.mix, "seed": chosen.seed}
+    personas = list(PERSONAS.values())
+    if chosen.source is not None:
+        options: dict[str, Any] = chosen.model_dump(exclude={"source", "sample", "mix", "seed"})
+        if chosen.sample is None:
+            options |= drawn
+        personas = list(load_personas(chosen.source, **options))
+    return personas if chosen.sample is None else sample_personas(chosen.sample, personas=personas, **drawn)
 
 
 def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:

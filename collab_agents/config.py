@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -22,6 +23,7 @@ from pydantic import (
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
+from collab_agents.rows import DataFiles
 from collab_agents.tasks.mapped import Columns
 
 M = TypeVar("M", bound=BaseModel)
@@ -65,34 +67,114 @@ Model = Annotated[ModelConfig, BeforeValidator(_named)]
 
 
 class AssistantConfig(Section):
-    """proactive: whether it always answers with its proactive prompt, in the place of the system prompt."""
+    """A chat model with its prompts, or an app of one's own.
 
-    model: Model
+    proactive: whether it always answers with its proactive prompt, in the place of the system prompt.
+    app: "module:attribute": a compiled LangGraph app or any Runnable, with `options` those of `GraphAssistant`; or an
+        assistant, a class of one, or a function that returns one of these, called with `options`.
+    """
+
+    model: Model | None = None
     proactive: bool = False
     system_prompt: str | None = None
     proactive_prompt: str | None = None
+    app: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "AssistantConfig":
+        if (self.model is None) == (self.app is None):
+            raise ValueError("assistant: either a model or an app is needed")
+        for name in ("proactive", "system_prompt", "proactive_prompt"):
+            if self.app is not None and getattr(self, name):
+                raise ValueError(f"assistant: {name} is for a model; an app has prompts of its own")
+        if self.options and self.app is None:
+            raise ValueError("assistant: options are those of an app; a model's stand in assistant.model.options")
+        return self
 
 
 def _persona(value: Any) -> Any:
     return get_personas([value])[0] if isinstance(value, str) else value
 
 
-class UserConfig(Section):
-    """kind: "llm" (needs a model), "agenda" (needs tasks with agendas), or "scripted" (needs lines).
+USER_KINDS = ("llm", "agenda", "scripted")
 
-    personas: names of shipped personas, or personas written out; each task is played by one of them.
+
+class PersonasConfig(Section):
+    """Personas that are drawn or read, instead of listed.
+
+    source: a file or dataset of personas, by default those that ship; split, name, column, data_files, revision and
+        limit are of it, see `load_personas`.
+    sample: how many to draw of them; by default each is there once. mix: by what they are drawn, see `sample_personas`;
+        without `sample`, by what the fields of each are, see `load_personas`.
+    seed: of all that is drawn; the run's own seed does not change its personas.
     """
 
-    kind: Literal["llm", "agenda", "scripted"] = "agenda"
+    source: str | None = None
+    split: str = "train"
+    name: str | None = None
+    column: str | None = None
+    data_files: DataFiles | None = None
+    revision: str | None = None
+    limit: PositiveInt | None = None
+    sample: PositiveInt | None = None
+    mix: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "PersonasConfig":
+        if self.source is None:
+            for name in ("split", "name", "column", "data_files", "revision", "limit"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is of a source, and there is none")
+        if self.source is None and self.mix and self.sample is None:
+            raise ValueError("mix is by what personas are drawn: give sample too, how many")
+        return self
+
+
+_LISTED = TypeAdapter(list[Annotated[Persona, BeforeValidator(_persona)]])
+
+
+def _personas(value: Any) -> Any:
+    # Apart, so that an error names the field and not which of the two it was taken for.
+    return PersonasConfig.model_validate(value) if isinstance(value, dict) else _LISTED.validate_python(value)
+
+
+class UserConfig(Section):
+    """kind: "llm" (needs a model), "agenda" (needs tasks with agendas), "scripted" (needs lines), or
+
+    "module:attribute", a user of one's own, made with `model` and `options` if there are any (see `load_user`).
+    template, tools: of an llm user (see `LLMUser`); tools as "module:attribute".
+
+    personas: a list of names of shipped personas and of personas written out, or how to come by them; each task is
+        played by one of them.
+    """
+
+    kind: str = "agenda"
     model: Model | None = None
-    personas: list[Annotated[Persona, BeforeValidator(_persona)]] = Field(default_factory=list)
+    personas: Annotated[list[Persona] | PersonasConfig, BeforeValidator(_personas)] = Field(default_factory=list)
     lines: list[str] = Field(default_factory=list)
     attempts: PositiveInt = 4
+    template: str | None = None
+    tools: list[str] = Field(default_factory=list)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in USER_KINDS and ":" not in kind:
+            raise ValueError(f"one of {', '.join(USER_KINDS)} or module:attribute is needed{nearest(kind, USER_KINDS)}")
+        return kind
 
     @model_validator(mode="after")
     def _complete(self) -> "UserConfig":
-        if (self.kind == "llm") != (self.model is not None):
+        own = ":" in self.kind
+        if not own and (self.kind == "llm") != (self.model is not None):
             raise ValueError(f"a user of kind {self.kind} {'needs a' if self.kind == 'llm' else 'takes no'} model")
+        if self.kind != "llm" and (self.template or self.tools):
+            raise ValueError(f"a user of kind {self.kind} takes no {'template' if self.template else 'tools'}")
+        if self.options and not own:
+            raise ValueError(f"a user of kind {self.kind} takes no options")
         if (self.kind == "scripted") != bool(self.lines):
             raise ValueError(f"a user of kind {self.kind} {'needs' if self.kind == 'scripted' else 'takes no'} lines")
         return self

@@ -17,10 +17,26 @@ def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any
     Raises ConfigError, which begins with `field`, if there is none.
     """
     if isinstance(what, str):
-        what = _attribute(what, field)
+        what = attribute_at(what, field)
     if not callable(what):
         raise ConfigError(f"{field}: {what!r} cannot be called")
     return what
+
+
+def made_with(options: Mapping[str, Any], make: Callable[..., Any], what: str) -> Any:
+    """What the class or function returns for the options.
+
+    Raises ConfigError, which begins with `what`, for one that it does not take, or if it fails.
+    """
+    parameters = inspect.signature(make).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                raise ConfigError(f"{what} has no option {option!r}{nearest(option, parameters)}")
+    try:
+        return make(**options)
+    except Exception as error:
+        raise ConfigError(f"{what}: it cannot be made: {reason_of(error)}") from error
 
 
 def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str) -> None:
@@ -49,7 +65,8 @@ async def called(function: Callable[..., Any], offered: Mapping[str, Any]) -> An
     return await result if inspect.isawaitable(result) else result
 
 
-def _attribute(path: str, field: str) -> Any:
+def attribute_at(path: str, field: str) -> Any:
+    """What is at "module:attribute". Raises ConfigError, which begins with `field`, if there is nothing."""
     module, separator, name = path.partition(":")
     if not separator or not module or not name:
         raise ConfigError(f"{field}: {path!r} is not of the form module:attribute")

@@ -28,6 +28,18 @@ def from_dicts(messages: Sequence[dict[str, Any]]) -> list[BaseMessage]:
     return convert_to_messages(messages)
 
 
+def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:
+    """Every message with an id that is its own: `add_messages` takes a second message with an id for the first."""
+    taken = {message.id for message in old}
+    named_messages = []
+    for index, message in enumerate(new):
+        if message.id is None or message.id in taken:
+            message = message.model_copy(update={"id": f"{seed:08x}-{len(old)}-{index}"})
+        taken.add(message.id)
+        named_messages.append(message)
+    return named_messages
+
+
 def text_of(message: BaseMessage) -> str:
     """The message's words, without images, tool calls or reasoning blocks."""
     return message.content if isinstance(message.content, str) else message.text

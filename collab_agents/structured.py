@@ -1,11 +1,13 @@
 """Asking a chat model for a JSON object of a given shape, and getting it or an error."""
 
 import json
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import json_repair
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ValidationError
 
 from collab_agents.errors import UnusableReply, first_problem
@@ -17,23 +19,54 @@ from collab_agents.usage import is_counting_all, record_usage
 S = TypeVar("S", bound=BaseModel)
 
 
-async def ask(model: BaseChatModel, messages: list[BaseMessage], shape: type[S], *, seed: int, attempts: int = 4) -> S:
+_MOST_ROUNDS = 10
+
+Use = Callable[[AIMessage], Awaitable[Sequence[BaseMessage]]]
+"""Runs the tools that a reply calls, and gives their results."""
+
+
+async def ask(
+    model: BaseChatModel,
+    messages: list[BaseMessage],
+    shape: type[S],
+    *,
+    seed: int,
+    attempts: int = 4,
+    tools: Sequence[BaseTool] = (),
+    use: Use | None = None,
+) -> S:
     """The model's answer as a `shape`. Near misses (code fences, a missing bracket, single quotes) are repaired;
 
     anything else is asked again, with what was wrong, up to `attempts` times in all. Raises UnusableReply then.
+    tools: which the model may call before it answers, by `use`, in ten rounds at most.
     """
-    conversation = list(messages)
+    told = list(messages)  # And what the tools gave.
+    conversation = told
     problem = ""
     for attempt in range(attempts):
-        reply = await invoke(model, conversation, seed=derive_seed(seed, attempt) if attempt else seed)
+        one = derive_seed(seed, attempt) if attempt else seed
+        reply = await _answer(model, conversation, seed=one, tools=tools, use=use)
         text = text_of(reply)
         try:
             return parse(text, shape)
         except ValueError as error:
             problem = str(error)
         again = f"That was not the JSON object asked for ({problem}). Answer with the JSON object and nothing else."
-        conversation = [*messages, AIMessage(text[:2000]), HumanMessage(again)]
+        conversation = [*told, AIMessage(text[:2000]), HumanMessage(again)]
     raise UnusableReply(f"no usable {shape.__name__} in {attempts} answers; the last one: {problem}")
+
+
+async def _answer(
+    model: BaseChatModel, conversation: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool], use: Use | None
+) -> AIMessage:
+    """The first reply that calls no tool; the calls and their results are added to the conversation."""
+    for used in range(_MOST_ROUNDS):
+        one = derive_seed(seed, "tools", used) if used else seed
+        reply = await invoke(model, conversation, seed=one, tools=tools)
+        if use is None or not reply.tool_calls:
+            return reply
+        conversation += [reply, *await use(reply)]
+    raise UnusableReply(f"the model still calls tools after {_MOST_ROUNDS} rounds")
 
 
 def parse(text: str, shape: type[S]) -> S:
@@ -53,12 +86,15 @@ def parse(text: str, shape: type[S]) -> S:
         raise ValueError(first_problem(error)) from error
 
 
-async def invoke(model: BaseChatModel, messages: list[BaseMessage], *, seed: int) -> AIMessage:
+async def invoke(
+    model: BaseChatModel, messages: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool] = ()
+) -> AIMessage:
     """One call. The seed goes to the models of this library, which take one; other models are counted here."""
+    called: Any = model.bind_tools(tools) if tools else model
     if isinstance(model, LimitedChatModel):
         seeds: dict[str, Any] = {"seed": seed} if model.seeded else {}
-        return await model.ainvoke(messages, **seeds)
-    reply = await model.ainvoke(messages)
+        return await called.ainvoke(messages, **seeds)
+    reply: AIMessage = await called.ainvoke(messages)
     if not is_counting_all():
         record_usage(reply.usage_metadata)
     return reply

@@ -21,16 +21,16 @@ from collab_agents.errors import ConfigError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike
 from collab_agents.graphs.lookahead import create_lookahead_graph
-from collab_agents.graphs.nodes import assistant_node, ends_with_user, named, with_ids
+from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.rollout import proactive_of
 from collab_agents.graphs.states import ConversationState
-from collab_agents.messages import text_of, transcript
+from collab_agents.messages import text_of, transcript, with_ids
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
-from collab_agents.users import Memory, SimulatedUser, as_user
+from collab_agents.users import AnyUser, Memory, as_user
 
 
 class AgentInput(MessagesState, total=False):
@@ -63,7 +63,7 @@ class AgentState(AgentOutput, total=False):
 
 def create_lookahead_agent(
     assistant: Assistant,
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     reward: MultiturnReward,
     *,
     candidates: int = 3,

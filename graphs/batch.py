@@ -26,7 +26,7 @@ from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import Usage, track_usage
-from collab_agents.users import SimulatedUser
+from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Progress:
 async def generate_trajectories(
     tasks: Iterable[Task] | AsyncIterable[Task],
     *,
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
     lookahead: Lookahead | None = None,
@@ -99,7 +99,7 @@ async def generate_trajectories(
 async def play_conversations(
     tasks: Iterable[Task] | AsyncIterable[Task],
     *,
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
     max_exchanges: int = 8,

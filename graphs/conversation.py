@@ -1,6 +1,5 @@
 """A conversation: simulated_user and assistant in turn, until the user is done or the exchanges run out."""
 
-from collections.abc import Callable
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -12,13 +11,13 @@ from collab_agents.config import check_lookahead
 from collab_agents.graphs.nodes import Node, assistant_node, counted, ends_with_user, judge_node, opening, user_node
 from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState
 from collab_agents.rewards import MultiturnReward
-from collab_agents.users import SimulatedUser, as_user
+from collab_agents.users import AnyUser, as_user
 
 Graph = CompiledStateGraph[Any, Any, Any, Any]
 
 
 def create_conversation_graph(
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     assistant: Assistant,
     *,
     max_exchanges: int = 8,

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from collab_agents.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.trajectories import read_trajectories
-from collab_agents.users import SimulatedUser
+from collab_agents.users import AnyUser
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TaskSet:
 
     name: str
     tasks: Sequence[Task]
-    user: SimulatedUser | Callable[..., Any]
+    user: AnyUser
     reward: MultiturnReward
     metric: str | None = None
     personas: Sequence[Persona] = ()

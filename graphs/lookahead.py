@@ -1,6 +1,5 @@
 """Lookahead: what a reply is worth, found by playing on after it several times and judging what comes of it."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
@@ -23,11 +22,11 @@ from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward, mean, mean_scores
 from collab_agents.seeds import derive_seed
 from collab_agents.trajectories import Future
-from collab_agents.users import SimulatedUser, as_user
+from collab_agents.users import AnyUser, SimulatedUser, as_user
 
 
 def create_lookahead_graph(
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
     *,

@@ -16,6 +16,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
+from collab_agents.messages import with_ids
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
@@ -146,18 +147,6 @@ def named(name: str) -> Callable[[Node], Node]:
         return run
 
     return decorate
-
-
-def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:
-    """Every message with an id that is its own: `add_messages` takes a second message with an id for the first."""
-    taken = {message.id for message in old}
-    named_messages = []
-    for index, message in enumerate(new):
-        if message.id is None or message.id in taken:
-            message = message.model_copy(update={"id": f"{seed:08x}-{len(old)}-{index}"})
-        taken.add(message.id)
-        named_messages.append(message)
-    return named_messages
 
 
 # Participants are given copies, so that one that changes what it was given changes nothing in another branch.

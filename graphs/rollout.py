@@ -1,6 +1,6 @@
 """A rollout: at every turn several candidate replies, the lookahead of each, and the best one goes on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -18,11 +18,11 @@ from collab_agents.graphs.states import ConversationInput, RolloutState, branch_
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
-from collab_agents.users import SimulatedUser, as_user
+from collab_agents.users import AnyUser, as_user
 
 
 def create_rollout_graph(
-    user: SimulatedUser | Callable[..., Any],
+    user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
     *,

@@ -72,11 +72,11 @@ async def collect(tasks: Any, **options: Any) -> dict[str, Trajectory]:
 
 
 async def test_the_line_on_disk_is_the_documented_one(tmp_path: Path) -> None:
-    yielded = await collect(parties(1), out=tmp_path, personas=[PERSONAS["first-timer"]])
+    yielded = await collect(parties(1), out=tmp_path, personas=[PERSONAS["shy-student"]])
     (line,) = (tmp_path / "trajectories.jsonl").read_text().splitlines()
     record = json.loads(line)
     assert set(record) >= {"task", "persona", "messages", "stopped", "turns", "reward", "scores", "usage"}
-    assert record["persona"]["name"] == "first-timer"
+    assert record["persona"]["name"] == "shy-student"
     assert record["messages"][0] == {"role": "user", "content": "Invitation number 0, please."}
     assert set(record["usage"]) == {"calls", "input_tokens", "output_tokens"}
     turn = record["turns"][0]

@@ -236,7 +236,7 @@ def test_a_run_with_failures_only_ends_with_an_error_code(serve: Serve, tmp_path
     file = config(server, tmp_path, tasks={"source": "offline", "limit": 2}, limits={"max_retries": 0})
     code, output, error = run("generate", "--config", file, "--out", out)
     assert (code, error) == (1, "")
-    assert "2 failed: turn 1: no candidate could be scored: assistant: openai:any at" in output
+    assert "2 failed: turn 1: no candidate could be scored: candidate 0: assistant: openai:any at" in output
     assert "HTTP 503: the server is overloaded" in output
 
 

@@ -31,6 +31,17 @@ def no_clash(conversation, task):
 """
 
 
+AGENT = """
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.runtime import Runtime
+
+async def answer(state: MessagesState, runtime: Runtime):
+    return {"messages": [("ai", f"My context is {runtime.context}.")]}
+
+app = StateGraph(MessagesState).add_node("answer", answer).add_edge(START, "answer").compile()
+"""
+
+
 @pytest.fixture(scope="module")
 def models() -> Iterator[Server]:
     server = Server("--latency", "0", "--log")
@@ -47,6 +58,7 @@ def app(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (app / package).mkdir()
         (app / package / "__init__.py").write_text("")
     (app / "probe.py").write_text(PROBE)
+    (app / "agent.py").write_text(AGENT)
     settings = {
         "assistant": {"model": {"name": "openai:any", "base_url": models.url}},
         "user": {"kind": "scripted", "lines": ["one", "two"]},
@@ -155,7 +167,7 @@ async def test_an_empty_input_plays_the_first_task_to_its_end(client: LangGraphC
     for out in (talk, play):
         assert out["task"] == first.model_dump()
         assert roles(out) == ["human", "ai", "human", "ai"]
-        assert out["messages"][0]["content"] == first.metadata["agenda"]["opening"]
+        assert first.metadata["agenda"]["opening"] in out["messages"][0]["content"]
         assert (out["stopped"], set(out["scores"])) == ("max_turns", {"fact_coverage", "token_cost"})
         assert out["reward"] == pytest.approx(sum(out["scores"].values()))
     assert (talk["persona"], play["persona"]["name"]) == (None, "first-timer")
@@ -242,6 +254,16 @@ async def test_a_run_yaml_in_the_servers_folder_says_everything(client: LangGrap
     assert [message["content"] for message in out["messages"] if message["type"] == "human"] == ["one", "two"]
     assert out["scores"] == {"no_clash": 1.0}, "the application's own packages were taken for the library's"
     assert out["seed"] == 5
+
+
+async def test_an_app_of_ones_own_answers_and_is_told_nothing_of_the_settings(
+    client: LangGraphClient, app: Path
+) -> None:
+    settings = yaml.safe_load((app / "run.yaml").read_text()) | {"assistant": {"app": "agent:app"}}
+    (app / "agent.yaml").write_text(yaml.safe_dump(settings))
+    out = await run(client, "rollout", {}, {"config": "agent.yaml"})
+    replies = [message["content"] for message in out["messages"] if message["type"] == "ai"]
+    assert replies == ["My context is None."] * 2
 
 
 async def test_no_judge_holds_the_server_up(client: LangGraphClient, app: Path, models: Server) -> None:

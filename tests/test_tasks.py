@@ -87,6 +87,8 @@ def test_every_offline_task_can_be_finished(seed: int) -> None:
         for fact in agenda.facts:
             assert fact.is_in(fact.tell)
             assert fact in agenda.asked(f"Could you tell me the {fact.name}?")
+            assert fact.mistakes
+            assert not any(fact.is_in(mistake) for mistake in fact.mistakes)
 
 
 def test_a_fact_is_found_whatever_its_case_punctuation_and_determiner() -> None:

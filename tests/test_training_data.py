@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from collab_agents.cli import main
 from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.rows import read_rows
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
-from collab_agents.tasks.rows import read_rows
 from collab_agents.training import (
     from_published,
     preference_rows,

@@ -12,6 +12,7 @@ from collab_agents.structured import parse
 from collab_agents.tasks import Agenda, Task
 from collab_agents.users import Memory, as_user, is_closing
 from collab_agents.users.llm import UserReply
+from collab_agents.users.wording import WORDINGS
 from tests.conftest import DRAFT, Server, party
 
 
@@ -91,6 +92,99 @@ async def test_the_same_seed_gives_the_same_user_whatever_is_said_to_it(said: li
 
 async def _texts(said: list[str], persona: Persona, seed: int) -> list[str]:
     return [text(message) for message in await talk(said, persona=persona, seed=seed)]
+
+
+OPEN = "Any other details?"
+
+
+@pytest.mark.parametrize(
+    ("expertise", "disclosure", "told"),
+    [("novice", "open", 1), ("intermediate", "normal", 1), ("expert", "guarded", 1), ("expert", "normal", 3)],
+)
+async def test_expertise_decides_what_an_open_question_gets(expertise: str, disclosure: str, told: int) -> None:
+    """An open user has opened with a fact."""
+    persona = Persona.model_validate({"name": "p", "expertise": expertise, "disclosure": disclosure})
+    messages = await talk([OPEN], persona=persona)
+    agenda = Agenda.of(party())
+    assert agenda is not None
+    assert sum(any(fact.is_in(text(message)) for message in messages) for fact in agenda.facts) == told
+    clueless = WORDINGS["neutral"].clueless
+    assert (text(messages[-1]) in clueless) == (expertise == "novice")
+
+
+@pytest.mark.parametrize("tone", ["friendly", "formal", "brusque"])
+async def test_a_tone_has_words_of_its_own_and_the_same_facts(tone: str) -> None:
+    said = ["Hm.", "Where is it?", "Do you like cats?", "We would love to see you at our party. " * 4, DRAFT]
+    neutral = await talk(said, persona=Persona(name="p"))
+    other = await talk(said, persona=Persona.model_validate({"name": "p", "tone": tone}))
+    agenda = Agenda.of(party())
+    assert agenda is not None
+    for one, two in zip(neutral, other, strict=True):
+        assert [fact.is_in(text(one)) for fact in agenda.facts] == [fact.is_in(text(two)) for fact in agenda.facts]
+        assert is_closing(one) == is_closing(two)
+    differ = [text(one) != text(two) for one, two in zip(neutral, other, strict=True)]
+    assert all(differ[3:]), "complaints and thanks are worded by the tone"
+    assert differ[0] == (tone != "brusque"), "who is friendly or formal greets"
+
+
+async def test_a_user_of_another_language_greets_and_thanks_in_it() -> None:
+    opening, thanks = await talk([DRAFT], persona=Persona(name="p", language="Turkish"))
+    assert text(opening) == "Merhaba! Can you write an invitation?"
+    assert text(thanks).endswith("Teşekkürler!")
+
+
+@given(st.integers(0, 2**31), st.lists(st.sampled_from([OPEN, "When and where is it?", "Hm.", DRAFT[:60]]), max_size=4))
+async def test_typos_spare_what_a_message_is_for(seed: int, said: list[str]) -> None:
+    careful, careless = Persona(name="p", patience=3), Persona(name="p", patience=3, typos="often")
+    agenda = Agenda.of(party())
+    assert agenda is not None
+    for right, typed in zip(
+        await talk(said, persona=careful, seed=seed), await talk(said, persona=careless, seed=seed), strict=True
+    ):
+        assert is_closing(right) == is_closing(typed)
+        assert len(text(right).split()) == len(text(typed).split())
+        assert [fact.is_in(text(right)) for fact in agenda.facts] == [fact.is_in(text(typed)) for fact in agenda.facts]
+        assert [fact.name in text(right) for fact in agenda.facts] == [
+            fact.name in text(typed) for fact in agenda.facts
+        ]
+
+
+async def misled(habit: str, said: list[str]) -> list[str]:
+    """What a user says that is asked for the date and has told it wrong at first."""
+    for seed in range(100):
+        persona = Persona.model_validate({"name": "p", habit: "often"})
+        texts = [text(message) for message in await talk(["When is it?", *said], persona=persona, seed=seed)]
+        if "Saturday 14 June" not in texts[1]:
+            return texts
+    raise AssertionError(f"with {habit} often, nothing was told wrong in 100 conversations")
+
+
+async def test_a_wrong_fact_is_kept_to_until_a_draft_has_it() -> None:
+    _, wrong, *_ = await misled("wrong_facts", [])
+    told = wrong.removeprefix("It is on ").removesuffix(".")
+    assert (told.split()[0] == "Saturday") + (told.split()[1] == "14") + (told.split()[2] == "June") == 2
+    draft = DRAFT.replace("Saturday 14 June", told)
+    *_, again, noticed, last = await misled("wrong_facts", ["When was it?", draft, DRAFT])
+    assert again == wrong
+    assert "wrong" in noticed
+    assert "date" in noticed
+    assert "It is on Saturday 14 June." in noticed
+    assert "thank" in last.lower()
+
+
+async def test_a_change_of_mind_is_said_in_the_next_message() -> None:
+    *_, changed, asked = await misled("changes_of_mind", ["Where is it?", "When was it?"])
+    assert "date" in changed
+    assert "It is on Saturday 14 June." in changed
+    assert "the Blue Barn" in changed, "what was asked is answered too"
+    assert asked == "It is on Saturday 14 June."
+
+
+async def test_a_fact_without_a_plausible_mistake_is_told_right() -> None:
+    persona = Persona(name="p", wrong_facts="often", changes_of_mind="often")
+    for seed in range(50):
+        _, answer = await talk(["Where is it?"], persona=persona, seed=seed)
+        assert text(answer) == "It is at the Blue Barn."
 
 
 async def test_a_task_without_an_agenda_is_refused_in_a_sentence() -> None:

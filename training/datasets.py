@@ -15,9 +15,9 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, l
 
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.personas import Persona
+from collab_agents.rows import load_fresh
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
-from collab_agents.tasks.rows import load_fresh
 from collab_agents.training.published import from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
 

@@ -26,7 +26,7 @@ from collab_agents.seeds import derive_seed
 from collab_agents.structured import invoke
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.policy import clean
-from collab_agents.users import Memory, SimulatedUser
+from collab_agents.users import AnyUser, Memory
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class MultiturnRewardFunction:
 
     def __init__(
         self,
-        user: SimulatedUser | Callable[..., Any],
+        user: AnyUser,
         reward: MultiturnReward,
         *,
         futures: int = 2,

@@ -4,8 +4,9 @@ from typing import Any
 
 from collab_agents.assistants.base import Assistant
 from collab_agents.assistants.chat import ChatAssistant
+from collab_agents.assistants.load import load_assistant
 
-__all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate"]
+__all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "load_assistant", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

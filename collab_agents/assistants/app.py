@@ -27,9 +27,9 @@ from collab_agents.assistants.playing import AppError, LocalPlayer, Played, Play
 from collab_agents.assistants.simulation import SIMULATED, simulating, tool_nodes, with_simulated_tools
 from collab_agents.assistants.threads import pack, unpack
 from collab_agents.errors import ConfigError
-from collab_agents.messages import text_of
+from collab_agents.memory import Memory
+from collab_agents.messages import text_of, with_ids
 from collab_agents.seeds import seeded
-from collab_agents.users.base import Memory
 
 
 def question_in(value: Any) -> str:
@@ -128,10 +128,15 @@ class GraphAssistant:
                 raise ConfigError(f"simulate_tools: {self.name!r} is no compiled graph; use is_simulating in its tools")
             self._player = LocalPlayer(app, self.name, timeout=timeout, interruptible=self.interrupts is not None)
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        """The app's reply, in a simulation. Raises AppError, which names the app and the node."""
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, *, inputs: Mapping[str, Any] | None = None
+    ) -> tuple[list[BaseMessage], Memory]:
+        """The app's reply, in a simulation. inputs: further state keys, of this call alone.
+
+        Raises AppError, which names the app and the node.
+        """
         with simulating(True):
-            return await self._respond(messages, memory)
+            return await self._respond(messages, memory, inputs)
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
         """The app's state after its last turn, without the messages, for judges (`Conversation.state`)."""
@@ -183,17 +188,20 @@ class GraphAssistant:
         if isinstance(self._player, RemotePlayer):
             await self._player.delete_threads()
 
-    async def _respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        branch, asked = memory.get("branch", {}), memory.get("asked")
-        new = list(messages[memory.get("seen", 0) :])
-        given: Any = self._input(list(messages), new, memory.get("proactive", False))
+    async def _respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
+    ) -> tuple[list[BaseMessage], Memory]:
+        branch, asked, seen = memory.get("branch", {}), memory.get("asked"), memory.get("seen", 0)
+        new = with_ids(messages[seen:], messages[:seen], memory["seed"])
+        kept = [message.model_copy() for message in new]  # An app may change what it is given.
+        given: Any = self._input(list(messages), new, memory.get("proactive", False), inputs or {})
         if asked and isinstance(self.interrupts, AskUser):
             words = next((text_of(message) for message in reversed(new) if message.type == "human"), "")
             answers = {key: self.interrupts.resume(words, unpack(_SERDE, value)) for key, value in asked.items()}
-            given, new = Command(resume=answers), []
+            given, kept = Command(resume=answers), []
         with seeded(memory["seed"]):
             played = await self._play(branch, given)
-        reply = self._reply([*_as_messages(self._part(played.before)), *new], played.values)
+        reply = self._reply([*_as_messages(self._part(played.before)), *kept], played.values)
         if played.interrupts and isinstance(self.interrupts, AskUser):
             questions = (self.interrupts.show(one.value) for one in played.interrupts)
             reply.append(AIMessage("\n\n".join(questions)))
@@ -217,12 +225,14 @@ class GraphAssistant:
             played = await self._player.play(played.branch, Command(resume=answers), self._config, context)
         raise AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
 
-    def _input(self, messages: list[BaseMessage], new: list[BaseMessage], proactive: bool) -> Any:
+    def _input(
+        self, messages: list[BaseMessage], new: list[BaseMessage], proactive: bool, more: Mapping[str, Any]
+    ) -> Any:
         if isinstance(self.app, BaseChatModel):
             return new
-        inputs = self.proactive_inputs if proactive else self.inputs
+        inputs = {**(self.proactive_inputs if proactive else self.inputs), **more}
         given = {key: value(messages) if callable(value) else value for key, value in inputs.items()}
-        return given if self.input_key is None else {self.input_key: _copies(new), **given}
+        return given if self.input_key is None else {self.input_key: list(new), **given}
 
     def _part(self, values: Any) -> Any:
         return values.get(self.output_key) if isinstance(values, Mapping) else values
@@ -308,10 +318,6 @@ def _as_messages(value: Any) -> list[BaseMessage]:
         message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
         for message in convert_to_messages(several)
     ]
-
-
-def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    return [message.model_copy() for message in messages]
 
 
 def _identity(message: BaseMessage) -> tuple[str, str | None, str]:

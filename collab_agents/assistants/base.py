@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 
-from collab_agents.users.base import Memory
+from collab_agents.memory import Memory
 
 
 @runtime_checkable

@@ -3,9 +3,9 @@ from collections.abc import Sequence
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage
 
+from collab_agents.memory import Memory
 from collab_agents.prompts import render
 from collab_agents.structured import invoke
-from collab_agents.users.base import Memory
 
 
 class ChatAssistant:

@@ -23,6 +23,7 @@ from collab_agents.assistants.simulation import App
 from collab_agents.assistants.stores import ForkedStore
 from collab_agents.assistants.threads import BranchSaver, Saver, capture, checkpoint_id, commit, restore
 from collab_agents.errors import ConfigError, RolloutError, reason_of
+from collab_agents.settings import Settings
 from collab_agents.usage import counting_all_models
 
 THREAD = "simulation"
@@ -83,7 +84,8 @@ class LocalPlayer:
             self.saver = InMemorySaver()
 
     async def play(self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any) -> Played:
-        with own_root():
+        with own_root() as around:
+            config = merge_configs(around, config)
             if self.graph is None:
                 return Played({}, await self._called(given, config))
             return await self._run(self.graph, branch, given, config, context)
@@ -186,7 +188,8 @@ class RemotePlayer:
 
     async def play(self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any) -> Played:
         try:
-            with own_root():
+            with own_root() as around:
+                config = merge_configs(around, config)
                 async with asyncio.timeout(self.timeout) as limit:
                     return await self._run(branch, given, config, {} if context is None else {"context": context})
         except Exception as error:
@@ -230,10 +233,10 @@ class RemotePlayer:
 
 
 @contextmanager
-def own_root() -> Iterator[None]:
+def own_root() -> Iterator[RunnableConfig]:
     """What is called inside is no part of the graph around, whose checkpointer, thread and stream it would else use.
 
-    It stays in its trace, keeps what the caller configured, and its model calls are counted.
+    It stays in its trace, and its model calls are counted. Gives what the caller configured, to be handed on.
     """
     around: Any = var_child_runnable_config.get() or {}
     configurable = {
@@ -244,10 +247,10 @@ def own_root() -> Iterator[None]:
     kept = {key: around[key] for key in ("tags", "metadata") if around.get(key)}
     with counting_all_models() as counters:
         callbacks = with_handlers(around.get("callbacks"), counters)
-        config: Any = {**kept, "callbacks": callbacks, "configurable": configurable}
+        config: Any = {**kept, "callbacks": callbacks}
         token = var_child_runnable_config.set(config)
         try:
-            yield
+            yield {"configurable": configurable}
         finally:
             var_child_runnable_config.reset(token)
 
@@ -263,11 +266,12 @@ def with_handlers(callbacks: Any, handlers: Sequence[BaseCallbackHandler]) -> An
 
 
 def context_around() -> Any:
-    """The runtime context of the graph that this is called in, if any."""
+    """The runtime context of the graph that this is called in, if any; a served graph's settings are nobody else's."""
     try:
-        return get_runtime().context
+        context = get_runtime().context
     except (RuntimeError, KeyError):
         return None
+    return None if isinstance(context, Settings) else context
 
 
 def _interrupts(asked: Iterable[Mapping[str, Any]]) -> list[Interrupt]:

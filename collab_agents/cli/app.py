@@ -121,6 +121,14 @@ def judges() -> None:
 
 
 @app.command()
+def personas() -> None:
+    """List the personas that ship with the library, with their fields."""
+    from collab_agents.cli.catalogue import print_personas
+
+    print_personas()
+
+
+@app.command()
 def tasks() -> None:
     """List the task sets with their options."""
     from collab_agents.cli.catalogue import print_tasks

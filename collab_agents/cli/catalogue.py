@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents.judges import JUDGES
+from collab_agents.personas import PERSONAS, Persona
 from collab_agents.tasks import TASK_SETS
 
 
@@ -32,6 +33,14 @@ def print_tasks() -> None:
         Text("JSONL, JSON, CSV or Parquet files, or a dataset on the Hub (owner/name), by naming its columns."),
         "columns: {prompt, reference, id, kind, metadata}; options: name, revision",
     )
+    _print(table)
+
+
+def print_personas() -> None:
+    fields = [name for name in Persona.model_fields if name not in ("name", "background", "instructions")]
+    table = _table("persona", "who they are", *fields)
+    for persona in PERSONAS.values():
+        table.add_row(persona.name, Text(persona.background), *(str(getattr(persona, field)) for field in fields))
     _print(table)
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents.cli.progress import print_failures, shown
-from collab_agents.compose import Models, assistant_of, reward_of, tasks_of, user_of
+from collab_agents.compose import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.config import AgainstConfig, AssistantConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import Progress, TaskSet, check_tasks
@@ -86,7 +86,7 @@ def _task_set(config: EvalConfig, tasks: TaskSetConfig, models: Models) -> TaskS
         user=user_of(user, models),
         reward=reward_of(judges, models),
         metric=tasks.metric or _metric(judges),
-        personas=user.personas,
+        personas=personas_of(user),
         max_exchanges=tasks.max_exchanges or config.lookahead.max_exchanges,
         settings={
             "user": _plain(user),

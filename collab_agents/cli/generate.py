@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from collab_agents.cli.progress import print_failures, shown
-from collab_agents.compose import compose, tasks_of
+from collab_agents.compose import compose, personas_of, tasks_of
 from collab_agents.config import RunConfig
 from collab_agents.graphs import Progress, check_tasks, generate_trajectories
 from collab_agents.models import check_chat_model
@@ -18,6 +18,7 @@ from collab_agents.trajectories import Trajectory
 async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
     """Run it, show how it goes, and end with a table. False if there is nothing in the run but failures."""
     console = Console()
+    personas = personas_of(config.user)
     parts = compose(config)
     total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
     await asyncio.gather(*(check_chat_model(model) for model in parts.models))
@@ -29,7 +30,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
         assistant=parts.assistant,
         reward=parts.reward,
         lookahead=config.lookahead,
-        personas=config.user.personas,
+        personas=personas,
         seed=config.seed,
         max_concurrency=config.limits.max_concurrency,
         out=out,

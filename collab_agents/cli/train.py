@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from trl import DPOConfig, GRPOConfig, SFTConfig
 
-from collab_agents.compose import Models, reward_of, tasks_of, user_of
+from collab_agents.compose import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import check_tasks
 from collab_agents.models import check_chat_model
@@ -188,7 +188,7 @@ def _openings(config: OnlineConfig, user: Any) -> Coroutine[Any, Any, Made]:
     return opening_rows(
         tasks_of(config.data.tasks),
         user,
-        personas=config.reward.user.personas,
+        personas=personas_of(config.reward.user),
         seed=config.data.seed,
         system_prompt=config.data.system_prompt,
     )

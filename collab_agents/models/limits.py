@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from typing import Any, ClassVar, Generic, TypeVar
+from uuid import UUID
 
 from asyncio_throttle import Throttler
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -104,6 +105,16 @@ class LimitedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
+        return await self._answer(messages, stop, run_manager, run_manager.run_id if run_manager else None, kwargs)
+
+    async def _answer(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        run_id: UUID | None,
+        kwargs: dict[str, Any],
+    ) -> ChatResult:
         kwargs = self._seeded(messages, kwargs)
 
         async def attempt() -> ChatResult:
@@ -113,7 +124,7 @@ class LimitedChatModel(BaseChatModel):
         result = await self._retried(attempt)
         message = result.generations[0].message
         usage = message.usage_metadata if isinstance(message, AIMessage) else None
-        record_usage(usage, run_manager.run_id if run_manager else None)
+        record_usage(usage, run_id)
         return result
 
     def _seeded(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +175,7 @@ class LimitedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         """The sync door: the same call, on an event loop of its own."""
-        call = self._agenerate(messages, stop, None, **kwargs)
+        call = self._answer(messages, stop, None, run_manager.run_id if run_manager else None, kwargs)
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(copy_context().run, asyncio.run, call).result()
 

@@ -7,9 +7,9 @@ from string import Template
 
 def render(name: str, /, **values: str) -> str:
     """The prompt `name` with its `$names` filled in. Raises KeyError for a name left out."""
-    return _template(name).substitute(values)
+    return template_of(name).substitute(values)
 
 
 @cache
-def _template(name: str) -> Template:
+def template_of(name: str) -> Template:
     return Template(files(__package__).joinpath(f"{name}.txt").read_text(encoding="utf-8").strip())

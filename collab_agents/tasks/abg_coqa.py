@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_agents.errors import ConfigError
-from collab_agents.tasks.rows import DataFiles, Row, Rows, read_rows, short_hash
+from collab_agents.rows import DataFiles, Row, Rows, read_rows, short_hash
 from collab_agents.tasks.splits import shuffled
 from collab_agents.tasks.task import Task
 

@@ -18,6 +18,7 @@ class Fact(BaseModel):
     tell: the sentence with which the user reveals it; it contains the value.
     ask: words which, in a question, ask for it ("when", "what day").
     aliases: other spellings of the value that count.
+    mistakes: values that a user may give by mistake, or want first; without any, one is made of the value by rule.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +28,7 @@ class Fact(BaseModel):
     tell: str = Field(min_length=1)
     ask: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    mistakes: tuple[str, ...] = ()
 
     def is_in(self, text: str) -> bool:
         """Whether the value or an alias stands in the text: as whole words, whatever the case, the punctuation and
@@ -34,6 +36,10 @@ class Fact(BaseModel):
         the determiner before it ("my birthday" is in "Lena's birthday")."""
         words = _words(text)
         return any(f" {needle} " in words for needle in _needles(self))
+
+    def is_mistaken_in(self, text: str, value: str) -> bool:
+        """Whether this other value stands in the text, and the right one does not."""
+        return times(text, value) > 0 and not self.is_in(text)
 
     def is_asked_in(self, question: str) -> bool:
         words = _words(question)
@@ -70,6 +76,11 @@ class Agenda(BaseModel):
         """The facts that the message's questions ask for by name."""
         asking = questions(message)
         return [fact for fact in self.facts if any(fact.is_asked_in(question) for question in asking)]
+
+
+def times(text: str, words: str) -> int:
+    """How often the words stand in the text, in the way in which a fact does."""
+    return _words(text).count(f" {_bare(_words(words).strip())} ")
 
 
 def _words(text: str) -> str:

@@ -1,7 +1,6 @@
 """Tasks by name of their set, from JSONL files of one `Task` a line, and from anybody's dataset."""
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import ConfigDict as Options
 from pydantic import ValidationError, validate_call
 
 from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.rows import parsed_lines
 from collab_agents.tasks.abg_coqa import abg_coqa
 from collab_agents.tasks.bigcodebench import bigcodebench_chat
 from collab_agents.tasks.mapped import Columns, read_mapped
@@ -103,17 +103,7 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
         raise ConfigError(f"tasks {str(path)!r}: say by columns which column is what: columns: {{prompt: ...}}")
     lines: dict[str, int] = {}
     with file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                task = Task.model_validate(json.loads(line))
-            except UnicodeDecodeError as error:
-                raise ConfigError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start}") from error
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
-            except ValidationError as error:
-                raise ConfigError(f"{path}:{number}: {first_problem(error)}") from error
+        for number, task in parsed_lines(path, file, Task):
             if task.id in lines:
                 raise ConfigError(f"{path}:{number}: the id {task.id!r} is taken by line {lines[task.id]}")
             lines[task.id] = number

@@ -312,7 +312,13 @@ def _make(kind: _Kind, task_id: str, seed: int, attempt: int) -> tuple[Task, tup
     values = [chance.choice(slot.values) for slot in slots]
     opening = chance.choice(kind.openings)
     facts: list[dict[str, Any]] = [
-        {"name": slot.name, "value": value, "tell": slot.tell.format(value=value), "ask": list(slot.ask)}
+        {
+            "name": slot.name,
+            "value": value,
+            "tell": slot.tell.format(value=value),
+            "ask": list(slot.ask),
+            "mistakes": [other for other in slot.values if other != value],
+        }
         for slot, value in zip(slots, values, strict=True)
     ]
     wishes = "; ".join(f"the {slot.name}: {value}" for slot, value in zip(slots, values, strict=True))

@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from collab_agents.errors import ConfigError
+from collab_agents.memory import Memory
 from collab_agents.messages import replies as said_by_assistant
 from collab_agents.personas import Persona
 from collab_agents.questions import is_draft, is_open_question, questions
+from collab_agents.seeds import derive_seed
 from collab_agents.tasks.agenda import Agenda, Fact
 from collab_agents.tasks.task import Task
-from collab_agents.users.base import Memory, closing
+from collab_agents.users.base import closing
+from collab_agents.users.slips import misspell, mistaken, telling
+from collab_agents.users.wording import LANGUAGES, WORDINGS
 
 _ANSWERS_AT_ONCE = {"guarded": 1, "normal": 3, "open": 99}
 _COMPLAINTS_AT_ONCE = {"terse": 1, "normal": 2, "chatty": 99}
-_COMPLAINTS = (
-    "The {name} is missing. {tell}",
-    "You left out the {name}. {tell}",
-    "It does not say the {name}. {tell}",
-)
-_FILLERS = ("No preference there.", "That does not matter to me.", "Up to you.")
-_NUDGES = ("Please go ahead with it.", "Could you write it, please?", "I would like to see it now.")
+_MISSPELT = {"never": 0.0, "sometimes": 0.05, "often": 0.2}
+_WRONG_AT_FIRST = {"never": 0.0, "sometimes": 0.15, "often": 0.4}
+_COURTEOUS = 0.5
 _DEFAULT = Persona(name="default")
 
 
@@ -27,10 +27,14 @@ class AgendaUser:
     """The agenda-based user simulator (Schatzmann et al., NAACL 2007, "Agenda-Based User Simulation"), in words.
 
     It needs a task with an agenda (`metadata["agenda"]`) and no model. It opens with the agenda's request and keeps
-    the facts to itself. A question that asks for a fact gets it; an open question ("any other details?") gets one
-    that is still untold; a draft that lacks facts gets a complaint that names them; a complete draft gets thanks,
-    and that is the end. After as many replies as the persona has patience it gives up. How many answers and
-    complaints fit in one message is the persona's disclosure and verbosity. Deterministic given the seed.
+    the facts to itself. A question that asks for a fact gets it; an open question ("any other details?") gets some
+    that are still untold; a draft that lacks facts gets a complaint that names them; a complete draft gets thanks,
+    and that is the end. After as many replies as the persona has patience it gives up. What each field of the persona
+    does is told there. Deterministic given the seed.
+
+    Its memory: `told`, the names of the facts told; `replies`, how many it has made; `errors`, how many of each habit:
+    `typos` (words misspelt), `wrong_facts` and `changes_of_mind` (facts first told with another value); and the values
+    by name of those facts that are still to be set right, `wrong_facts` and `changes_of_mind`.
     """
 
     def problem_with(self, task: Task) -> str | None:
@@ -43,62 +47,149 @@ class AgendaUser:
         if agenda is None:
             raise ConfigError(f"task {task.id!r} has no metadata.agenda, which an agenda user plays")
         persona: Persona = memory.get("persona") or _DEFAULT
-        chance = random.Random(memory["seed"])
-        turn = _Turn(agenda, persona, list(memory.get("told", [])), chance)
+        turn = _Turn(agenda, persona, memory)
         replies = memory.get("replies", 0)
         if not messages or messages[-1].type not in ("ai", "tool"):
-            return turn.finish(turn.open(), memory, replies)
+            return HumanMessage(turn.spelt(turn.open())), turn.remembered(replies)
         said = said_by_assistant(messages)[-1]
         if is_draft(said) and not agenda.missing(said):
-            return closing(chance.choice(("That is just right, thank you!", "Perfect, thanks a lot."))), memory
+            return closing(turn.spelt(turn.thank())), turn.remembered(replies)
         if replies >= persona.patience:
-            return closing(chance.choice(("Never mind, I will do it myself.", "This takes too long, bye."))), memory
-        return turn.finish(turn.answer(said), memory, replies + 1)
+            return closing(turn.spelt(turn.give_up())), turn.remembered(replies)
+        return HumanMessage(turn.spelt(turn.answer(said))), turn.remembered(replies + 1)
 
 
 class _Turn:
-    """One reply in the making: what is told in it is noted as it is put into words."""
+    """One message in the making: what is told in it is noted as it is put into words.
 
-    def __init__(self, agenda: Agenda, persona: Persona, told: list[str], chance: random.Random) -> None:
+    settled: the facts of which it has said that the user changed its mind. noticed: those that the draft it answers has
+    as the user told them, wrong.
+    """
+
+    def __init__(self, agenda: Agenda, persona: Persona, memory: Memory) -> None:
         self.agenda = agenda
         self.persona = persona
-        self.told = told
-        self.chance = chance
+        self.memory = memory
+        self.wording = WORDINGS[persona.tone]
+        self.told: list[str] = list(memory.get("told", []))
+        self.wrong: dict[str, str] = dict(memory.get("wrong_facts", {}))
+        self.wavering: dict[str, str] = dict(memory.get("changes_of_mind", {}))
+        self.errors: dict[str, int] = {"typos": 0, "wrong_facts": 0, "changes_of_mind": 0} | memory.get("errors", {})
+        self.settled: set[str] = set()
+        self.noticed: set[str] = set()
+        self.chance = random.Random(memory["seed"])
+        # Of their own, so that a persona without habits draws what it would draw if there were none.
+        self.manners = random.Random(derive_seed(memory["seed"], "manners"))
+        self.lapses = random.Random(derive_seed(memory["seed"], "lapses"))
 
-    def finish(self, text: str, memory: Memory, replies: int) -> tuple[BaseMessage, Memory]:
-        return HumanMessage(text), {**memory, "told": self.told, "replies": replies}
+    def remembered(self, replies: int) -> Memory:
+        now = {"told": self.told, "replies": replies, "errors": self.errors}
+        return {**self.memory, **now, "wrong_facts": self.wrong, "changes_of_mind": self.wavering}
+
+    def spelt(self, text: str) -> str:
+        """The text as the persona types it."""
+        wrong = [*self.wrong.values(), *self.wavering.values()]
+        needed = [words for fact in self.agenda.facts for words in (fact.name, fact.value, *fact.aliases)] + wrong
+        text, slips = misspell(text, _MISSPELT[self.persona.typos], self.lapses, needed)
+        self.errors["typos"] += slips
+        return text
 
     def open(self) -> str:
-        if self.persona.disclosure != "open":
-            return self.agenda.opening
-        return f"{self.agenda.opening} {self._tell(self.chance.choice(self.agenda.facts))}"
+        greeting, _ = LANGUAGES.get(self.persona.language, (self.wording.greeting, ""))
+        parts = [greeting, self.agenda.opening]
+        if self.persona.disclosure == "open":
+            parts.append(self._tell(self.chance.choice(self.agenda.facts)))
+        return " ".join(part for part in parts if part)
+
+    def thank(self) -> str:
+        _, thanks = LANGUAGES.get(self.persona.language, ("", ""))
+        return f"{self.chance.choice(self.wording.thanks)} {thanks}".strip()
+
+    def give_up(self) -> str:
+        return self.chance.choice(self.wording.farewells)
 
     def answer(self, said: str) -> str:
-        parts = self._answers(said)
-        if is_draft(said) and not parts:
-            parts = self._complaints(said)
+        parts = self._second_thoughts()
+        if is_draft(said):
+            wrong = [fact for fact in self.agenda.facts if fact.name in self.wrong]
+            self.noticed = {fact.name for fact in wrong if fact.is_mistaken_in(said, self.wrong[fact.name])}
+        more = self._answers(said)
+        if is_draft(said) and not more:
+            more = self._complaints(said)
+        parts += more
         if not parts:
-            parts = [self.chance.choice(_FILLERS if questions(said) else _NUDGES)]
+            parts = [self.chance.choice(self._passing(said))]
+        if self.wording.courtesies and self.manners.random() < _COURTEOUS:
+            parts.append(self.manners.choice(self.wording.courtesies))
         return " ".join(parts)
+
+    def _second_thoughts(self) -> list[str]:
+        changed = [fact for fact in self.agenda.facts if fact.name in self.wavering]
+        self.wavering = {}
+        self.settled = {fact.name for fact in changed}
+        return [self._word(self.wording.second_thoughts, fact, fact.tell) for fact in changed]
 
     def _answers(self, said: str) -> list[str]:
         room = _ANSWERS_AT_ONCE[self.persona.disclosure]
-        asked = self.agenda.asked(said)[:room]
+        asked = [fact for fact in self.agenda.asked(said) if fact.name not in self.settled][:room]
         if not asked and any(is_open_question(question) for question in questions(said)):
-            untold = [fact for fact in self.agenda.facts if fact.name not in self.told]
-            asked = [self.chance.choice(untold)] if untold else []
+            asked = self._volunteered(room)
         return [self._tell(fact) for fact in asked]
 
+    def _volunteered(self, room: int) -> list[Fact]:
+        """What an open question gets."""
+        untold = [fact for fact in self.agenda.facts if fact.name not in self.told]
+        if not untold or self.persona.expertise == "novice":
+            return []
+        if self.persona.expertise == "expert":
+            return self.chance.sample(untold, min(room, len(untold)))
+        return [self.chance.choice(untold)]
+
     def _complaints(self, draft: str) -> list[str]:
-        missing = self.agenda.missing(draft)
+        missing = [fact for fact in self.agenda.missing(draft) if fact.name not in self.settled]
         # What was told and is still left out annoys first.
         missing.sort(key=lambda fact: (fact.name not in self.told, self.chance.random()))
         room = _COMPLAINTS_AT_ONCE[self.persona.verbosity]
         return [
-            self.chance.choice(_COMPLAINTS).format(name=fact.name, tell=self._tell(fact)) for fact in missing[:room]
+            self._tell(fact)
+            if fact.name in self.noticed
+            else self._word(self.wording.complaints, fact, self._tell(fact))
+            for fact in missing[:room]
         ]
 
+    def _passing(self, said: str) -> tuple[str, ...]:
+        """What to choose from where there is nothing to tell."""
+        asked = questions(said)
+        if not asked:
+            return self.wording.nudges
+        clueless = self.persona.expertise == "novice" and any(is_open_question(question) for question in asked)
+        return self.wording.clueless if clueless else self.wording.fillers
+
     def _tell(self, fact: Fact) -> str:
-        if fact.name not in self.told:
-            self.told.append(fact.name)
-        return fact.tell
+        if fact.name in self.noticed:
+            del self.wrong[fact.name]
+            return self._word(self.wording.corrections, fact, fact.tell)
+        if fact.name in self.wrong:
+            return telling(fact, self.wrong[fact.name])
+        if fact.name in self.told:
+            return fact.tell
+        self.told.append(fact.name)
+        value = self._lapse(fact)
+        return fact.tell if value is None else telling(fact, value)
+
+    def _lapse(self, fact: Fact) -> str | None:
+        """The value with which the fact is told first, if that is not the right one."""
+        drawn = self.lapses.random()
+        wrong = _WRONG_AT_FIRST[self.persona.wrong_facts]
+        if drawn >= wrong + _WRONG_AT_FIRST[self.persona.changes_of_mind]:
+            return None
+        value = mistaken(fact, self.lapses)
+        if value is None:
+            return None
+        habit, kept = ("wrong_facts", self.wrong) if drawn < wrong else ("changes_of_mind", self.wavering)
+        self.errors[habit] += 1
+        kept[fact.name] = value
+        return value
+
+    def _word(self, phrases: tuple[str, ...], fact: Fact, tell: str) -> str:
+        return self.chance.choice(phrases).format(name=fact.name, tell=tell)

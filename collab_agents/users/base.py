@@ -1,17 +1,12 @@
 """What a simulated user is: a function from the conversation and a memory to the next message and memory."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-Memory = dict[str, Any]
-"""What a participant remembers between its turns: JSON values under keys of its own.
-
-A user finds three more keys in it, put there by the graph for each call and not to be changed: `task` (the `Task`,
-with the goal), `persona` (a `Persona` or None) and `seed` (an int, this branch's own). An assistant finds `seed` and
-`proactive` (whether to use its proactive prompt).
-"""
+from collab_agents.memory import Memory
 
 _CLOSING = "closes_conversation"
 
@@ -34,21 +29,15 @@ class SimulatedUser(Protocol):
         ...
 
 
-class _FunctionUser:
-    def __init__(self, function: Callable[..., Awaitable[tuple[BaseMessage | None, Memory]]]) -> None:
+class FunctionUser:
+    """A function `(messages, memory) -> (message, text or None, memory)`, async or not, as the user."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        return await self._function(messages, memory)
-
-
-def as_user(user: SimulatedUser | Callable[..., Awaitable[tuple[BaseMessage | None, Memory]]]) -> SimulatedUser:
-    """The user itself, or one made of an async function `(messages, memory) -> (message | None, memory)`."""
-    if isinstance(user, SimulatedUser):
-        return user
-    if callable(user):
-        return _FunctionUser(user)
-    raise TypeError(f"a simulated user has a method respond or is an async function, got {type(user).__name__}")
+        result: Any = self._function(messages, memory)
+        return await result if inspect.isawaitable(result) else result
 
 
 def closing(text: str) -> HumanMessage:

@@ -1,15 +1,23 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from string import Template
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_core.tools import tool as make_tool
 from pydantic import BaseModel, field_validator, model_validator
 
+from collab_agents.errors import ConfigError
+from collab_agents.memory import Memory
 from collab_agents.messages import transcript
 from collab_agents.personas import Persona
-from collab_agents.prompts import render
+from collab_agents.prompts import render, template_of
 from collab_agents.structured import ask
 from collab_agents.tasks import Task
-from collab_agents.users.base import Memory, closing
+from collab_agents.users.base import closing
+from collab_agents.users.tools import noted, run_tools
 
 
 class UserReply(BaseModel):
@@ -38,24 +46,91 @@ class LLMUser:
     The model thinks aloud in JSON (`current_answer`, `thought`), says `response`, and decides explicitly whether
     the conversation is over. A reply that cannot be used is repaired or asked again, `attempts` times in all;
     then `respond` raises UnusableReply.
+
+    template: of one's own, instead of the scene that the model is given each time, with `$goal`, `$persona` (in
+        words) and `$transcript` (which should stand last: what comes before it is then the same at every turn). It
+        ends by asking for the JSON object; how to play is in the system prompt before it.
+    persona: who is played where the graph gives nobody.
+    tools: the user's own (LangChain tools or functions), such as to look up their own order. The assistant sees
+        neither calls nor results; the user remembers them in this conversation, as `noted` in its memory. A tool that
+        keeps or changes something does it in `user_state()`.
+
+    Raises ConfigError for a template that lacks `$goal` or `$transcript`, or has a variable that there is not.
     """
 
-    def __init__(self, model: BaseChatModel, *, attempts: int = 4) -> None:
+    def __init__(
+        self,
+        model: BaseChatModel,
+        *,
+        template: str | None = None,
+        persona: Persona | None = None,
+        tools: Sequence[BaseTool | Callable[..., Any]] = (),
+        attempts: int = 4,
+    ) -> None:
         self.model = model
+        self.template = template_of("llm_user_scene") if template is None else _checked(template)
+        self.persona = persona
+        self.tools = [one if isinstance(one, BaseTool) else make_tool(one) for one in tools]
         self.attempts = attempts
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
         task: Task = memory["task"]
-        persona: Persona | None = memory.get("persona")
-        scene = render(
-            "llm_user_scene",
+        persona: Persona | None = memory.get("persona") or self.persona
+        notes: list[list[Any]] = list(memory.get("noted", []))
+        scene = self.template.substitute(
             goal=task.prompt,
             persona=persona.describe() if persona else "An ordinary person.",
-            transcript=transcript(messages, tools=False) or "(Nothing yet: you write first.)\n",
+            transcript=_transcript(messages, notes) or "(Nothing yet: you write first.)\n",
         )
-        prompt: list[BaseMessage] = [SystemMessage(render("llm_user")), HumanMessage(scene)]
-        reply = await ask(self.model, prompt, UserReply, seed=memory["seed"], attempts=self.attempts)
+        state: dict[str, Any] = memory.get("user_state") or deepcopy(task.metadata.get("user_state", {}))
+
+        async def use(reply: AIMessage) -> list[ToolMessage]:
+            results = await run_tools(self.tools, reply, state)
+            notes.extend([len(messages), note] for note in noted(reply, results))
+            return results
+
+        how = render("llm_user") + (render("llm_user_tools") if self.tools else "")
+        prompt: list[BaseMessage] = [SystemMessage(how), HumanMessage(scene)]
+        reply = await ask(
+            self.model,
+            prompt,
+            UserReply,
+            seed=memory["seed"],
+            attempts=self.attempts,
+            tools=self.tools,
+            use=use if self.tools else None,
+        )
+        if self.tools:
+            memory = {**memory, "noted": notes, "user_state": state}
         said = reply.response.strip()
         if not reply.end_conversation:
             return HumanMessage(said), memory
         return (closing(said) if said else None), memory
+
+
+def _checked(text: str) -> Template:
+    template = Template(text)
+    names = template.get_identifiers()
+    for name in names:
+        if name not in _VARIABLES:
+            raise ConfigError(
+                f"template: there is no ${name}: it may have {', '.join('$' + one for one in _VARIABLES)}"
+            )
+    for name in ("goal", "transcript"):
+        if name not in names:
+            raise ConfigError(f"template: ${name} is missing, without which the user cannot play")
+    if not template.is_valid():
+        raise ConfigError("template: a $ that begins no variable is written $$")
+    return template
+
+
+_VARIABLES = ("goal", "persona", "transcript")
+
+
+def _transcript(messages: Sequence[BaseMessage], notes: Sequence[Sequence[Any]]) -> str:
+    """The conversation as the user sees it, and what they looked up where they did."""
+    parts, start = [], 0
+    for at, note in notes:
+        parts += [transcript(messages[start:at], tools=False), f"{note}\n\n"]
+        start = at
+    return "".join([*parts, transcript(messages[start:], tools=False)])

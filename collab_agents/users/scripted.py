@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from collab_agents.users.base import Memory
+from collab_agents.memory import Memory
 
 
 class ScriptedUser:

@@ -9,9 +9,13 @@ from datetime import date
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
-from collab_agents.errors import ConfigError, nearest
+from pydantic import BaseModel, ValidationError
+
+from collab_agents.errors import ConfigError, first_problem, nearest
+
+M = TypeVar("M", bound=BaseModel)
 
 DataFiles = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -150,8 +154,26 @@ def load_fresh(path: str, **options: Any) -> Any:
         return load_dataset(path, cache_dir=cache, keep_in_memory=True, **options)
 
 
+def parsed_lines(path: str | Path, file: BinaryIO, shape: type[M]) -> Iterator[tuple[int, M]]:
+    """The objects of a JSONL file with their line numbers; blank lines are passed over.
+
+    Raises ConfigError, which names the file, the line and the field.
+    """
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, shape.model_validate(json.loads(line))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start}") from error
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
+        except ValidationError as error:
+            raise ConfigError(f"{path}:{number}: {first_problem(error)}") from error
+
+
 def short_hash(*parts: str) -> str:
-    """Twelve hexadecimal digits for a row's contents: a task's id where a dataset has none."""
+    """Twelve hexadecimal digits for a row's contents: an id where a dataset has none."""
     return blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
 
 

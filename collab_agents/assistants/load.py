@@ -1,0 +1,34 @@
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+
+from collab_agents.assistants.base import Assistant
+from collab_agents.assistants.chat import ChatAssistant
+from collab_agents.errors import ConfigError
+from collab_agents.importing import attribute_at, made_with
+
+
+def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> Assistant:
+    """The assistant at "module:attribute".
+
+    A compiled LangGraph app or another Runnable becomes a `GraphAssistant` with the options; a class, or a function
+    that returns an assistant or an app, is called with them. Raises ConfigError, in one sentence, if there is none or
+    it cannot be made.
+    """
+    what = f"assistant {name!r}"
+    own, left = attribute_at(name, "assistant.app"), dict(options or {})
+    if (callable(own) and not isinstance(own, Runnable | Assistant)) or isinstance(own, type):
+        own, left = made_with(left, own, what), {}
+    if isinstance(own, BaseChatModel) and not left:
+        return ChatAssistant(own)
+    if isinstance(own, Runnable):
+        from collab_agents.assistants.app import GraphAssistant  # Imports langgraph.
+
+        return made_with({"app": own, **left}, GraphAssistant, what)
+    if isinstance(own, Assistant) and not left:
+        return own
+    if isinstance(own, Assistant):
+        raise ConfigError(f"{what} takes no options: it is made already")
+    raise ConfigError(f"{what}: an app or something with respond is needed, got {type(own).__name__}")

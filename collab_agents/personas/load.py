@@ -1,0 +1,107 @@
+"""Personas of one's own: from a YAML or JSONL file, or from a dataset with a column of descriptions."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import yaml
+from pydantic import ValidationError
+
+from collab_agents.errors import ConfigError, first_problem
+from collab_agents.personas.persona import Persona
+from collab_agents.personas.sampling import Mix, fields_of, with_fields
+from collab_agents.rows import BUILDERS, DataFiles, parsed_lines, read_rows, short_hash
+
+_WRITTEN_OUT = (".yaml", ".yml", ".jsonl")
+
+
+def load_personas(
+    source: str | Path,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    name: str | None = None,
+    column: str | None = None,
+    data_files: DataFiles | None = None,
+    revision: str | None = None,
+    mix: Mix | None = None,
+    seed: int = 0,
+) -> Iterator[Persona]:
+    """Personas one by one, at most `limit`.
+
+    source: a YAML file with a list of personas, or a JSONL file with one a line, each with the fields of `Persona`.
+        Or, where `column` or `data_files` is given or the source is neither, a dataset in PersonaHub's form: one on the
+        Hub ("proj-persona/PersonaHub"), in a folder, or JSON, JSONL, CSV and Parquet files.
+    column: of a dataset, who somebody is in a sentence or so, by default "persona". It becomes the background. The
+        persona's name is made of a hash of it, so that it keeps it in another file; who is there twice comes once.
+    split, name, revision: of a dataset on the Hub; the name is its configuration's ("elite_persona").
+    data_files: local files in the dataset's place.
+    mix, seed: a field of `Persona` -> {value: weight}: that field of each persona is drawn from it, by the seed and the
+        persona's name. What is not drawn or written is `Persona`'s default.
+
+    Files and rows are read as they are asked for; a dataset on the Hub is downloaded first. Raises ConfigError, which
+    names the file and line, or the dataset, row and column, and for a name that two personas of a file have.
+    """
+    if limit is not None and limit < 0:
+        raise ConfigError(f"personas {str(source)!r}: limit is {limit}: a number from 0 on is needed")
+    options = {"name": name, "revision": revision}
+    if column is None and data_files is None and Path(source).suffix.lower() in _WRITTEN_OUT:
+        for option, given in options.items():
+            if given is not None:
+                raise ConfigError(f"personas {str(source)!r}: a file of personas has no {option}, and got {given!r}")
+        personas = _of_file(Path(source))
+    else:
+        personas = _of_dataset(str(source), split, column or "persona", data_files, options)
+    fields = fields_of(mix or {})
+    return islice((with_fields(persona, fields, seed) for persona in personas), limit)
+
+
+def _of_dataset(
+    source: str, split: str, column: str, data_files: DataFiles | None, options: dict[str, str | None]
+) -> Iterator[Persona]:
+    if Path(source).suffix.lower() in BUILDERS and data_files is None:
+        data_files = source
+    given = {option: value for option, value in options.items() if value is not None}
+    rows = read_rows(source, columns=[column], split=split, data_files=data_files, **given)
+    seen: set[str] = set()
+    for row in rows:
+        text = row.text(column).strip()
+        name = f"{Path(source).stem}-{short_hash(text)}"
+        if name not in seen:
+            seen.add(name)
+            yield Persona(name=name, background=text)
+
+
+def _of_file(path: Path) -> Iterator[Persona]:
+    seen: dict[str, str] = {}
+    try:
+        with open(path, "rb") as file:
+            for place, persona in _of_jsonl(path, file) if path.suffix.lower() == ".jsonl" else _of_yaml(path, file):
+                if persona.name in seen:
+                    raise ConfigError(f"{place}: the name {persona.name!r} is taken: {seen[persona.name]} has it")
+                seen[persona.name] = place
+                yield persona
+    except OSError as error:
+        raise ConfigError(f"personas {str(path)!r}: {error.strerror or error}") from error
+    if not seen:
+        raise ConfigError(f"{path}: there are no personas in it")
+
+
+def _of_jsonl(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
+    return ((f"{path}:{number}", persona) for number, persona in parsed_lines(path, file, Persona))
+
+
+def _of_yaml(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
+    try:
+        listed = yaml.safe_load(file)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(listed, list):
+        raise ConfigError(f"{path}: a list of personas is needed, such as [{{name: anna, patience: 3}}]")
+    for number, one in enumerate(listed, 1):
+        place = f"{path}: persona {number}"
+        try:
+            yield place, Persona.model_validate(one)
+        except ValidationError as error:
+            raise ConfigError(f"{place}: {first_problem(error)}") from error

@@ -1,0 +1,59 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable
+
+from collab_agents.memory import Memory
+from collab_agents.messages import replies, text_of
+from collab_agents.users.base import closing
+
+STOP = "###STOP###"
+"""The words with which a user of text alone ends the conversation, as in tau2-bench."""
+
+
+class RunnableUser:
+    """Any LangChain Runnable, or compiled LangGraph app, as the user.
+
+    It is called with `messages`, in which the sides are changed (its own are AI messages, the assistant's are human
+    ones; tool calls and results are left out), `goal` (the task's prompt), `persona` (in words, may be empty) and
+    `inputs`. It answers with a text, a message, or a state with `messages`; with `stop` in it the conversation ends,
+    after the words before it.
+    options: those of `GraphAssistant`: an app with a checkpointer is forked in every branch as an assistant is.
+    """
+
+    def __init__(
+        self, app: Runnable[Any, Any], *, stop: str = STOP, inputs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        from collab_agents.assistants.app import GraphAssistant  # Imports langgraph.
+
+        self.stop = stop
+        self._inputs = dict(inputs or {})
+        self._player = GraphAssistant(app, **options)
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
+        persona = memory.get("persona")
+        told = {"goal": memory["task"].prompt, "persona": persona.describe() if persona else "", **self._inputs}
+        said, after = await self._player.respond(_from_the_other_side(messages), memory, inputs=told)
+        # One turn in the app's own count is one of its messages here, however many it took.
+        if "seen" in after:
+            after["seen"] = len(_from_the_other_side(messages)) + 1
+        words, stop, _ = "\n\n".join(replies(said)).partition(self.stop)
+        if not stop:
+            return HumanMessage(words), after
+        return (closing(words.strip()) if words.strip() else None), after
+
+
+def _from_the_other_side(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    turned: list[BaseMessage] = []
+    assistants: list[BaseMessage] = []
+    for message in [*messages, None]:
+        if message is not None and message.type in ("ai", "tool"):
+            assistants.append(message)
+            continue
+        if assistants:
+            turned += [HumanMessage(text, id=assistants[-1].id) for text in replies(assistants)]
+            assistants = []
+        if message is not None and message.type == "human":
+            turned.append(AIMessage(text_of(message), id=message.id))
+    return turned

@@ -1,0 +1,60 @@
+"""Tools that the user has: the customer who looks up their own order number."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import BaseTool
+
+from collab_agents.errors import reason_of
+from collab_agents.messages import text_of
+
+_state: ContextVar[dict[str, Any] | None] = ContextVar("collab_agents_user_state", default=None)
+
+
+def user_state() -> dict[str, Any]:
+    """For a user's tools: what they know and change, JSON values, in this branch of the conversation alone.
+
+    It starts as the task's `metadata["user_state"]`, or empty. Raises RuntimeError outside of a user's tool.
+    """
+    state = _state.get()
+    if state is None:
+        raise RuntimeError("user_state is for tools that a simulated user calls")
+    return state
+
+
+@contextmanager
+def lending(state: dict[str, Any]) -> Iterator[None]:
+    token = _state.set(state)
+    try:
+        yield
+    finally:
+        _state.reset(token)
+
+
+async def run_tools(tools: Sequence[BaseTool], reply: AIMessage, state: dict[str, Any]) -> list[ToolMessage]:
+    """The results of the calls in a reply, in their order. What goes wrong is a result too, for the caller to read."""
+    by_name = {tool.name: tool for tool in tools}
+    results = []
+    with lending(state):
+        for call in reply.tool_calls:
+            tool = by_name.get(call["name"])
+            try:
+                if tool is None:
+                    raise LookupError(f"there is no tool {call['name']!r}; there is {', '.join(by_name)}")
+                result = await tool.ainvoke({**call, "type": "tool_call"})
+            except Exception as error:
+                result = ToolMessage(reason_of(error), name=call["name"], tool_call_id=call["id"], status="error")
+            results.append(result)
+    return results
+
+
+def noted(reply: AIMessage, results: Sequence[ToolMessage]) -> list[str]:
+    """What was called and what came of it, a line each."""
+    return [
+        f"[You used {call['name']}({json.dumps(call['args'], ensure_ascii=False)}): {text_of(result).strip()}]"
+        for call, result in zip(reply.tool_calls, results, strict=True)
+    ]
