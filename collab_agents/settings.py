@@ -28,7 +28,6 @@ _BY_NAME = [
 ]
 """The judges that need nothing said but their name."""
 
-
 _BESIDE_A_FILE = {"config", "persona", "seed", "budget_seconds", "budget_calls"}
 
 

@@ -40,7 +40,7 @@ class Cast:
         return getattr(self.parts.user, "problem_with", lambda task: None)(task)
 
     async def first_task(self) -> Task:
-        task = await asyncio.to_thread(next, tasks_of(self.config.tasks), None)
+        task = await asyncio.to_thread(lambda: next(tasks_of(self.config.tasks), None))
         if task is None:
             raise ConfigError(f"{self.config.tasks.source} has no tasks")
         return task
