@@ -132,6 +132,7 @@ class Model:
         chunks.append(base | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         for chunk in [*chunks, base | {"choices": [], "usage": usage}]:
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+            await asyncio.sleep(self.options.word_latency)
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8111)
     parser.add_argument("--latency", type=float, default=0.2, help="least seconds to an answer")
     parser.add_argument("--jitter", type=float, default=0.5, help="mean of the exponential tail on top, as a share")
+    parser.add_argument("--word-latency", type=float, default=0.0, help="seconds between the words of a stream")
     parser.add_argument("--error-rate", type=float, default=0.0)
     parser.add_argument("--error-status", type=int, default=503)
     parser.add_argument("--retry-after", default="")

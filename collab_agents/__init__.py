@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         generate_trajectories,
         play_conversations,
     )
+    from collab_agents.humans import HumanAssistant, HumanUser
     from collab_agents.models import Limits, load_chat_model
     from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
@@ -41,6 +42,7 @@ _HOMES = {
         "generate_trajectories",
         "play_conversations",
     ),
+    "humans": ("HumanAssistant", "HumanUser"),
     "models": ("Limits", "load_chat_model"),
     "personas": ("PERSONAS", "Persona", "load_personas", "sample_personas"),
     "rewards": ("MultiturnReward",),
@@ -58,6 +60,8 @@ __all__ = [
     "Budget",
     "ChatAssistant",
     "GraphAssistant",
+    "HumanAssistant",
+    "HumanUser",
     "LLMUser",
     "Limits",
     "Lookahead",

@@ -207,6 +207,11 @@ class Lookahead(Section):
     max_exchanges: PositiveInt = 8
     proactive_ratio: float = Field(default=0.0, ge=0, le=1)
 
+    @property
+    def proactive_candidates(self) -> int:
+        """How many: half up, and at least one if any are wanted."""
+        return max(1, int(self.candidates * self.proactive_ratio + 0.5)) if self.proactive_ratio else 0
+
 
 class Budget(Section):
     """What one reply by lookahead may cost.

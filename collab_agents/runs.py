@@ -22,10 +22,10 @@ class RunDirectory:
 
     and `resume` is not set, or was made with other settings.
 
-    finished: the ids of the tasks that are done.
+    wait: seconds to wait for another process that uses it. finished: the ids of the tasks that are done.
     """
 
-    def __init__(self, path: str | Path, *, settings: Mapping[str, Any], resume: bool = False) -> None:
+    def __init__(self, path: str | Path, *, settings: Mapping[str, Any], resume: bool = False, wait: float = 0) -> None:
         self.path = Path(path)
         self.settings = dict(settings)
         self.resume = resume
@@ -34,7 +34,7 @@ class RunDirectory:
         self._failed: dict[str, Failure] = {}
         self._trajectories = JsonlStore(self.path / "trajectories.jsonl")
         self._failures = JsonlStore(self.path / "failures.jsonl")
-        self._lock = FileLock(self.path / "run.lock", timeout=0)
+        self._lock = FileLock(self.path / "run.lock", timeout=wait)
 
     def __enter__(self) -> "RunDirectory":
         try:

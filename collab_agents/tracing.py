@@ -8,15 +8,22 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 
 @contextmanager
-def traced(run_name: str | None = None, **metadata: Any) -> Iterator[None]:
-    """Gives the runs inside metadata, and those directly inside a name. Does nothing where nobody listens."""
+def traced(run_name: str | None = None, *, tag: str | None = None, **metadata: Any) -> Iterator[None]:
+    """Gives the runs inside a tag and metadata, and those directly inside a name.
+
+    Does nothing where nobody listens.
+    """
     around = var_child_runnable_config.get()
     callbacks = around.get("callbacks") if around else None
     if around is None or not getattr(callbacks, "handlers", callbacks):
         yield
         return
-    named: Any = {"run_name": run_name} if run_name else {}
-    token = var_child_runnable_config.set({**around, **named, "metadata": {**around.get("metadata", {}), **metadata}})
+    config: Any = {**around, "metadata": {**around.get("metadata", {}), **metadata}}
+    if run_name:
+        config["run_name"] = run_name
+    if tag:
+        config["tags"] = [*around.get("tags", ()), tag]
+    token = var_child_runnable_config.set(config)
     try:
         yield
     finally:

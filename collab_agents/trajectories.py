@@ -52,7 +52,7 @@ class Candidate(Record):
 class Turn(Record):
     """prompt: the conversation up to and including the user's message. chosen: the index of the candidate that
 
-    continued the conversation, the one with the highest reward.
+    continued the conversation: the one with the highest reward, or what a person answered.
     """
 
     prompt: list[Message]
@@ -65,13 +65,16 @@ class Trajectory(Record):
 
     without lookahead), and the conversation's own reward, scores and reasons (R* of `messages`, None if it could not
     be judged).
+
+    stopped: the user ended it ("user"), or the exchanges ran out ("max_turns"). Of a session with a person also
+    "interrupted": somebody else, or an error, broke it off.
     """
 
     task: Task
     persona: Persona | None = None
     seed: int = 0
     messages: list[Message]
-    stopped: Literal["user", "max_turns"]
+    stopped: Literal["user", "max_turns", "interrupted"]
     turns: list[Turn]
     reward: float | None = None
     scores: dict[str, float | None] = Field(default_factory=dict)

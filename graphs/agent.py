@@ -22,8 +22,8 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
-from collab_agents.graphs.rollout import proactive_of
 from collab_agents.graphs.states import ConversationState
+from collab_agents.humans import check_simulated
 from collab_agents.messages import text_of, transcript, with_ids
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
@@ -95,7 +95,7 @@ def create_lookahead_agent(
     An app with `simulate_tools` (`GraphAssistant`) runs them for the chosen reply, and only for that.
     Raises RolloutError if the conversation does not end with the user's message, or there is no candidate (in time).
     """
-    check_lookahead(candidates=candidates, futures=futures, window=window, proactive_ratio=proactive_ratio)
+    shape = check_lookahead(candidates=candidates, futures=futures, window=window, proactive_ratio=proactive_ratio)
     if not callable(agree) and not 0 <= agree <= 1:
         raise ConfigError(f"agree is {agree}: a share in [0, 1] or a function is needed")
     find_goal = goal or goal_so_far
@@ -103,10 +103,11 @@ def create_lookahead_agent(
         _create_reply_graph(assistant),
         create_lookahead_graph(as_user(user), assistant, reward, futures=futures, window=window, checkpointer=False),
         candidates=candidates,
-        proactive=proactive_of(candidates, proactive_ratio),
+        proactive=shape.proactive_candidates,
         budget=budget or Budget(),
         agree=agree if callable(agree) else alike(agree),
     )
+    check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
     perform = getattr(assistant, "perform", None)
 
     @named("deliberate")

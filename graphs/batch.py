@@ -18,6 +18,7 @@ from collab_agents.errors import ConfigError, reason_of
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
+from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
@@ -29,6 +30,8 @@ from collab_agents.usage import Usage, track_usage
 from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
+
+_NOBODY = "give one that is simulated, or play a single conversation by its graph or by collab-agents chat"
 
 
 @dataclass
@@ -79,6 +82,7 @@ async def generate_trajectories(
     Closing the iterator or cancelling its task cancels all work under way. Raises RunDirectoryError if `out` is in
     use, holds a run and `resume` is not set, or was made with other settings; ConfigError for a repeated task id.
     """
+    check_simulated(user, assistant, instead=_NOBODY)
     look = lookahead or Lookahead()
     played = _play_all(
         tasks,
@@ -115,6 +119,7 @@ async def play_conversations(
 
     done first. They have no turns; everything else, and every argument, is as for `generate_trajectories`.
     """
+    check_simulated(user, assistant, instead=_NOBODY)
     played = _play_all(
         tasks,
         lambda saver: create_conversation_graph(

@@ -124,7 +124,7 @@ class _Run:
         reply, look = self.replies.get(index), self.looks.get(index, {})
         futures = look.get("futures", [])
         scored = any(future["reward"] is not None for future in futures)
-        unscored = "; ".join(dict.fromkeys(why_unscored(future) for future in futures if not scored))
+        unscored = "" if scored else why_unscored(futures)
         return Candidate(
             messages=to_dicts(reply["messages"][len(self.state["messages"]) :]) if reply else [],
             proactive=self._is_proactive(index),

@@ -11,6 +11,7 @@ from typing import Any
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.graphs.batch import Progress, check_tasks, conversation_settings, play_conversations
+from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
@@ -83,6 +84,7 @@ async def evaluate(
         raise ConfigError(f"repeats is {repeats}: at least 1 is needed")
     seeds = [seed, *(derive_seed(seed, "repeat", repeat) for repeat in range(1, repeats))]
     folders = run_folders([one.name for one in sets], list(assistants), repeats)
+    check_simulated(*assistants.values(), *(one.user for one in sets), instead="evaluate with simulated ones")
     for one in sets:
         check_tasks(one.name, one.tasks, one.user, _measured(one.reward))
     runs = [

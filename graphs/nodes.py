@@ -187,7 +187,7 @@ def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
 def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
     task = state.get("task")
     task_id = task.id if isinstance(task, Task) else (task or {}).get("id")
-    return traced(role=role, task=task_id, turn=turn_of(state) + (role == "user"), seed=seed)
+    return traced(tag=role, role=role, task=task_id, turn=turn_of(state) + (role == "user"), seed=seed)
 
 
 def turn_of(state: ConversationState) -> int:

@@ -15,6 +15,7 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
+from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
@@ -31,6 +32,7 @@ def create_rollout_graph(
     window: int = 2,
     max_exchanges: int = 8,
     proactive_ratio: float = 0.0,
+    simulated_user: AnyUser | None = None,
     scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
@@ -41,25 +43,34 @@ def create_rollout_graph(
     At each turn it samples `candidates` replies, the first `proactive_ratio` of them with the assistant's proactive
     prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
     user's next message is the one of that candidate's first scored future, so that what was simulated is not
-    simulated again. A scene is a node that runs first, to put into the state what the input lacks. With a
-    checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
-    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range.
+    simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
+    simulated_user: who plays the futures, by default the user. With another one, who knows of the conversation what
+    was said, the user is asked after every choice; a `HumanUser` needs that.
+    scene: a node that runs first, to put into the state what the input lacks.
+    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range or a person
+    who would have to play futures.
     """
-    check_lookahead(
+    shape = check_lookahead(
         candidates=candidates,
         futures=futures,
         window=window,
         max_exchanges=max_exchanges,
         proactive_ratio=proactive_ratio,
     )
-    proactive = proactive_of(candidates, proactive_ratio)
+    player = user if simulated_user is None else simulated_user
+    own_futures = player is user
+    check_simulated(player, instead="pass simulated_user, who plays the futures")
+    check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
+    proactive = shape.proactive_candidates
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
         return [
             Send(
                 "candidate",
-                branch_of(state) | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
+                branch_of(state)
+                | ({} if own_futures else {"memory": {}})
+                | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
             )
             for i in range(candidates)
         ]
@@ -73,11 +84,11 @@ def create_rollout_graph(
     async def after_choice(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
-    look = create_candidate_graph(as_user(user), assistant, reward, futures=futures, window=window)
+    look = create_candidate_graph(as_user(player), assistant, reward, futures=futures, window=window)
     graph = StateGraph(RolloutState, input_schema=ConversationInput)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))
-    graph.add_node("choose", _choose_node(max_exchanges))
+    graph.add_node("choose", _choose_node(max_exchanges, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
@@ -85,11 +96,6 @@ def create_rollout_graph(
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
     graph.add_edge("judge", END)
     return graph.compile(name="rollout", checkpointer=checkpointer)
-
-
-def proactive_of(candidates: int, ratio: float) -> int:
-    """How many candidates are proactive: the ratio's share, half up, and at least one if any are wanted."""
-    return max(1, int(candidates * ratio + 0.5)) if ratio else 0
 
 
 def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
@@ -124,19 +130,24 @@ def _candidate_node(look: Graph) -> Node:
             "scores": end["scores"],
             "futures": futures,
             "first": firsts[0] if firsts else None,
-            "error": None if firsts else "; ".join(dict.fromkeys(why_unscored(future) for future in futures)),
+            "error": None if firsts else why_unscored(futures),
         }
         return {"candidates": [record]}
 
     return candidate
 
 
-def why_unscored(future: dict[str, Any]) -> str:
+def why_unscored(futures: Sequence[dict[str, Any]]) -> str:
+    """Why none of a candidate's futures has a reward."""
+    return "; ".join(dict.fromkeys(_why(future) for future in futures))
+
+
+def _why(future: dict[str, Any]) -> str:
     unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
     return "; ".join(unscored) or future["error"]
 
 
-def _choose_node(max_exchanges: int) -> Node:
+def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
     async def choose(state: Any) -> dict[str, Any]:
         candidates = sorted(state["candidates"], key=lambda one: one["index"])
         exchanges = state.get("exchanges", 0) + 1
@@ -158,7 +169,8 @@ def _choose_node(max_exchanges: int) -> Node:
         }
         if exchanges >= max_exchanges:
             return update | {"stopped": "max_turns"}
-        first = best["first"] or {}
+        # What somebody else said in the user's place stays in the future.
+        first = (best["first"] if own_futures else None) or {}
         return update | first | {"messages": [*best["reply"], *first.get("messages", [])]}
 
     return choose

@@ -16,7 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.graph.message import add_messages
+from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from langgraph.prebuilt import create_react_agent
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
@@ -451,6 +451,10 @@ def endless() -> Any:
         (app_of(raises), ", node 'work': ValueError: out of stock"),
         (endless(), ", after node 'again': it did not end within 5 steps"),
         (app_of(never), ": no reply within 0.3 s"),
+        (
+            app_of(lambda state: {"messages": [RemoveMessage(id=REMOVE_ALL_MESSAGES), AIMessage("ok")]}, Plain),
+            "it changed or removed earlier messages; rewrites_history=True allows it",
+        ),
         (
             app_of(lambda state: {"messages": [RemoveMessage(id=state["messages"][0].id), AIMessage("ok")]}, Plain),
             "it changed or removed earlier messages; rewrites_history=True allows it",

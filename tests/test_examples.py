@@ -19,7 +19,12 @@ from tests.conftest import ROOT, Server
 
 def run(file: Path, folder: Path, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(file)], cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True
+        [sys.executable, str(file)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -42,6 +47,17 @@ def test_the_openai_example_runs_on_any_server_with_its_api(serve: Callable[...,
         (trajectory,) = read_trajectories(tmp_path / "runs" / "toast")
         assert trajectory.persona is not None
         assert set(trajectory.scores) == {"bleu", "interactivity", "cost"}
+
+
+def test_a_person_takes_part_in_the_human_example(tmp_path: Path) -> None:
+    """Which a script does where there is no terminal."""
+    lines = run(ROOT / "examples" / "human.py", tmp_path).splitlines()
+    assert lines[0] == "goal: You want to know a fruit that is not an apple."
+    assert lines[1].startswith("assistant: ")
+    assert "The whole conversation, ended by user:" in lines
+    order = [line.strip("= ") for line in lines if re.fullmatch(r"=+ \w+ Message =+", line)]
+    assert order == ["Human Message", "Ai Message", "Human Message"]
+    assert lines[-1] == "That will do, thanks."
 
 
 def test_the_example_configurations_are_valid() -> None:

@@ -99,10 +99,23 @@ async def test_what_prompts_begin_with_is_read_once_and_changes_no_reply(
     assert read[1] < 150
 
 
-async def test_a_stream_gives_the_same_words(model: LimitedChatModel) -> None:
-    whole = await model.ainvoke(HELLO, seed=4)
-    chunks = [chunk async for chunk in model.astream(HELLO, seed=4)]
-    assert "".join(str(chunk.content) for chunk in chunks) == whole.content
+@pytest.mark.parametrize("stop", [None, ["o"], ["the", "you"]])
+async def test_a_stream_gives_the_same_words_as_they_come(model: LimitedChatModel, stop: list[str] | None) -> None:
+    whole = await model.ainvoke(HELLO, seed=4, stop=stop)
+    with track_usage() as usage:
+        chunks = [str(chunk.content) async for chunk in model.astream(HELLO, seed=4, stop=stop)]
+    assert "".join(chunks) == whole.content
+    assert usage.calls == 1
+    assert stop or len([words for words in chunks if words]) > 10
+
+
+async def test_a_stream_that_nobody_reads_to_its_end_ends_early(model: LimitedChatModel) -> None:
+    stream = model.astream("Count to a thousand.", max_tokens=1500)
+    async for _ in stream:
+        break
+    await stream.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(10):
+        await model.ainvoke(HELLO, max_tokens=1)
 
 
 async def test_a_prompt_that_exceeds_the_context_is_refused(model: LimitedChatModel) -> None:

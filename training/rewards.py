@@ -19,6 +19,7 @@ from langchain_core.messages.ai import UsageMetadata
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, reason_of
 from collab_agents.graphs import create_lookahead_graph
+from collab_agents.humans import check_simulated
 from collab_agents.messages import from_dicts, text_of
 from collab_agents.models.local import Engine, LocalChatModel
 from collab_agents.rewards import MultiturnReward, mean
@@ -64,6 +65,7 @@ class MultiturnRewardFunction:
         max_concurrency: int = 256,
         seed: int = 0,
     ) -> None:
+        check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
         self.__name__ = "multiturn_reward"  # TRL logs the reward under it.
         self._user = user
         self._reward = reward

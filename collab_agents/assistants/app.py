@@ -17,6 +17,7 @@ from langchain_core.messages import (
     message_chunk_to_message,
 )
 from langchain_core.runnables import Runnable, RunnableConfig
+from langgraph.channels import LastValue
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import START, StateGraph
 from langgraph.pregel import Pregel
@@ -116,6 +117,9 @@ class GraphAssistant:
         self.interrupts = AskUser() if interrupts == "user" else interrupts
         self.rewrites_history = rewrites_history
         self._config: RunnableConfig = {**(config or {}), "recursion_limit": max_steps}
+        channel = app.channels.get(self.output_key) if isinstance(app, Pregel) else None
+        # Messages that are only those of the last step need not hold the history.
+        self._accumulates = channel is not None and not isinstance(channel, LastValue)
         self._player: Player
         if isinstance(app, RemoteGraph):
             if simulate_tools:
@@ -192,14 +196,15 @@ class GraphAssistant:
         self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
     ) -> tuple[list[BaseMessage], Memory]:
         branch, asked, seen = memory.get("branch", {}), memory.get("asked"), memory.get("seen", 0)
-        new = with_ids(messages[seen:], messages[:seen], memory["seed"])
+        seed = memory.get("seed", 0)
+        new = with_ids(messages[seen:], messages[:seen], seed)
         kept = [message.model_copy() for message in new]  # An app may change what it is given.
         given: Any = self._input(list(messages), new, memory.get("proactive", False), inputs or {})
         if asked and isinstance(self.interrupts, AskUser):
             words = next((text_of(message) for message in reversed(new) if message.type == "human"), "")
             answers = {key: self.interrupts.resume(words, unpack(_SERDE, value)) for key, value in asked.items()}
             given, kept = Command(resume=answers), []
-        with seeded(memory["seed"]):
+        with seeded(seed):
             played = await self._play(branch, given)
         reply = self._reply([*_as_messages(self._part(played.before)), *kept], played.values)
         if played.interrupts and isinstance(self.interrupts, AskUser):
@@ -245,7 +250,7 @@ class GraphAssistant:
         known = {message.id for message in history if message.id}
         if [_identity(message) for message in after[: len(history)]] == [_identity(message) for message in history]:
             reply = after[len(history) :]
-        elif self.rewrites_history or not known.intersection(message.id for message in after):
+        elif self.rewrites_history or not self._accumulates:
             reply = [message for message in after if message.id not in known]
         else:
             raise AppError(

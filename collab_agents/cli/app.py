@@ -104,6 +104,28 @@ def evaluate(
         raise typer.Exit(1)
 
 
+class Side(StrEnum):
+    user = "user"
+    assistant = "assistant"
+
+
+@app.command()
+def chat(
+    config: Annotated[Path, typer.Option(help="The run's YAML file.")],
+    side: Annotated[Side, typer.Option("--as", help="Whose words you type.")] = Side.user,
+    coach: Annotated[bool, typer.Option("--coach", help="Show what lookahead makes of every reply.")] = False,
+    task: Annotated[str | None, typer.Option(help="The task's id; by default the first.")] = None,
+    goal: Annotated[bool, typer.Option(help="Show the task's goal to you as the user.")] = True,
+    out: Annotated[Path, typer.Option(help="The run directory that the session is added to.")] = Path("runs/chat"),
+) -> None:
+    """Take part in a conversation at the terminal, and keep it as a trajectory."""
+    from collab_agents.cli.chat import chat as run
+    from collab_agents.config import RunConfig, load_config
+
+    settings = load_config(config, RunConfig)
+    asyncio.run(run(settings, out, side=side.value, coach=coach, task_id=task, show_goal=goal))
+
+
 def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:
     """The settings, with what the command line says instead."""
     if max_concurrency is not None:

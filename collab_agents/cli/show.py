@@ -8,6 +8,8 @@ from rich.tree import Tree
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
 
+_ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was broken off"}
+
 
 def show(run: Path, task: str | None) -> None:
     """Print the trajectory of a task, or the run's first. Raises RunDirectoryError if there is none."""
@@ -30,10 +32,15 @@ def _tree(trajectory: Trajectory) -> Tree:
         branch.add(_said(turn.prompt[-1]))
         for index, candidate in enumerate(turn.candidates):
             _add_candidate(branch, index, candidate, chosen=index == turn.chosen)
-    end = "the user ended it" if trajectory.stopped == "user" else "the exchanges ran out"
-    root.add(Text(f"end: {end}; reward {_number(trajectory.reward)}  {_scores(trajectory.scores)}", style="bold"))
-    if trajectory.turns and trajectory.messages[-1]["role"] == "user":
-        root.add(_said(trajectory.messages[-1]))
+    end = f"end: {_ENDS[trajectory.stopped]}; reward {_number(trajectory.reward)}  {_scores(trajectory.scores)}"
+    root.add(_styled(end, "bold"))
+    unjudged = [trajectory.reasons.get(name, "") for name, score in trajectory.scores.items() if score is None]
+    for reason in dict.fromkeys(unjudged):
+        root.add(_styled(f"not judged: {reason}", "red"))
+    if trajectory.turns:
+        last = trajectory.turns[-1]
+        for message in trajectory.messages[len(last.prompt) + len(last.candidates[last.chosen].messages) :]:
+            root.add(_said(message))
     return root
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,7 @@ from transformers import (
 )
 
 from collab_agents.errors import ConfigError, ModelError
-from collab_agents.messages import to_dicts
+from collab_agents.messages import text_of, to_dicts
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2
@@ -46,7 +47,8 @@ _UNLIMITED = Limits(max_concurrent_calls=4096, timeout=None, max_retries=0)
 class Job:
     """One prompt and how to continue it. Temperature 0 is greedy; the seed decides the sample.
 
-    shared: how many of the prompt's first tokens are likely to be another prompt's too.
+    shared: how many of the prompt's first tokens are likely to be another prompt's too. listen: is called, on the
+    batch's thread, after every token with what the completion begins with so far.
     """
 
     prompt: list[int]
@@ -56,6 +58,7 @@ class Job:
     seed: int
     stop: tuple[str, ...]
     shared: int = 0
+    listen: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,10 @@ class RowDone(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         made = input_ids.shape[1] - self._width
+        for row, entry in enumerate(self._entries):
+            if entry.job.listen and not entry.abandoned:
+                text = self._tokenizer.decode(input_ids[row, self._width :], skip_special_tokens=True)
+                entry.job.listen(_settled(text, entry.job.stop))
         done = [
             entry.abandoned
             or made >= entry.job.max_tokens
@@ -217,6 +224,18 @@ class RowDone(StoppingCriteria):
     def _stopped(self, stops: tuple[str, ...], tokens: torch.Tensor) -> bool:
         text = self._tokenizer.decode(tokens)
         return any(stop in text for stop in stops)
+
+
+def _settled(text: str, stops: Sequence[str]) -> str:
+    """What of a text in the making the completion will begin with, whatever comes: not half a character, the
+
+    beginning of a stop text, or space that may stand at the end.
+    """
+    held = max((len(stop) - 1 for stop in stops), default=0)
+    text = text[: len(text) - held]
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text.rstrip("\ufffd").strip()
 
 
 class LocalChatModel(LimitedChatModel, ChatHuggingFace):
@@ -263,10 +282,27 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        # A batch is ready all at once, and so is a stream of one of its replies.
-        reply = (await self._agenerate(messages, stop, run_manager, **kwargs)).generations[0].message
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Queue[str | None] = asyncio.Queue()
+
+        def listen(text: str) -> None:
+            with suppress(RuntimeError):  # The loop has ended, and nobody listens any more.
+                loop.call_soon_threadsafe(heard.put_nowait, text)
+
+        call = asyncio.create_task(self._agenerate(messages, stop, run_manager, listen=listen, **kwargs))
+        call.add_done_callback(lambda _: heard.put_nowait(None))
+        told = ""
+        try:
+            while (text := await heard.get()) is not None:
+                if more := text[len(told) :]:
+                    told += more
+                    yield ChatGenerationChunk(message=AIMessageChunk(content=more))
+            reply = (await call).generations[0].message
+        finally:
+            call.cancel()
         assert isinstance(reply, AIMessage)
-        yield ChatGenerationChunk(message=AIMessageChunk(content=reply.content, usage_metadata=reply.usage_metadata))
+        rest = AIMessageChunk(content=text_of(reply)[len(told) :], usage_metadata=reply.usage_metadata)
+        yield ChatGenerationChunk(message=rest)
 
     def _job(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> Job:
         prompt = self.tokenizer.apply_chat_template(
@@ -292,6 +328,7 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
             seed=random.getrandbits(31) if seed is None else seed,
             stop=tuple(stop or own),
             shared=self._shared(messages, ids, call.get("tools")),
+            listen=call.get("listen"),
         )
 
     def _shared(self, messages: list[BaseMessage], ids: list[int], tools: Any) -> int:

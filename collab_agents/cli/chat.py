@@ -1,0 +1,291 @@
+"""A conversation with a person at the terminal: the same graphs, and a trajectory in the end."""
+
+import asyncio
+import os
+import secrets
+import shlex
+import signal
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+from rich.table import Table
+from rich.text import Text
+
+from collab_agents.cli.coach import Coach, coach_table, number
+from collab_agents.cli.terminal import StreamedReply, Terminal, harmless
+from collab_agents.compose import Composition, compose, personas_of, tasks_of
+from collab_agents.config import RunConfig
+from collab_agents.errors import ConfigError, RunDirectoryError, nearest, reason_of
+from collab_agents.graphs import create_conversation_graph, create_rollout_graph
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.nodes import judge_node
+from collab_agents.humans import HumanAssistant, HumanUser
+from collab_agents.messages import text_of, to_dicts
+from collab_agents.models import check_chat_model
+from collab_agents.personas import pick_persona
+from collab_agents.runs import RunDirectory
+from collab_agents.seeds import derive_seed
+from collab_agents.tasks import Task
+from collab_agents.trajectories import JsonlStore, Trajectory, Turn
+from collab_agents.usage import Usage, track_usage
+
+Side = Literal["user", "assistant"]
+
+_SETTINGS = {"made_by": "collab-agents chat"}
+"""What every directory of sessions says in its run.json, and no other run's does."""
+
+_WAIT_SECONDS = 30.0
+"""For another session that is being added to the same directory."""
+
+
+async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id: str | None, show_goal: bool) -> None:
+    """Play one conversation with the person as one side, judge it, and add it to the sessions in `out`.
+
+    The session is kept too when it is stopped (Ctrl-C, a closed terminal) or a model fails, unless the person has
+    said nothing. Raises ConfigError for a task that is not there, or that cannot be played or judged, RunDirectoryError
+    if `out` holds another run, and what the graph raised.
+    """
+    parts = compose(config)
+    task = _task(config, parts, task_id, simulated=coach or side == "assistant")
+    await asyncio.gather(*(check_chat_model(model) for model in parts.models))
+    with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS):
+        pass  # It can be used.
+    session = _Session(config, parts, task, Terminal(), side=side, coach=coach, show_goal=show_goal)
+    _stop_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    started = time.monotonic()
+    why = ""
+    try:
+        with track_usage(session.usage):
+            await session.play()
+    except BaseException as error:
+        why = "the session was stopped" if isinstance(error, asyncio.CancelledError) else reason_of(error)
+        raise
+    finally:
+        trajectory = session.trajectory(why)
+        if trajectory:
+            _keep(trajectory, out, time.monotonic() - started)
+        session.close(trajectory, out)
+
+
+def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulated: bool) -> Task:
+    """The task, if it can be played and judged."""
+    source = config.tasks.source
+    ids: list[str] = []
+    for task in tasks_of(config.tasks):
+        if wanted in (None, task.id):
+            problem = getattr(parts.user, "problem_with", lambda task: None)(task) if simulated else None
+            problem = problem or parts.reward.problem_with(task)
+            if problem:
+                raise ConfigError(f"{source}: {problem}")
+            return task
+        ids.append(task.id)
+    if not ids:
+        raise ConfigError(f"{source} has no tasks")
+    hint = nearest(str(wanted), ids) or f"; the first is {ids[0]!r}"
+    raise ConfigError(f"--task {wanted!r}: {source} has no such task among its {len(ids)}{hint}")
+
+
+def _stop_as_by_ctrl_c(*signals: signal.Signals) -> None:
+    stop = signal.getsignal(signal.SIGINT)
+    for one in signals:
+        # One that is ignored (nohup) stays so.
+        if callable(stop) and signal.getsignal(one) is signal.SIG_DFL:
+            signal.signal(one, stop)
+
+
+class _Session:
+    """One conversation. state: of its graph, as far as it has come. turns: what the coach has weighed."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        parts: Composition,
+        task: Task,
+        terminal: Terminal,
+        *,
+        side: Side,
+        coach: bool,
+        show_goal: bool,
+    ) -> None:
+        self.terminal = terminal
+        self.side = side
+        self.coach = coach
+        self.show_goal = show_goal and side == "user"
+        self.parts = parts
+        self.usage = Usage()
+        self.turns: list[Turn] = []
+        now = datetime.now(UTC)
+        about = {"person": side, "task": task.id, "coach": coach, "started": now.isoformat(timespec="seconds")}
+        if coach or side == "user":
+            about["assistant"] = config.assistant.model.name if config.assistant.model else config.assistant.app
+        # A task may be talked about often, and a run has each id once.
+        name = f"{task.id}@{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+        self.task = task.model_copy(update={"id": name, "metadata": {**task.metadata, "session": about}})
+        simulated = coach or side == "assistant"
+        personas = personas_of(config.user) if simulated else []
+        self.persona = pick_persona(personas, seed=config.seed, task_id=task.id)
+        self.state: dict[str, Any] = {
+            "messages": [],
+            "task": self.task.model_dump(),
+            "persona": self.persona.model_dump() if self.persona else None,
+            "seed": derive_seed(config.seed, name),
+        }
+        self._said_something = False
+        self._graph = self._create_graph(config)
+        self._weighing = Coach(parts.user, parts.assistant, parts.reward, config.lookahead) if coach else None
+        self._streams = side == "user" and not coach
+        self._waiting = terminal.console.status("looking ahead ..." if coach else "waiting ...")
+        self._reply = StreamedReply(terminal)
+
+    def _create_graph(self, config: RunConfig) -> Graph:
+        parts, look = self.parts, config.lookahead
+        person = HumanUser(show_goal=self.show_goal)
+        if self.side == "user" and self.coach:
+            return create_rollout_graph(
+                person,
+                parts.assistant,
+                parts.reward,
+                **look.model_dump(),
+                simulated_user=parts.user,
+                checkpointer=InMemorySaver(),
+            )
+        sides = (person, parts.assistant) if self.side == "user" else (parts.user, HumanAssistant())
+        return create_conversation_graph(
+            *sides, max_exchanges=look.max_exchanges, reward=parts.reward, checkpointer=InMemorySaver()
+        )
+
+    async def play(self) -> None:
+        """Until the conversation is over and judged."""
+        self._open()
+        given: Any = dict(self.state)
+        while True:
+            try:
+                if not self._streams:
+                    self._waiting.start()
+                async with aclosing(self._updates(given)) as updates:
+                    async for node, update in updates:
+                        await self._show(node, update)
+            finally:
+                self._waiting.stop()
+            if not self.state.pop("__interrupt__", None):
+                return
+            said = await self.terminal.ask("you")
+            if said is None or said == "/quit":
+                if not self._said_something:
+                    return
+                if self.side == "assistant":  # Who cannot end a conversation, only leave it.
+                    self.state |= await judge_node(self.parts.reward, self.parts.assistant)(self.state)
+                    return
+                said = ""
+            self._said_something = self._said_something or bool(said)
+            given = Command(resume=said)
+
+    async def _updates(self, given: Any) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        """The nodes' updates. The state is kept up to date, and the assistant's words are shown as they come."""
+        thread: RunnableConfig = {"configurable": {"thread_id": self.task.id}}
+        modes: list[Any] = ["updates", "values", *(["messages"] if self._streams else [])]
+        stream: Any = self._graph.astream(given, thread, stream_mode=modes, subgraphs=True)
+        async with aclosing(stream):
+            async for path, mode, event in stream:
+                if mode == "messages":
+                    self._reply.add(*event)
+                elif path:
+                    continue  # Of a graph inside a node.
+                elif mode == "values":
+                    self.state |= event
+                else:
+                    for node, update in event.items():
+                        if node != "__interrupt__":
+                            yield node, update
+
+    async def _show(self, node: str, update: dict[str, Any]) -> None:
+        said: list[BaseMessage] = update.get("messages") or []
+        if node == "simulated_user" and self.side == "assistant":
+            self._waiting.stop()
+            for message in said:
+                self.terminal.say("user", text_of(message))
+        elif node in ("assistant", "choose") and self.side == "user":
+            self._waiting.stop()
+            self._reply.finish(said)
+        if node == "choose":
+            self._add(Turn.model_validate(update["turns"][0]))
+        elif node == "assistant" and self._weighing:
+            before = dict(self.state)
+            self.state["messages"] = [*before["messages"], *said]  # Said, whatever becomes of the coach.
+            self._add(await self._weighing.weigh(before, said))
+
+    def _add(self, turn: Turn) -> None:
+        self._waiting.stop()
+        self.turns.append(turn)
+        self.terminal.console.print(coach_table(turn, person=self.side == "assistant"))
+
+    def _open(self) -> None:
+        note = self.terminal.note
+        if self.side == "user":
+            note("You are the user.", "italic")
+            if self.show_goal:
+                note(f"Your goal: {self.task.prompt}", "italic")
+        else:
+            note("You are the assistant. The user has a goal that you do not know.", "italic")
+        note("A line is a message; one that ends with \\ goes on in the next. /quit or Ctrl-D ends it.", "italic")
+
+    def trajectory(self, why: str) -> Trajectory | None:
+        """The session as far as it came, or None if the person said nothing. why: it was broken off, if it was."""
+        if not self._said_something:
+            return None
+        judges = list(self.parts.reward.judges)
+        judged = "scores" in self.state
+        return Trajectory(
+            task=self.task,
+            persona=self.persona,
+            seed=self.state["seed"],
+            messages=to_dicts(self.state["messages"]),
+            stopped=self.state.get("stopped") or "interrupted",
+            turns=self.turns,
+            reward=self.state.get("reward"),
+            scores=self.state["scores"] if judged else dict.fromkeys(judges),
+            reasons=self.state["reasons"] if judged else dict.fromkeys(judges, why),
+            usage=self.usage,
+        )
+
+    def close(self, trajectory: Trajectory | None, out: Path) -> None:
+        """Show how it went and where it is."""
+        if trajectory is None:
+            self.terminal.note("\nYou said nothing, and nothing is kept.")
+            return
+        table = Table(title=Text("the conversation", style="italic"), title_justify="left")
+        table.add_column("judge")
+        table.add_column("score", justify="right")
+        table.add_column("why there is none", overflow="fold")
+        table.add_row("reward", number(trajectory.reward), "")
+        for name, score in trajectory.scores.items():
+            reason = trajectory.reasons.get(name, "") if score is None else ""
+            table.add_row(Text(name), number(score), Text(harmless(reason)))
+        self.terminal.write("\n")
+        self.terminal.console.print(table)
+        name = trajectory.task.id
+        show = shlex.join(["collab-agents", "show", str(out), "--task", name])
+        self.terminal.note(f"Kept as {name} in {out}: {show}")
+
+
+def _keep(trajectory: Trajectory, out: Path, seconds: float) -> None:
+    """Add the session to the directory. Where that fails it is put elsewhere, and the RunDirectoryError says where."""
+    try:
+        with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS) as run:
+            run.finish(trajectory)
+            run.add_totals({**asdict(trajectory.usage), "turns": len(trajectory.turns), "seconds": seconds})
+    except BaseException as error:
+        handle, name = tempfile.mkstemp(prefix="collab-agents-chat-", suffix=".jsonl")
+        os.close(handle)
+        JsonlStore(name).append(trajectory)
+        raise RunDirectoryError(f"{reason_of(error)}; the session is in {name}") from error

@@ -1,0 +1,127 @@
+"""The person at the terminal: lines that come in and words that go out, either of which may be a pipe."""
+
+import asyncio
+import codecs
+import os
+import re
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from rich.console import Console
+from rich.text import Text
+
+from collab_agents.messages import text_of
+
+
+def harmless(words: str) -> str:
+    """Without what would move the cursor, ring or recolour, as nothing that a model says should."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", words)
+
+
+class Terminal:
+    """Use inside a running event loop. A wait for a line can be cancelled, and holds up no exit."""
+
+    def __init__(self) -> None:
+        plain = Console()
+        # Not onto a terminal there is no width to keep to.
+        self.console = plain if plain.is_terminal else Console(width=200)
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._echo = not (sys.stdin and sys.stdin.isatty())
+        # A thread, because a loop cannot watch a file; its own reading, because Python's holds a lock on standard
+        # input while it waits, on which the interpreter's exit would fail.
+        threading.Thread(target=self._read, daemon=True, name="stdin").start()
+
+    async def ask(self, label: str) -> str | None:
+        """What the person says, asked again while it is nothing; None at the end of input.
+
+        A line that ends with a backslash goes on in the next.
+        """
+        while True:
+            self.label(label)
+            said = ""
+            while True:
+                line = await self._lines.get()
+                if self._echo:
+                    self.write((line or "") + "\n")
+                if line is None or not line.endswith("\\"):
+                    break
+                said += line[:-1] + "\n"
+            said = f"{said}{line or ''}".strip()
+            if line is None:
+                self._lines.put_nowait(None)  # The end stays the end.
+                return said or None
+            if said:
+                return said
+
+    def label(self, name: str) -> None:
+        self.console.print(Text(f"{name}:", style="bold"), end=" ")
+
+    def say(self, name: str, words: str) -> None:
+        self.label(name)
+        self.write(f"{words}\n")
+
+    def write(self, words: str) -> None:
+        """Words as they come, at once."""
+        self.console.file.write(harmless(words))
+        self.console.file.flush()
+
+    def note(self, text: str, style: str = "") -> None:
+        self.console.print(Text(harmless(text), style=style), soft_wrap=True)
+
+    def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        rest = ""
+        data = b"?"
+        while data:
+            try:
+                data = os.read(0, 65536) if sys.stdin else b""
+            except OSError:  # The terminal is gone.
+                data = b""
+            *lines, rest = (rest + decoder.decode(data, final=not data)).split("\n")
+            coming: list[str | None] = [line.removesuffix("\r") for line in lines]
+            if not data:
+                coming += [rest, None] if rest else [None]
+            try:
+                for line in coming:
+                    self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
+            except RuntimeError:  # The loop has ended, and nobody listens any more.
+                return
+
+
+class StreamedReply:
+    """The assistant's reply on the screen, once, whether or not its model streams."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._shown: dict[str | None, str] = {}
+
+    def add(self, chunk: BaseMessage, metadata: dict[str, Any]) -> None:
+        """A chunk of anybody's message: what the assistant's models say is shown."""
+        node = str(metadata.get("langgraph_checkpoint_ns", "")).partition(":")[0]
+        words = text_of(chunk)
+        if node != "assistant" or not isinstance(chunk, AIMessageChunk) or not words:
+            return
+        if chunk.id not in self._shown:
+            if self._shown:
+                self._terminal.write("\n")
+            self._terminal.label("assistant")
+        self._shown[chunk.id] = self._shown.get(chunk.id, "") + words
+        self._terminal.write(words)
+
+    def finish(self, reply: Sequence[BaseMessage]) -> None:
+        """The whole reply has come: show what of it is not there yet."""
+        if self._shown:
+            self._terminal.write("\n")
+        shown = {" ".join(words.split()) for words in self._shown.values()}
+        for message in reply:
+            words = " ".join(text_of(message).split())
+            if message.type == "ai" and words and words not in shown:
+                self._terminal.say("assistant", text_of(message))
+            if isinstance(message, AIMessage):
+                for call in message.tool_calls:
+                    self._terminal.note(f"[calls {call['name']}]", "dim")
+        self._shown = {}

@@ -1,0 +1,161 @@
+"""People in the conversation. They are asked by LangGraph's `interrupt` and answer by `Command(resume=...)`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
+
+from collab_agents.errors import ConfigError
+from collab_agents.memory import Memory
+from collab_agents.messages import text_of
+from collab_agents.users.base import closing
+
+T = TypeVar("T")
+
+_ROLES = {"human": "user", "ai": "assistant", "tool": "tool"}
+_SHAPES: dict[str, type[BaseMessage]] = {"human": HumanMessage, "ai": AIMessage, "tool": ToolMessage}
+
+
+class _Person:
+    """Somebody whom a graph waits for, and whom no branch or batch can have."""
+
+
+class HumanUser(_Person):
+    """A person as the user, in a graph that has a checkpointer of its own or of the graph around it.
+
+    Each turn interrupts the graph with a JSON object for a UI to show: `role` ("user"), `said` (the assistant's last
+    words, None before the first), `problem` (why the last answer could not be taken, or None), and with `show_goal`
+    also `goal` (what to pursue) and `persona` (whom to play, in words, or None). The graph is resumed with
+
+    - a text: what the user says;
+    - "", {"end": true} or None: the conversation is over. (LangGraph takes None only by the interrupt's id.)
+    - {"content": text, "end": true}: last words, after which it is over;
+    - {"content": ...}, a message dict of the role user, or a HumanMessage, images included.
+
+    Anything else is asked again, with the problem. Raises ConfigError where a graph has no checkpointer.
+    """
+
+    def __init__(self, *, show_goal: bool = True) -> None:
+        self.show_goal = show_goal
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
+        question: dict[str, Any] = {"role": "user", "said": _last_words(messages, besides="human")}
+        if self.show_goal:
+            persona = memory.get("persona")
+            question |= {"goal": memory["task"].prompt, "persona": persona.describe() if persona else None}
+        return _asked(question, _users_message), memory
+
+
+class HumanAssistant(_Person):
+    """A person as the assistant. As `HumanUser`, with `role` "assistant" and `said` the user's last words.
+
+    The graph is resumed with a text, a message dict of the role assistant, an AIMessage, or a list of these and of
+    tool messages that ends with the assistant's words. An assistant does not end a conversation.
+    """
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        question = {"role": "assistant", "said": _last_words(messages, besides="ai")}
+        return _asked(question, _assistants_messages), memory
+
+
+def check_simulated(*participants: object, instead: str) -> None:
+    """Raises ConfigError if one of them is a person, where many branches or conversations are played at once.
+
+    instead: what to do, as a clause.
+    """
+    for one in participants:
+        if isinstance(one, _Person):
+            raise ConfigError(f"a {type(one).__name__} cannot be in many conversations at once: {instead}")
+
+
+def _asked(question: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+    from langgraph.config import get_config
+    from langgraph.types import interrupt
+
+    # Without one LangGraph interrupts all the same, and only the answer fails.
+    try:
+        resumable = get_config()["configurable"].get("__pregel_checkpointer")
+    except RuntimeError:  # Called outside of any graph.
+        resumable = None
+    if not resumable:
+        raise ConfigError(
+            f"a person is the {question['role']}, and a graph that waits for a person needs a checkpointer: "
+            "pass checkpointer=InMemorySaver(), or one that lasts"
+        )
+    problem = None
+    while True:
+        answer = interrupt({**question, "problem": problem})
+        try:
+            return read(answer)
+        except ValueError as error:
+            problem = str(error)
+
+
+def _last_words(messages: Sequence[BaseMessage], *, besides: str) -> str | None:
+    """What was said since the person spoke last; a reply may be several messages."""
+    said: list[str] = []
+    for message in reversed(messages):
+        if message.type == besides:
+            break
+        if message.type in ("human", "ai"):
+            said.insert(0, text_of(message).strip())
+    return "\n\n".join(words for words in said if words) or None
+
+
+def _users_message(answer: Any) -> BaseMessage | None:
+    if answer is None or (isinstance(answer, str) and not answer.strip()):
+        return None
+    end: Any = False
+    if isinstance(answer, dict) and "end" in answer:
+        end = answer["end"]
+        if not isinstance(end, bool):
+            raise ValueError(f"end is {end!r}: true or false is needed")
+        answer = {"content": "", **{key: value for key, value in answer.items() if key != "end"}}
+    message = _message(answer, ["human"])
+    if not _says_something(message):
+        if end:
+            return None
+        raise ValueError('the message is empty: say something, or end the conversation by "" or {"end": true}')
+    if end:
+        metadata = message.response_metadata | closing("").response_metadata
+        message = message.model_copy(update={"response_metadata": metadata})
+    return message
+
+
+def _assistants_messages(answer: Any) -> list[BaseMessage]:
+    listed = answer if isinstance(answer, list) else [answer]
+    messages = [_message(one, ["ai", "tool"] if len(listed) > 1 else ["ai"]) for one in listed]
+    if not messages or messages[-1].type != "ai" or not _says_something(messages[-1]):
+        raise ValueError("the reply is empty: a reply ends with the assistant's words")
+    return messages
+
+
+def _message(answer: Any, kinds: Sequence[str]) -> BaseMessage:
+    """The answer as a message of one of the kinds. Raises ValueError with what would be right."""
+    wanted = " or ".join(_ROLES[kind] for kind in kinds)
+    if isinstance(answer, str):
+        answer = {"content": answer}
+    if isinstance(answer, dict):
+        given = answer if "role" in answer or "type" in answer else {**answer, "role": _ROLES[kinds[0]]}
+        try:
+            (message,) = convert_to_messages([given])
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise ValueError(f"not a message of the role {wanted}: {reason}") from error
+    elif isinstance(answer, BaseMessage):
+        message = answer
+    else:
+        raise ValueError(f"a text or a message of the role {wanted} is needed, got {type(answer).__name__}")
+    if message.type not in kinds:
+        raise ValueError(f"a message of the role {wanted} is needed, got {_ROLES.get(message.type, message.type)}")
+    if isinstance(answer, dict):
+        known = {"role", *_SHAPES[message.type].model_fields}
+        for key in answer:
+            if key not in known:
+                raise ValueError(f"a message has no {key!r}: role and content are needed")
+    return message
+
+
+def _says_something(message: BaseMessage) -> bool:
+    # Content without a text may still be an image.
+    return bool(text_of(message).strip() or (isinstance(message.content, list) and message.content))

@@ -1,0 +1,49 @@
+"""Many trajectories at once, on disk as they finish, with no API: python examples/batch.py [folder]
+
+Run it again after a kill, and it goes on where it was.
+"""
+
+import asyncio
+import sys
+from collections import Counter
+from pathlib import Path
+
+from collab_agents import (
+    AgendaUser,
+    ChatAssistant,
+    Lookahead,
+    MultiturnReward,
+    Progress,
+    generate_trajectories,
+    load_chat_model,
+    offline_tasks,
+    read_trajectories,
+    sample_personas,
+)
+from collab_agents.judges import asks_first, fact_coverage, token_cost
+
+
+async def main(out: Path) -> None:
+    progress = Progress()
+    async for trajectory in generate_trajectories(
+        offline_tasks("train")[:4],
+        user=AgendaUser(),
+        assistant=ChatAssistant(load_chat_model("local:smollm2", max_tokens=48, temperature=0.7)),
+        reward=MultiturnReward(
+            {"facts": fact_coverage(), "asks": asks_first(), "cost": token_cost()}, weights={"asks": 0.1}
+        ),
+        personas=sample_personas(4, seed=2),
+        lookahead=Lookahead(candidates=2, futures=2, window=1, max_exchanges=2, proactive_ratio=0.5),
+        max_concurrency=4,
+        out=out,
+        resume=(out / "run.json").exists(),
+        progress=progress,
+    ):
+        print(f"{progress.finished} of 4: {trajectory.task.id}, reward {trajectory.reward:.2f}")
+    kept = list(read_trajectories(out))
+    chosen = Counter(turn.candidates[turn.chosen].proactive for one in kept for turn in one.turns)
+    print(f"{len(kept)} trajectories in {out}; {chosen[True]} of {chosen.total()} replies chosen were proactive ones")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/batch")))

@@ -1,0 +1,70 @@
+"""What a tracer (LangSmith, OpenTelemetry: anything on LangChain's callbacks) sees of a run."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import AsyncCallbackHandler
+from langchain_core.messages import HumanMessage
+
+from collab_agents import ChatAssistant, LLMUser, MultiturnReward, create_rollout_graph, load_chat_model
+from collab_agents.judges import interactivity, token_cost
+from tests.conftest import Server, party
+
+
+class Tree(AsyncCallbackHandler):
+    """Every run by its parent, and the metadata of the calls of models."""
+
+    def __init__(self) -> None:
+        self.names: dict[UUID, tuple[str, UUID | None]] = {}
+        self.calls: list[dict[str, Any]] = []
+
+    async def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        self.names[run_id] = (kwargs.get("name") or "", parent_run_id)
+
+    async def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
+        path = []
+        while parent_run_id is not None:
+            name, parent_run_id = self.names[parent_run_id]
+            path.append(name)
+        self.calls.append(
+            {**kwargs["metadata"], "tags": kwargs["tags"], "name": kwargs.get("name"), "path": "/".join(reversed(path))}
+        )
+
+
+async def test_a_trace_reads_as_the_tree_of_turns_candidates_and_futures(serve: Callable[..., Server]) -> None:
+    model = load_chat_model("openai:any", base_url=serve().url)
+    reward = MultiturnReward({"interactivity": interactivity(model), "cost": token_cost()})
+    graph = create_rollout_graph(
+        LLMUser(model), ChatAssistant(model), reward, candidates=2, futures=2, window=1, max_exchanges=2
+    )
+    tree = Tree()
+    config: Any = {"callbacks": [tree], "run_name": "task party", "metadata": {"mine": 1}}
+    await graph.ainvoke({"messages": [HumanMessage("Hello")], "task": party(), "seed": 3}, config)
+
+    by_role: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for call in tree.calls:
+        by_role[call["role"]].append(call)
+        assert call["task"] == "party"
+        assert call["mine"] == 1
+        assert call["role"] in call["tags"]
+        assert isinstance(call["seed"], int)
+    assert set(by_role) == {"assistant", "user", "judge"}
+    assert (
+        {call["judge"] for call in by_role["judge"]} == {call["name"] for call in by_role["judge"]} == {"interactivity"}
+    )
+
+    inside = [call for call in tree.calls if "future" in call]
+    assert {(call["candidate"], call["future"]) for call in inside} == {(i, j) for i in range(2) for j in range(2)}
+    for call in inside:
+        candidate, future = f"candidate {call['candidate']}", f"future {call['future']}"
+        assert call["path"].startswith(f"task party/candidate/{candidate}/future/{future}/")
+    replies = [call for call in by_role["assistant"] if "future" not in call]
+    assert sorted((call["turn"], call["candidate"]) for call in replies) == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert {call["turn"] for call in by_role["assistant"] if "future" in call} == {2, 3}
+    assert len({call["seed"] for call in tree.calls if call["role"] == "assistant"}) == len(by_role["assistant"])
