@@ -43,8 +43,8 @@ def create_lookahead_graph(
     judge, and `futures`, a record of each. `messages` stay as they are.
     Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
-    of the mean. A person cannot play futures: ConfigError. scene: a node that runs first, to put into the state what the
-    input lacks. checkpointer: False keeps it from the checkpointer of a graph that calls it in a node.
+    of the mean. A person cannot play futures: ConfigError. scene: a node that runs first, to put into the state what
+    the input lacks. checkpointer: False keeps it from the checkpointer of a graph that calls it in a node.
     """
     check_lookahead(futures=futures, window=window)
     check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
