@@ -1,4 +1,7 @@
-"""The errors this library raises on purpose. Their text is one sentence that a user can act on."""
+"""The errors this library raises on purpose. Their text is one sentence that a user can act on.
+
+Those of a run are of a built-in kind too: of any other, a LangGraph server keeps the text from its clients.
+"""
 
 import difflib
 from collections.abc import Iterable
@@ -15,15 +18,15 @@ class ConfigError(CollabError, ValueError):
     """Bad input: the message names the field, the value and what would be right."""
 
 
-class ModelError(CollabError):
+class ModelError(CollabError, RuntimeError):
     """A chat model could not be called: unreachable, refused, or still failing after its retries."""
 
 
-class UnusableReply(CollabError):
+class UnusableReply(CollabError, RuntimeError):
     """A model answered, within its retries, nothing that fits what was asked for."""
 
 
-class RolloutError(CollabError):
+class RolloutError(CollabError, RuntimeError):
     """A conversation cannot go on: no candidate of a turn could be generated and scored."""
 
 

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from collab_agents.errors import ConfigError
 from collab_agents.models.limits import PerLoop
-from collab_agents.seccomp import filter_file
+from collab_agents.seccomp import filter_file, memory_file
 
 Isolation = Literal["bubblewrap", "none"]
 
@@ -117,14 +117,15 @@ class Sandbox:
             await stack.enter_async_context(_cores.get())
             passed: list[int] = []
             if self.isolation == "none":
-                folder = tempfile.mkdtemp()
+                folder = await asyncio.to_thread(tempfile.mkdtemp)
                 stack.push_async_callback(asyncio.to_thread, _remove, folder)
                 command, environment = [*self._python, str(script)], self._environment(folder)
             else:
                 folder, environment = "/", {}
                 files = stack.enter_context(_open_files(user))
                 passed = [file for file in files if file is not None]
-                command = [*self._jail(script, *files), "--", *self._python, "/run/script.py"]
+                jail = await asyncio.to_thread(self._jail, script, *files)
+                command = [*jail, "--", *self._python, "/run/script.py"]
             starting: asyncio.Task[asyncio.subprocess.Process] = asyncio.create_task(
                 asyncio.create_subprocess_exec(
                     *command,
@@ -260,14 +261,10 @@ def _open_files(user: int | None) -> Iterator[tuple[int | None, int, int]]:
         seccomp = filter_file()
         if seccomp is not None:
             stack.callback(os.close, seccomp)
-        passwd, hosts = os.memfd_create("passwd"), os.memfd_create("hosts")
-        for file, text in (
-            (passwd, f"nobody:x:{number}:{number}:nobody:/tmp:/bin/sh\n"),
-            (hosts, "127.0.0.1 localhost\n::1 localhost\n"),
-        ):
-            stack.callback(os.close, file)
-            os.write(file, text.encode())
-            os.lseek(file, 0, os.SEEK_SET)
+        passwd = memory_file("passwd", f"nobody:x:{number}:{number}:nobody:/tmp:/bin/sh\n".encode())
+        stack.callback(os.close, passwd)
+        hosts = memory_file("hosts", b"127.0.0.1 localhost\n::1 localhost\n")
+        stack.callback(os.close, hosts)
         yield seccomp, passwd, hosts
 
 
@@ -371,8 +368,8 @@ def _family(root: int) -> list[int]:
     found = [root]
     for pid in found:
         with suppress(OSError):  # It has ended meanwhile.
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                found.extend(map(int, children.read_text().split()))
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                found.extend(map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text().split()))
     return found
 
 

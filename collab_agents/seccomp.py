@@ -52,7 +52,14 @@ def filter_file() -> int | None:
         (_RETURN, 0, 0, _NO_SUCH_CALL),
         (_RETURN, 0, 0, _ALLOW),
     ]
-    file = os.memfd_create("seccomp")
-    os.write(file, b"".join(struct.pack("HBBI", *one) for one in program))
+    return memory_file("seccomp", b"".join(struct.pack("HBBI", *one) for one in program))
+
+
+def memory_file(name: str, content: bytes) -> int:
+    """An open file in memory, to be read from its beginning and closed by the caller."""
+    file = os.memfd_create(name)
+    # Not by os.write, which a LangGraph server in development takes for one that may wait for a disk.
+    with open(file, "wb", closefd=False) as out:
+        out.write(content)
     os.lseek(file, 0, os.SEEK_SET)
     return file

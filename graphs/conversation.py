@@ -3,12 +3,12 @@
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
-from collab_agents.graphs.nodes import assistant_node, counted, ends_with_user, judge_node, user_node
+from collab_agents.graphs.nodes import Node, assistant_node, counted, ends_with_user, judge_node, opening, user_node
 from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import AnyUser, as_user
@@ -22,6 +22,7 @@ def create_conversation_graph(
     *,
     max_exchanges: int = 8,
     reward: MultiturnReward | None = None,
+    scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph that plays one conversation.
@@ -30,8 +31,8 @@ def create_conversation_graph(
     Output: `messages` with everything said, `stopped` ("user" or "max_turns"), `exchanges`, and the memories.
     One exchange is one user and one assistant message. The assistant begins if the user's message is there
     already. With a reward, the finished conversation is judged: `reward`, `scores` by judge, `reasons` and `usage` are
-    in the output. With a checkpointer, the input has `task` and `persona` as dicts. Raises RolloutError, which names
-    the node, when a participant fails.
+    in the output. A scene is a node that runs first, to put into the state what the input lacks. With a checkpointer,
+    the input has `task` and `persona` as dicts. Raises RolloutError, which names the node, when a participant fails.
     """
 
     # Routes are async: LangGraph runs a sync one on a thread, which costs more than all it does.
@@ -54,7 +55,7 @@ def create_conversation_graph(
         end = "judge"
         graph.add_node("judge", counted(judge_node(reward, assistant)))
         graph.add_edge("judge", END)
-    graph.add_conditional_edges(START, begin, ["simulated_user", "assistant"])
+    graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "assistant"])
     graph.add_conditional_edges("simulated_user", after_user, ["assistant", end])
     graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", end])
     return graph.compile(name="conversation", checkpointer=checkpointer)

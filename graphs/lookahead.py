@@ -10,7 +10,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, user_node
+from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -33,6 +33,7 @@ def create_lookahead_graph(
     *,
     futures: int = 3,
     window: int = 2,
+    scene: Node | None = None,
     checkpointer: Literal[False] | None = None,
 ) -> Graph:
     """A compiled graph that gives the multiturn-aware reward of the reply at the end of a conversation.
@@ -42,13 +43,13 @@ def create_lookahead_graph(
     judge, and `futures`, a record of each. `messages` stay as they are.
     Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
-    of the mean. A person cannot play futures: ConfigError. checkpointer: False keeps it from the checkpointer of a
-    graph that calls it in a node.
+    of the mean. A person cannot play futures: ConfigError. scene: a node that runs first, to put into the state what
+    the input lacks. checkpointer: False keeps it from the checkpointer of a graph that calls it in a node.
     """
     check_lookahead(futures=futures, window=window)
     check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
     graph = StateGraph(LookaheadState, input_schema=ConversationInput)
-    _add_futures(graph, START, as_user(user), assistant, reward, futures, window)
+    _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, futures, window)
     return graph.compile(name="lookahead", checkpointer=checkpointer)
 
 

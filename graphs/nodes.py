@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
+from langgraph.graph import START, StateGraph
 
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
@@ -42,6 +43,15 @@ _LENT = {"task", "persona", "seed", "proactive"}
 
 # The state is not annotated with its type here: LangGraph would then hand a node that type's keys alone, and these
 # nodes serve graphs with more keys than the conversation's.
+
+
+def opening(graph: "StateGraph[Any, Any, Any, Any]", scene: Node | None) -> str:
+    """Where the graph begins: at its start or, where there is one, after its scene."""
+    if scene is None:
+        return START
+    graph.add_node("scene", scene)
+    graph.add_edge(START, "scene")
+    return "scene"
 
 
 def user_node(user: SimulatedUser) -> Node:

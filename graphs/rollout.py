@@ -5,7 +5,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphBubbleUp
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, StateGraph
 from langgraph.types import Send
 
 from collab_agents.assistants import Assistant
@@ -13,7 +13,7 @@ from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, turn_of, user_node
+from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
 from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
@@ -33,6 +33,7 @@ def create_rollout_graph(
     max_exchanges: int = 8,
     proactive_ratio: float = 0.0,
     simulated_user: AnyUser | None = None,
+    scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph that plays one conversation by lookahead and records it.
@@ -45,6 +46,7 @@ def create_rollout_graph(
     simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
     simulated_user: who plays the futures, by default the user. With another one, who knows of the conversation what
     was said, the user is asked after every choice; a `HumanUser` needs that.
+    scene: a node that runs first, to put into the state what the input lacks.
     Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range or a person
     who would have to play futures.
     """
@@ -88,7 +90,7 @@ def create_rollout_graph(
     graph.add_node("candidate", counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
-    graph.add_conditional_edges(START, begin, ["simulated_user", "candidate"])
+    graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
     graph.add_edge("candidate", "choose")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])

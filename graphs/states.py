@@ -50,14 +50,18 @@ class FutureState(ConversationState, total=False):
     reasons: dict[str, str]
 
 
+def _gather(gathered: list[Any], new: list[Any] | None) -> list[Any]:
+    return [] if new is None else [*gathered, *new]
+
+
 class LookaheadState(ConversationState, total=False):
     """futures: a record of each, as in `trajectories.Future`. reward, scores: their means. firsts: the user's first
 
     step in each future.
     """
 
-    futures: Annotated[list[dict[str, Any]], operator.add]
-    firsts: Annotated[list[dict[str, Any] | None], operator.add]
+    futures: Annotated[list[dict[str, Any]], _gather]
+    firsts: Annotated[list[dict[str, Any] | None], _gather]
     reward: float | None
     scores: dict[str, float | None]
 
@@ -67,10 +71,6 @@ class CandidateState(LookaheadState, total=False):
 
     index: int
     proactive: bool
-
-
-def _gather(gathered: list[dict[str, Any]], new: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    return [] if new is None else [*gathered, *new]
 
 
 def _sum(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:

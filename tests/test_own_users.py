@@ -346,7 +346,7 @@ def test_users_and_apps_of_ones_own_are_named_in_run_yaml(user: Any, first: str,
 def test_what_cannot_be_used_in_run_yaml_is_one_sentence(
     user: Any, assistant: Any, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collab_agents.cli.compose import compose
+    from collab_agents.compose import compose
     from collab_agents.config import RunConfig, load_config
 
     monkeypatch.chdir(tmp_path)

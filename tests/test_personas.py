@@ -25,7 +25,7 @@ from collab_agents import (
     sample_personas,
 )
 from collab_agents.cli import main
-from collab_agents.cli.compose import personas_of
+from collab_agents.compose import personas_of
 from collab_agents.config import PersonasConfig, RunConfig, UserConfig, load_config
 from collab_agents.errors import ConfigError
 from collab_agents.messages import text_of

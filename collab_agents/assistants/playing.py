@@ -23,6 +23,7 @@ from collab_agents.assistants.simulation import App
 from collab_agents.assistants.stores import ForkedStore
 from collab_agents.assistants.threads import BranchSaver, Saver, capture, checkpoint_id, commit, restore
 from collab_agents.errors import ConfigError, RolloutError, reason_of
+from collab_agents.settings import Settings
 from collab_agents.usage import counting_all_models
 
 THREAD = "simulation"
@@ -265,11 +266,12 @@ def with_handlers(callbacks: Any, handlers: Sequence[BaseCallbackHandler]) -> An
 
 
 def context_around() -> Any:
-    """The runtime context of the graph that this is called in, if any."""
+    """The runtime context of the graph that this is called in, if any; a served graph's settings are nobody else's."""
     try:
-        return get_runtime().context
+        context = get_runtime().context
     except (RuntimeError, KeyError):
         return None
+    return None if isinstance(context, Settings) else context
 
 
 def _interrupts(asked: Iterable[Mapping[str, Any]]) -> list[Interrupt]:

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from collab_agents.cli.compose import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.cli.progress import print_failures, shown
+from collab_agents.compose import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.config import AgainstConfig, AssistantConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import Progress, TaskSet, check_tasks

@@ -20,12 +20,14 @@ def bleu(
     A task without a reference, or a model that distils nothing usable, gives "no score".
     """
 
+    metric = _metric(tokenize)
+
     @checked(needs_reference)
     async def judge(conversation: Conversation, task: Task) -> Score:
         artefact = await conversation.artefact(model, kind)
         if not artefact.strip():
             return Score(0.0, "the conversation produced nothing")
-        result = _metric(tokenize).sentence_score(artefact, [task.reference])
+        result = metric.sentence_score(artefact, [task.reference])
         return Score(min(result.score / 100, 1.0), f"{len(artefact.split())} words compared")
 
     return judge

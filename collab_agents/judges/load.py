@@ -68,13 +68,17 @@ def load_judge(name: str, *, model: BaseChatModel | None = None, options: dict[s
         raise ConfigError(
             f"there is no judge {name!r}: choose from {', '.join(JUDGES)}{nearest(name, JUDGES) or own_hint}"
         )
-    parameters = inspect.signature(JUDGES[name]).parameters
-    needs_model = "model" in parameters and parameters["model"].default is inspect.Parameter.empty
-    if needs_model and model is None:
+    if needs_model(name) and model is None:
         raise ConfigError(f"judge {name!r} needs a model")
-    if model is not None and "model" not in parameters:
+    if model is not None and "model" not in inspect.signature(JUDGES[name]).parameters:
         raise ConfigError(f"judge {name!r} takes no model")
     return _made(name, JUDGES[name], ({"model": model} if model else {}) | (options or {}))
+
+
+def needs_model(name: str) -> bool:
+    """Whether the judge of this library cannot do without a model."""
+    parameter = inspect.signature(JUDGES[name]).parameters.get("model")
+    return parameter is not None and parameter.default is parameter.empty
 
 
 def _made(name: str, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -1,0 +1,158 @@
+"""What a person may choose for a graph on a server: for one run, or for an assistant that the server keeps."""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from collab_agents.config import RunConfig, load_config
+from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.judges.load import JUDGES, needs_model
+from collab_agents.personas import PERSONAS, get_personas
+
+_BY_NAME = [
+    name
+    for name, make in JUDGES.items()
+    if all(one.default is not one.empty for one in inspect.signature(make).parameters.values() if one.name != "model")
+]
+"""The judges that need nothing said but their name."""
+
+_BESIDE_A_FILE = {"config", "persona", "seed", "budget_seconds", "budget_calls"}
+
+
+def _judge(name: str) -> str:
+    if name not in _BY_NAME:
+        raise ValueError(f"only a run.yaml can name others than {', '.join(_BY_NAME)}{nearest(name, _BY_NAME)}")
+    return name
+
+
+def _persona(name: str) -> str:
+    return get_personas([name])[0].name
+
+
+JudgeName = Annotated[str, AfterValidator(_judge), Field(json_schema_extra={"enum": [*_BY_NAME]})]
+PersonaName = Annotated[str, AfterValidator(_persona), Field(json_schema_extra={"enum": [*PERSONAS]})]
+
+
+class Settings(BaseModel):
+    """Who takes part, who judges, and how far to look. As it is, it needs no API and no GPU.
+
+    Clients choose these values, so none of them names code to run or a key to send.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(
+        default="local:smollm2",
+        description="The assistant's chat model: openai:<model>, huggingface:<repo>, local:<repo or folder>, or "
+        "local:smollm2, the embedded one. Keys come from the server's environment.",
+    )
+    base_url: str | None = Field(
+        default=None, description="Address of a server with the provider's API, such as http://localhost:8000/v1."
+    )
+    temperature: float | None = Field(default=0.7, ge=0, description="Of the assistant's model.")
+    max_tokens: PositiveInt | None = Field(
+        default=None,
+        description="The assistant's longest reply, in tokens; by default 96 for local:smollm2, else its provider's.",
+    )
+    user: Literal["agenda", "llm"] = Field(
+        default="agenda",
+        description="Who plays the user: agenda, by rule, for tasks with an agenda; llm, a chat model, for any task.",
+    )
+    user_model: str | None = Field(default=None, description="The llm user's model; by default the assistant's.")
+    persona: PersonaName | None = Field(
+        default=None, description="Who the user is; by default the input's persona, or nobody in particular."
+    )
+    judges: list[JudgeName] = Field(
+        default=["fact_coverage", "token_cost"], min_length=1, description="The reward is the sum of what these score."
+    )
+    judge_model: str | None = Field(
+        default=None, description="The model of judges that need one; by default the assistant's."
+    )
+    candidates: PositiveInt = Field(default=2, description="Replies sampled at a turn (rollout, lookahead_agent).")
+    futures: PositiveInt = Field(default=2, description="Futures played after a reply (all but conversation).")
+    window: NonNegativeInt = Field(default=1, description="Exchanges in a future (all but conversation).")
+    max_exchanges: PositiveInt = Field(
+        default=3, description="Exchanges after which the conversation ends (conversation, rollout)."
+    )
+    proactive_ratio: float = Field(
+        default=0.5, ge=0, le=1, description="The share of the candidates that are sampled with a prompt that asks."
+    )
+    budget_seconds: PositiveFloat | None = Field(
+        default=None, description="Time that one reply may take before the first candidate is given (lookahead_agent)."
+    )
+    budget_calls: PositiveInt | None = Field(
+        default=None, description="Model calls that one reply may take (lookahead_agent)."
+    )
+    seed: int | None = Field(default=None, description="Of everything random; by default the input's seed, or 0.")
+    config: str | None = Field(
+        default=None,
+        description="A run.yaml in the server's folder that says all this instead, but for persona, seed and budget. "
+        "It may also name judges of one's own, keys (api_key_env), limits, and tasks; the first task is the default.",
+    )
+
+
+def settings_of(context: Mapping[str, Any]) -> Settings:
+    """What a client sent, checked. Raises ConfigError, which names the setting and the value."""
+    try:
+        return Settings.model_validate(dict(context))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        key = str(problem["loc"][-1]) if problem["loc"] else ""
+        hint = nearest(key, Settings.model_fields) if problem["type"] == "extra_forbidden" else ""
+        raise ConfigError(f"{first_problem(error)}{hint}") from error
+
+
+def run_config(settings: Settings) -> RunConfig:
+    """The settings as a run's configuration, or the file they name. Reads that file.
+
+    Raises ConfigError for a file outside the working folder or of another shape, and for settings beside it.
+    """
+    if settings.config is not None:
+        return _from_file(settings, settings.config)
+
+    def model(name: str | None) -> dict[str, Any]:
+        return {"name": name or settings.model, "base_url": settings.base_url}
+
+    max_tokens = settings.max_tokens or (96 if settings.model == "local:smollm2" else None)
+    assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
+    look = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
+    try:
+        return RunConfig.model_validate(
+            {
+                "assistant": {"model": assistant},
+                "user": {
+                    "kind": settings.user,
+                    "model": model(settings.user_model) if settings.user == "llm" else None,
+                },
+                "judges": [
+                    {"name": name, "model": model(settings.judge_model) if needs_model(name) else None}
+                    for name in settings.judges
+                ],
+                "lookahead": look,
+                "tasks": {"source": "offline", "split": "test"},
+            }
+        )
+    except ValidationError as error:
+        raise ConfigError(first_problem(error)) from error
+
+
+def _from_file(settings: Settings, name: str) -> RunConfig:
+    # A form may send every field. What is as by default was not chosen.
+    besides = settings.model_dump(exclude_defaults=True, exclude=_BESIDE_A_FILE)
+    if besides:
+        raise ConfigError(f"{min(besides)}: {name} says that; leave it out, or leave out config")
+    if not Path(name).resolve().is_relative_to(Path.cwd().resolve()):
+        raise ConfigError(f"config: {name!r} is not in the folder that the server runs in")
+    return load_config(name, RunConfig)

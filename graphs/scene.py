@@ -1,0 +1,111 @@
+"""What a graph on a server begins with: an input that people may leave incomplete, made complete."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from pydantic import ValidationError
+
+from collab_agents.compose import Composition, tasks_of
+from collab_agents.config import RunConfig
+from collab_agents.errors import ConfigError, first_problem
+from collab_agents.graphs.agent import goal_so_far
+from collab_agents.graphs.nodes import Node
+from collab_agents.personas import Persona, get_personas, pick_persona
+from collab_agents.settings import Settings
+from collab_agents.tasks import Task
+
+_AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
+"""What an earlier run on the same thread left in the state, and this one does not count on."""
+
+_WORDS = "; for a goal in words choose the user llm, and judges that need no more than a conversation"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part in a run on a server, and how it goes. personas: of which one is drawn where none is chosen."""
+
+    settings: Settings
+    config: RunConfig
+    parts: Composition
+    personas: Sequence[Persona]
+
+    def problem_with(self, task: Task) -> str | None:
+        """Why the user cannot play the task or a judge not judge it, as far as that shows, or None."""
+        return self.problem_for_user(task) or self.parts.reward.problem_with(task)
+
+    def problem_for_user(self, task: Task) -> str | None:
+        return getattr(self.parts.user, "problem_with", lambda task: None)(task)
+
+    async def first_task(self) -> Task:
+        task = await asyncio.to_thread(lambda: next(tasks_of(self.config.tasks), None))
+        if task is None:
+            raise ConfigError(f"{self.config.tasks.source} has no tasks")
+        return task
+
+
+def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
+    """A node that puts `task`, `persona` and `seed` into the state.
+
+    The input's task is a `Task`'s dict or the goal in words; without one, the first of the configured tasks is
+    played. The persona is a `Persona`'s dict or the name of a shipped one. What the settings say of persona and seed
+    goes first, then the input, then the configuration.
+    of_reply: whether the messages have to end with the assistant's.
+
+    The node raises ConfigError for what is malformed, and for a task that the user cannot play or a judge not judge.
+    """
+
+    async def scene(state: Any) -> dict[str, Any]:
+        if of_reply and not (state["messages"] and state["messages"][-1].type == "ai"):
+            raise ConfigError("messages: they have to end with the assistant's reply, which is what is scored")
+        given = state.get("task")
+        task = await cast.first_task() if given is None else _task(given)
+        if problem := cast.problem_with(task):
+            raise ConfigError(f"task: {problem}{_WORDS if isinstance(given, str) else ''}")
+        seed = next(seed for seed in (cast.settings.seed, state.get("seed"), cast.config.seed) if seed is not None)
+        if not isinstance(seed, int):
+            raise ConfigError(f"seed: an integer is needed, got {seed!r}")
+        persona = _persona(cast.settings.persona or state.get("persona"))
+        persona = persona or pick_persona(cast.personas, seed=seed, task_id=task.id)
+        return _AFRESH | {
+            "task": task.model_dump(),
+            "persona": persona and persona.model_dump(),
+            "seed": seed,
+        }
+
+    return scene
+
+
+def create_goal(cast: Cast) -> Callable[[Sequence[BaseMessage]], Awaitable[Task]]:
+    """The goal in a live conversation: what the user has said or, for a simulated user who needs more, the first of
+
+    the configured tasks. Raises ConfigError for a judge who needs more.
+    """
+
+    async def goal(messages: Sequence[BaseMessage]) -> Task:
+        task = goal_so_far(messages)
+        if cast.problem_for_user(task):
+            task = await cast.first_task()
+        if problem := cast.problem_with(task):
+            raise ConfigError(f"{problem}{_WORDS}")
+        return task
+
+    return goal
+
+
+def _task(given: Any) -> Task:
+    try:
+        return Task(id="goal", prompt=given.strip()) if isinstance(given, str) else Task.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"task: {first_problem(error)}") from error
+
+
+def _persona(given: Any) -> Persona | None:
+    if isinstance(given, str):
+        return get_personas([given])[0]
+    try:
+        return None if given is None else Persona.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"persona: {first_problem(error)}") from error
