@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
+from langchain_core.messages import HumanMessage
+from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
+from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_rollout_graph
+from collab_agents.errors import ConfigError
 from collab_agents.tasks import offline_tasks
 from tests.conftest import ROOT, Server
 
@@ -34,11 +37,24 @@ def no_clash(conversation, task):
 AGENT = """
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import interrupt
 
 async def answer(state: MessagesState, runtime: Runtime):
     return {"messages": [("ai", f"My context is {runtime.context}.")]}
 
 app = StateGraph(MessagesState).add_node("answer", answer).add_edge(START, "answer").compile()
+
+class Shop(MessagesState):
+    asked: int
+
+async def count(state: Shop):
+    asked = state.get("asked", 0) + 1
+    words = state["messages"][-1].content
+    if words == "Sell it.":
+        words = interrupt({"question": "For how much?"})
+    return {"messages": [("ai", f"{asked}: {words}")], "asked": asked}
+
+shop = StateGraph(Shop).add_node("count", count).add_edge(START, "count").compile()
 """
 
 
@@ -53,7 +69,9 @@ def models() -> Iterator[Server]:
 def app(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an application that has packages named graphs and training of its own."""
     app = tmp_path_factory.mktemp("app")
-    shutil.copy(ROOT / "langgraph.json", app)
+    served = json.loads((ROOT / "langgraph.json").read_text())
+    served["graphs"]["shop"] = "./agent.py:shop"  # A deployment of somebody else's.
+    (app / "langgraph.json").write_text(json.dumps(served))
     for package in ("graphs", "training"):
         (app / package).mkdir()
         (app / package / "__init__.py").write_text("")
@@ -139,7 +157,7 @@ def roles(out: dict[str, Any]) -> list[str]:
 
 
 async def test_the_graphs_are_listed_with_described_settings_that_have_defaults(client: LangGraphClient) -> None:
-    assistants = await client.assistants.search()
+    assistants = [one for one in await client.assistants.search() if one["graph_id"] != "shop"]
     assert sorted(one["name"] for one in assistants) == sorted(GRAPHS)
     for one in assistants:
         assert one["description"]
@@ -264,6 +282,42 @@ async def test_an_app_of_ones_own_answers_and_is_told_nothing_of_the_settings(
     out = await run(client, "rollout", {}, {"config": "agent.yaml"})
     replies = [message["content"] for message in out["messages"] if message["type"] == "ai"]
     assert replies == ["My context is None."] * 2
+
+
+async def test_a_deployment_is_an_assistant_whose_threads_are_copied(url: str, client: LangGraphClient) -> None:
+    live = (await client.threads.create())["thread_id"]
+    hello: Any = {"messages": [{"role": "user", "content": "Hello"}]}
+    await client.runs.wait(live, "shop", input=hello)
+    before = await client.threads.get_state(live)
+
+    assistant = GraphAssistant(RemoteGraph("shop", url=url), interrupts="user")
+    messages, memory = await assistant.fork({"configurable": {"thread_id": live}})
+    assert [str(message.content) for message in messages] == ["Hello", "1: Hello"]
+    asked = [*messages, HumanMessage("Which colours?")]
+    graph = create_rollout_graph(
+        ScriptedUser(["", "", "Sell it.", "Ten."]),
+        assistant,
+        MultiturnReward({"asked": lambda conversation, task: conversation.state["asked"]}),
+        candidates=2,
+        futures=2,
+        window=2,
+        max_exchanges=1,
+    )
+    end = await graph.ainvoke({"messages": asked, "assistant_memory": memory, "task": offline_tasks("test")[0]})
+    for candidate in end["turns"][0]["candidates"]:
+        assert [one["content"] for one in candidate["messages"]] == ["2: Which colours?"]
+        for future in candidate["futures"]:
+            assert [one["content"] for one in future["messages"]] == ["Sell it.", "For how much?", "Ten.", "3: Ten."]
+            assert future["reward"] == 3
+
+    assert await client.threads.get_state(live) == before
+    made: Any = await client.threads.search(metadata={"graph_id": "shop"}, limit=100)
+    assert len(made) == 1 + 2 + 4 * 2
+    await assistant.aclose()
+    made = await client.threads.search(metadata={"graph_id": "shop"}, limit=100)
+    assert [one["thread_id"] for one in made] == [live]
+    with pytest.raises(ConfigError, match=r"app 'shop' has no thread '0000"):
+        await assistant.fork({"configurable": {"thread_id": "00000000-0000-0000-0000-000000000000"}})
 
 
 async def test_no_judge_holds_the_server_up(client: LangGraphClient, app: Path, models: Server) -> None:
