@@ -5,10 +5,21 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import pytest
 from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 
-from collab_agents import ChatAssistant, LLMUser, MultiturnReward, create_rollout_graph, load_chat_model
+from collab_agents import (
+    ChatAssistant,
+    LLMUser,
+    MultiturnReward,
+    ScriptedUser,
+    create_conversation_graph,
+    create_lookahead_agent,
+    create_lookahead_graph,
+    create_rollout_graph,
+    load_chat_model,
+)
 from collab_agents.judges import interactivity, token_cost
 from tests.conftest import Server, party
 
@@ -68,3 +79,23 @@ async def test_a_trace_reads_as_the_tree_of_turns_candidates_and_futures(serve: 
     assert sorted((call["turn"], call["candidate"]) for call in replies) == [(1, 0), (1, 1), (2, 0), (2, 1)]
     assert {call["turn"] for call in by_role["assistant"] if "future" in call} == {2, 3}
     assert len({call["seed"] for call in tree.calls if call["role"] == "assistant"}) == len(by_role["assistant"])
+
+
+@pytest.mark.parametrize("name", ["conversation", "lookahead", "rollout", "agent"])
+async def test_events_and_tokens_stream_through_every_graph(name: str, serve: Callable[..., Server]) -> None:
+    model = load_chat_model("openai:any", base_url=serve().url)
+    user, assistant = ScriptedUser(["one", "two"]), ChatAssistant(model)
+    reward = MultiturnReward({"cost": token_cost()})
+    graphs: dict[str, Any] = {
+        "conversation": lambda: create_conversation_graph(user, assistant, reward=reward, max_exchanges=1),
+        "lookahead": lambda: create_lookahead_graph(user, assistant, reward, futures=2, window=1),
+        "rollout": lambda: create_rollout_graph(user, assistant, reward, candidates=2, futures=2, max_exchanges=1),
+        "agent": lambda: create_lookahead_agent(assistant, user, reward, candidates=2, futures=2),
+    }
+    messages = [HumanMessage("Hello"), *([AIMessage("Hi")] if name == "lookahead" else [])]
+    names, tokens = set(), 0
+    async for event in graphs[name]().astream_events({"messages": messages, "task": party()}):
+        names.add(event["name"])
+        tokens += event["event"] == "on_chat_model_stream"
+    assert tokens > 10
+    assert {"conversation": {"assistant", "judge"}}.get(name, {"future 0", "future 1", "judge"}) <= names
