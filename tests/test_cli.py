@@ -168,11 +168,16 @@ def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_p
     assert (code, error) == (1, f"error: {out} has no finished trajectory of a task 'none'\n")
 
 
-@pytest.mark.parametrize("name", ["conversation", "lookahead", "rollout"])
+@pytest.mark.parametrize("name", ["conversation", "lookahead", "rollout", "lookahead-agent"])
 def test_the_graphs_are_printed_as_mermaid(name: str) -> None:
     code, drawing, _ = run("graph", name)
     assert code == 0
-    inside = {"conversation": [], "lookahead": ["future"], "rollout": ["candidate", "future"]}
+    inside = {
+        "conversation": [],
+        "lookahead": ["future"],
+        "rollout": ["candidate", "future"],
+        "lookahead-agent": ["deliberate", "future"],
+    }
     assert "graph TD;" in drawing
     assert "simulated_user(simulated_user)" in drawing
     assert re.findall(r"subgraph (\w+)", drawing) == inside[name]

@@ -262,6 +262,7 @@ class GraphName(StrEnum):
     conversation = "conversation"
     lookahead = "lookahead"
     rollout = "rollout"
+    lookahead_agent = "lookahead-agent"
 
 
 @app.command()
