@@ -44,8 +44,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Models take one thread each, so that the tests beside them get on too.
 test: lint sandbox
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal
 
 # What code is judged in. Not a Python package, so the system's installer brings it.
 sandbox:
