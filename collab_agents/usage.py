@@ -25,6 +25,9 @@ class Usage:
         self.output_tokens += other.output_tokens
 
 
+SAID_AGAIN = "said_again"
+"""The tag of a run that looks like a model's call and is a reply that was there already."""
+
 _open: ContextVar[tuple[Usage, ...]] = ContextVar("collab_agents_usage", default=())
 
 
@@ -60,7 +63,7 @@ class _Counter(BaseCallbackHandler):
         self.counted: set[UUID] = set()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        if run_id in self.counted:
+        if run_id in self.counted or SAID_AGAIN in (kwargs.get("tags") or ()):
             self.counted.discard(run_id)
             return
         generation = response.generations[0][0] if response.generations and response.generations[0] else None

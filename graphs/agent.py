@@ -1,6 +1,5 @@
 """Lookahead while serving: an agent that answers with the candidate of the highest multiturn-aware reward."""
 
-import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -19,7 +18,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.config import Budget, check_lookahead
 from collab_agents.errors import ConfigError
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.deliberation import Deliberation, alike
+from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
@@ -28,8 +27,9 @@ from collab_agents.messages import text_of, transcript, with_ids
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
-from collab_agents.seeds import derive_seed
+from collab_agents.seeds import branch_seed, derive_seed
 from collab_agents.tasks import Task
+from collab_agents.usage import SAID_AGAIN
 from collab_agents.users import AnyUser, Memory, as_user
 
 
@@ -85,14 +85,14 @@ def create_lookahead_agent(
         ones.
     user, persona: who plays the futures.
     budget: of one reply. When the time or the calls run out, all that is under way is cancelled and the first
-        candidate that is there is the reply; if there is none yet, the first to come, for which one more call may be
-        made.
+        candidate that is there is the reply; if there is none yet, the first to come, for which, when the time is
+        up, one more call is made. The first candidate's own calls are made in any case.
     goal: the task that the simulated user pursues, of the conversation so far (async or not); by default, what the
         user has said in it (`goal_so_far`).
     agree: no lookahead is made if all candidates agree: if they have at least this share of their words in common, or
         if a function of their texts (tool calls included) says so.
     seed: of the run; a conversation's own seed is derived from it and from what was said.
-    An app with `simulate_tools` (`GraphAssistant`) runs them for the chosen reply, and only for that.
+    An app with `simulate_tools` (`GraphAssistant`) runs them for the chosen reply alone, and beyond the budget.
     Raises RolloutError if the conversation does not end with the user's message, or there is no candidate (in time).
     """
     shape = check_lookahead(candidates=candidates, futures=futures, window=window, proactive_ratio=proactive_ratio)
@@ -115,16 +115,15 @@ def create_lookahead_agent(
         messages = state["messages"]
         if not ends_with_user(state):
             raise ConfigError("messages: the last one has to be the user's")
-        task = find_goal(messages)
         choice = await plan.choose(
             {
                 "messages": messages,
-                "task": await task if inspect.isawaitable(task) else task,
                 "persona": persona,
                 "seed": _seed(seed, messages),
                 "memory": {},
                 "assistant_memory": state.get("assistant_memory") or {},
-            }
+            },
+            lambda: find_goal(messages),
         )
         return {"reply": messages_to_dict(choice.reply), "after": choice.memory, "lookahead": choice.record}
 
@@ -133,7 +132,8 @@ def create_lookahead_agent(
         messages, reply, memory = state["messages"], messages_from_dict(state["reply"]), state["after"]
         if perform:
             before = (state.get("assistant_memory") or {}) | {"seed": _seed(seed, messages)}
-            reply, memory = await perform(messages, before, reply, memory)
+            with unheard():  # What is said meanwhile is said below.
+                reply, memory = await perform(messages, before, reply, memory)
         reply = with_ids(reply, messages, _seed(seed, messages))
         await _stream(reply)
         return {"messages": reply, "assistant_memory": memory, "reply": None, "after": None}
@@ -162,13 +162,14 @@ def _create_reply_graph(assistant: Assistant) -> Graph:
 
 
 def _seed(seed: int, messages: Sequence[BaseMessage]) -> int:
-    return derive_seed(seed, "agent", transcript(messages))
+    return derive_seed(seed, "agent", branch_seed() or 0, transcript(messages))
 
 
 class _ChosenReply(BaseChatModel):
     """Says a reply that is there already, word by word, to whoever listens to models as they speak."""
 
     reply: AIMessage
+    cache: Any = False
 
     @property
     def _llm_type(self) -> str:
@@ -198,5 +199,5 @@ async def _stream(reply: Sequence[BaseMessage]) -> None:
     callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
     if any(isinstance(one, _StreamingCallbackHandler) for one in getattr(callbacks, "handlers", ())):
         for message in reply:
-            if isinstance(message, AIMessage) and text_of(message):
-                await _ChosenReply(reply=message).ainvoke([])
+            if isinstance(message, AIMessage) and text_of(message).strip():
+                await _ChosenReply(reply=message, tags=[SAID_AGAIN]).ainvoke([])

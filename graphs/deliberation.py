@@ -1,26 +1,28 @@
 """Looking ahead within a budget: candidate replies, the worth of each, and the one to give."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
 from collab_agents.assistants.playing import with_handlers
 from collab_agents.config import Budget
-from collab_agents.errors import RolloutError, reason_of
+from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored
 from collab_agents.messages import to_dicts, transcript
 from collab_agents.seeds import derive_seed
+from collab_agents.tracing import traced
 from collab_agents.trajectories import Candidate
-from collab_agents.usage import track_usage
+from collab_agents.usage import SAID_AGAIN, track_usage
 
 
 @dataclass
@@ -57,15 +59,15 @@ class Deliberation:
         self.budget = budget
         self.agree = agree
 
-    async def choose(self, state: dict[str, Any]) -> Choice:
-        """The choice for a branch's state that ends with the user's message.
+    async def choose(self, state: dict[str, Any], goal: Callable[[], Any]) -> Choice:
+        """The choice for a branch's state that ends with the user's message, and for a goal that is found out.
 
         The candidate with the highest reward; or the first there is, when the candidates agree, the budget is spent
         or none could be scored. Raises RolloutError if there is no candidate at all, or none in time.
         """
-        run = _Run(self, state)
+        run = _Run(self, state, goal)
         started = asyncio.get_running_loop().time()
-        with track_usage() as usage, _counting(run.calls):
+        with track_usage() as usage, unheard([run.calls]):
             await run.finish()
         seconds = asyncio.get_running_loop().time() - started
         index, why = run.chosen()
@@ -83,9 +85,10 @@ class Deliberation:
 class _Run:
     """One deliberation under way."""
 
-    def __init__(self, plan: Deliberation, state: dict[str, Any]) -> None:
+    def __init__(self, plan: Deliberation, state: dict[str, Any], goal: Callable[[], Any]) -> None:
         self.plan = plan
         self.state: Any = state
+        self.goal = goal
         self.replies: dict[int, Any] = {}
         self.looks: dict[int, Any] = {}
         self.errors: dict[int, str] = {}
@@ -93,9 +96,11 @@ class _Run:
         self.calls = _CallBudget(plan.budget.calls)
         self._replying: dict[asyncio.Task[Any], int] = {}
         self._looking: dict[asyncio.Task[Any], int] = {}
+        self._finding: list[asyncio.Task[Any]] = []
 
     async def finish(self) -> None:
         self._spent = asyncio.create_task(self.calls.spent.wait())
+        self._finding.append(asyncio.create_task(self._find_goal()))
         for index in range(self.plan.candidates):
             self._start(self._replying, index, self._reply(index))
         try:
@@ -104,11 +109,12 @@ class _Run:
                     await self._look_ahead()
             except TimeoutError:
                 self.stopped = "the time budget was spent"
-            await self._stop([*self._looking])
+            await self._stop([*self._looking, *self._finding])
             if not self.replies:
                 await self._last_call()
         finally:
-            await self._stop([self._spent, *self._looking, *self._replying])
+            self.calls.closed = True
+            await self._stop([self._spent, *self._finding, *self._looking, *self._replying])
 
     def chosen(self) -> tuple[int, str]:
         """The index of the candidate to give, and why it is that one."""
@@ -143,7 +149,7 @@ class _Run:
                 self.stopped = "the call budget was spent"
                 return
             # Futures begin as soon as two candidates differ, so that a slow third holds up nothing.
-            if self._looking or self.looks or not self._agree():
+            if self._looking or self.looks or (len(self.replies) > 1 and not self._agree()):
                 for index in self.replies:
                     if index not in self.looks and index not in self._looking.values() and index not in self.errors:
                         self._start(self._looking, index, self._look(index))
@@ -172,6 +178,8 @@ class _Run:
         index = (self._replying if replying else self._looking).pop(task)
         try:
             result = task.result()
+        except ConfigError:  # Of the goal: nodes say where they fail, and fail otherwise.
+            raise
         except Exception as error:
             self.errors[index] = f"candidate {index}: {reason_of(error)}"
             return
@@ -188,6 +196,11 @@ class _Run:
     def _is_proactive(self, index: int) -> bool:
         return index >= self.plan.candidates - self.plan.proactive
 
+    async def _find_goal(self) -> Any:
+        with traced(role="goal"):
+            goal = self.goal()
+            return await goal if inspect.isawaitable(goal) else goal
+
     async def _reply(self, index: int) -> Any:
         seed = derive_seed(self.state["seed"], "candidate", index)
         branch = self.state | {"seed": seed, "proactive": self._is_proactive(index)}
@@ -196,7 +209,7 @@ class _Run:
 
     async def _look(self, index: int) -> Any:
         seed = derive_seed(self.state["seed"], "candidate", index)
-        branch = {**self.replies[index], "seed": seed}
+        branch = {**self.replies[index], "seed": seed, "task": await asyncio.shield(self._finding[0])}
         named = inside(f"lookahead after candidate {index}", turn=turn_of(self.state), candidate=index, seed=seed)
         return await self.plan.look.ainvoke(branch, named)
 
@@ -212,34 +225,46 @@ class _Run:
             await asyncio.wait(tasks, timeout=0.5)
 
 
-class _CallBudget(AsyncCallbackHandler):
-    """Refuses the call after the last one that is allowed, whichever model of whichever library it is of."""
+class _CallBudget(BaseCallbackHandler):
+    """Refuses the calls after the last one that is allowed, and after the end, whichever library's model it is.
+
+    The first candidate's own calls are counted and not refused: there has to be a reply.
+    """
 
     raise_error = True
+    run_inline = True
 
     def __init__(self, calls: int | None) -> None:
         self.calls = calls
-        self.started = 0
+        self.closed = False
         self.spent = asyncio.Event()
+        self._started = 0
+        self._loop = asyncio.get_running_loop()
 
-    async def on_chat_model_start(self, *_: Any, **__: Any) -> None:
-        self._count()
+    def on_chat_model_start(self, *_: Any, **about: Any) -> None:
+        self._count(about)
 
-    async def on_llm_start(self, *_: Any, **__: Any) -> None:
-        self._count()
+    def on_llm_start(self, *_: Any, **about: Any) -> None:
+        self._count(about)
 
-    def _count(self) -> None:
-        if self.calls is not None and self.started >= self.calls:
-            self.spent.set()
+    def _count(self, about: dict[str, Any]) -> None:
+        if SAID_AGAIN in (about.get("tags") or ()):
+            return
+        if self.closed:
+            raise RolloutError("the reply has been given")
+        place = about.get("metadata") or {}
+        first = place.get("role") == "assistant" and place.get("candidate") == 0 and "future" not in place
+        if self.calls is not None and self._started >= self.calls and not first:
+            self._loop.call_soon_threadsafe(self.spent.set)  # A sync node of an app calls on a thread.
             raise RolloutError(f"the budget of {self.calls} calls is spent")
-        self.started += 1
+        self._started += 1
 
 
 @contextmanager
-def _counting(calls: _CallBudget) -> Iterator[None]:
-    """Has every call inside counted, and none of it in the stream of messages that the graph around is read by."""
+def unheard(handlers: Sequence[BaseCallbackHandler] = ()) -> Iterator[None]:
+    """Keeps what is said inside from the stream of messages that the graph around is read by. Adds handlers."""
     around: Any = var_child_runnable_config.get() or {}
-    callbacks = with_handlers(around.get("callbacks"), [calls] if calls.calls is not None else [])
+    callbacks = with_handlers(around.get("callbacks"), handlers)
     if isinstance(callbacks, BaseCallbackManager):
         for handler in list(callbacks.handlers):
             if type(handler).__module__ == "langgraph.pregel._messages":

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from dataclasses import asdict
 from functools import wraps
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
+from collab_agents.memory import own_copy
 from collab_agents.messages import with_ids
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
@@ -159,15 +159,6 @@ def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
         )
         for message in messages
     ]
-
-
-def own_copy(value: Any) -> Any:
-    """A deep copy, quick for the JSON values that nearly everything is."""
-    if isinstance(value, dict):
-        return {key: own_copy(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [own_copy(one) for one in value]
-    return value if isinstance(value, str | int | float | None) else deepcopy(value)
 
 
 def _lend(memory: Memory | None, lent: Memory) -> Memory:

@@ -312,7 +312,7 @@ async def test_a_deployment_is_an_assistant_whose_threads_are_copied(url: str, c
 
     assert await client.threads.get_state(live) == before
     made: Any = await client.threads.search(metadata={"graph_id": "shop"}, limit=100)
-    assert len(made) == 1 + 2 + 4 * 2
+    assert len(made) == 1 + 1 + 2 + 4 * 2, "the fork, a reply each, and two turns in each future"
     await assistant.aclose()
     made = await client.threads.search(metadata={"graph_id": "shop"}, limit=100)
     assert [one["thread_id"] for one in made] == [live]

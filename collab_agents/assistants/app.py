@@ -24,11 +24,19 @@ from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command, Interrupt
 
-from collab_agents.assistants.playing import AppError, LocalPlayer, Played, Player, RemotePlayer, context_around
-from collab_agents.assistants.simulation import SIMULATED, simulating, tool_nodes, with_simulated_tools
+from collab_agents.assistants.playing import (
+    COORDINATES,
+    AppError,
+    LocalPlayer,
+    Played,
+    Player,
+    RemotePlayer,
+    context_around,
+)
+from collab_agents.assistants.simulation import SIMULATED, is_simulating, simulating, tool_nodes, with_simulated_tools
 from collab_agents.assistants.threads import pack, unpack
 from collab_agents.errors import ConfigError
-from collab_agents.memory import Memory
+from collab_agents.memory import Memory, own_copy
 from collab_agents.messages import text_of, with_ids
 from collab_agents.seeds import seeded
 
@@ -116,7 +124,11 @@ class GraphAssistant:
         self.context = context
         self.interrupts = AskUser() if interrupts == "user" else interrupts
         self.rewrites_history = rewrites_history
+        self.timeout = timeout
         self._config: RunnableConfig = {**(config or {}), "recursion_limit": max_steps}
+        if "configurable" in self._config:  # Where a branch goes on is its own affair.
+            configured = {key: one for key, one in self._config["configurable"].items() if key not in COORDINATES}
+            self._config["configurable"] = configured
         channel = app.channels.get(self.output_key) if isinstance(app, Pregel) else None
         # Messages that are only those of the last step need not hold the history.
         self._accumulates = channel is not None and not isinstance(channel, LastValue)
@@ -139,8 +151,9 @@ class GraphAssistant:
 
         Raises AppError, which names the app and the node.
         """
-        with simulating(True):
-            return await self._respond(messages, memory, inputs)
+        with simulating(True) as out_of_reach:
+            reply, after = await self._respond(messages, memory, inputs)
+        return reply, after | ({"out_of_reach": sorted(out_of_reach)} if out_of_reach else {})
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
         """The app's state after its last turn, without the messages, for judges (`Conversation.state`)."""
@@ -150,42 +163,61 @@ class GraphAssistant:
         """The messages of a live thread, and the assistant's memory of it: what a lookahead begins from.
 
         thread: the config of the app's thread (`{"configurable": {"thread_id": ...}}`, and a checkpoint_id if it is
-            not the last). Nothing is written to it. Raises ConfigError if there is no such thread.
+            not the last). Nothing is written to it. Raises ConfigError if there is no such thread, or it waits for an
+            answer that the user is not asked for.
         """
         if not (thread.get("configurable") or {}).get("thread_id"):
             raise ConfigError('thread: a config {"configurable": {"thread_id": ...}} is needed')
         values, interrupts, branch = await self._player.fork(thread)
-        messages = _as_messages(self._part(values))
-        return messages, self._memory(branch, interrupts, values, len(messages))
+        if interrupts and not isinstance(self.interrupts, AskUser):
+            asked = question_in(interrupts[0].value)[:200]
+            raise ConfigError(
+                f"app {self.name!r}: its thread waits for an answer to {asked!r}: interrupts='user' gives it"
+            )
+        messages = self._messages(self._part(values))
+        return messages, self._memory(branch, interrupts, values, messages)
 
-    async def commit(self, memory: Memory) -> None:
+    async def commit(self, memory: Memory) -> Memory:
         """Make what came of a fork the live thread's own, as its next checkpoint, and write what it put in the store.
 
-        Raises RolloutError if the thread has gone on since `fork`, ConfigError if the memory is of no thread.
+        Returns the memory to go on with. Raises RolloutError if the thread has gone on since `fork`, ConfigError if the
+        memory is of no fork.
         """
-        await self._player.commit(memory.get("branch", {}))
+        return memory | {"branch": await self._player.commit(memory.get("branch", {}))}
 
     async def perform(
         self, messages: Sequence[BaseMessage], memory: Memory, reply: Sequence[BaseMessage], after: Memory
     ) -> tuple[list[BaseMessage], Memory]:
         """Do in earnest what a reply did in simulation: run the tools that were stood in for, in their order.
 
-        messages, memory: as `respond` was given them. reply, after: as it returned them. Where a tool gives something
-        else than what stood in for it, the app goes on from there, in earnest. Returns the reply that holds, and the
-        memory. Raises AppError if a tool fails and the app does not handle it.
+        messages, memory: as `respond` was given them. reply, after: as it returned them. Returns the reply that holds,
+        and the memory. Where a tool gives something else than what stood in for it, changes other state keys, or
+        fails (which its result then says), the app goes on from there, in earnest. Inside a simulation nothing is
+        done. A process that is killed meanwhile may leave tools that have run; they run again if the turn does.
+        Raises AppError for tools that were stood in for where they cannot be found.
         """
-        done = list(reply)
-        differs = False
+        if is_simulating():
+            return list(reply), after
+        if names := after.get("out_of_reach"):
+            raise AppError(
+                f"app {self.name!r}: {', '.join(names)} cannot be run in earnest: it is in no ToolNode of the app's own"
+            )
+        if memory.get("asked") and any(message.additional_kwargs.get(SIMULATED) for message in reply):
+            # The turn answered an interrupt: with the same answer the app does in earnest what it did.
+            with simulating(False):
+                return await self._respond(messages, memory)
+        done, differs = list(reply), False
+        update: dict[str, Any] = {}
         for index, message in enumerate(done):
             if not isinstance(message, ToolMessage):
-                if differs:
-                    return await self._go_on(messages, memory, done[:index])
+                if differs or update:
+                    return await self._go_on(messages, memory, done[:index], after, update)
             elif message.additional_kwargs.get(SIMULATED):
-                with simulating(False):
-                    result = await self._run_tool(message, [*messages, *done[:index]], after)
-                differs = differs or text_of(result) != text_of(message)
-                done[index] = result.model_copy(update={"id": message.id})
-        return await self._go_on(messages, memory, done) if differs else (done, after)
+                performed = await self._run_tool(message, [*messages, *done[:index]], after)
+                differs = differs or text_of(performed.result) != text_of(message)
+                done[index], after = performed.result.model_copy(update={"id": message.id}), performed.after
+                update |= performed.update
+        return done, after
 
     async def aclose(self) -> None:
         """Delete the threads that were made on a deployment. For every other app there is nothing to do."""
@@ -195,28 +227,44 @@ class GraphAssistant:
     async def _respond(
         self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
     ) -> tuple[list[BaseMessage], Memory]:
-        branch, asked, seen = memory.get("branch", {}), memory.get("asked"), memory.get("seen", 0)
-        seed = memory.get("seed", 0)
-        new = with_ids(messages[seen:], messages[:seen], seed)
-        kept = [message.model_copy() for message in new]  # An app may change what it is given.
+        branch, asked, seed = memory.get("branch", {}), memory.get("asked"), memory.get("seed", 0)
+        old, new = self._split(messages, memory.get("seen"))
+        new = with_ids(new, old, seed)
         given: Any = self._input(list(messages), new, memory.get("proactive", False), inputs or {})
+        kept = self._messages(given.get(self.output_key)) if isinstance(given, Mapping) else []
+        kept = [message.model_copy() for message in kept]  # An app may change what it is given.
         if asked and isinstance(self.interrupts, AskUser):
             words = next((text_of(message) for message in reversed(new) if message.type == "human"), "")
             answers = {key: self.interrupts.resume(words, unpack(_SERDE, value)) for key, value in asked.items()}
             given, kept = Command(resume=answers), []
         with seeded(seed):
-            played = await self._play(branch, given)
-        reply = self._reply([*_as_messages(self._part(played.before)), *kept], played.values)
+            played = await self._play(self._player, branch, given)
+        reply = self._reply([*self._messages(self._part(played.before)), *kept], played.values)
         if played.interrupts and isinstance(self.interrupts, AskUser):
             questions = (self.interrupts.show(one.value) for one in played.interrupts)
             reply.append(AIMessage("\n\n".join(questions)))
         if not reply:
             raise AppError(f"app {self.name!r}: it returned no reply, under {self.output_key!r}, to the user's message")
-        return reply, self._memory(played.branch, played.interrupts, played.values, len(messages) + len(reply))
+        reply = with_ids(reply, messages, seed)
+        return reply, self._memory(played.branch, played.interrupts, played.values, reply)
 
-    async def _play(self, branch: Mapping[str, Any], given: Any) -> Played:
+    def _split(
+        self, messages: Sequence[BaseMessage], seen: str | None
+    ) -> tuple[Sequence[BaseMessage], Sequence[BaseMessage]]:
+        """The conversation up to the message with the id, which the app knows, and what it has not seen."""
+        if seen is None:
+            return [], messages
+        for index in range(len(messages), 0, -1):
+            if messages[index - 1].id == seen:
+                return messages[:index], messages[index:]
+        raise AppError(
+            f"app {self.name!r}: the conversation has lost the message that the app saw last ({seen}): "
+            "begin without assistant_memory, and the app is given what there is"
+        )
+
+    async def _play(self, player: Player, branch: Mapping[str, Any], given: Any) -> Played:
         context = context_around() if self.context is None else self.context
-        first = played = await self._player.play(branch, given, self._config, context)
+        first = played = await player.play(branch, given, self._config, context)
         for _ in range(_MOST_INTERRUPTS):
             if not played.interrupts or isinstance(self.interrupts, AskUser):
                 return replace(played, before=first.before)
@@ -227,7 +275,7 @@ class GraphAssistant:
             for one in played.interrupts:
                 answer = self.interrupts(one.value)
                 answers[one.id] = await answer if inspect.isawaitable(answer) else answer
-            played = await self._player.play(played.branch, Command(resume=answers), self._config, context)
+            played = await player.play(played.branch, Command(resume=answers), self._config, context)
         raise AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
 
     def _input(
@@ -236,7 +284,7 @@ class GraphAssistant:
         if isinstance(self.app, BaseChatModel):
             return new
         inputs = {**(self.proactive_inputs if proactive else self.inputs), **more}
-        given = {key: value(messages) if callable(value) else value for key, value in inputs.items()}
+        given = {key: value(messages) if callable(value) else own_copy(value) for key, value in inputs.items()}
         return given if self.input_key is None else {self.input_key: list(new), **given}
 
     def _part(self, values: Any) -> Any:
@@ -246,11 +294,15 @@ class GraphAssistant:
         if isinstance(values, Mapping) and self.output_key not in values:
             keys = ", ".join(map(str, values)) or "none"
             raise AppError(f"app {self.name!r}: its output has no key {self.output_key!r}; its keys are {keys}")
-        after = _as_messages(self._part(values))
+        after = self._messages(self._part(values))
         known = {message.id for message in history if message.id}
-        if [_identity(message) for message in after[: len(history)]] == [_identity(message) for message in history]:
+        if len(after) >= len(history) and all(map(_same, history, after)):
             reply = after[len(history) :]
-        elif self.rewrites_history or not self._accumulates:
+        elif self.rewrites_history:
+            # What comes after the last message that was known; a summary in the place of others is history.
+            last = max((index for index, message in enumerate(after) if message.id in known), default=-1)
+            reply = after[last + 1 :]
+        elif not self._accumulates:
             reply = [message for message in after if message.id not in known]
         else:
             raise AppError(
@@ -263,10 +315,23 @@ class GraphAssistant:
                 )
         return [message for message in reply if not isinstance(message, SystemMessage)]
 
-    def _memory(self, branch: dict[str, Any], interrupts: Sequence[Interrupt], values: Any, seen: int) -> Memory:
+    def _messages(self, value: Any) -> list[BaseMessage]:
+        try:
+            return _as_messages(value)
+        except Exception as error:
+            what = f"{self.output_key!r} is {str(value)[:80]!r}"
+            raise AppError(f"app {self.name!r}: {what}: messages, one, or a text are needed") from error
+
+    def _memory(
+        self,
+        branch: dict[str, Any],
+        interrupts: Sequence[Interrupt],
+        values: Any,
+        said: Sequence[BaseMessage],
+    ) -> Memory:
         memory: Memory = {"branch": branch}
-        if "thread" in branch or "remote" in branch:
-            memory["seen"] = seen
+        if said and ("thread" in branch or "remote" in branch):
+            memory["seen"] = said[-1].id
         if interrupts:
             memory["asked"] = {one.id: pack(_SERDE, one.value) for one in interrupts}
         if isinstance(values, Mapping):
@@ -275,30 +340,65 @@ class GraphAssistant:
         return memory
 
     async def _go_on(
-        self, messages: Sequence[BaseMessage], memory: Memory, done: list[BaseMessage]
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        done: list[BaseMessage],
+        after: Memory,
+        update: Mapping[str, Any],
     ) -> tuple[list[BaseMessage], Memory]:
+        """Play on in earnest after what was done, from where the turn began: the app is told what was done.
+
+        after: with what the tools have put in the store. update: what they have changed in the app's state.
+        """
+        if "store" in after["branch"]:
+            memory = memory | {"branch": {**memory.get("branch", {}), "store": after["branch"]["store"]}}
         with simulating(False):
-            more, after = await self._respond([*messages, *done], memory)
+            more, after = await self._respond([*messages, *done], memory, update)
         return [*done, *more], after
 
-    async def _run_tool(self, message: ToolMessage, messages: Sequence[BaseMessage], after: Memory) -> ToolMessage:
-        call = next(
-            call
-            for one in reversed(messages)
-            for call in getattr(one, "tool_calls", ())
-            if call["id"] == message.tool_call_id
-        )
+    async def _run_tool(self, message: ToolMessage, messages: Sequence[BaseMessage], after: Memory) -> "_Performed":
+        called = (call for one in reversed(messages) for call in getattr(one, "tool_calls", ()))
+        call = next(one for one in called if one["id"] == message.tool_call_id)
         assert isinstance(self.app, Pregel)
         graph, node = next(pair for pair in tool_nodes(self.app) if call["name"] in pair[1].tools_by_name)
-        # A graph of the tool alone, so that it gets the state, store and context that the app's tools are given.
-        alone = StateGraph(getattr(graph, "builder").state_schema)  # noqa: B009
+        key, branch = node._messages_key, after["branch"]
+        # A graph of the tool alone, so that it finds the state, thread, store and context that the app's tools have.
+        builder: Any = getattr(graph, "builder")  # noqa: B009
+        alone = StateGraph(builder.state_schema, context_schema=builder.context_schema)
         alone.add_node("tools", node)
         alone.add_edge(START, "tools")
-        state = self.state_of(after) | {node._messages_key: [*messages, AIMessage("", tool_calls=[call])]}
-        context = context_around() if self.context is None else self.context
-        player = LocalPlayer(alone.compile(store=graph.store), self.name, timeout=None, interruptible=False)
-        values = (await player.play({}, state, self._config, context)).values
-        return values[node._messages_key][-1]
+        compiled = alone.compile(store=graph.store or self.app.store)
+        player = LocalPlayer(compiled, self.name, timeout=self.timeout, interruptible=True)
+        state = self.state_of(after) | {key: [*messages, AIMessage("", tool_calls=[call])]}
+        where = {name: branch[name] for name in ("thread_id", "store") if name in branch}
+        try:
+            with simulating(False):
+                played = await self._play(player, where, state)
+            if played.interrupts:
+                asked = question_in(played.interrupts[0].value)[:200]
+                raise AppError(
+                    f"app {self.name!r}: tool {call['name']!r} asks {asked!r} in earnest and not in simulation"
+                )
+        except AppError as error:
+            failed = ToolMessage(str(error), name=call["name"], tool_call_id=call["id"], status="error")
+            return _Performed(failed, {}, after)
+        updates = [one for update in played.updates for one in (update if isinstance(update, list) else [update])]
+        told = [one for update in updates if update for one in _listed(update.get(key))]
+        result = next(one for one in told if isinstance(one, ToolMessage) and one.tool_call_id == call["id"])
+        changed = {name: value for update in updates if update for name, value in update.items() if name != key}
+        if "store" in played.branch:
+            after = after | {"branch": {**branch, "store": played.branch["store"]}}
+        return _Performed(result, changed, after)
+
+
+@dataclass(frozen=True)
+class _Performed:
+    """A tool's result, what else it changes in the app's state, and the memory with what it put in the store."""
+
+    result: ToolMessage
+    update: dict[str, Any]
+    after: Memory
 
 
 _SERDE = JsonPlusSerializer()
@@ -318,12 +418,18 @@ def _as_messages(value: Any) -> list[BaseMessage]:
         return []
     if isinstance(value, str):
         return [AIMessage(value)]
-    several = value if isinstance(value, list | tuple) else [value]
+    several = [AIMessage(one) if isinstance(one, str) else one for one in _listed(value)]
     return [
         message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
         for message in convert_to_messages(several)
     ]
 
 
-def _identity(message: BaseMessage) -> tuple[str, str | None, str]:
-    return message.type, message.id, str(message.content)
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _same(before: BaseMessage, after: BaseMessage) -> bool:
+    """Whether a message of the history is what it was. One that had no id may have been given one."""
+    named = before.id is None or before.id == after.id
+    return named and before.type == after.type and before.content == after.content

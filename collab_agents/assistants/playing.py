@@ -16,11 +16,10 @@ from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.runtime import get_runtime
-from langgraph.store.base import PutOp
 from langgraph.types import Interrupt
 
 from collab_agents.assistants.simulation import App
-from collab_agents.assistants.stores import ForkedStore
+from collab_agents.assistants.stores import ForkedStore, put_of
 from collab_agents.assistants.threads import BranchSaver, Saver, capture, checkpoint_id, commit, restore
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.settings import Settings
@@ -29,7 +28,7 @@ from collab_agents.usage import counting_all_models
 THREAD = "simulation"
 """The thread id that an app sees where its live thread has none."""
 
-_COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
+COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
 
 
 class AppError(RolloutError):
@@ -41,13 +40,15 @@ class Played:
     """What came of a run of the app.
 
     before: the values of its thread before the run. values: its output, or its state where it has a thread.
-    interrupts: what it waits for. branch: what has to be remembered of its thread, as JSON values.
+    interrupts: what it waits for. branch: what has to be remembered of its thread, as JSON values. updates: what its
+    nodes returned, in their order.
     """
 
     before: Any
     values: Any
     interrupts: list[Interrupt] = field(default_factory=list)
     branch: dict[str, Any] = field(default_factory=dict)
+    updates: list[Any] = field(default_factory=list)
 
 
 class Player(Protocol):
@@ -61,8 +62,8 @@ class Player(Protocol):
         """The values of a live thread, what it waits for, and a branch that begins there."""
         ...
 
-    async def commit(self, branch: Mapping[str, Any]) -> None:
-        """Put what the branch has come to into the live thread and store."""
+    async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+        """Put what the branch has come to into the live thread and store. Returns the branch, to go on with."""
         ...
 
 
@@ -104,13 +105,14 @@ class LocalPlayer:
         since = checkpoint_id(saver.serde, captured)
         return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": captured, "since": since}
 
-    async def commit(self, branch: Mapping[str, Any]) -> None:
-        if self.graph is None or self.saver is None or "thread" not in branch:
-            raise ConfigError(f"app {self.name!r} has no thread to go on with")
-        await commit(self.saver, branch["thread"], branch["thread_id"], branch.get("since"))
-        if self.graph.store:
-            puts = [PutOp(tuple(namespace), key, value) for namespace, key, value in branch.get("store", ())]
-            await self.graph.store.abatch(puts)
+    async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+        if self.graph is None or self.saver is None or "since" not in branch:
+            raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
+        await commit(self.saver, branch["thread"], branch["thread_id"], branch["since"])
+        if self.graph.store and "store" in branch:
+            await self.graph.store.abatch([put_of(written) for written in branch["store"]])
+        kept = {key: value for key, value in branch.items() if key != "store"}
+        return kept | {"since": checkpoint_id(self.saver.serde, branch["thread"])}
 
     async def _called(self, given: Any, config: RunnableConfig) -> Any:
         try:
@@ -138,19 +140,24 @@ class LocalPlayer:
             changes["store"] = store
         graph = graph.copy(changes)
         before = (await graph.aget_state(at)).values if "thread" in branch else {}
-        values, interrupts = await self._streamed(graph, given, config, {} if context is None else {"context": context})
-        after = {key: branch[key] for key in ("since",) if key in branch} | {"thread_id": thread_id}
-        if saver and (self.remembers or interrupts):
-            values = (await graph.aget_state(at)).values
-            after["thread"] = await capture(graph, saver, at)
+        played = Played(before, None)
+        await self._stream(graph, given, config, {} if context is None else {"context": context}, played)
+        played.branch = {key: branch[key] for key in ("since",) if key in branch} | {"thread_id": thread_id}
+        if saver and (self.remembers or played.interrupts):
+            state = await graph.aget_state(at)
+            if state.next and not played.interrupts:
+                before_node = f"it stopped before node {state.next[0]!r}"
+                raise AppError(f"app {self.name!r}: {before_node}, by interrupt_before or interrupt_after")
+            played.values = state.values
+            played.branch["thread"] = await capture(graph, saver, at)
         if store and store.written:
-            after["store"] = store.written
-        return Played(before, values, interrupts, after)
+            played.branch["store"] = store.written
+        return played
 
-    async def _streamed(
-        self, graph: App, given: Any, config: RunnableConfig, more: dict[str, Any]
-    ) -> tuple[Any, list[Interrupt]]:
-        values: Any = None
+    async def _stream(
+        self, graph: App, given: Any, config: RunnableConfig, more: dict[str, Any], played: Played
+    ) -> None:
+        """Run it, and note what comes of it."""
         interrupts: dict[str, Interrupt] = {}
         node = ""
         if graph.checkpointer:
@@ -159,9 +166,10 @@ class LocalPlayer:
             async with asyncio.timeout(self.timeout) as limit:
                 async for mode, event in graph.astream(given, config, stream_mode=["updates", "values"], **more):
                     if mode == "values":
-                        values = event
+                        played.values = event
                         continue
                     interrupts |= {one.id: one for one in event.get("__interrupt__", ())}
+                    played.updates += (update for name, update in event.items() if not name.startswith("__"))
                     node = next((name for name in reversed(event) if not name.startswith("__")), node)
         except Exception as error:
             after = f"app {self.name!r}{f', after node {node!r}' if node else ''}"
@@ -170,7 +178,7 @@ class LocalPlayer:
             if limit.expired():
                 raise AppError(f"{after}: no reply within {self.timeout:g} s") from error
             raise AppError(f"app {self.name!r}{_node(error)}: {_reason(error)}") from error
-        return values, list(interrupts.values())
+        played.interrupts = list(interrupts.values())
 
 
 class RemotePlayer:
@@ -201,11 +209,10 @@ class RemotePlayer:
         before: Any = {}
         if "remote" in branch:
             before = (await self.client.threads.get_state(branch["remote"]))["values"]
-            made: Any = await cast(Any, self.client.threads.copy(branch["remote"]))
+            thread_id = await self._copy(branch["remote"])
         else:
-            made = await self.client.threads.create(metadata={"made_by": "collab-agents"})
-        thread_id = made["thread_id"]
-        self.made.add(thread_id)
+            thread_id = (await self.client.threads.create(metadata={"made_by": "collab-agents"}))["thread_id"]
+            self.made.add(thread_id)
         config = merge_configs(config, {"configurable": {"thread_id": thread_id}})
         values: Any = None
         async for event in self.app.astream(given, config, stream_mode="values", **more):
@@ -215,17 +222,23 @@ class RemotePlayer:
 
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], dict[str, Any]]:
         thread_id = thread["configurable"]["thread_id"]
+        if thread["configurable"].get("checkpoint_id"):
+            raise ConfigError(f"app {self.name!r}: a deployment's thread is copied as it is, at no checkpoint_id")
         try:
-            state = await self.client.threads.get_state(thread_id)
+            copied = await self._copy(thread_id)
+            state = await self.client.threads.get_state(copied)
         except Exception as error:
             raise ConfigError(f"app {self.name!r} has no thread {thread_id!r}: {_reason(error)}") from error
         asked = [one for task in state["tasks"] for one in task.get("interrupts", ())]
-        return state["values"], _interrupts(asked), {"remote": thread_id}
+        return state["values"], _interrupts(asked), {"remote": copied}
 
-    async def commit(self, branch: Mapping[str, Any]) -> None:
-        raise ConfigError(
-            f"app {self.name!r}: a deployment's thread cannot be written; go on with {branch['remote']!r}"
-        )
+    async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+        raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be written to; go on with the fork")
+
+    async def _copy(self, thread_id: str) -> str:
+        made: Any = await cast(Any, self.client.threads.copy(thread_id))
+        self.made.add(made["thread_id"])
+        return made["thread_id"]
 
     async def delete_threads(self) -> None:
         while self.made:
@@ -242,7 +255,7 @@ def own_root() -> Iterator[RunnableConfig]:
     configurable = {
         key: value
         for key, value in around.get("configurable", {}).items()
-        if key not in _COORDINATES and not key.startswith("__")
+        if key not in COORDINATES and not key.startswith("__")
     }
     kept = {key: around[key] for key in ("tags", "metadata") if around.get(key)}
     with counting_all_models() as counters:

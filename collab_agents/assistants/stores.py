@@ -1,33 +1,32 @@
 """A LangGraph store that a branch may write to: what it writes is its own, the rest is read from the app's store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from langgraph.store.base import BaseStore, GetOp, Item, ListNamespacesOp, Op, PutOp, Result, SearchItem, SearchOp
+from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, Op, PutOp, Result, SearchItem, SearchOp
 from langgraph.store.memory import InMemoryStore
 
 _ALL = 1_000_000
 
 
 class ForkedStore(BaseStore):
-    """Reads through to `base` and keeps what is written apart, as `written`: [namespace, key, value or None].
+    """Reads through to `base` and keeps what is written apart, as `written`: the fields of a `PutOp` each.
 
     What was written comes first in a search, without a score where the search asks for meaning.
     """
 
-    def __init__(self, base: BaseStore, written: Iterable[tuple[list[str], str, dict[str, Any] | None]] = ()) -> None:
+    def __init__(self, base: BaseStore, written: Iterable[Sequence[Any]] = ()) -> None:
         self._base = base
         self._own = InMemoryStore()
-        self._deleted: set[tuple[tuple[str, ...], str]] = set()
-        for namespace, key, value in written:
-            self._write(PutOp(tuple(namespace), key, value))
+        self._puts: dict[tuple[tuple[str, ...], str], PutOp] = {}
+        self.supports_ttl = base.supports_ttl
+        self.ttl_config = getattr(base, "ttl_config", None)
+        for one in written:
+            self._write(put_of(one))
 
     @property
-    def written(self) -> list[tuple[list[str], str, dict[str, Any] | None]]:
-        own = self._own.search((), limit=_ALL)
-        written: list[tuple[list[str], str, dict[str, Any] | None]] = []
-        written += [(list(item.namespace), item.key, item.value) for item in own]
-        return [*written, *((list(namespace), key, None) for namespace, key in sorted(self._deleted))]
+    def written(self) -> list[list[Any]]:
+        return [[list(op.namespace), *op[1:]] for op in self._puts.values()]
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         asked = [(op, self._question(op)) for op in ops]
@@ -47,7 +46,7 @@ class ForkedStore(BaseStore):
         if isinstance(op, GetOp):
             return None if self._is_own(op.namespace, op.key) else op
         if isinstance(op, SearchOp):
-            return op._replace(limit=op.offset + op.limit + len(self.written), offset=0)
+            return op._replace(limit=op.offset + op.limit + len(self._puts), offset=0)
         assert isinstance(op, ListNamespacesOp)
         return op._replace(limit=_ALL, offset=0)
 
@@ -65,11 +64,13 @@ class ForkedStore(BaseStore):
 
     def _write(self, op: PutOp) -> None:
         self._own.batch([op._replace(index=False, ttl=None)])
-        if op.value is None:
-            self._deleted.add((op.namespace, op.key))
-        else:
-            self._deleted.discard((op.namespace, op.key))
+        self._puts[op.namespace, op.key] = op
 
     def _is_own(self, namespace: tuple[str, ...], key: str) -> bool:
-        own: Item | None = self._own.get(namespace, key)
-        return own is not None or (namespace, key) in self._deleted
+        return (namespace, key) in self._puts
+
+
+def put_of(written: Sequence[Any]) -> PutOp:
+    """The operation that wrote one of `ForkedStore.written`."""
+    namespace, *rest = written
+    return PutOp(tuple(namespace), *rest)

@@ -53,21 +53,19 @@ async def restore(saver: Saver, text: str, thread_id: str) -> None:
     await _put(saver, unpack(saver.serde, text), thread_id, None)
 
 
-async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> None:
+async def commit(saver: Saver, text: str, thread_id: str, since: str) -> None:
     """Put what a branch has come to at the end of the thread from which it was forked.
 
-    since: the thread's last checkpoint when it was forked, None if there was none. Raises RolloutError if the thread
-    has gone on since.
+    since: the thread's last checkpoint when it was forked. Raises RolloutError if the thread has gone on since.
     """
     thread: RunnableConfig = {"configurable": {"thread_id": thread_id}}
     head = await _read(saver, thread)
     now = head.checkpoint["id"] if head else None
     if now != since:
         raise RolloutError(f"thread {thread_id!r} has gone on since it was forked: its last checkpoint is {now}")
-    checkpoints = unpack(saver.serde, text)
-    await _put(
-        saver, [one for one in checkpoints if since is None or one["checkpoint"]["id"] > since], thread_id, since
-    )
+    # The checkpoint itself is there already, but more may have been written to it: an answer to what it waited for.
+    new = [one for one in unpack(saver.serde, text) if one["checkpoint"]["id"] >= since]
+    await _put(saver, new, thread_id, since)
 
 
 def checkpoint_id(serde: SerializerProtocol, text: str) -> str:
@@ -82,9 +80,8 @@ async def _checkpoints(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: Ru
         return []
     graphs = [app, *(graph for _, graph in app.get_subgraphs(recurse=True) if isinstance(graph, Pregel))]
     history = any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
-    if len(graphs) == 1 and not history:
-        return [_record(root)]
-    # Subgraphs have checkpoints under names of their own; channels that keep only what changed need all that was.
+    # Subgraphs, also those that only a tool calls, have checkpoints under names of their own; channels that keep only
+    # what changed need all that was.
     everything = [_record(one) async for one in _list(saver, {"configurable": {"thread_id": at["thread_id"]}})]
     later = [one["checkpoint"]["id"] for one in everything if not one["ns"]]
     end = min((one for one in later if one > root.checkpoint["id"]), default="~")
@@ -114,8 +111,10 @@ def _record(one: CheckpointTuple) -> dict[str, Any]:
 async def _put(saver: Saver, checkpoints: Sequence[dict[str, Any]], thread_id: str, since: str | None) -> None:
     ids = {one["checkpoint"]["id"] for one in checkpoints}
     for one in checkpoints:
-        # Of a thread only the last checkpoint may have been taken: it then follows what the saver has.
-        parent = one["parent"] if one["parent"] in ids else None if one["ns"] else since
+        parent = one["parent"]
+        if one["checkpoint"]["id"] != since and parent not in ids:
+            # Of a thread only the last checkpoint may have been taken: it then follows what the saver has.
+            parent = None if one["ns"] else since
         config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": one["ns"]}}
         if parent:
             config["configurable"]["checkpoint_id"] = parent

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
+from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
@@ -56,12 +57,14 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._values: dict[asyncio.AbstractEventLoop, T] = {}
+        self._making = Lock()
 
     def get(self) -> T:
         loop = asyncio.get_running_loop()
         if loop not in self._values:
-            self._values = {known: value for known, value in self._values.items() if not known.is_closed()}
-            self._values[loop] = self._make()
+            with self._making:  # Sync calls have a loop each, on threads of their own.
+                self._values = {known: value for known, value in self._values.items() if not known.is_closed()}
+                self._values[loop] = self._make()
         return self._values[loop]
 
 

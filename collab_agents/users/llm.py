@@ -82,7 +82,7 @@ class LLMUser:
             persona=persona.describe() if persona else "An ordinary person.",
             transcript=_transcript(messages, notes) or "(Nothing yet: you write first.)\n",
         )
-        state: dict[str, Any] = memory.get("user_state") or deepcopy(task.metadata.get("user_state", {}))
+        state = memory["user_state"] if "user_state" in memory else deepcopy(task.metadata.get("user_state", {}))
 
         async def use(reply: AIMessage) -> list[ToolMessage]:
             results = await run_tools(self.tools, reply, state)

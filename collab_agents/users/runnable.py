@@ -35,12 +35,10 @@ class RunnableUser:
         persona = memory.get("persona")
         told = {"goal": memory["task"].prompt, "persona": persona.describe() if persona else "", **self._inputs}
         said, after = await self._player.respond(_from_the_other_side(messages), memory, inputs=told)
-        # One turn in the app's own count is one of its messages here, however many it took.
-        if "seen" in after:
-            after["seen"] = len(_from_the_other_side(messages)) + 1
         words, stop, _ = "\n\n".join(replies(said)).partition(self.stop)
         if not stop:
-            return HumanMessage(words), after
+            # By this id the app knows, the next time, what it has seen.
+            return HumanMessage(words, id=said[-1].id), after
         return (closing(words.strip()) if words.strip() else None), after
 
 
