@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -258,6 +259,12 @@ class _CallBudget(BaseCallbackHandler):
             self._loop.call_soon_threadsafe(self.spent.set)  # A sync node of an app calls on a thread.
             raise RolloutError(f"the budget of {self.calls} calls is spent")
         self._started += 1
+
+
+# LangChain warns of every exception in a handler; that of a refused call is the point of it.
+logging.getLogger("langchain_core.callbacks.manager").addFilter(
+    lambda record: not record.args or _CallBudget.__name__ not in map(str, record.args)
+)
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -20,6 +22,7 @@ from collab_agents import (
     MultiturnReward,
     ScriptedUser,
     create_lookahead_agent,
+    create_rollout_graph,
     load_chat_model,
 )
 from collab_agents.errors import ConfigError, RolloutError
@@ -28,7 +31,7 @@ from collab_agents.judges import Conversation, interactivity, token_cost
 from collab_agents.models import Limits
 from collab_agents.trajectories import Candidate
 from collab_agents.users import Memory
-from tests.conftest import Server
+from tests.conftest import Server, party
 from tests.test_apps import Calls
 
 HELLO: dict[str, Any] = {"messages": [HumanMessage("Write me an invitation.")]}
@@ -222,6 +225,97 @@ async def test_an_apps_tools_run_once_for_the_chosen_reply_and_its_thread_goes_o
         assert state == {}
         assert end["assistant_memory"]["seen"] == end["messages"][-1].id
         assert len(end["messages"]) == 4 * count
+
+
+async def test_the_call_budget_holds_for_an_app_of_sync_nodes_and_leaves_it_a_reply(
+    serve: Callable[..., Server],
+) -> None:
+    for calls in (1, 5):
+        server = serve("--latency", "0.02")
+        model = served(server)
+
+        def twice(state: MessagesState, model: Any = model) -> dict[str, Any]:
+            model.invoke("think")
+            return {"messages": [model.invoke(state["messages"])]}
+
+        graph = StateGraph(MessagesState)
+        graph.add_node("twice", twice)
+        graph.add_edge(START, "twice")
+        agent = create_lookahead_agent(GraphAssistant(graph.compile()), USER, ASKS, budget=Budget(calls=calls))
+        end = await agent.ainvoke(HELLO)
+        assert end["lookahead"]["why"] == "the first candidate: the call budget was spent"
+        assert end["messages"][-1].content
+        assert server.stats()["calls"] <= calls + 1, "the second call of the first candidate is made in any case"
+
+
+async def test_nothing_goes_on_after_the_answer_or_after_its_caller_is_gone(serve: Callable[..., Server]) -> None:
+    server = serve("--latency", "0.05")
+    model = served(server)
+
+    def endless(state: MessagesState) -> dict[str, Any]:
+        for _ in range(100):
+            model.invoke("and again")
+        return {"messages": [AIMessage("at last")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("endless", endless)
+    graph.add_edge(START, "endless")
+    agent = create_lookahead_agent(GraphAssistant(graph.compile()), USER, ASKS)
+    asked = asyncio.create_task(agent.ainvoke(HELLO))
+    await asyncio.sleep(0.4)
+    asked.cancel()
+    await asyncio.wait([asked])
+    await asyncio.sleep(0.2)
+    calls = server.stats()["calls"]
+    await asyncio.sleep(0.4)
+    assert server.stats()["calls"] == calls > 0
+
+
+async def test_what_is_streamed_is_no_one_elses_reply_nor_the_goal_nor_said_twice(serve: Callable[..., Server]) -> None:
+    model = load_chat_model("openai:any", base_url=serve().url)
+
+    async def goal(messages: Sequence[BaseMessage]) -> Any:
+        await model.ainvoke("What do they want?")
+        return goal_so_far(messages)
+
+    set_llm_cache(InMemoryCache())
+    try:
+        for words in ("A private reply to Ann?", "\n\nAnd one to Bob?"):
+            agent = create_lookahead_agent(
+                Varied([words]), USER, ASKS, candidates=2, agree=lambda texts: False, goal=goal
+            )
+            said = ""
+            stream: Any = agent.astream({"messages": [HumanMessage("Hello")]}, stream_mode="messages")
+            async for message, _ in stream:
+                said += str(message.content)
+            assert said == words
+    finally:
+        set_llm_cache(None)
+
+
+async def test_an_agent_inside_an_app_has_the_seeds_of_its_branch() -> None:
+    class Seeds:
+        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+            return [AIMessage(str(memory["seed"]))], memory
+
+    inner = create_lookahead_agent(Seeds(), USER, ASKS, candidates=1)
+    rollout = create_rollout_graph(USER, GraphAssistant(inner), ASKS, candidates=4, futures=1, max_exchanges=1)
+    end = await rollout.ainvoke({"messages": [], "task": party(), "seed": 1})
+    assert len({one["messages"][0]["content"] for one in end["turns"][0]["candidates"]}) == 4
+
+
+async def test_one_candidate_that_fails_at_once_is_no_agreement() -> None:
+    class Fails(Varied):
+        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+            if not self.calls:
+                self.calls += 1
+                raise ValueError("not today")
+            return await super().respond(messages, memory)
+
+    agent = create_lookahead_agent(Fails(), USER, ASKS, agree=lambda texts: texts[0] == texts[1])
+    told = (await agent.ainvoke(HELLO))["lookahead"]
+    assert told["candidates"][0]["error"] == "candidate 0: assistant: ValueError: not today"
+    assert told["why"] == "the highest reward"
 
 
 async def test_bad_input_is_one_sentence() -> None:

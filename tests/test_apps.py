@@ -20,7 +20,7 @@ from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
 from langgraph.prebuilt import create_react_agent
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
-from langgraph.types import interrupt
+from langgraph.types import Command, interrupt
 
 from collab_agents import (
     AskUser,
@@ -515,3 +515,114 @@ async def test_a_thread_that_is_not_there_cannot_be_forked() -> None:
         )
     with pytest.raises(ConfigError, match="app 'shop' has no checkpointer, and so no thread to fork"):
         await GraphAssistant(app_of(says("x"))).fork({"configurable": {"thread_id": "1"}})
+
+
+async def test_a_sub_agent_that_only_a_tool_calls_keeps_its_thread_and_may_ask() -> None:
+    def expert(state: MessagesState) -> dict[str, Any]:
+        answer = interrupt("May I?") if len(state["messages"]) == 1 else "no need"
+        return {"messages": [AIMessage(f"{answer}, after {len(state['messages'])}")]}
+
+    inner = StateGraph(MessagesState)
+    inner.add_node("expert", expert)
+    inner.add_edge(START, "expert")
+    sub = inner.compile(checkpointer=True)
+
+    async def work(state: MessagesState) -> dict[str, Any]:
+        asked = await (await _called_elsewhere(sub)).ainvoke({"messages": [state["messages"][-1]]})
+        return {"messages": [AIMessage(asked["messages"][-1].content)]}
+
+    assistant = GraphAssistant(app_of(work, checkpointer=InMemorySaver()), interrupts="user")
+    graph = create_conversation_graph(ScriptedUser(["a", "yes", "b"]), assistant)
+    end = await graph.ainvoke({"messages": [], "task": party()})
+    assert texts(end["messages"])[1::2] == ["May I?", "yes, after 1", "no need, after 3"]
+
+
+async def _called_elsewhere(graph: Any) -> Any:
+    """So that LangGraph does not find it by looking at the node."""
+    return graph
+
+
+async def test_a_fork_of_a_thread_that_waits_is_committed_with_its_answer() -> None:
+    def work(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(f"{interrupt('first?')}, {interrupt('second?')}")]}
+
+    app = app_of(work, checkpointer=InMemorySaver())
+    live: RunnableConfig = {"configurable": {"thread_id": "1"}}
+    await app.ainvoke({"messages": [HumanMessage("go")]}, live)
+    with pytest.raises(ConfigError, match="its thread waits for an answer to 'first\\?': interrupts='user' gives it"):
+        await GraphAssistant(app).fork(live)
+
+    assistant = GraphAssistant(app, interrupts="user")
+    messages, memory = await assistant.fork(live)
+    reply, after = await assistant.respond([*messages, HumanMessage("A")], memory | SEED)
+    assert texts(reply) == ["second?"]
+    assert (await app.aget_state(live)).interrupts[0].value == "first?"
+    await assistant.commit(after)
+    assert (await app.aget_state(live)).interrupts[0].value == "second?"
+    end = await app.ainvoke(Command(resume="B"), live)
+    assert end["messages"][-1].content == "A, B"
+
+
+async def test_only_what_is_a_fork_is_committed_and_a_breakpoint_is_no_reply() -> None:
+    assistant = GraphAssistant(app_of(says("x"), checkpointer=InMemorySaver()))
+    _, after = await assistant.respond([HumanMessage("a")], SEED)
+    with pytest.raises(ConfigError, match="app 'shop': only what began with fork can be committed"):
+        await assistant.commit(after)
+    held = app_of(says("x"), checkpointer=InMemorySaver(), interrupt_before=["work"])
+    with pytest.raises(RolloutError, match="app 'shop': it stopped before node 'work', by interrupt_before or"):
+        await GraphAssistant(held).respond([HumanMessage("a")], SEED)
+
+
+async def test_a_conversation_that_has_been_cut_is_followed_or_refused_by_its_ids() -> None:
+    assistant = GraphAssistant(app_of(says("reply"), checkpointer=InMemorySaver()))
+    first: list[BaseMessage] = [HumanMessage("a", id="a")]
+    reply, memory = await assistant.respond(first, SEED)
+    again, _ = await assistant.respond([reply[-1], HumanMessage("b", id="b")], memory | SEED)
+    assert texts(again) == ["reply 3"]
+    with pytest.raises(RolloutError, match="the conversation has lost the message that the app saw last"):
+        await assistant.respond([HumanMessage("b", id="b")], memory | SEED)
+
+
+async def test_a_summary_in_the_place_of_messages_is_history() -> None:
+    def summarise(state: Plain) -> dict[str, Any]:
+        last = state["messages"][-1]
+        kept = [RemoveMessage(id=REMOVE_ALL_MESSAGES), HumanMessage("A summary."), last]
+        return {"messages": [*kept, AIMessage(f"of {len(state['messages'])}")]}
+
+    assistant = GraphAssistant(app_of(summarise, Plain, checkpointer=InMemorySaver()), rewrites_history=True)
+    end = await create_conversation_graph(ScriptedUser(["a", "b"]), assistant).ainvoke(
+        {"messages": [], "task": party()}
+    )
+    assert texts(end["messages"]) == ["a", "of 1", "b", "of 4"]
+
+
+async def test_what_one_branch_does_to_an_input_is_not_seen_in_another() -> None:
+    class Shop(MessagesState):
+        cart: list[str]
+
+    def work(state: Shop) -> dict[str, Any]:
+        state["cart"].append("mug")
+        return {"messages": [AIMessage(f"{state['cart']}")]}
+
+    assistant = GraphAssistant(app_of(work, Shop), inputs={"cart": []})
+    for _ in range(2):
+        assert texts((await assistant.respond([HumanMessage("a")], SEED))[0]) == ["['mug']"]
+
+
+@pytest.mark.parametrize("output", [42, object(), [{"text": "x"}]])
+async def test_an_output_that_is_no_message_is_named(output: Any) -> None:
+    with pytest.raises(RolloutError, match=r"app 'shop': 'messages' is .+: messages, one, or a text are needed"):
+        await GraphAssistant(RunnableLambda(lambda given: output, name="shop")).respond([HumanMessage("a")], SEED)
+
+
+async def test_the_same_question_twice_in_a_turn_is_answered_twice(serve: Callable[..., Server]) -> None:
+    model = load_chat_model("openai:any", base_url=serve("--deterministic").url)
+
+    async def votes(state: MessagesState) -> dict[str, Any]:
+        said = [(await model.ainvoke("How much?")).content for _ in range(3)]
+        return {"messages": [AIMessage(" | ".join(map(str, said)))]}
+
+    assistant = GraphAssistant(app_of(votes))
+    first, again = [(await assistant.respond([HumanMessage("a")], SEED))[0][0].content for _ in range(2)]
+    assert first == again
+    assert len(set(str(first).split(" | "))) == 3

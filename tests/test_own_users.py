@@ -189,6 +189,22 @@ async def test_a_user_looks_things_up_with_tools_of_its_own(serve: Callable[...,
     assert '[You used find_order({"when": "1"}): order K5-77]\n\nUser: Hi' in scene
 
 
+async def test_what_a_user_has_used_up_does_not_come_back(serve: Callable[..., Server]) -> None:
+    @tool
+    def use_coupon(when: str) -> str:
+        """Use the coupon."""
+        return f"used {user_state().pop('coupon', None)}"
+
+    server = serve("--call-tools", "--log")
+    user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[use_coupon])
+    task = Task(id="t", prompt="Buy.", metadata={"user_state": {"coupon": "X1"}})
+    memory: Memory = {}
+    for _ in range(2):
+        _, memory = await user.respond([], {**memory, "task": task, "seed": 1})
+    used = [body["messages"][-1]["content"] for body in server.bodies() if body["messages"][-1]["role"] == "tool"]
+    assert used == ["used X1", "used None"]
+
+
 async def test_what_a_user_looked_up_stays_in_its_branch(serve: Callable[..., Server]) -> None:
     server = serve("--call-tools")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[find_order])

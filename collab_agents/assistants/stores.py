@@ -12,15 +12,15 @@ _ALL = 1_000_000
 class ForkedStore(BaseStore):
     """Reads through to `base` and keeps what is written apart, as `written`: the fields of a `PutOp` each.
 
-    What was written comes first in a search, without a score where the search asks for meaning.
+    What was written comes first in a search, without a score where the search asks for meaning, and does not expire.
     """
+
+    supports_ttl = True
 
     def __init__(self, base: BaseStore, written: Iterable[Sequence[Any]] = ()) -> None:
         self._base = base
         self._own = InMemoryStore()
         self._puts: dict[tuple[tuple[str, ...], str], PutOp] = {}
-        self.supports_ttl = base.supports_ttl
-        self.ttl_config = getattr(base, "ttl_config", None)
         for one in written:
             self._write(put_of(one))
 
