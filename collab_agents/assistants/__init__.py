@@ -11,8 +11,10 @@ __all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simula
 
 def __getattr__(name: str) -> Any:
     # These import langgraph, which `import collab_agents.assistants` does not.
-    if name in ("AskUser", "GraphAssistant"):
+    if name == "GraphAssistant":
         from collab_agents.assistants import app as home
+    elif name == "AskUser":
+        from collab_agents.assistants import interrupts as home  # type: ignore[no-redef]
     elif name in ("is_simulating", "simulate"):
         from collab_agents.assistants import simulation as home  # type: ignore[no-redef]
     else:

@@ -1,29 +1,26 @@
 """Existing agents as assistants: any Runnable, compiled LangGraph app or deployment."""
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
-    BaseMessageChunk,
     SystemMessage,
     ToolMessage,
-    convert_to_messages,
-    message_chunk_to_message,
 )
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.channels import LastValue
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.graph import START, StateGraph
 from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command, Interrupt
 
+from collab_agents.assistants.interrupts import AskUser, question_in
+from collab_agents.assistants.performing import Performed, call_of, perform_tool
 from collab_agents.assistants.playing import (
     COORDINATES,
     AppError,
@@ -33,35 +30,13 @@ from collab_agents.assistants.playing import (
     RemotePlayer,
     context_around,
 )
-from collab_agents.assistants.simulation import SIMULATED, is_simulating, simulating, tool_nodes, with_simulated_tools
+from collab_agents.assistants.reading import as_messages, reply_in
+from collab_agents.assistants.simulation import SIMULATED, is_simulating, simulating, with_simulated_tools
 from collab_agents.assistants.threads import pack, unpack
 from collab_agents.errors import ConfigError
 from collab_agents.memory import Memory, own_copy
 from collab_agents.messages import text_of, with_ids
 from collab_agents.seeds import seeded
-
-
-def question_in(value: Any) -> str:
-    """What an interrupt's value asks a person: a text, or the text under a usual key, or all of it as JSON."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        for key in ("question", "query", "message", "prompt", "description", "content", "text"):
-            if isinstance(value.get(key), str):
-                return value[key]
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-@dataclass(frozen=True)
-class AskUser:
-    """How the simulated user answers an app's interrupts.
-
-    show: the words in which the user is asked, of the interrupt's value. resume: with what the app goes on, of the
-    user's words and the value; by default the words.
-    """
-
-    show: Callable[[Any], str] = question_in
-    resume: Callable[[str, Any], Any] = lambda words, value: words
 
 
 class GraphAssistant:
@@ -213,9 +188,10 @@ class GraphAssistant:
                 if differs or update:
                     return await self._go_on(messages, memory, done[:index], after, update)
             elif message.additional_kwargs.get(SIMULATED):
-                performed = await self._run_tool(message, [*messages, *done[:index]], after)
+                performed = await self._perform_one(message, [*messages, *done[:index]], after)
                 differs = differs or text_of(performed.result) != text_of(message)
-                done[index], after = performed.result.model_copy(update={"id": message.id}), performed.after
+                done[index] = performed.result.model_copy(update={"id": message.id})
+                after = after | {"branch": {**after["branch"], **performed.store}}
                 update |= performed.update
         return done, after
 
@@ -295,16 +271,8 @@ class GraphAssistant:
             keys = ", ".join(map(str, values)) or "none"
             raise AppError(f"app {self.name!r}: its output has no key {self.output_key!r}; its keys are {keys}")
         after = self._messages(self._part(values))
-        known = {message.id for message in history if message.id}
-        if len(after) >= len(history) and all(map(_same, history, after)):
-            reply = after[len(history) :]
-        elif self.rewrites_history:
-            # What comes after the last message that was known; a summary in the place of others is history.
-            last = max((index for index, message in enumerate(after) if message.id in known), default=-1)
-            reply = after[last + 1 :]
-        elif not self._accumulates:
-            reply = [message for message in after if message.id not in known]
-        else:
+        reply = reply_in(after, history, accumulates=self._accumulates, rewrites=self.rewrites_history)
+        if reply is None:
             raise AppError(
                 f"app {self.name!r}: it changed or removed earlier messages; rewrites_history=True allows it"
             )
@@ -317,7 +285,7 @@ class GraphAssistant:
 
     def _messages(self, value: Any) -> list[BaseMessage]:
         try:
-            return _as_messages(value)
+            return as_messages(value)
         except Exception as error:
             what = f"{self.output_key!r} is {str(value)[:80]!r}"
             raise AppError(f"app {self.name!r}: {what}: messages, one, or a text are needed") from error
@@ -339,6 +307,20 @@ class GraphAssistant:
             memory["state"] = {key: text for key, value in kept.items() if (text := _packed(value)) is not None}
         return memory
 
+    async def _perform_one(self, simulated: ToolMessage, before: list[BaseMessage], after: Memory) -> Performed:
+        assert isinstance(self.app, Pregel)
+        with simulating(False):
+            return await perform_tool(
+                self.app,
+                self.name,
+                call_of(simulated, before),
+                before,
+                state=self.state_of(after),
+                branch=after["branch"],
+                play=self._play,
+                seconds=self.timeout,
+            )
+
     async def _go_on(
         self,
         messages: Sequence[BaseMessage],
@@ -357,49 +339,6 @@ class GraphAssistant:
             more, after = await self._respond([*messages, *done], memory, update)
         return [*done, *more], after
 
-    async def _run_tool(self, message: ToolMessage, messages: Sequence[BaseMessage], after: Memory) -> "_Performed":
-        called = (call for one in reversed(messages) for call in getattr(one, "tool_calls", ()))
-        call = next(one for one in called if one["id"] == message.tool_call_id)
-        assert isinstance(self.app, Pregel)
-        graph, node = next(pair for pair in tool_nodes(self.app) if call["name"] in pair[1].tools_by_name)
-        key, branch = node._messages_key, after["branch"]
-        # A graph of the tool alone, so that it finds the state, thread, store and context that the app's tools have.
-        builder: Any = getattr(graph, "builder")  # noqa: B009
-        alone = StateGraph(builder.state_schema, context_schema=builder.context_schema)
-        alone.add_node("tools", node)
-        alone.add_edge(START, "tools")
-        compiled = alone.compile(store=graph.store or self.app.store)
-        player = LocalPlayer(compiled, self.name, timeout=self.timeout, interruptible=True)
-        state = self.state_of(after) | {key: [*messages, AIMessage("", tool_calls=[call])]}
-        where = {name: branch[name] for name in ("thread_id", "store") if name in branch}
-        try:
-            with simulating(False):
-                played = await self._play(player, where, state)
-            if played.interrupts:
-                asked = question_in(played.interrupts[0].value)[:200]
-                raise AppError(
-                    f"app {self.name!r}: tool {call['name']!r} asks {asked!r} in earnest and not in simulation"
-                )
-        except AppError as error:
-            failed = ToolMessage(str(error), name=call["name"], tool_call_id=call["id"], status="error")
-            return _Performed(failed, {}, after)
-        updates = [one for update in played.updates for one in (update if isinstance(update, list) else [update])]
-        told = [one for update in updates if update for one in _listed(update.get(key))]
-        result = next(one for one in told if isinstance(one, ToolMessage) and one.tool_call_id == call["id"])
-        changed = {name: value for update in updates if update for name, value in update.items() if name != key}
-        if "store" in played.branch:
-            after = after | {"branch": {**branch, "store": played.branch["store"]}}
-        return _Performed(result, changed, after)
-
-
-@dataclass(frozen=True)
-class _Performed:
-    """A tool's result, what else it changes in the app's state, and the memory with what it put in the store."""
-
-    result: ToolMessage
-    update: dict[str, Any]
-    after: Memory
-
 
 _SERDE = JsonPlusSerializer()
 _MOST_INTERRUPTS = 20
@@ -411,25 +350,3 @@ def _packed(value: Any) -> str | None:
         return pack(_SERDE, value)
     except (TypeError, ValueError):
         return None
-
-
-def _as_messages(value: Any) -> list[BaseMessage]:
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [AIMessage(value)]
-    several = [AIMessage(one) if isinstance(one, str) else one for one in _listed(value)]
-    return [
-        message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
-        for message in convert_to_messages(several)
-    ]
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
-
-
-def _same(before: BaseMessage, after: BaseMessage) -> bool:
-    """Whether a message of the history is what it was. One that had no id may have been given one."""
-    named = before.id is None or before.id == after.id
-    return named and before.type == after.type and before.content == after.content
