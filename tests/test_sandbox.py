@@ -138,11 +138,13 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_program_gets_zero_and_the_reason_within_its_limits(name: str) -> None:
     code, reason = HOSTILE[name]
+    # What is stopped by its CPU time needs that much of a machine that others use too.
+    limits = TIGHT.model_copy(update={"wall_seconds": 20}) if "while True: pass" in code else TIGHT
     started = time.monotonic()
-    score = asyncio.run(run(code))
+    score = asyncio.run(run(code, limits=limits))
     assert score.value == 0.0
     assert reason in score.reason
-    assert time.monotonic() - started < TIGHT.wall_seconds + 3
+    assert time.monotonic() - started < limits.wall_seconds + 3
     assert not Path("/usr/planted").exists()
     assert not Path("/planted").exists()
 
