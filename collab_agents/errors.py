@@ -47,7 +47,10 @@ def first_problem(error: ValidationError) -> str:
         return f"{where}: unknown field"
     if not problem["loc"] and problem["type"] == "value_error":  # Of the whole: it says itself what it is about.
         return problem["msg"].removeprefix("Value error, ")
-    value = "" if problem["type"] == "missing" else f", got {str(problem['input'])[:80]!r}"
+    whole = problem["type"] == "value_error" and isinstance(
+        problem["input"], dict
+    )  # A section says what of it is wrong.
+    value = "" if whole or problem["type"] == "missing" else f", got {str(problem['input'])[:80]!r}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}{value}"
 

@@ -127,6 +127,11 @@ def _assistants_messages(answer: Any) -> list[BaseMessage]:
     messages = [_message(one, ["ai", "tool"] if len(listed) > 1 else ["ai"]) for one in listed]
     if not messages or messages[-1].type != "ai" or not _says_something(messages[-1]):
         raise ValueError("the reply is empty: a reply ends with the assistant's words")
+    calls: set[str | None] = set()
+    for message in messages:
+        if isinstance(message, ToolMessage) and message.tool_call_id not in calls:
+            raise ValueError(f"the tool message's tool_call_id {message.tool_call_id!r} is of no call before it")
+        calls |= {call["id"] for call in getattr(message, "tool_calls", ())}
     return messages
 
 

@@ -153,6 +153,10 @@ def _from_file(settings: Settings, name: str) -> RunConfig:
     besides = settings.model_dump(exclude_defaults=True, exclude=_BESIDE_A_FILE)
     if besides:
         raise ConfigError(f"{min(besides)}: {name} says that; leave it out, or leave out config")
-    if not Path(name).resolve().is_relative_to(Path.cwd().resolve()):
+    try:
+        inside = Path(name).resolve().is_relative_to(Path.cwd().resolve())
+    except ValueError:  # No path at all, as of a null byte.
+        inside = False
+    if not inside:
         raise ConfigError(f"config: {name!r} is not in the folder that the server runs in")
     return load_config(name, RunConfig)

@@ -32,7 +32,8 @@ def create_conversation_graph(
     One exchange is one user and one assistant message. The assistant begins if the user's message is there
     already. With a reward, the finished conversation is judged: `reward`, `scores` by judge, `reasons` and `usage` are
     in the output. A scene is a node that runs first, to put into the state what the input lacks. With a checkpointer,
-    the input has `task` and `persona` as dicts. Raises RolloutError, which names the node, when a participant fails.
+    a thread plays one conversation, and the input has `task` and `persona` as dicts. Raises RolloutError, which names
+    the node, when a participant fails.
     """
 
     # Routes are async: LangGraph runs a sync one on a thread, which costs more than all it does.

@@ -65,8 +65,11 @@ def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
         if problem := cast.problem_with(task):
             raise ConfigError(f"task: {problem}{_WORDS if isinstance(given, str) else ''}")
         seed = next(seed for seed in (cast.settings.seed, state.get("seed"), cast.config.seed) if seed is not None)
-        if not isinstance(seed, int):
+        if not isinstance(seed, int) or isinstance(seed, bool):
             raise ConfigError(f"seed: an integer is needed, got {seed!r}")
+        for memory in ("memory", "assistant_memory"):
+            if not isinstance(state.get(memory) or {}, dict):
+                raise ConfigError(f"{memory}: what an earlier run gave is needed, or nothing, got {state[memory]!r}")
         persona = _persona(cast.settings.persona or state.get("persona"))
         persona = persona or pick_persona(cast.personas, seed=seed, task_id=task.id)
         return _AFRESH | {

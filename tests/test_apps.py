@@ -124,6 +124,15 @@ async def test_a_live_thread_is_branched_and_stays_byte_for_byte_as_it_was(
     assert max(map(len, said)) == len(known) + 3 + (1 + 3) + (1 + 2), "a reply is a call, its result, and words"
 
 
+@pytest.mark.parametrize("where", ["configurable", "metadata"])
+async def test_the_run_id_that_a_server_sets_does_not_make_a_turn_a_resumption(where: Any) -> None:
+    assistant = GraphAssistant(app_of(says("reply"), checkpointer=InMemorySaver()))
+    graph = create_conversation_graph(ScriptedUser(["a", "b", "c"]), assistant)
+    config: Any = {where: {"run_id": "11111111-1111-1111-1111-111111111111"}}
+    end = await graph.ainvoke({"messages": [], "task": party()}, config)
+    assert texts(end["messages"]) == ["a", "reply 1", "b", "reply 3", "c", "reply 5"]
+
+
 async def test_what_a_branch_came_to_can_take_the_live_threads_place(tmp_path: Path) -> None:
     async with savers("sqlite", tmp_path) as (saver, _):
         app = app_of(says("reply"), checkpointer=saver)

@@ -196,6 +196,12 @@ NOWHERE = "http://127.0.0.1:9/v1"
         ({"judges": [{"name": "accuracy"}], "tasks": {"source": "plain.jsonl"}}, [], "task 'a' has no reference"),
         ({"tasks": {"source": "empty.jsonl"}}, [], "empty.jsonl has no tasks"),
         ({}, [], f"openai:any at {NOWHERE}: Cannot connect"),
+        (
+            {"assistant": {"app": "collab_agents:HumanAssistant"}},
+            [],
+            "collab-agents chat --as assistant lets you be it",
+        ),
+        ({"user": {"kind": "collab_agents:HumanUser"}}, ["--as", "assistant"], "give a user that is simulated"),
     ],
 )
 def test_bad_input_is_one_sentence_before_anything_is_said(

@@ -28,7 +28,7 @@ from collab_agents.training import (
     to_nested,
 )
 from collab_agents.training.datasets import persona_of_row, task_of_row
-from collab_agents.trajectories import Candidate, Future, Trajectory, Turn
+from collab_agents.trajectories import Candidate, Future, JsonlStore, Trajectory, Turn
 
 
 def said(role: str, content: str) -> dict[str, Any]:
@@ -137,6 +137,15 @@ def test_a_set_without_a_pair_is_refused_with_what_was_found(
 def test_an_unknown_judge_in_the_lower_bounds_is_named() -> None:
     with pytest.raises(ConfigError, match="'blue' is none of the judges bleu, reward"):
         sft_rows([trajectory("a", 0.1, bleu=0.1)], lower_bounds={"blue": 0.5})
+
+
+def test_sessions_at_the_terminal_are_conversations_of_their_task(tmp_path: Path) -> None:
+    store = JsonlStore(tmp_path / "trajectories.jsonl")
+    for name, final in (("a", 0.1), ("a@1", 0.9), ("a@2", 0.2)):
+        one = trajectory(name, 0.1, 0.2, final=final)
+        about = {"session": {"task": "a"}} if "@" in name else {}
+        store.append(one.model_copy(update={"task": one.task.model_copy(update={"metadata": about})}))
+    assert [(row["task_id"], row["reward"]) for row in sft_rows(read_all([tmp_path])).rows] == [("a", 0.9)]
 
 
 def test_prompts_hold_the_task_and_the_persona_and_each_stands_once() -> None:

@@ -79,7 +79,7 @@ def read_all(sources: Iterable[str | Path]) -> Iterator[Trajectory]:
 def _read(source: str, *, named: bool) -> Iterator[Trajectory]:
     path = Path(source)
     if (path / "run.json").exists() or (path / "trajectories.jsonl").exists() or _holds_trajectories(path):
-        yield from read_trajectories(path)
+        yield from map(_of_its_task, read_trajectories(path))
         return
     rows = load_rows(source)
     first = next(iter(rows), None)
@@ -92,6 +92,14 @@ def _read(source: str, *, named: bool) -> Iterator[Trajectory]:
             task = trajectory.task.model_copy(update={"id": f"{source}#{trajectory.task.id}"})
             trajectory = trajectory.model_copy(update={"task": task})
         yield trajectory
+
+
+def _of_its_task(trajectory: Trajectory) -> Trajectory:
+    """A session of `collab-agents chat` has an id of its own; here it is one more conversation of its task."""
+    session = trajectory.task.metadata.get("session")
+    if not isinstance(session, dict) or "task" not in session:
+        return trajectory
+    return trajectory.model_copy(update={"task": trajectory.task.model_copy(update={"id": session["task"]})})
 
 
 def _holds_trajectories(path: Path) -> bool:

@@ -28,7 +28,11 @@ from collab_agents.usage import counting_all_models
 THREAD = "simulation"
 """The thread id that an app sees where its live thread has none."""
 
-COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"}
+COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"}
+"""Where a run is. By its run_id, which a server sets, LangGraph takes a thread's next turn in the same run for a
+
+resumption of the last one, and drops the input.
+"""
 
 
 class AppError(RolloutError):
@@ -258,6 +262,8 @@ def own_root() -> Iterator[RunnableConfig]:
         if key not in COORDINATES and not key.startswith("__")
     }
     kept = {key: around[key] for key in ("tags", "metadata") if around.get(key)}
+    if "metadata" in kept:
+        kept["metadata"] = {key: value for key, value in kept["metadata"].items() if key != "run_id"}
     with counting_all_models() as counters:
         callbacks = with_handlers(around.get("callbacks"), counters)
         config: Any = {**kept, "callbacks": callbacks}

@@ -29,7 +29,7 @@ from collab_agents.errors import ConfigError, RunDirectoryError, nearest, reason
 from collab_agents.graphs import create_conversation_graph, create_rollout_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import judge_node
-from collab_agents.humans import HumanAssistant, HumanUser
+from collab_agents.humans import HumanAssistant, HumanUser, check_simulated
 from collab_agents.messages import text_of, to_dicts
 from collab_agents.models import check_chat_model
 from collab_agents.personas import pick_persona
@@ -56,6 +56,10 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     if `out` holds another run, and what the graph raised.
     """
     parts = compose(config)
+    if coach or side == "assistant":
+        check_simulated(parts.user, instead="collab-agents chat has you at the terminal; give a user that is simulated")
+    if coach or side == "user":
+        check_simulated(parts.assistant, instead="collab-agents chat --as assistant lets you be it")
     task = _task(config, parts, task_id, simulated=coach or side == "assistant")
     await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS):

@@ -13,8 +13,11 @@ from collab_agents.assistants import Assistant
 from collab_agents.cli.terminal import harmless
 from collab_agents.config import Lookahead
 from collab_agents.errors import reason_of
-from collab_agents.graphs import create_lookahead_graph
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.lookahead import create_candidate_graph, create_lookahead_graph
+from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored
+from collab_agents.graphs.states import branch_of
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
@@ -26,9 +29,10 @@ class Coach:
     """Weighs a person's reply against what the assistant would have said, by the same lookahead."""
 
     def __init__(self, user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, look: Lookahead) -> None:
-        self._assistant = assistant
         self._look = look
-        self._graph = create_lookahead_graph(user, assistant, reward, futures=look.futures, window=look.window)
+        futures, window = look.futures, look.window
+        self._said = create_lookahead_graph(user, assistant, reward, futures=futures, window=window)
+        self._candidate = create_candidate_graph(user, assistant, reward, futures=futures, window=window)
 
     async def weigh(self, state: dict[str, Any], reply: Sequence[BaseMessage]) -> Turn:
         """The turn, the person's reply first and chosen, whatever it is worth.
@@ -36,29 +40,27 @@ class Coach:
         state: of the conversation before the reply; what the user remembers in it is what each future begins with.
         """
         turn = derive_seed(state["seed"], "turn", state.get("exchanges", 0))
-        seeds = [derive_seed(turn, "candidate", index) for index in range(self._look.candidates + 1)]
+        before: Any = state
         proactive = self._look.proactive_candidates
+        branches = [
+            branch_of(before) | {"index": i, "proactive": 0 < i <= proactive, "seed": derive_seed(turn, "candidate", i)}
+            for i in range(self._look.candidates + 1)
+        ]
+        said = branches[0] | {"messages": [*state["messages"], *reply]}
         candidates = await asyncio.gather(
-            self._weigh(state, reply, seeds[0]),
-            *(self._sample(state, seed, index < proactive) for index, seed in enumerate(seeds[1:])),
+            self._weigh(self._said, said, before), *(self._weigh(self._candidate, one, before) for one in branches[1:])
         )
         return Turn(prompt=to_dicts(state["messages"]), chosen=0, candidates=candidates)
 
-    async def _sample(self, state: dict[str, Any], seed: int, proactive: bool) -> Candidate:
-        lent = {"seed": derive_seed(seed, "assistant", len(state["messages"])), "proactive": proactive}
+    async def _weigh(self, graph: Graph, branch: dict[str, Any], before: Any) -> Candidate:
+        index, proactive = branch["index"], branch["proactive"]
+        place = inside(f"candidate {index}", turn=turn_of(before), candidate=index, seed=branch["seed"])
         try:
-            reply, _ = await self._assistant.respond([one.model_copy() for one in state["messages"]], lent)
+            end = await graph.ainvoke(branch, place)
         except Exception as error:
-            return Candidate(proactive=proactive, error=f"assistant: {reason_of(error)}")
-        return await self._weigh(state, reply, seed, proactive)
-
-    async def _weigh(
-        self, state: dict[str, Any], reply: Sequence[BaseMessage], seed: int, proactive: bool = False
-    ) -> Candidate:
-        kept = {key: state.get(key) for key in ("task", "persona", "memory") if state.get(key) is not None}
-        end = await self._graph.ainvoke({**kept, "messages": [*state["messages"], *reply], "seed": seed})
+            return Candidate(proactive=proactive, error=reason_of(error))
         return Candidate(
-            messages=to_dicts(reply),
+            messages=to_dicts(end["messages"][len(before["messages"]) :]),
             proactive=proactive,
             reward=end["reward"],
             scores=end["scores"],
