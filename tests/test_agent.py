@@ -108,20 +108,20 @@ def agent_of(model: Any, **options: Any) -> Any:
     return create_lookahead_agent(ChatAssistant(model), LLMUser(model), reward, **options)
 
 
-# A call takes 0.4 s; a lookahead takes four in a row: candidate, user, assistant, judge.
+# A call takes 0.8 s; a lookahead takes four in a row: candidate, user, assistant, judge.
 
 
 async def test_the_time_budget_holds_on_a_slow_server(serve: Callable[..., Server]) -> None:
-    model = served(serve("--latency", "0.4", "--jitter", "0"))
+    model = served(serve("--latency", "0.8", "--jitter", "0"))
     await model.ainvoke("warm up")
-    for seconds, why in ((0.9, "the time budget was spent"), (30, None)):
+    for seconds, why in ((1.9, "the time budget was spent"), (30, None)):
         began = time.monotonic()
         told = (await agent_of(model, budget=Budget(seconds=seconds)).ainvoke(HELLO))["lookahead"]
         took = time.monotonic() - began
         assert told["why"] == (f"the first candidate: {why}" if why else "the highest reward")
         assert told["chosen"] == 0 or why is None
         if why:
-            assert seconds <= took < seconds + 0.4, "no later than one call after the budget"
+            assert seconds <= took < seconds + 0.8, "no later than one call after the budget"
 
 
 async def test_a_hung_call_of_a_future_or_a_candidate_does_not_keep_the_answer(serve: Callable[..., Server]) -> None:
@@ -129,7 +129,7 @@ async def test_a_hung_call_of_a_future_or_a_candidate_does_not_keep_the_answer(s
         model = served(serve("--answered", str(answered)))
         began = time.monotonic()
         end = await agent_of(model, budget=Budget(seconds=1)).ainvoke(HELLO)
-        assert time.monotonic() - began < 1.9
+        assert time.monotonic() - began < 2.5
         assert end["messages"][-1].type == "ai"
         assert sum(bool(one["messages"]) for one in end["lookahead"]["candidates"]) == answered
 
@@ -144,7 +144,7 @@ async def test_one_more_call_is_made_when_no_candidate_is_there_in_time(serve: C
     began = time.monotonic()
     with pytest.raises(RolloutError, match=r"there is no reply 0\.5 s after the time budget was spent"):
         await agent_of(served(hung), budget=Budget(seconds=0.3, grace=0.5)).ainvoke(HELLO)
-    assert 0.8 <= time.monotonic() - began < 1.7
+    assert 0.8 <= time.monotonic() - began < 2.5
 
 
 @pytest.mark.parametrize("calls", [1, 4, 10])
