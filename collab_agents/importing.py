@@ -28,15 +28,20 @@ def made_with(options: Mapping[str, Any], make: Callable[..., Any], what: str) -
 
     Raises ConfigError, which begins with `what`, for one that it does not take, or if it fails.
     """
-    parameters = inspect.signature(make).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                raise ConfigError(f"{what} has no option {option!r}{nearest(option, parameters)}")
+    for option in not_taken(options, make):
+        raise ConfigError(f"{what} has no option {option!r}{nearest(option, inspect.signature(make).parameters)}")
     try:
         return make(**options)
     except Exception as error:
         raise ConfigError(f"{what}: it cannot be made: {reason_of(error)}") from error
+
+
+def not_taken(options: Iterable[str], function: Callable[..., Any]) -> list[str]:
+    """The options that the function has no argument for."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return []
+    return [option for option in options if option not in parameters]
 
 
 def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str) -> None:

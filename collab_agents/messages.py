@@ -74,13 +74,15 @@ def transcript(messages: Iterable[BaseMessage], *, tools: bool = True) -> str:
     tools: whether tool calls and results are in it, which a user does not see.
     """
     if not tools:
-        messages = _as_seen(messages)
+        messages = (message for message in as_seen(messages) if message.type != "ai" or message.content)
     return "".join(_line(message) for message in messages if message.type != "system")
 
 
-def _as_seen(messages: Iterable[BaseMessage]) -> Iterator[BaseMessage]:
+def as_seen(messages: Iterable[BaseMessage]) -> Iterator[BaseMessage]:
+    """The conversation as the user sees it: each of the assistant's turns is one message, with the id of its last."""
     for assistants, group in groupby(messages, lambda message: message.type in ("ai", "tool")):
-        yield from (AIMessage(text) for text in replies(group) if text) if assistants else group
+        turn = list(group)
+        yield from [AIMessage(text, id=turn[-1].id) for text in replies(turn)] if assistants else turn
 
 
 def _line(message: BaseMessage) -> str:

@@ -1,9 +1,10 @@
 """Where a call stands in the tree of a conversation, told to whoever traces it by LangChain's callbacks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables.config import var_child_runnable_config
 
 
@@ -28,3 +29,13 @@ def traced(run_name: str | None = None, *, tag: str | None = None, **metadata: A
         yield
     finally:
         var_child_runnable_config.reset(token)
+
+
+def with_handlers(callbacks: Any, handlers: Sequence[BaseCallbackHandler]) -> Any:
+    """A config's callbacks, with more handlers that everything inside inherits."""
+    if isinstance(callbacks, BaseCallbackManager):
+        callbacks = callbacks.copy()
+        for handler in handlers:
+            callbacks.add_handler(handler, inherit=True)
+        return callbacks
+    return [*(callbacks or ()), *handlers]

@@ -22,7 +22,6 @@ from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
-from collab_agents.humans import check_simulated
 from collab_agents.messages import text_of, transcript, with_ids
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
@@ -107,7 +106,6 @@ def create_lookahead_agent(
         budget=budget or Budget(),
         agree=agree if callable(agree) else alike(agree),
     )
-    check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
     perform = getattr(assistant, "perform", None)
 
     @named("deliberate")

@@ -13,7 +13,6 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
-from collab_agents.assistants.playing import with_handlers
 from collab_agents.config import Budget
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
@@ -21,7 +20,7 @@ from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored
 from collab_agents.messages import to_dicts, transcript
 from collab_agents.seeds import derive_seed
-from collab_agents.tracing import traced
+from collab_agents.tracing import traced, with_handlers
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage
 
@@ -97,11 +96,10 @@ class _Run:
         self.calls = _CallBudget(plan.budget.calls)
         self._replying: dict[asyncio.Task[Any], int] = {}
         self._looking: dict[asyncio.Task[Any], int] = {}
-        self._finding: list[asyncio.Task[Any]] = []
 
     async def finish(self) -> None:
         self._spent = asyncio.create_task(self.calls.spent.wait())
-        self._finding.append(asyncio.create_task(self._find_goal()))
+        self._found = asyncio.create_task(self._find_goal())
         for index in range(self.plan.candidates):
             self._start(self._replying, index, self._reply(index))
         try:
@@ -110,12 +108,12 @@ class _Run:
                     await self._look_ahead()
             except TimeoutError:
                 self.stopped = "the time budget was spent"
-            await self._stop([*self._looking, *self._finding])
+            await self._stop([*self._looking, self._found])
             if not self.replies:
                 await self._last_call()
         finally:
             self.calls.closed = True
-            await self._stop([self._spent, *self._finding, *self._looking, *self._replying])
+            await self._stop([self._spent, self._found, *self._looking, *self._replying])
 
     def chosen(self) -> tuple[int, str]:
         """The index of the candidate to give, and why it is that one."""
@@ -210,7 +208,7 @@ class _Run:
 
     async def _look(self, index: int) -> Any:
         seed = derive_seed(self.state["seed"], "candidate", index)
-        branch = {**self.replies[index], "seed": seed, "task": await asyncio.shield(self._finding[0])}
+        branch = {**self.replies[index], "seed": seed, "task": await asyncio.shield(self._found)}
         named = inside(f"lookahead after candidate {index}", turn=turn_of(self.state), candidate=index, seed=seed)
         return await self.plan.look.ainvoke(branch, named)
 

@@ -1,5 +1,6 @@
 """Assistants: what answers the user, and what training improves."""
 
+from importlib import import_module
 from typing import Any
 
 from collab_agents.assistants.base import Assistant
@@ -9,14 +10,11 @@ from collab_agents.assistants.load import load_assistant
 __all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "load_assistant", "simulate"]
 
 
+# These import langgraph, which `import collab_agents.assistants` does not.
+_HOME_OF = {"AskUser": "interrupts", "GraphAssistant": "app", "is_simulating": "simulation", "simulate": "simulation"}
+
+
 def __getattr__(name: str) -> Any:
-    # These import langgraph, which `import collab_agents.assistants` does not.
-    if name == "GraphAssistant":
-        from collab_agents.assistants import app as home
-    elif name == "AskUser":
-        from collab_agents.assistants import interrupts as home  # type: ignore[no-redef]
-    elif name in ("is_simulating", "simulate"):
-        from collab_agents.assistants import simulation as home  # type: ignore[no-redef]
-    else:
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(home, name)
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

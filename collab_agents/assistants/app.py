@@ -22,13 +22,13 @@ from langgraph.types import Command, Interrupt
 from collab_agents.assistants.interrupts import AskUser, question_in
 from collab_agents.assistants.performing import Performed, call_of, perform_tool
 from collab_agents.assistants.playing import (
-    COORDINATES,
     AppError,
     LocalPlayer,
     Played,
     Player,
     RemotePlayer,
     context_around,
+    without_coordinates,
 )
 from collab_agents.assistants.reading import as_messages, reply_in
 from collab_agents.assistants.simulation import SIMULATED, is_simulating, simulating, with_simulated_tools
@@ -101,9 +101,8 @@ class GraphAssistant:
         self.rewrites_history = rewrites_history
         self.timeout = timeout
         self._config: RunnableConfig = {**(config or {}), "recursion_limit": max_steps}
-        if "configurable" in self._config:  # Where a branch goes on is its own affair.
-            configured = {key: one for key, one in self._config["configurable"].items() if key not in COORDINATES}
-            self._config["configurable"] = configured
+        if "configurable" in self._config:
+            self._config["configurable"] = without_coordinates(self._config["configurable"])
         channel = app.channels.get(self.output_key) if isinstance(app, Pregel) else None
         # Messages that are only those of the last step need not hold the history.
         self._accumulates = channel is not None and not isinstance(channel, LastValue)

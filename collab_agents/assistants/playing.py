@@ -2,12 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -20,15 +19,16 @@ from langgraph.types import Interrupt
 
 from collab_agents.assistants.simulation import App
 from collab_agents.assistants.stores import ForkedStore, put_of
-from collab_agents.assistants.threads import BranchSaver, Saver, capture, checkpoint_id, commit, restore
+from collab_agents.assistants.threads import BranchSaver, Saver, capture, commit, restore
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.settings import Settings
+from collab_agents.tracing import with_handlers
 from collab_agents.usage import counting_all_models
 
 THREAD = "simulation"
 """The thread id that an app sees where its live thread has none."""
 
-COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"}
+_COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"}
 """Where a run is. By its run_id, which a server sets, LangGraph takes a thread's next turn in the same run for a
 
 resumption of the last one, and drops the input.
@@ -106,17 +106,16 @@ class LocalPlayer:
         saver = BranchSaver(self.saver)
         await restore(saver, captured, thread_id)
         state = await self.graph.copy({"checkpointer": saver}).aget_state(at)
-        since = checkpoint_id(saver.serde, captured)
+        since = state.config["configurable"]["checkpoint_id"]
         return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": captured, "since": since}
 
     async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
         if self.graph is None or self.saver is None or "since" not in branch:
             raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
-        await commit(self.saver, branch["thread"], branch["thread_id"], branch["since"])
+        head = await commit(self.saver, branch["thread"], branch["thread_id"], branch["since"])
         if self.graph.store and "store" in branch:
             await self.graph.store.abatch([put_of(written) for written in branch["store"]])
-        kept = {key: value for key, value in branch.items() if key != "store"}
-        return kept | {"since": checkpoint_id(self.saver.serde, branch["thread"])}
+        return {key: value for key, value in branch.items() if key != "store"} | {"since": head}
 
     async def _called(self, given: Any, config: RunnableConfig) -> Any:
         try:
@@ -142,7 +141,7 @@ class LocalPlayer:
         store = ForkedStore(graph.store, branch.get("store", ())) if graph.store else None
         if store:
             changes["store"] = store
-        graph = graph.copy(changes)
+        graph = graph.copy(changes) if changes else graph
         before = (await graph.aget_state(at)).values if "thread" in branch else {}
         played = Played(before, None)
         await self._stream(graph, given, config, {} if context is None else {"context": context}, played)
@@ -256,11 +255,6 @@ def own_root() -> Iterator[RunnableConfig]:
     It stays in its trace, and its model calls are counted. Gives what the caller configured, to be handed on.
     """
     around: Any = var_child_runnable_config.get() or {}
-    configurable = {
-        key: value
-        for key, value in around.get("configurable", {}).items()
-        if key not in COORDINATES and not key.startswith("__")
-    }
     kept = {key: around[key] for key in ("tags", "metadata") if around.get(key)}
     if "metadata" in kept:
         kept["metadata"] = {key: value for key, value in kept["metadata"].items() if key != "run_id"}
@@ -269,19 +263,14 @@ def own_root() -> Iterator[RunnableConfig]:
         config: Any = {**kept, "callbacks": callbacks}
         token = var_child_runnable_config.set(config)
         try:
-            yield {"configurable": configurable}
+            yield {"configurable": without_coordinates(around.get("configurable", {}))}
         finally:
             var_child_runnable_config.reset(token)
 
 
-def with_handlers(callbacks: Any, handlers: Sequence[BaseCallbackHandler]) -> Any:
-    """A config's callbacks, with more handlers that everything inside inherits."""
-    if isinstance(callbacks, BaseCallbackManager):
-        callbacks = callbacks.copy()
-        for handler in handlers:
-            callbacks.add_handler(handler, inherit=True)
-        return callbacks
-    return [*(callbacks or ()), *handlers]
+def without_coordinates(configurable: Mapping[str, Any]) -> dict[str, Any]:
+    """What somebody configured, without where their own run is, which is not where a branch goes on."""
+    return {key: one for key, one in configurable.items() if key not in _COORDINATES and not key.startswith("__")}
 
 
 def context_around() -> Any:

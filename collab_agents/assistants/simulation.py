@@ -58,10 +58,12 @@ def simulate(instead: Any) -> Callable[[BaseTool], BaseTool]:
         if not isinstance(tool, StructuredTool):
             raise ConfigError(f"simulate marks a tool made by @tool, so it stands above that, and got {tool!r}")
         function, coroutine = tool.func, tool.coroutine
+        original = coroutine or function
+        assert original is not None  # A StructuredTool is made of one or both.
 
         # In a ToolNode of the app's own that stands in itself, and the reply can be performed. This is for elsewhere.
         def run(**arguments: Any) -> Any:
-            if not is_simulating() or not function:
+            if not is_simulating():
                 assert function is not None
                 return function(**arguments)
             value = _value(instead, _given(tool, arguments))
@@ -78,7 +80,7 @@ def simulate(instead: Any) -> Callable[[BaseTool], BaseTool]:
             value = _value(instead, _given(tool, arguments))
             return _stood_in_for(tool.name, await value if inspect.isawaitable(value) else value)
 
-        changed = {"func": function and wraps(function)(run), "coroutine": wraps(coroutine or function or arun)(arun)}
+        changed = {"func": function and wraps(function)(run), "coroutine": wraps(original)(arun)}
         return tool.model_copy(update={**changed, "metadata": {**(tool.metadata or {}), _MARK: instead}})
 
     return mark

@@ -53,10 +53,11 @@ async def restore(saver: Saver, text: str, thread_id: str) -> None:
     await _put(saver, unpack(saver.serde, text), thread_id, None)
 
 
-async def commit(saver: Saver, text: str, thread_id: str, since: str) -> None:
+async def commit(saver: Saver, text: str, thread_id: str, since: str) -> str:
     """Put what a branch has come to at the end of the thread from which it was forked.
 
-    since: the thread's last checkpoint when it was forked. Raises RolloutError if the thread has gone on since.
+    since: the thread's last checkpoint when it was forked. Returns its last one now. Raises RolloutError if the thread
+    has gone on since.
     """
     thread: RunnableConfig = {"configurable": {"thread_id": thread_id}}
     head = await _read(saver, thread)
@@ -66,11 +67,7 @@ async def commit(saver: Saver, text: str, thread_id: str, since: str) -> None:
     # The checkpoint itself is there already, but more may have been written to it: an answer to what it waited for.
     new = [one for one in unpack(saver.serde, text) if one["checkpoint"]["id"] >= since]
     await _put(saver, new, thread_id, since)
-
-
-def checkpoint_id(serde: SerializerProtocol, text: str) -> str:
-    """The id of a captured thread's last checkpoint."""
-    return max(one["checkpoint"]["id"] for one in unpack(serde, text) if not one["ns"])
+    return max(one["checkpoint"]["id"] for one in new if not one["ns"])
 
 
 async def _checkpoints(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> list[dict[str, Any]]:

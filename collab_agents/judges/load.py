@@ -8,7 +8,7 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from collab_agents.errors import ConfigError, first_problem, nearest, reason_of
-from collab_agents.importing import callable_at
+from collab_agents.importing import callable_at, not_taken
 from collab_agents.judges.accuracy import accuracy
 from collab_agents.judges.asks_first import asks_first
 from collab_agents.judges.base import Judge, as_judge
@@ -85,10 +85,9 @@ def _made(name: str, make: Callable[..., Any], arguments: dict[str, Any]) -> Any
     parameters = inspect.signature(make).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [parameter for parameter in parameters if parameter != "model"]
-    for option in arguments:
-        if option not in parameters and not open_ended:
-            what = "takes no model" if option == "model" else f"has no option {option!r}{nearest(option, known)}"
-            raise ConfigError(f"judge {name!r} {what}")
+    for option in not_taken(arguments, make):
+        what = "takes no model" if option == "model" else f"has no option {option!r}{nearest(option, known)}"
+        raise ConfigError(f"judge {name!r} {what}")
     for option, parameter in parameters.items():
         if option not in arguments and parameter.default is parameter.empty and not open_ended:
             raise ConfigError(f"judge {name!r} needs the option {option!r}")

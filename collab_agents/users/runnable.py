@@ -5,7 +5,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 
 from collab_agents.memory import Memory
-from collab_agents.messages import replies, text_of
+from collab_agents.messages import as_seen, replies, text_of
 from collab_agents.users.base import closing
 
 STOP = "###STOP###"
@@ -43,15 +43,6 @@ class RunnableUser:
 
 
 def _from_the_other_side(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    turned: list[BaseMessage] = []
-    assistants: list[BaseMessage] = []
-    for message in [*messages, None]:
-        if message is not None and message.type in ("ai", "tool"):
-            assistants.append(message)
-            continue
-        if assistants:
-            turned += [HumanMessage(text, id=assistants[-1].id) for text in replies(assistants)]
-            assistants = []
-        if message is not None and message.type == "human":
-            turned.append(AIMessage(text_of(message), id=message.id))
-    return turned
+    sides: dict[str, type[BaseMessage]] = {"human": AIMessage, "ai": HumanMessage}
+    seen = [message for message in as_seen(messages) if message.type in sides]
+    return [sides[message.type](text_of(message), id=message.id) for message in seen]
