@@ -16,7 +16,7 @@ from collab_agents.config import (
     UserConfig,
 )
 from collab_agents.errors import ConfigError
-from collab_agents.importing import callable_at
+from collab_agents.importing import attribute_at
 from collab_agents.judges import load_judge
 from collab_agents.models import LimitedChatModel, Limits, load_chat_model
 from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
@@ -83,7 +83,7 @@ def user_of(config: UserConfig, models: Models) -> SimulatedUser:
     if ":" in config.kind:
         return load_user(config.kind, model=model, options=config.options)
     if model is not None:
-        tools = [callable_at(tool, "user.tools") for tool in config.tools]
+        tools = [attribute_at(tool, "user.tools") for tool in config.tools]
         return LLMUser(model, template=config.template, tools=tools, attempts=config.attempts)
     return ScriptedUser(config.lines) if config.lines else AgendaUser()
 

@@ -213,6 +213,23 @@ async def test_state_keys_context_and_the_callers_settings_reach_the_app() -> No
     assert texts(end["messages"]) == ["why?", "why?|de|the context|gold|Ann"]
 
 
+async def test_proactive_candidates_have_inputs_of_their_own() -> None:
+    class Styled(MessagesState):
+        style: str
+
+    app = app_of(lambda state: {"messages": [AIMessage(state["style"])]}, Styled)
+    assistant = GraphAssistant(app, inputs={"style": "answer"}, proactive_inputs={"style": "ask"})
+    graph = create_rollout_graph(
+        ScriptedUser(["a"]), assistant, COST, candidates=2, futures=1, window=0, proactive_ratio=0.5
+    )
+    end = await graph.ainvoke({"messages": [], "task": party()})
+    candidates = end["turns"][0]["candidates"]
+    assert [(one["proactive"], one["messages"][0]["content"]) for one in candidates] == [
+        (True, "ask"),
+        (False, "answer"),
+    ]
+
+
 async def test_any_runnable_and_a_bare_chat_model_are_apps_too(serve: Callable[..., Server]) -> None:
     reply, _ = await GraphAssistant(RunnableLambda(lambda given: given["messages"][-1].content.upper())).respond(
         [HumanMessage("hey")], SEED

@@ -1,5 +1,6 @@
 """Users of one's own: functions, classes, Runnables and apps, with tools and templates; and what does not leak."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -235,6 +236,18 @@ async def test_a_tool_that_fails_tells_the_user_so(serve: Callable[..., Server])
     assert server.bodies()[-1]["messages"][-1]["content"] == "OSError: no connection"
 
 
+async def test_a_tool_that_hangs_is_given_up_and_tells_the_user_so(serve: Callable[..., Server]) -> None:
+    async def hangs(when: str) -> str:
+        """Never answers."""
+        await asyncio.sleep(3600)
+        return when
+
+    server = serve("--call-tools", "--log")
+    user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[hangs], tool_timeout=0.2)
+    await user.respond([], {"task": party(), "seed": 1})
+    assert server.bodies()[-1]["messages"][-1]["content"] == "hangs: no result within 0.2 s"
+
+
 async def test_a_template_of_ones_own_is_what_the_model_reads(serve: Callable[..., Server]) -> None:
     server = serve("--log")
     model = load_chat_model("openai:any", base_url=server.url)
@@ -325,6 +338,31 @@ def test_users_and_apps_of_ones_own_are_named_in_run_yaml(user: Any, first: str,
     assert [one["content"] for one in trajectory.messages] == [first, "app1", first.replace("0", "2"), "app3"]
 
 
+NO_TOOL = {
+    "kind": "llm",
+    "model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"},
+    "tools": ["mine:number"],
+}
+
+
+async def test_a_template_and_tools_are_named_in_run_yaml(
+    serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collab_agents.compose import compose
+    from collab_agents.config import RunConfig, load_config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    server = serve("--call-tools", "--log")
+    model = {"name": "openai:any", "base_url": server.url}
+    llm = {"kind": "llm", "model": model, "template": "Get $goal.\n$transcript\nIn JSON.", "tools": ["mine:find_order"]}
+    user = compose(load_config(configured(tmp_path, llm, {"app": "mine:app"}), RunConfig)).user
+    await user.respond([], {"task": party(), "seed": 1})
+    asked, answered = server.bodies()
+    assert asked["messages"][-1]["content"].startswith(f"Get {party().prompt}.\n")
+    assert answered["messages"][-1]["content"] == "77"
+
+
 @pytest.mark.parametrize(
     ("user", "assistant", "error"),
     [
@@ -357,6 +395,7 @@ def test_users_and_apps_of_ones_own_are_named_in_run_yaml(user: Any, first: str,
         ({"kind": "mine:function"}, {"app": "mine:app", "options": {"max_step": 3}}, "did you mean 'max_steps'"),
         ({"kind": "mine:function"}, {"app": "mine:Fixed"}, "assistant 'mine:Fixed': it cannot be made: TypeError"),
         ({"kind": "mine:function"}, {}, "assistant: either a model or an app is needed"),
+        (NO_TOOL, {"app": "mine:app"}, "tools: a LangChain tool or a function is needed, got 3"),
     ],
 )
 def test_what_cannot_be_used_in_run_yaml_is_one_sentence(

@@ -130,7 +130,10 @@ class GraphAssistant:
         return reply, after | ({"out_of_reach": sorted(out_of_reach)} if out_of_reach else {})
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
-        """The app's state after its last turn, without the messages, for judges (`Conversation.state`)."""
+        """The app's state after its last turn, for judges (`Conversation.state`).
+
+        Without the messages, and without what cannot be serialized, such as an open connection.
+        """
         return {key: unpack(_SERDE, text) for key, text in memory.get("state", {}).items()}
 
     async def fork(self, thread: RunnableConfig) -> tuple[list[BaseMessage], Memory]:

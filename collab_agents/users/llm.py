@@ -53,9 +53,10 @@ class LLMUser:
     persona: who is played where the graph gives nobody.
     tools: the user's own (LangChain tools or functions), such as to look up their own order. The assistant sees
         neither calls nor results; the user remembers them in this conversation, as `noted` in its memory. A tool that
-        keeps or changes something does it in `user_state()`.
+        keeps or changes something does it in `user_state()`. tool_timeout: seconds for one call; None waits for ever.
 
-    Raises ConfigError for a template that lacks `$goal` or `$transcript`, or has a variable that there is not.
+    Raises ConfigError for a template that lacks `$goal` or `$transcript`, or has a variable that there is not, and for
+    what is no tool.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class LLMUser:
         template: str | None = None,
         persona: Persona | None = None,
         tools: Sequence[BaseTool | Callable[..., Any]] = (),
+        tool_timeout: float | None = 60.0,
         attempts: int = 4,
     ) -> None:
         self.model = model
         self.template = template_of("llm_user_scene") if template is None else _checked(template)
         self.persona = persona
-        self.tools = [one if isinstance(one, BaseTool) else make_tool(one) for one in tools]
+        self.tools = [_as_tool(one) for one in tools]
+        self.tool_timeout = tool_timeout
         self.attempts = attempts
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
@@ -85,7 +88,7 @@ class LLMUser:
         state = memory["user_state"] if "user_state" in memory else deepcopy(task.metadata.get("user_state", {}))
 
         async def use(reply: AIMessage) -> list[ToolMessage]:
-            results = await run_tools(self.tools, reply, state)
+            results = await run_tools(self.tools, reply, state, seconds=self.tool_timeout)
             notes.extend([len(messages), note] for note in noted(reply, results))
             return results
 
@@ -106,6 +109,17 @@ class LLMUser:
         if not reply.end_conversation:
             return HumanMessage(said), memory
         return (closing(said) if said else None), memory
+
+
+def _as_tool(given: Any) -> BaseTool:
+    if isinstance(given, BaseTool):
+        return given
+    if not callable(given):
+        raise ConfigError(f"tools: a LangChain tool or a function is needed, got {given!r}")
+    try:
+        return make_tool(given)
+    except ValueError as error:  # A function without a docstring, which tells the model what it is for.
+        raise ConfigError(f"tools: {error}") from error
 
 
 def _checked(text: str) -> Template:

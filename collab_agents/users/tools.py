@@ -1,5 +1,6 @@
 """Tools that the user has: the customer who looks up their own order number."""
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,19 +36,28 @@ def lending(state: dict[str, Any]) -> Iterator[None]:
         _state.reset(token)
 
 
-async def run_tools(tools: Sequence[BaseTool], reply: AIMessage, state: dict[str, Any]) -> list[ToolMessage]:
-    """The results of the calls in a reply, in their order. What goes wrong is a result too, for the caller to read."""
+async def run_tools(
+    tools: Sequence[BaseTool], reply: AIMessage, state: dict[str, Any], *, seconds: float | None
+) -> list[ToolMessage]:
+    """The results of the calls in a reply, in their order. What goes wrong is a result too, for the caller to read.
+
+    seconds: for each call; None waits for ever.
+    """
     by_name = {tool.name: tool for tool in tools}
     results = []
     with lending(state):
         for call in reply.tool_calls:
-            tool = by_name.get(call["name"])
+            tool, limit = by_name.get(call["name"]), None
             try:
                 if tool is None:
                     raise LookupError(f"there is no tool {call['name']!r}; there is {', '.join(by_name)}")
-                result = await tool.ainvoke({**call, "type": "tool_call"})
+                async with asyncio.timeout(seconds) as limit:
+                    result = await tool.ainvoke({**call, "type": "tool_call"})
             except Exception as error:
-                result = ToolMessage(reason_of(error), name=call["name"], tool_call_id=call["id"], status="error")
+                why = (
+                    f"{call['name']}: no result within {seconds:g} s" if limit and limit.expired() else reason_of(error)
+                )
+                result = ToolMessage(why, name=call["name"], tool_call_id=call["id"], status="error")
             results.append(result)
     return results
 
