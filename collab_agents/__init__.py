@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate
+    from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate_as
     from collab_agents.config import Budget, Lookahead, RunConfig
     from collab_agents.graphs import (
         Progress,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
 
 _HOMES = {
-    "assistants": ("AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate"),
+    "assistants": ("AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate_as"),
     "config": ("Budget", "Lookahead", "RunConfig"),
     "graphs": (
         "Progress",
@@ -88,7 +88,7 @@ __all__ = [
     "play_conversations",
     "read_trajectories",
     "sample_personas",
-    "simulate",
+    "simulate_as",
 ]
 
 

@@ -34,9 +34,21 @@ class RunDirectoryError(CollabError):
     """A run directory cannot be used: in use by another process, or made with other settings."""
 
 
+class Exited(BaseException):
+    """A sys.exit() in a branch, in the place of the SystemExit that would end every other branch too."""
+
+
+def exit_call(error: SystemExit) -> str:
+    return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
+
+
 def reason_of(error: BaseException) -> str:
     """An exception as a reason to record: the sentence of one of ours, the type and text of any other."""
-    return str(error) if isinstance(error, CollabError) else " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, SystemExit):
+        return exit_call(error)
+    if isinstance(error, CollabError | Exited):
+        return str(error)
+    return " ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__
 
 
 def first_problem(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from collab_agents.errors import ConfigError
 from collab_agents.memory import Memory
-from collab_agents.messages import text_of
+from collab_agents.messages import as_seen, text_of
 from collab_agents.users.base import closing
 
 T = TypeVar("T")
@@ -69,15 +69,12 @@ def check_simulated(*participants: object, instead: str) -> None:
 
 
 def _asked(question: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-    from langgraph.config import get_config
     from langgraph.types import interrupt
 
-    # Without one LangGraph interrupts all the same, and only the answer fails.
-    try:
-        resumable = get_config()["configurable"].get("__pregel_checkpointer")
-    except RuntimeError:  # Called outside of any graph.
-        resumable = None
-    if not resumable:
+    from collab_agents._internal.langgraph_private import can_be_resumed
+
+    # Without a checkpointer LangGraph interrupts all the same, and only the answer fails.
+    if not can_be_resumed():
         raise ConfigError(
             f"a person is the {question['role']}, and a graph that waits for a person needs a checkpointer: "
             "pass checkpointer=InMemorySaver(), or one that lasts"
@@ -94,7 +91,7 @@ def _asked(question: Mapping[str, Any], read: Callable[[Any], T]) -> T:
 def _last_words(messages: Sequence[BaseMessage], *, besides: str) -> str | None:
     """What was said since the person spoke last; a reply may be several messages."""
     said: list[str] = []
-    for message in reversed(messages):
+    for message in reversed(list(as_seen(messages))):
         if message.type == besides:
             break
         if message.type in ("human", "ai"):

@@ -12,11 +12,16 @@ _NAMES = {"human": "User", "ai": "Assistant", "system": "System", "tool": "Tool"
 
 
 def to_dicts(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
-    """Messages as `{"role", "content"}` dicts in the OpenAI format, tool calls and tool results included."""
+    """Messages as `{"role", "content"}` dicts in the OpenAI format, tool calls and tool results included.
+
+    A message that an app wrote to itself in the user's role has `"internal": True`.
+    """
     return [_to_dict(message) for message in messages]
 
 
 def _to_dict(message: BaseMessage) -> dict[str, Any]:
+    if message.type == "human" and not is_users(message):
+        return {**_to_dict(as_given(message)), _INTERNAL: True}
     role = _ROLES.get(message.type)
     if role and isinstance(message.content, str) and not message.name and not getattr(message, "tool_calls", None):
         return {"role": role, "content": message.content}
@@ -25,7 +30,9 @@ def _to_dict(message: BaseMessage) -> dict[str, Any]:
 
 def from_dicts(messages: Sequence[dict[str, Any]]) -> list[BaseMessage]:
     """The inverse of `to_dicts`. Raises ValueError for a dict that is not a message."""
-    return convert_to_messages(messages)
+    plain = [{key: value for key, value in message.items() if key != _INTERNAL} for message in messages]
+    read = convert_to_messages(plain)
+    return [as_internal(one) if message.get(_INTERNAL) else one for one, message in zip(read, messages, strict=True)]
 
 
 def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:
@@ -38,6 +45,37 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
         taken.add(message.id)
         named_messages.append(message)
     return named_messages
+
+
+_INTERNAL = "internal"
+
+
+def as_internal(message: BaseMessage) -> BaseMessage:
+    """A message of an app's turn. One in the user's role, such as a critique that the app wrote to itself, is marked,
+
+    so that it is not taken for the user's.
+    """
+    if message.type != "human":
+        return message
+    return message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, _INTERNAL: True}})
+
+
+def as_given(message: BaseMessage) -> BaseMessage:
+    """The message as the app wrote it."""
+    if _INTERNAL not in message.additional_kwargs:
+        return message
+    kept = {key: value for key, value in message.additional_kwargs.items() if key != _INTERNAL}
+    return message.model_copy(update={"additional_kwargs": kept})
+
+
+def is_users(message: BaseMessage) -> bool:
+    """Whether the user said it, and not an app in the user's role."""
+    return message.type == "human" and not message.additional_kwargs.get(_INTERNAL)
+
+
+def is_assistants(message: BaseMessage) -> bool:
+    """Whether it is part of the assistant's turn: its words, a tool's result, or an internal message."""
+    return message.type in ("ai", "tool") or (message.type == "human" and not is_users(message))
 
 
 def text_of(message: BaseMessage) -> str:
@@ -59,7 +97,7 @@ def replies(messages: Iterable[BaseMessage]) -> list[str]:
     tool whose result goes to the user as it is), its last result is what was said.
     """
     turns = []
-    for assistants, group in groupby(messages, lambda message: message.type in ("ai", "tool")):
+    for assistants, group in groupby(messages, is_assistants):
         if assistants:
             words = [(message.type, text) for message in group if (text := text_of(message)).strip()]
             said = [text for kind, text in words if kind == "ai"] or [text for _, text in words[-1:]]
@@ -80,7 +118,7 @@ def transcript(messages: Iterable[BaseMessage], *, tools: bool = True) -> str:
 
 def as_seen(messages: Iterable[BaseMessage]) -> Iterator[BaseMessage]:
     """The conversation as the user sees it: each of the assistant's turns is one message, with the id of its last."""
-    for assistants, group in groupby(messages, lambda message: message.type in ("ai", "tool")):
+    for assistants, group in groupby(messages, is_assistants):
         turn = list(group)
         yield from [AIMessage(text, id=turn[-1].id) for text in replies(turn)] if assistants else turn
 
@@ -90,5 +128,7 @@ def _line(message: BaseMessage) -> str:
     if isinstance(message, AIMessage):
         for call in message.tool_calls:
             words += f"\n[calls {call['name']}({json.dumps(call['args'], ensure_ascii=False)})]"
+    if message.type == "human" and not is_users(message):
+        return f"Assistant, to itself: {words.strip()}\n\n"
     name = f"Tool {message.name}" if isinstance(message, ToolMessage) and message.name else _NAMES.get(message.type)
     return f"{name or message.type}: {words.strip()}\n\n"

@@ -1,10 +1,13 @@
 """Randomness is derived, never drawn: a branch's seed is a hash of where the branch is."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import blake2b
+from typing import Any
+
+from collab_agents._internal.place import task_around
 
 
 def derive_seed(*path: str | int) -> int:
@@ -17,15 +20,48 @@ def derive_seed(*path: str | int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-_branch: ContextVar[tuple[int, Counter[str]] | None] = ContextVar("collab_agents_seed", default=None)
+class Calls:
+    """How often each content has been asked for in a branch, and in which LangGraph tasks, so that a task which runs
+
+    again from its beginning gets the same seeds again.
+    """
+
+    def __init__(self, counted: Iterable[Sequence[Any]] = ()) -> None:
+        self._counts: dict[str, Counter[str]] = {}
+        for content, place, number in counted:
+            self._counts.setdefault(content, Counter())[place] = number
+
+    def number(self, content: str) -> int:
+        """Which call with this content it is, from 1."""
+        counts = self._counts.setdefault(_digest(content), Counter())
+        counts[task_around()] += 1
+        return counts.total()
+
+    def forget(self, runs_again: Callable[[str], bool]) -> None:
+        """Of the tasks that run again, by their namespace."""
+        for counts in self._counts.values():
+            for place in [place for place in counts if runs_again(place)]:
+                del counts[place]
+
+    def dump(self) -> list[list[Any]]:
+        """As JSON values, from which they are made again."""
+        return [[content, *one] for content, counts in self._counts.items() for one in counts.items()]
+
+
+def _digest(content: str) -> str:
+    return blake2b(content.encode(), digest_size=12).hexdigest()
+
+
+_branch: ContextVar[tuple[int, Calls] | None] = ContextVar("collab_agents_seed", default=None)
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, calls: Calls | None = None) -> Iterator[Calls]:
     """Gives the branch's seed to code inside that is not passed one, such as the models of an app."""
-    token = _branch.set((seed, Counter()))
+    calls = calls or Calls()
+    token = _branch.set((seed, calls))
     try:
-        yield
+        yield calls
     finally:
         _branch.reset(token)
 
@@ -46,5 +82,4 @@ def seed_for(content: Callable[[], str]) -> int | None:
         return None
     seed, calls = branch
     what = content()
-    calls[what] += 1
-    return derive_seed(seed, what, calls[what])
+    return derive_seed(seed, what, calls.number(what))

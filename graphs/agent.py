@@ -1,28 +1,37 @@
 """Lookahead while serving: an agent that answers with the candidate of the highest multiturn-aware reward."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
+from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from_dict, messages_to_dict
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import MessagesState
+from langgraph.types import interrupt
 
+from collab_agents._internal.langgraph_private import can_be_resumed
 from collab_agents.assistants import Assistant
+from collab_agents.assistants.base import Executing
+from collab_agents.assistants.interrupts import question_in
 from collab_agents.config import Budget, check_lookahead
-from collab_agents.errors import ConfigError
+from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
-from collab_agents.messages import text_of, transcript, with_ids
+from collab_agents.messages import is_users, text_of, transcript, with_ids
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
@@ -53,11 +62,15 @@ class AgentOutput(AgentInput, total=False):
 class AgentState(AgentOutput, total=False):
     """reply, after: the chosen candidate's messages and memory, until they are given; the messages as dicts, which
 
-    LangGraph does not take for messages to stream.
+    LangGraph does not take for messages to stream. waits: the app's interrupts that are to be answered, and answers:
+    what they were answered. failure: why executing the reply stopped.
     """
 
     reply: list[dict[str, Any]] | None
     after: Memory | None
+    waits: list[dict[str, Any]] | None
+    answers: dict[str, Any] | None
+    failure: dict[str, str] | None
 
 
 def create_lookahead_agent(
@@ -91,7 +104,10 @@ def create_lookahead_agent(
     agree: no lookahead is made if all candidates agree: if they have at least this share of their words in common, or
         if a function of their texts (tool calls included) says so.
     seed: of the run; a conversation's own seed is derived from it and from what was said.
-    An app with `simulate_tools` (`GraphAssistant`) runs them for the chosen reply alone, and beyond the budget.
+    The chosen reply of an app (`GraphAssistant`) is executed: its simulated tools are called for real, once, beyond
+    the budget. An interrupt of the app that no function answers is an interrupt of this graph, to be answered by
+    `Command(resume=...)`; without a checkpointer, and with interrupts="user", the reply ends with the question in
+    words instead. With a checkpointer, an execution that failed goes on from there when the graph is called with None.
     Raises RolloutError if the conversation does not end with the user's message, or there is no candidate (in time).
     """
     shape = check_lookahead(candidates=candidates, futures=futures, window=window, proactive_ratio=proactive_ratio)
@@ -106,7 +122,7 @@ def create_lookahead_agent(
         budget=budget or Budget(),
         agree=agree if callable(agree) else alike(agree),
     )
-    perform = getattr(assistant, "perform", None)
+    fresh_failures: set[str] = set()
 
     @named("deliberate")
     async def deliberate(state: Any) -> dict[str, Any]:
@@ -123,37 +139,104 @@ def create_lookahead_agent(
             },
             lambda: find_goal(messages),
         )
-        return {"reply": messages_to_dict(choice.reply), "after": choice.memory, "lookahead": choice.record}
+        return {
+            "reply": messages_to_dict(choice.reply),
+            "after": choice.memory,
+            "lookahead": choice.record,
+            "waits": [],
+            "answers": None,
+            "failure": None,
+        }
+
+    @named("execute")
+    async def execute(state: Any) -> dict[str, Any]:
+        messages, reply, after = state["messages"], messages_from_dict(state["reply"]), state["after"]
+        if not isinstance(assistant, Executing):
+            return {"waits": [], "failure": None}
+        before = (state.get("assistant_memory") or {}) | {"seed": _seed(seed, messages)}
+        can_wait = can_be_resumed()
+        try:
+            with unheard():  # What is said meanwhile is said below.
+                done = await assistant.execute(
+                    messages, before, reply, after, answers=state.get("answers"), in_words=not can_wait
+                )
+        except RolloutError as error:
+            left = getattr(error, "after", None)
+            if left is None or not can_wait:
+                raise
+            # What was done is kept, so that the agent, called again with None, goes on from there.
+            token = uuid4().hex
+            fresh_failures.add(token)
+            return {"after": left, "answers": None, "failure": {"reason": str(error), "token": token}}
+        if done.interrupts and not can_wait:
+            asked = question_in(done.interrupts[0].value)[:200]
+            raise RolloutError(
+                f"the app asks {asked!r}, and nothing can answer: give the agent a checkpointer, so that it can wait, "
+                "or GraphAssistant a function as interrupts"
+            )
+        return {
+            "reply": messages_to_dict(done.reply),
+            "after": done.memory,
+            "waits": [{"id": one.id, "value": one.value} for one in done.interrupts],
+            "answers": None,
+            "failure": None,
+        }
+
+    @named("ask")
+    async def ask(state: Any) -> dict[str, Any]:
+        return {"answers": {one["id"]: interrupt(one["value"]) for one in state["waits"]}}
+
+    @named("execute")
+    async def fail(state: Any) -> dict[str, Any]:
+        failure = state["failure"]
+        if failure["token"] in fresh_failures:
+            fresh_failures.discard(failure["token"])
+            raise RolloutError(failure["reason"])
+        return {"failure": None}
 
     @named("answer")
     async def answer(state: Any) -> dict[str, Any]:
-        messages, reply, memory = state["messages"], messages_from_dict(state["reply"]), state["after"]
-        if perform:
-            before = (state.get("assistant_memory") or {}) | {"seed": _seed(seed, messages)}
-            with unheard():  # What is said meanwhile is said below.
-                reply, memory = await perform(messages, before, reply, memory)
+        messages, reply = state["messages"], messages_from_dict(state["reply"])
         reply = with_ids(reply, messages, _seed(seed, messages))
         await _stream(reply)
-        return {"messages": reply, "assistant_memory": memory, "reply": None, "after": None}
+        nothing = dict.fromkeys(("reply", "after", "waits", "answers", "failure"))
+        return {"messages": reply, "assistant_memory": state["after"], **nothing}
+
+    async def after_execution(state: Any) -> str:
+        return "fail" if state.get("failure") else "ask" if state.get("waits") else "answer"
 
     graph = StateGraph(AgentState, input_schema=AgentInput, output_schema=AgentOutput)
-    graph.add_node("deliberate", deliberate)
-    graph.add_node("answer", answer)
+    nodes = {"deliberate": deliberate, "execute": execute, "ask": ask, "fail": fail, "answer": answer}
+    for name, node in nodes.items():
+        graph.add_node(name, _both_ways(node, name))
     graph.add_edge(START, "deliberate")
-    graph.add_edge("deliberate", "answer")
+    graph.add_edge("deliberate", "execute")
+    graph.add_conditional_edges("execute", _both_ways(after_execution, "after_execution"), ["answer", "ask", "fail"])
+    graph.add_edge("ask", "execute")
+    graph.add_edge("fail", "execute")
     graph.add_edge("answer", END)
     return graph.compile(name="lookahead_agent", checkpointer=checkpointer)
 
 
+def _both_ways(function: Callable[[Any], Coroutine[Any, Any, Any]], name: str) -> RunnableLambda[Any, Any]:
+    """For a graph's sync calls too, which may come from a thread whose event loop is running."""
+
+    def run(state: Any) -> Any:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(copy_context().run, asyncio.run, function(state)).result()
+
+    return RunnableLambda(run, afunc=function, name=name)
+
+
 def goal_so_far(messages: Sequence[BaseMessage]) -> Task:
     """The goal of a user of whom nothing is known but the conversation: what they have said in it."""
-    said = "\n".join(f"- {text_of(message)}" for message in messages if message.type == "human")
+    said = "\n".join(f"- {text_of(message)}" for message in messages if is_users(message))
     return Task(id="live", kind="live", prompt=render("goal_so_far", said=said))
 
 
 def _create_reply_graph(assistant: Assistant) -> Graph:
     graph = StateGraph(ConversationState)
-    graph.add_node("assistant", assistant_node(assistant))
+    graph.add_node("assistant", assistant_node(assistant, executable=True))
     graph.add_edge(START, "assistant")
     graph.add_edge("assistant", END)
     return graph.compile(name="candidate", checkpointer=False)

@@ -11,12 +11,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import START, StateGraph
 
+from collab_agents._internal.containment import PASS_THROUGH, contained
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.memory import own_copy
-from collab_agents.messages import with_ids
+from collab_agents.messages import is_users, with_ids
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
@@ -37,7 +38,7 @@ def inside(name: str, **metadata: Any) -> RunnableConfig:
     return {"run_name": name, "metadata": metadata, "configurable": {"__pregel_durability": "async"}}
 
 
-_LENT = {"task", "persona", "seed", "proactive"}
+_LENT = {"task", "persona", "seed", "proactive", "executable"}
 """Keys that a participant finds in its memory for one call and that are not kept there."""
 
 
@@ -77,12 +78,14 @@ def user_node(user: SimulatedUser) -> Node:
     return simulated_user
 
 
-def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None) -> Node:
+def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, executable: bool = False) -> Node:
+    """executable: whether the reply may be executed later, for which an app keeps where its simulation began."""
+
     @named("assistant")
     async def answer(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
-        lent = {"seed": seed, "proactive": state.get("proactive", False)}
+        lent = {"seed": seed, "proactive": state.get("proactive", False), "executable": executable}
         with _traced(state, "assistant", seed):
             reply, memory = await assistant.respond(_copies(messages), _lend(state.get("assistant_memory"), lent))
         exchanges = state.get("exchanges", 0) + 1
@@ -128,7 +131,7 @@ def counted(node: Node) -> Node:
 
 
 def ends_with_user(state: ConversationState) -> bool:
-    return bool(state["messages"]) and state["messages"][-1].type == "human"
+    return bool(state["messages"]) and is_users(state["messages"][-1])
 
 
 def named(name: str) -> Callable[[Node], Node]:
@@ -138,10 +141,11 @@ def named(name: str) -> Callable[[Node], Node]:
         @wraps(node)
         async def run(state: Any) -> dict[str, Any]:
             try:
-                return await node(state)
-            except GraphBubbleUp:
+                with contained():
+                    return await node(state)
+            except (GraphBubbleUp, *PASS_THROUGH):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise RolloutError(f"{name}: {reason_of(error)}") from error
 
         return run
@@ -183,7 +187,7 @@ def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
 
 def turn_of(state: ConversationState) -> int:
     """The number, from 1, of the turn that the user's last message began."""
-    return sum(message.type == "human" for message in state["messages"])
+    return sum(map(is_users, state["messages"]))
 
 
 def _own(memory: Memory) -> Memory:

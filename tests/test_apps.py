@@ -32,7 +32,7 @@ from collab_agents import (
     create_rollout_graph,
     is_simulating,
     load_chat_model,
-    simulate,
+    simulate_as,
 )
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import Conversation, evaluator, token_cost
@@ -369,7 +369,7 @@ async def test_tools_with_side_effects_are_stood_in_for_in_a_simulation(how: str
         done.append(order)
         return f"{order} is cancelled"
 
-    marked = simulate(lambda order: f"{order} would be cancelled")(cancel) if how == "marked" else cancel
+    marked = simulate_as(lambda order: f"{order} would be cancelled")(cancel) if how == "marked" else cancel
     app = Calls([marked]).app
     instead = {"cancel": lambda order: f"{order} would be cancelled"} if how == "replaced" else {}
     graph = create_rollout_graph(
@@ -404,7 +404,8 @@ async def test_a_chosen_reply_is_performed_once_and_goes_on_from_what_the_tool_r
         messages = [HumanMessage(order, id="u")]
         reply, after = await assistant.respond(messages, SEED)
         assert texts(reply)[-1] == f"It says: {order} is cancelled"
-        reply, after = await assistant.perform(messages, SEED, reply, after)
+        done_now = await assistant.execute(messages, SEED, reply, after)
+        reply, after = done_now.reply, done_now.memory
         assert texts(reply)[-1] == words
         assert done.pop() == order
         assert done == []
@@ -487,7 +488,7 @@ def endless() -> Any:
         ),
         (
             app_of(lambda state: {"messages": [HumanMessage("I am the user now")]}),
-            "there is a human message in its reply: 'I am the user now'",
+            "it returned no reply, under 'messages', to the user's message",
         ),
         (RunnableLambda(raises, name="shop"), ": ValueError: out of stock"),
     ],
@@ -534,13 +535,24 @@ async def test_an_app_that_rewrites_its_history_may_say_so() -> None:
     assert texts(end["messages"]) == ["a", "of 1", "b", "of 3", "c", "of 3"]
 
 
-async def test_a_thread_that_is_not_there_cannot_be_forked() -> None:
-    with pytest.raises(ConfigError, match="app 'shop' has no thread 'nobody'"):
-        await GraphAssistant(app_of(says("x"), checkpointer=InMemorySaver())).fork(
-            {"configurable": {"thread_id": "nobody"}}
-        )
+async def test_a_thread_that_is_not_there_yet_is_forked_and_made_by_the_commit() -> None:
+    app = app_of(says("reply"), checkpointer=InMemorySaver())
+    assistant = GraphAssistant(app)
+    live: RunnableConfig = {"configurable": {"thread_id": "new"}}
+    messages, memory = await assistant.fork(live)
+    assert messages == []
+    with pytest.raises(ConfigError, match="app 'shop': there is nothing to commit yet: no turn has been played"):
+        await assistant.commit(memory)
+    _, after = await assistant.respond([HumanMessage("one")], memory | SEED)
+    assert (await app.aget_state(live)).values == {}
+    await assistant.commit(after)
+    assert texts((await app.aget_state(live)).values["messages"]) == ["one", "reply 1"]
+    with pytest.raises(RolloutError, match="thread 'new' has gone on since it was forked"):
+        await assistant.commit(after)
+    with pytest.raises(ConfigError, match="app 'shop' has no checkpoint '0' in thread 'new'"):
+        await assistant.fork({"configurable": {"thread_id": "new", "checkpoint_id": "0"}})
     with pytest.raises(ConfigError, match="app 'shop' has no checkpointer, and so no thread to fork"):
-        await GraphAssistant(app_of(says("x"))).fork({"configurable": {"thread_id": "1"}})
+        await GraphAssistant(app_of(says("x"))).fork(live)
 
 
 async def test_a_sub_agent_that_only_a_tool_calls_keeps_its_thread_and_may_ask() -> None:

@@ -7,11 +7,16 @@ from collab_agents.assistants.base import Assistant
 from collab_agents.assistants.chat import ChatAssistant
 from collab_agents.assistants.load import load_assistant
 
-__all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "load_assistant", "simulate"]
+__all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "load_assistant", "simulate_as"]
 
 
 # These import langgraph, which `import collab_agents.assistants` does not.
-_HOME_OF = {"AskUser": "interrupts", "GraphAssistant": "app", "is_simulating": "simulation", "simulate": "simulation"}
+_HOME_OF = {
+    "AskUser": "interrupts",
+    "GraphAssistant": "app",
+    "is_simulating": "simulation",
+    "simulate_as": "simulation",
+}
 
 
 def __getattr__(name: str) -> Any:

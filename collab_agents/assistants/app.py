@@ -1,17 +1,13 @@
 """Existing agents as assistants: any Runnable, compiled LangGraph app or deployment."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-    SystemMessage,
-    ToolMessage,
-)
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.channels import LastValue
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -19,8 +15,9 @@ from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command, Interrupt
 
+from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
+from collab_agents.assistants.base import Executed
 from collab_agents.assistants.interrupts import AskUser, question_in
-from collab_agents.assistants.performing import Performed, call_of, perform_tool
 from collab_agents.assistants.playing import (
     AppError,
     LocalPlayer,
@@ -31,12 +28,12 @@ from collab_agents.assistants.playing import (
     without_coordinates,
 )
 from collab_agents.assistants.reading import as_messages, reply_in
-from collab_agents.assistants.simulation import SIMULATED, is_simulating, simulating, with_simulated_tools
+from collab_agents.assistants.simulation import WAY_OUT, Mode, Turn, intercept_tools, is_simulating, taking
 from collab_agents.assistants.threads import pack, unpack
-from collab_agents.errors import ConfigError
-from collab_agents.memory import Memory, own_copy
-from collab_agents.messages import text_of, with_ids
-from collab_agents.seeds import seeded
+from collab_agents.errors import ConfigError, reason_of
+from collab_agents.memory import Memory, branch_copy, own_copy
+from collab_agents.messages import as_given, as_internal, is_users, text_of, with_ids
+from collab_agents.seeds import Calls, seeded
 
 
 class GraphAssistant:
@@ -74,7 +71,8 @@ class GraphAssistant:
         app: Runnable[Any, Any],
         *,
         input_key: str | None = "messages",
-        output_key: str | None = None,
+        input_as: Literal["messages", "text"] = "messages",
+        output_key: str | Callable[[Mapping[str, Any]], Any] | None = None,
         inputs: Mapping[str, Any] | None = None,
         proactive_inputs: Mapping[str, Any] | None = None,
         config: RunnableConfig | None = None,
@@ -93,7 +91,9 @@ class GraphAssistant:
         self.app = app
         self.name = name or app.get_name()
         self.input_key = input_key
-        self.output_key = output_key or input_key or "messages"
+        self.input_as = input_as
+        self.output_key = output_key or (input_key if input_as == "messages" else None) or "messages"
+        self.output_name = "what output_key gives" if callable(self.output_key) else repr(self.output_key)
         self.inputs = dict(inputs or {})
         self.proactive_inputs = self.inputs if proactive_inputs is None else dict(proactive_inputs)
         self.context = context
@@ -103,7 +103,14 @@ class GraphAssistant:
         self._config: RunnableConfig = {**(config or {}), "recursion_limit": max_steps}
         if "configurable" in self._config:
             self._config["configurable"] = without_coordinates(self._config["configurable"])
-        channel = app.channels.get(self.output_key) if isinstance(app, Pregel) else None
+        self.simulate_tools = dict(simulate_tools or {})
+        self._shared: set[str] = set()
+        channels = app.channels if isinstance(app, Pregel) else {}
+        # A key of the state; else it is found in the final state by a path or a function.
+        self._output: str | None = None
+        if isinstance(self.output_key, str) and (self.output_key in channels or "." not in self.output_key):
+            self._output = self.output_key
+        channel = channels.get(self._output) if self._output else None
         # Messages that are only those of the last step need not hold the history.
         self._accumulates = channel is not None and not isinstance(channel, LastValue)
         self._player: Player
@@ -113,9 +120,9 @@ class GraphAssistant:
             self._player = RemotePlayer(app, self.name, timeout=timeout)
         else:
             if isinstance(app, Pregel):
-                app = with_simulated_tools(app, self.name, simulate_tools or {})
+                intercept_tools(app, self.name, self.simulate_tools)
             elif simulate_tools:
-                raise ConfigError(f"simulate_tools: {self.name!r} is no compiled graph; use is_simulating in its tools")
+                raise ConfigError(f"simulate_tools: {self.name!r} is no compiled graph; {WAY_OUT}")
             self._player = LocalPlayer(app, self.name, timeout=timeout, interruptible=self.interrupts is not None)
 
     async def respond(
@@ -125,9 +132,15 @@ class GraphAssistant:
 
         Raises AppError, which names the app and the node.
         """
-        with simulating(True) as out_of_reach:
-            reply, after = await self._respond(messages, memory, inputs)
-        return reply, after | ({"out_of_reach": sorted(out_of_reach)} if out_of_reach else {})
+        executable = memory.get("executable", True) and not isinstance(self.app, RemoteGraph)
+        turn = Turn(Mode.pausing if executable else Mode.simulated, self.simulate_tools)
+        with taking(turn), seeded(memory.get("seed", 0)) as calls:
+            given, new = self._given(messages, memory, inputs or {})
+            played = await self._play(memory.get("branch", {}), given, turn, calls)
+        reply, after = self._finished(messages, memory, new, played, in_words=True)
+        if turn.pretended and played.kept is not None:
+            after["unexecuted"] = {"branch": played.kept, "tools": turn.simulated}
+        return reply, after
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
         """The app's state after its last turn, for judges (`Conversation.state`).
@@ -140,8 +153,9 @@ class GraphAssistant:
         """The messages of a live thread, and the assistant's memory of it: what a lookahead begins from.
 
         thread: the config of the app's thread (`{"configurable": {"thread_id": ...}}`, and a checkpoint_id if it is
-            not the last). Nothing is written to it. Raises ConfigError if there is no such thread, or it waits for an
-            answer that the user is not asked for.
+            not the last). Nothing is written to it. A thread that does not exist yet has no messages. Raises
+            ConfigError if the app keeps no threads, there is no such checkpoint, or the thread waits for an answer
+            that the user is not asked for.
         """
         if not (thread.get("configurable") or {}).get("thread_id"):
             raise ConfigError('thread: a config {"configurable": {"thread_id": ...}} is needed')
@@ -151,80 +165,125 @@ class GraphAssistant:
             raise ConfigError(
                 f"app {self.name!r}: its thread waits for an answer to {asked!r}: interrupts='user' gives it"
             )
-        messages = self._messages(self._part(values))
+        messages = self._history(values)
         return messages, self._memory(branch, interrupts, values, messages)
 
     async def commit(self, memory: Memory) -> Memory:
         """Make what came of a fork the live thread's own, as its next checkpoint, and write what it put in the store.
 
-        Returns the memory to go on with. Raises RolloutError if the thread has gone on since `fork`, ConfigError if the
-        memory is of no fork.
+        Returns the memory to go on with. Raises RolloutError if the thread has gone on since `fork`, ConfigError if
+        the memory is of no fork or of a turn that was simulated and not executed.
         """
-        return memory | {"branch": await self._player.commit(memory.get("branch", {}))}
+        branch = memory.get("branch", {})
+        if branch.get("pretended"):
+            raise ConfigError(f"app {self.name!r}: what was simulated cannot be committed: execute the reply first")
+        return memory | {"branch": await self._player.commit(branch)}
 
-    async def perform(
-        self, messages: Sequence[BaseMessage], memory: Memory, reply: Sequence[BaseMessage], after: Memory
-    ) -> tuple[list[BaseMessage], Memory]:
-        """Do in earnest what a reply did in simulation: run the tools that were stood in for, in their order.
+    async def execute(
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        reply: Sequence[BaseMessage],
+        after: Memory,
+        *,
+        answers: Mapping[str, Any] | None = None,
+        in_words: bool = True,
+    ) -> Executed:
+        """Execute a reply that was chosen: call for real the tools that were simulated, inside the app, each once.
 
-        messages, memory: as `respond` was given them. reply, after: as it returned them. Returns the reply that holds,
-        and the memory. Where a tool gives something else than what stood in for it, changes other state keys, or
-        fails (which its result then says), the app goes on from there, in earnest. Inside a simulation nothing is
-        done. A process that is killed meanwhile may leave tools that have run; they run again if the turn does.
-        Raises AppError for tools that were stood in for where they cannot be found.
+        messages, memory: as `respond` was given them. reply, after: as it returned them. The app goes on from the
+        first thing in the turn that was simulated or that an interrupt's policy answered, and with what really comes
+        back; nothing before that is repeated, and a reply without anything of the kind stays as it is. Interrupts are
+        asked anew. `interrupts` answers them if it is a function. Otherwise the app waits, and `execute` is called
+        again with the memory it returned and the answers, by the interrupts' ids; or, with interrupts="user" and
+        in_words, the reply ends with the question in words, which the user's next message answers.
+
+        What a branch that did not begin with `fork` has put into the app's store is written there. Inside another
+        simulation nothing is executed.
+
+        Raises AppError if the app fails; its `after` is the memory to go on with, so that nothing is done twice.
+        RolloutError, before anything is done, if the live thread has gone on since `fork`, ConfigError if what came
+        before the reply was only simulated.
         """
         if is_simulating():
-            return list(reply), after
-        if names := after.get("out_of_reach"):
-            raise AppError(
-                f"app {self.name!r}: {', '.join(names)} cannot be run in earnest: it is in no ToolNode of the app's own"
-            )
-        if memory.get("asked") and any(message.additional_kwargs.get(SIMULATED) for message in reply):
-            # The turn answered an interrupt: with the same answer the app does in earnest what it did.
-            with simulating(False):
-                return await self._respond(messages, memory)
-        done, differs = list(reply), False
-        update: dict[str, Any] = {}
-        for index, message in enumerate(done):
-            if not isinstance(message, ToolMessage):
-                if differs or update:
-                    return await self._go_on(messages, memory, done[:index], after, update)
-            elif message.additional_kwargs.get(SIMULATED):
-                performed = await self._perform_one(message, [*messages, *done[:index]], after)
-                differs = differs or text_of(performed.result) != text_of(message)
-                done[index] = performed.result.model_copy(update={"id": message.id})
-                after = after | {"branch": {**after["branch"], **performed.store}}
-                update |= performed.update
-        return done, after
+            return Executed(list(reply), after)
+        if memory.get("branch", {}).get("pretended"):
+            raise ConfigError(f"app {self.name!r}: the turns before this reply were simulated and not executed")
+        await self._player.check_unchanged(after["branch"])
+        unexecuted = after.get("unexecuted")
+        if unexecuted is None and not (answers or (after.get("asked") and not in_words)):
+            return Executed(list(reply), await self._settled(after))
+        if unexecuted is None:  # The app waits, and nothing was simulated.
+            unexecuted = {"branch": after["branch"], "tools": None}
+            if not answers:
+                return Executed(self._without_question(reply), after, _asked(after))
+        branch, calls = unexecuted["branch"], Calls(unexecuted["branch"].get("calls", ()))
+        turn = Turn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
+        with taking(turn), seeded(memory.get("seed", 0), calls):
+            given, new = self._given(messages, memory)
+            if branch:  # Otherwise the app keeps no thread, and is called again.
+                given = Command(resume=dict(answers)) if answers else None
+            try:
+                played = await self._play(branch, given, turn, calls)
+            except AppError as error:
+                if error.branch is not None:
+                    left = {"branch": error.branch | {"calls": calls.dump()}, "tools": turn.allowed}
+                    error.after = after | {"unexecuted": left}
+                raise
+        played.before = await self._player.values(memory.get("branch", {}))
+        waits = bool(played.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
+        reply, done = self._finished(messages, memory, new, played, in_words=not waits)
+        if waits:
+            done["unexecuted"] = {"branch": played.branch | {"calls": calls.dump()}, "tools": None}
+            return Executed(reply, done, played.interrupts)
+        return Executed(reply, await self._settled(done))
 
     async def aclose(self) -> None:
         """Delete the threads that were made on a deployment. For every other app there is nothing to do."""
         if isinstance(self._player, RemotePlayer):
             await self._player.delete_threads()
 
-    async def _respond(
+    async def _settled(self, after: Memory) -> Memory:
+        branch = after["branch"]
+        return after if "since" in branch else after | {"branch": await self._player.settle(branch)}
+
+    def _given(
         self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
-    ) -> tuple[list[BaseMessage], Memory]:
-        branch, asked, seed = memory.get("branch", {}), memory.get("asked"), memory.get("seed", 0)
+    ) -> tuple[Any, list[BaseMessage]]:
+        """What the app is called with, and the messages in it."""
+        asked = memory.get("asked")
         old, new = self._split(messages, memory.get("seen"))
-        new = with_ids(new, old, seed)
-        given: Any = self._input(list(messages), new, memory.get("proactive", False), inputs or {})
-        kept = self._messages(given.get(self.output_key)) if isinstance(given, Mapping) else []
-        kept = [message.model_copy() for message in kept]  # An app may change what it is given.
+        new = with_ids(new, old, memory.get("seed", 0))
         if asked and isinstance(self.interrupts, AskUser):
-            words = next((text_of(message) for message in reversed(new) if message.type == "human"), "")
+            words = next((text_of(message) for message in reversed(new) if is_users(message)), "")
             answers = {key: self.interrupts.resume(words, unpack(_SERDE, value)) for key, value in asked.items()}
-            given, kept = Command(resume=answers), []
-        with seeded(seed):
-            played = await self._play(self._player, branch, given)
-        reply = self._reply([*self._messages(self._part(played.before)), *kept], played.values)
-        if played.interrupts and isinstance(self.interrupts, AskUser):
+            return Command(resume=answers), []
+        known = [*unpack(_SERDE, memory["history"]), *new] if "history" in memory else [*new]
+        given = self._input(list(messages), known, memory.get("proactive", False), inputs or {})
+        said = self._messages(given.get(self._output)) if isinstance(given, Mapping) and self._output else []
+        return given, [message.model_copy() for message in said]  # An app may change what it is given.
+
+    def _finished(
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        new: Sequence[BaseMessage],
+        played: Played,
+        *,
+        in_words: bool,
+    ) -> tuple[list[BaseMessage], Memory]:
+        """The reply that came of a turn, with the question that the app waits with put in words, and the memory."""
+        reply = self._reply([*self._history(played.before), *new], played.values)
+        if in_words and played.interrupts and isinstance(self.interrupts, AskUser):
             questions = (self.interrupts.show(one.value) for one in played.interrupts)
-            reply.append(AIMessage("\n\n".join(questions)))
-        if not reply:
-            raise AppError(f"app {self.name!r}: it returned no reply, under {self.output_key!r}, to the user's message")
-        reply = with_ids(reply, messages, seed)
+            reply.append(AIMessage("\n\n".join(questions), additional_kwargs={_QUESTION: True}))
+        if not played.interrupts and not any(message.type in ("ai", "tool") for message in reply):
+            raise AppError(f"app {self.name!r}: it returned no reply, under {self.output_name}, to the user's message")
+        reply = with_ids(reply, messages, memory.get("seed", 0))
         return reply, self._memory(played.branch, played.interrupts, played.values, reply)
+
+    def _without_question(self, reply: Sequence[BaseMessage]) -> list[BaseMessage]:
+        return [message for message in reply if not message.additional_kwargs.get(_QUESTION)]
 
     def _split(
         self, messages: Sequence[BaseMessage], seen: str | None
@@ -240,21 +299,52 @@ class GraphAssistant:
             "begin without assistant_memory, and the app is given what there is"
         )
 
-    async def _play(self, player: Player, branch: Mapping[str, Any], given: Any) -> Played:
+    async def _play(self, branch: Mapping[str, Any], given: Any, turn: Turn, calls: Calls) -> Played:
         context = context_around() if self.context is None else self.context
-        first = played = await player.play(branch, given, self._config, context)
+        config = self._config
+        if turn.mode is not Mode.executed:
+            context = self._own("context", context)
+            if "configurable" in config:
+                config = {**config, "configurable": self._own("configurable", config["configurable"])}
+        first = played = await self._player.play(branch, given, config, context, turn, calls)
+        kept = first.kept
         for _ in range(_MOST_INTERRUPTS):
-            if not played.interrupts or isinstance(self.interrupts, AskUser):
-                return replace(played, before=first.before)
-            if self.interrupts is None:
-                asked = question_in(played.interrupts[0].value)[:200]
-                raise AppError(f"app {self.name!r} interrupts with {asked!r}: say by `interrupts` what answers it")
-            answers = {}
-            for one in played.interrupts:
-                answer = self.interrupts(one.value)
-                answers[one.id] = await answer if inspect.isawaitable(answer) else answer
-            played = await player.play(played.branch, Command(resume=answers), self._config, context)
+            if not played.interrupts or not callable(self.interrupts):
+                if played.interrupts and self.interrupts is None and turn.mode is not Mode.executed:
+                    asked = question_in(played.interrupts[0].value)[:200]
+                    raise AppError(f"app {self.name!r} interrupts with {asked!r}: say by `interrupts` what answers it")
+                return replace(played, before=first.before, kept=kept)
+            turn.pretended = turn.mode is not Mode.executed
+            answers = {one.id: await self._answer(self.interrupts, one.value) for one in played.interrupts}
+            turn.came_back()
+            played = await self._player.play(played.branch, Command(resume=answers), config, context, turn, calls)
         raise AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
+
+    async def _answer(self, policy: Callable[[Any], Any], value: Any) -> Any:
+        async def answer() -> Any:
+            given = policy(value)
+            return await given if inspect.isawaitable(given) else given
+
+        try:
+            with contained():
+                return await within(self.timeout, answer())
+        except PASS_THROUGH:
+            raise
+        except BaseException as error:
+            reason = f"no answer within {self.timeout:g} s" if isinstance(error, Late) else reason_of(error)
+            raise AppError(f"app {self.name!r}: interrupts, asked {question_in(value)[:80]!r}: {reason}") from error
+
+    def _own(self, name: str, value: Any) -> Any:
+        """A copy for one branch. What cannot be copied is shared by all of them, and a warning says so once."""
+        copied, shared = branch_copy(value, name)
+        if new := [one for one in shared if one not in self._shared]:
+            self._shared.update(new)
+            warnings.warn(
+                f"app {self.name!r}: {', '.join(new)} cannot be copied, so all candidates and futures share it: "
+                "what one of them changes there, the others see",
+                stacklevel=2,
+            )
+        return copied
 
     def _input(
         self, messages: list[BaseMessage], new: list[BaseMessage], proactive: bool, more: Mapping[str, Any]
@@ -263,33 +353,48 @@ class GraphAssistant:
             return new
         inputs = {**(self.proactive_inputs if proactive else self.inputs), **more}
         given = {key: value(messages) if callable(value) else own_copy(value) for key, value in inputs.items()}
-        return given if self.input_key is None else {self.input_key: list(new), **given}
+        if self.input_key is None:
+            return given
+        words = next((text_of(message) for message in reversed(new) if is_users(message)), "")
+        return {self.input_key: words if self.input_as == "text" else [as_given(one) for one in new], **given}
 
     def _part(self, values: Any) -> Any:
-        return values.get(self.output_key) if isinstance(values, Mapping) else values
+        """What of the app's output is the reply, or holds it."""
+        if not isinstance(values, Mapping):
+            return values
+        if self._output is not None:
+            return values.get(self._output)
+        try:
+            return self.output_key(values) if callable(self.output_key) else _at_path(values, self.output_key)
+        except Exception as error:
+            keys = ", ".join(map(str, values)) or "none"
+            raise AppError(
+                f"app {self.name!r}: its output has no {self.output_name}: {reason_of(error)}; its keys are {keys}"
+            ) from error
+
+    def _history(self, values: Any) -> list[BaseMessage]:
+        """The messages in the values of the app's thread."""
+        key = self._output or self.input_key
+        return self._messages(values.get(key)) if isinstance(values, Mapping) and key else []
 
     def _reply(self, history: list[BaseMessage], values: Any) -> list[BaseMessage]:
-        if isinstance(values, Mapping) and self.output_key not in values:
+        if isinstance(values, Mapping) and self._output is not None and self._output not in values:
             keys = ", ".join(map(str, values)) or "none"
-            raise AppError(f"app {self.name!r}: its output has no key {self.output_key!r}; its keys are {keys}")
-        after = self._messages(self._part(values))
-        reply = reply_in(after, history, accumulates=self._accumulates, rewrites=self.rewrites_history)
+            raise AppError(f"app {self.name!r}: its output has no key {self._output!r}; its keys are {keys}")
+        reply: list[BaseMessage] | None = self._messages(self._part(values))
+        if reply and (self._output is not None or not isinstance(values, Mapping)):
+            reply = reply_in(reply, history, accumulates=self._accumulates, rewrites=self.rewrites_history)
         if reply is None:
             raise AppError(
                 f"app {self.name!r}: it changed or removed earlier messages; rewrites_history=True allows it"
             )
-        for message in reply:
-            if not isinstance(message, AIMessage | ToolMessage | SystemMessage):
-                raise AppError(
-                    f"app {self.name!r}: there is a {message.type} message in its reply: {text_of(message)[:80]!r}"
-                )
-        return [message for message in reply if not isinstance(message, SystemMessage)]
+        return [as_internal(message) for message in reply if not isinstance(message, SystemMessage)]
 
     def _messages(self, value: Any) -> list[BaseMessage]:
         try:
             return as_messages(value)
         except Exception as error:
-            what = f"{self.output_key!r} is {str(value)[:80]!r}"
+            what = f"{self.output_name} is {str(value)[:80]!r}"
             raise AppError(f"app {self.name!r}: {what}: messages, one, or a text are needed") from error
 
     def _memory(
@@ -300,50 +405,39 @@ class GraphAssistant:
         said: Sequence[BaseMessage],
     ) -> Memory:
         memory: Memory = {"branch": branch}
-        if said and ("thread" in branch or "remote" in branch):
+        if self.rewrites_history and self._accumulates and not ("thread" in branch or "remote" in branch):
+            # As whoever calls the app plainly would hand back what it returned.
+            memory["history"] = pack(_SERDE, self._messages(self._part(values)))
+        if said and ("history" in memory or "thread" in branch or "remote" in branch):
             memory["seen"] = said[-1].id
         if interrupts:
             memory["asked"] = {one.id: pack(_SERDE, one.value) for one in interrupts}
         if isinstance(values, Mapping):
-            kept = {key: value for key, value in values.items() if key not in (self.output_key, "__interrupt__")}
+            kept = {key: value for key, value in values.items() if key not in (self._output, "__interrupt__")}
             memory["state"] = {key: text for key, value in kept.items() if (text := _packed(value)) is not None}
         return memory
-
-    async def _perform_one(self, simulated: ToolMessage, before: list[BaseMessage], after: Memory) -> Performed:
-        assert isinstance(self.app, Pregel)
-        with simulating(False):
-            return await perform_tool(
-                self.app,
-                self.name,
-                call_of(simulated, before),
-                before,
-                state=self.state_of(after),
-                branch=after["branch"],
-                play=self._play,
-                seconds=self.timeout,
-            )
-
-    async def _go_on(
-        self,
-        messages: Sequence[BaseMessage],
-        memory: Memory,
-        done: list[BaseMessage],
-        after: Memory,
-        update: Mapping[str, Any],
-    ) -> tuple[list[BaseMessage], Memory]:
-        """Play on in earnest after what was done, from where the turn began: the app is told what was done.
-
-        after: with what the tools have put in the store. update: what they have changed in the app's state.
-        """
-        if "store" in after["branch"]:
-            memory = memory | {"branch": {**memory.get("branch", {}), "store": after["branch"]["store"]}}
-        with simulating(False):
-            more, after = await self._respond([*messages, *done], memory, update)
-        return [*done, *more], after
 
 
 _SERDE = JsonPlusSerializer()
 _MOST_INTERRUPTS = 20
+_QUESTION = "question"
+"""The key in a message's `additional_kwargs` that says that it is an interrupt's question, put in words."""
+
+
+def _asked(memory: Memory) -> list[Interrupt]:
+    return [Interrupt(value=unpack(_SERDE, value), id=key) for key, value in memory["asked"].items()]
+
+
+def _at_path(values: Any, path: str) -> Any:
+    """What is at a dotted path of keys, attributes and list indices."""
+    for part in path.split("."):
+        if isinstance(values, Mapping):
+            values = values[part]
+        elif isinstance(values, list | tuple):
+            values = values[int(part)]
+        else:
+            values = getattr(values, part)
+    return values
 
 
 def _packed(value: Any) -> str | None:

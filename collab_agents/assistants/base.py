@@ -1,7 +1,8 @@
 """What an assistant is."""
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 
@@ -23,3 +24,31 @@ class Assistant(Protocol):
         for what the graph adds to the memory of each call.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What came of executing a reply: the messages that hold, and the memory to go on with.
+
+    interrupts: what the app waits for (LangGraph's `Interrupt`s); then the reply is what there is so far.
+    """
+
+    reply: list[BaseMessage]
+    memory: Memory
+    interrupts: list[Any] = field(default_factory=list)
+
+
+@runtime_checkable
+class Executing(Assistant, Protocol):
+    """An assistant whose replies are simulated at first, and executed once chosen; see `GraphAssistant.execute`."""
+
+    async def execute(
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        reply: Sequence[BaseMessage],
+        after: Memory,
+        *,
+        answers: Mapping[str, Any] | None = None,
+        in_words: bool = True,
+    ) -> Executed: ...

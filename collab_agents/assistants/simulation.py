@@ -1,54 +1,139 @@
-"""Tools in a simulation: which have side effects, and what stands in for them while futures are played."""
+"""What of an app is simulated while a turn of it is simulated, and how the turn can be executed afterwards.
+
+A simulated tool is an interrupt. The first time that a simulated turn calls one (or asks `is_simulating`), its graph
+is paused, and its thread as it is then is kept. Only then does the turn go on with simulated results. To execute the
+turn, the kept thread is resumed with nothing simulated: the tool runs inside the app, where and when it would in a
+plain run, and the app goes on with what really comes back.
+"""
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial, wraps
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool, StructuredTool
-from langgraph.prebuilt.tool_node import ToolCallRequest, ToolNode
+from langgraph.errors import GraphInterrupt
+from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.pregel import Pregel
+from langgraph.types import Interrupt
 
-from collab_agents.errors import ConfigError, nearest
+from collab_agents._internal.langgraph_private import Interceptor, intercept, pause_task
+from collab_agents._internal.place import task_around
+from collab_agents.errors import ConfigError, RolloutError, nearest
 from collab_agents.memory import own_copy
 
 App = Pregel[Any, Any, Any, Any]
 
-_MARK = "collab_agents.simulate"
 SIMULATED = "simulated"
 """The key in a tool message's `additional_kwargs` that says that the tool was not run."""
 
-_simulating: ContextVar[bool] = ContextVar("collab_agents_simulating", default=False)
-_out_of_reach: ContextVar[set[str] | None] = ContextVar("collab_agents_out_of_reach", default=None)
+_MARK = "collab_agents.simulate_as"
+_PAUSE = "collab_agents.pause"
+
+
+class Mode(Enum):
+    pausing = auto()
+    """Simulated, until the first thing that is to be simulated: there the graph pauses."""
+    simulated = auto()
+    executed = auto()
+
+
+@dataclass
+class Turn:
+    """One turn of an app that is under way. tools: simulated, by name, with what each then gives.
+
+    simulated: the calls of simulated tools so far, name and arguments as JSON. allowed: those that an executed turn
+    may make before anything real has come back; None allows all. problem: why the turn cannot be what it promises.
+    """
+
+    mode: Mode
+    tools: Mapping[str, Any] = field(default_factory=dict)
+    simulated: list[list[str]] = field(default_factory=list)
+    allowed: list[list[str]] | None = None
+    paused: bool = False
+    pretended: bool = False
+    running: bool = False
+    problem: str = ""
+
+    def pause(self, what: str) -> None:
+        """Interrupt the app where it is about to do something that is simulated."""
+        self.paused = True
+        value = {_PAUSE: what}
+        if task_around():
+            pause_task(value)
+        raise GraphInterrupt((Interrupt(value=value, id=_PAUSE),))
+
+    def simulate(self, name: str, arguments: Any) -> None:
+        self.pretended = True
+        self.simulated.append(_call(name, arguments))
+
+    def check(self, name: str, arguments: Any) -> None:
+        """Raises RolloutError for a call that was not made in the simulation on which the reply was chosen."""
+        call = _call(name, arguments)
+        if not self.problem and self.allowed is not None and call not in self.allowed:
+            before = " and ".join(dict.fromkeys(f"{one}({given})" for one, given in self.allowed)) or "no tool"
+            self.problem = (
+                f"it would now call {name}({call[1]}), and in the simulation it called {before}: a node that calls "
+                "both its model and a tool asks the model again when it is executed; put the two in nodes of their own"
+            )
+        if self.problem:
+            raise RolloutError(self.problem)
+
+    def came_back(self) -> None:
+        """From here on the turn may go another way than its simulation."""
+        self.allowed = None
+
+
+def _call(name: str, arguments: Any) -> list[str]:
+    return [name, json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=repr)]
+
+
+_turn: ContextVar[Turn | None] = ContextVar("collab_agents_turn", default=None)
+_intercepted: ContextVar[bool] = ContextVar("collab_agents_intercepted", default=False)
+
+
+@contextmanager
+def taking(turn: Turn) -> Iterator[Turn]:
+    """Everything inside is part of the turn."""
+    token = _turn.set(turn)
+    try:
+        yield turn
+    finally:
+        _turn.reset(token)
 
 
 def is_simulating() -> bool:
     """Whether this code runs in a simulated conversation. For tools and nodes that decide for themselves what not to
 
     do then.
+
+    In a node or tool of an app whose reply may be executed, the first such question pauses the app there (see the
+    module). Executing the reply begins anew with that node or tool, which is then told no.
     """
-    return _simulating.get()
+    turn = _turn.get()
+    if turn is None or turn.mode is Mode.executed:
+        return False
+    if turn.running and turn.mode is Mode.pausing:
+        turn.pause("is_simulating")
+    turn.pretended = turn.pretended or turn.running
+    return True
 
 
-@contextmanager
-def simulating(yes: bool) -> Iterator[set[str]]:
-    """Gives the names of the marked tools that were stood in for where no `ToolNode` of the app is found."""
-    names: set[str] = set()
-    token, other = _simulating.set(yes), _out_of_reach.set(names)
-    try:
-        yield names
-    finally:
-        _simulating.reset(token)
-        _out_of_reach.reset(other)
+def is_pause(interrupt: Interrupt) -> bool:
+    return isinstance(interrupt.value, Mapping) and _PAUSE in interrupt.value
 
 
-def simulate(instead: Any) -> Callable[[BaseTool], BaseTool]:
-    """Marks a tool that has side effects, above `@tool`: in a simulated conversation it is not run.
+def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
+    """Mark a tool that has side effects, above `@tool`: in a simulated conversation it is not run.
 
     instead: what the tool then gives: a function of the tool's arguments (async or not), or a value.
     Raises ConfigError for what is no tool made by `@tool` or of functions.
@@ -56,29 +141,30 @@ def simulate(instead: Any) -> Callable[[BaseTool], BaseTool]:
 
     def mark(tool: BaseTool) -> BaseTool:
         if not isinstance(tool, StructuredTool):
-            raise ConfigError(f"simulate marks a tool made by @tool, so it stands above that, and got {tool!r}")
+            raise ConfigError(f"simulate_as marks a tool made by @tool, so it stands above that, and got {tool!r}")
         function, coroutine = tool.func, tool.coroutine
         original = coroutine or function
         assert original is not None  # A StructuredTool is made of one or both.
 
-        # In a ToolNode of the app's own that stands in itself, and the reply can be performed. This is for elsewhere.
+        # A ToolNode of the app's own is intercepted. This is for wherever else the tool is called.
         def run(**arguments: Any) -> Any:
-            if not is_simulating():
-                assert function is not None
+            turn = None if _intercepted.get() else _turn.get()
+            if turn and turn.mode is not Mode.executed:
+                return _now(tool.name, _simulated(turn, tool.name, instead, _given(tool, arguments)))
+            assert function is not None
+            with _executing(turn, tool.name, lambda: _given(tool, arguments)):
                 return function(**arguments)
-            value = _value(instead, _given(tool, arguments))
-            if inspect.isawaitable(value):
-                raise ConfigError(f"simulate: what stands in for {tool.name!r} is async, and the tool is called sync")
-            return _stood_in_for(tool.name, value)
 
         async def arun(**arguments: Any) -> Any:
-            if not is_simulating():
+            turn = None if _intercepted.get() else _turn.get()
+            if turn and turn.mode is not Mode.executed:
+                value = _simulated(turn, tool.name, instead, _given(tool, arguments))
+                return await value if inspect.isawaitable(value) else value
+            with _executing(turn, tool.name, lambda: _given(tool, arguments)):
                 if coroutine:
                     return await coroutine(**arguments)
                 assert function is not None
                 return await run_in_executor(None, partial(function, **arguments))
-            value = _value(instead, _given(tool, arguments))
-            return _stood_in_for(tool.name, await value if inspect.isawaitable(value) else value)
 
         changed = {"func": function and wraps(function)(run), "coroutine": wraps(original)(arun)}
         return tool.model_copy(update={**changed, "metadata": {**(tool.metadata or {}), _MARK: instead}})
@@ -91,111 +177,127 @@ def _given(tool: StructuredTool, arguments: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in arguments.items() if name in tool.args}
 
 
-def _stood_in_for(name: str, value: Any) -> Any:
-    names = _out_of_reach.get()
-    if names is not None:
-        names.add(name)
+def _simulated(turn: Turn, name: str, instead: Any, arguments: Mapping[str, Any]) -> Any:
+    if turn.mode is Mode.pausing:
+        turn.pause(name)
+    turn.simulate(name, arguments)
+    return instead(**own_copy(dict(arguments))) if callable(instead) else instead
+
+
+@contextmanager
+def _executing(turn: Turn | None, name: str, arguments: Callable[[], Any]) -> Iterator[None]:
+    if turn:
+        turn.check(name, arguments())
+    try:
+        yield
+    finally:
+        if turn:
+            turn.came_back()
+
+
+def _now(name: str, value: Any) -> Any:
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise ConfigError(f"what simulates {name!r} is async, and the tool is called sync")
     return value
 
 
-def tool_nodes(app: App) -> Iterator[tuple[App, ToolNode]]:
-    """Every `ToolNode` of the app and its subgraphs, with the graph it is in."""
-    for node in app.nodes.values():
-        if isinstance(node.bound, ToolNode):
-            yield app, node.bound
-        elif isinstance(node.bound, Pregel):
-            yield from tool_nodes(node.bound)
+class _Tools(Interceptor):
+    """Simulates the tools of a ToolNode, or runs them, as the turn around wants it."""
 
+    def begin(self, node: ToolNode, name: str) -> None:
+        turn, tool = _turn.get(), node.tools_by_name.get(name)
+        if turn and tool and turn.mode is Mode.pausing and _is_simulated(turn, tool):
+            turn.pause(name)
 
-def with_simulated_tools(app: App, name: str, tools: Mapping[str, Any]) -> App:
-    """The app with tools that, in a simulation, are stood in for: those named, and those marked by `simulate`.
+    def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
+        turn = _turn.get()
+        if not turn or not request.tool or not _is_simulated(turn, request.tool):
+            return execute()
+        if turn.mode is not Mode.executed:
+            return _message(request, _now(request.tool.name, self._instead(turn, request)))
+        with _executing(turn, request.tool.name, lambda: request.tool_call["args"]), _inside_node():
+            return execute()
 
-    Raises ConfigError for a name that no `ToolNode` of the app has.
-    """
-    known = {tool for _, node in tool_nodes(app) for tool in node.tools_by_name}
-    for tool in tools:
-        if tool not in known:
-            there = f"its tools are {', '.join(sorted(known))}" if known else "it has no ToolNode"
-            raise ConfigError(f"simulate_tools: the app {name!r} has no tool {tool!r}: {there}{nearest(tool, known)}")
-    return _replaced(app, tools)
-
-
-def _replaced(app: App, tools: Mapping[str, Any]) -> App:
-    nodes = {}
-    for key, node in app.nodes.items():
-        if isinstance(node.bound, ToolNode):
-            marked = {tool.name: (tool.metadata or {}) for tool in node.bound.tools_by_name.values()}
-            instead = {one: metadata[_MARK] for one, metadata in marked.items() if _MARK in metadata}
-            instead |= {one: tools[one] for one in marked if one in tools}
-            if instead:
-                node = node.copy({"bound": _simulated(node.bound, instead)})
-        elif isinstance(node.bound, Pregel):
-            inner = _replaced(node.bound, tools)
-            if inner is not node.bound:
-                node = node.copy({"bound": inner, "subgraphs": [inner]})
-        nodes[key] = node
-    changed = any(node is not app.nodes[key] for key, node in nodes.items())
-    return app.copy({"nodes": nodes}) if changed else app
-
-
-def _simulated(node: ToolNode, instead: Mapping[str, Any]) -> ToolNode:
-    """The node, with a wrapper (langgraph-prebuilt's public way to stand in for a tool) inside the app's own."""
-    before, before_async = node._wrap_tool_call, node._awrap_tool_call
-
-    def stands_in(request: ToolCallRequest) -> bool:
-        return request.tool_call["name"] in instead and is_simulating()
-
-    def call(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Any]) -> Any:
-        used = []
-
-        def stand_in(request: ToolCallRequest) -> Any:
-            if not stands_in(request):
-                return execute(request)
-            used.append(True)
-            name = request.tool_call["name"]
-            value = _value(instead[name], request.tool_call["args"])
-            if inspect.isawaitable(value):
-                raise ConfigError(f"simulate_tools: {name!r} is async, and the app's tool wrapper is not")
-            return _message(request, value)
-
-        return _marked(before(request, stand_in) if before else stand_in(request), used)
-
-    async def acall(request: ToolCallRequest, execute: Callable[[ToolCallRequest], Any]) -> Any:
-        used = []
-
-        async def stand_in(request: ToolCallRequest) -> Any:
-            if not stands_in(request):
-                return await execute(request)
-            used.append(True)
-            value = _value(instead[request.tool_call["name"]], request.tool_call["args"])
+    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[Any]]) -> Any:
+        turn = _turn.get()
+        if not turn or not request.tool or not _is_simulated(turn, request.tool):
+            return await execute()
+        if turn.mode is not Mode.executed:
+            value = self._instead(turn, request)
             return _message(request, await value if inspect.isawaitable(value) else value)
+        with _executing(turn, request.tool.name, lambda: request.tool_call["args"]), _inside_node():
+            return await execute()
 
-        return _marked(await (before_async(request, stand_in) if before_async else stand_in(request)), used)
-
-    return ToolNode(
-        list(node.tools_by_name.values()),
-        name=node.name or "tools",
-        tags=list(node.tags or ()),
-        handle_tool_errors=node._handle_tool_errors,
-        messages_key=node._messages_key,
-        wrap_tool_call=call,
-        # Where the app has a sync wrapper alone, ToolNode runs it for async calls as well.
-        awrap_tool_call=acall if before_async or not before else None,
-    )
+    def _instead(self, turn: Turn, request: ToolCallRequest) -> Any:
+        tool = request.tool
+        assert tool is not None
+        instead = turn.tools[tool.name] if tool.name in turn.tools else (tool.metadata or {})[_MARK]
+        return _simulated(turn, tool.name, instead, request.tool_call["args"])
 
 
-def _value(instead: Any, arguments: Mapping[str, Any]) -> Any:
-    return instead(**own_copy(dict(arguments))) if callable(instead) else instead
+def _is_simulated(turn: Turn, tool: BaseTool) -> bool:
+    return tool.name in turn.tools or _MARK in (tool.metadata or {})
+
+
+@contextmanager
+def _inside_node() -> Iterator[None]:
+    token = _intercepted.set(True)
+    try:
+        yield
+    finally:
+        _intercepted.reset(token)
 
 
 def _message(request: ToolCallRequest, value: Any) -> ToolMessage:
     call = request.tool_call
     if not isinstance(value, str):
         value = value.content if isinstance(value, ToolMessage) else json.dumps(value, ensure_ascii=False, default=str)
-    return ToolMessage(value, name=call["name"], tool_call_id=call["id"])
+    return ToolMessage(value, name=call["name"], tool_call_id=call["id"], additional_kwargs={SIMULATED: True})
 
 
-def _marked(result: Any, used: list[bool]) -> Any:
-    if used and isinstance(result, ToolMessage):
-        return result.model_copy(update={"additional_kwargs": {**result.additional_kwargs, SIMULATED: True}})
-    return result
+class ToolGuard(BaseCallbackHandler):
+    """Refuses to run, in a simulation, a tool that is to be simulated and hides where it cannot be intercepted."""
+
+    raise_error = True
+    run_inline = True
+    ignore_llm = ignore_chat_model = ignore_chain = ignore_retriever = ignore_retry = ignore_custom_event = True
+
+    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **about: Any) -> None:
+        turn = _turn.get()
+        name = (serialized or {}).get("name", "")
+        if turn and turn.mode is not Mode.executed and name in turn.tools:
+            turn.problem = f"it calls the tool {name!r} where simulate_tools cannot reach it: {WAY_OUT}"
+            raise RolloutError(turn.problem)
+
+
+WAY_OUT = "mark the tool with @simulate_as, or have it ask is_simulating()"
+
+
+def tool_nodes(app: App) -> Iterator[ToolNode]:
+    """Every `ToolNode` of the app and of its subgraphs, those included that a node calls."""
+    graphs = [app, *(graph for _, graph in app.get_subgraphs(recurse=True) if isinstance(graph, Pregel))]
+    for graph in graphs:
+        for node in graph.nodes.values():
+            if isinstance(node.bound, ToolNode):
+                yield node.bound
+
+
+def intercept_tools(app: App, name: str, tools: Mapping[str, Any]) -> None:
+    """Have the app's tools be simulated wherever a turn is: those named, and those marked by `simulate_as`.
+
+    Outside of a turn nothing changes. Raises ConfigError for a name that no `ToolNode` of the app has.
+    """
+    nodes = list(tool_nodes(app))
+    known = {tool for node in nodes for tool in node.tools_by_name}
+    for tool in tools:
+        if tool not in known:
+            there = f"the tools found are {', '.join(sorted(known))}" if known else "no ToolNode was found"
+            hint = nearest(tool, known) or f". A tool that hides in another tool's or node's own code: {WAY_OUT}"
+            raise ConfigError(f"simulate_tools: the app {name!r} has no tool {tool!r}: {there}{hint}")
+    for node in nodes:
+        intercept(node, _INTERCEPTOR)
+
+
+_INTERCEPTOR = _Tools()

@@ -1,32 +1,54 @@
 """A LangGraph store that a branch may write to: what it writes is its own, the rest is read from the app's store."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
-from langgraph.store.base import BaseStore, GetOp, ListNamespacesOp, Op, PutOp, Result, SearchItem, SearchOp
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    Item,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+)
 from langgraph.store.memory import InMemoryStore
+
+from collab_agents._internal.place import task_around
+from collab_agents.memory import own_copy
 
 _ALL = 1_000_000
 
 
 class ForkedStore(BaseStore):
-    """Reads through to `base` and keeps what is written apart, as `written`: the fields of a `PutOp` each.
+    """Reads through to `base` and keeps what is written apart.
 
     What was written comes first in a search, without a score where the search asks for meaning, and does not expire.
+    Items that are read are copies: one that is changed in place is changed nowhere else.
     """
 
     supports_ttl = True
 
     def __init__(self, base: BaseStore, written: Iterable[Sequence[Any]] = ()) -> None:
-        self._base = base
-        self._own = InMemoryStore()
-        self._puts: dict[tuple[tuple[str, ...], str], PutOp] = {}
-        for one in written:
-            self._write(put_of(one))
+        self._base = _Original(base)
+        self._log: list[tuple[str, PutOp]] = []
+        self._begin([("", put_of(one)) for one in written])
 
     @property
     def written(self) -> list[list[Any]]:
+        """The last write to each key, as the fields of its `PutOp`: JSON values."""
         return [[list(op.namespace), *op[1:]] for op in self._puts.values()]
+
+    def forget(self, runs_again: Callable[[str], bool]) -> None:
+        """Take back what was written by LangGraph tasks that run again, by their namespace."""
+        kept = [(place, op) for place, op in self._log if not runs_again(place)]
+        if len(kept) < len(self._log):
+            self._begin(kept)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         asked = [(op, self._question(op)) for op in ops]
@@ -38,10 +60,17 @@ class ForkedStore(BaseStore):
         answers = iter(await self._base.abatch([question for _, question in asked if question is not None]))
         return [self._answer(op, None if question is None else next(answers)) for op, question in asked]
 
+    def _begin(self, log: list[tuple[str, PutOp]]) -> None:
+        self._own = InMemoryStore()
+        self._puts: dict[tuple[tuple[str, ...], str], PutOp] = {}
+        self._log = []
+        for place, op in log:
+            self._write(op, place)
+
     def _question(self, op: Op) -> Op | None:
         """What the base has to be asked for the operation."""
         if isinstance(op, PutOp):
-            self._write(op)
+            self._write(op._replace(value=own_copy(op.value)), task_around())
             return None
         if isinstance(op, GetOp):
             return None if self._is_own(op.namespace, op.key) else op
@@ -52,19 +81,20 @@ class ForkedStore(BaseStore):
 
     def _answer(self, op: Op, found: Any) -> Result:
         if isinstance(op, GetOp):
-            return self._own.get(op.namespace, op.key) if self._is_own(op.namespace, op.key) else found
+            return _copy(self._own.get(op.namespace, op.key) if self._is_own(op.namespace, op.key) else found)
         if isinstance(op, SearchOp):
             own = self._own.search(op.namespace_prefix, filter=op.filter, limit=_ALL)
             rest: list[SearchItem] = [item for item in found if not self._is_own(item.namespace, item.key)]
-            return [*own, *rest][op.offset : op.offset + op.limit]
+            return [_copy(item) for item in [*own, *rest][op.offset : op.offset + op.limit]]
         if isinstance(op, ListNamespacesOp):
             mine: Any = self._own.batch([op._replace(limit=_ALL, offset=0)])[0]
             return sorted({*found, *mine})[op.offset : op.offset + op.limit]
         return None
 
-    def _write(self, op: PutOp) -> None:
+    def _write(self, op: PutOp, place: str) -> None:
         self._own.batch([op._replace(index=False, ttl=None)])
         self._puts[op.namespace, op.key] = op
+        self._log.append((place, op))
 
     def _is_own(self, namespace: tuple[str, ...], key: str) -> bool:
         return (namespace, key) in self._puts
@@ -74,3 +104,75 @@ def put_of(written: Sequence[Any]) -> PutOp:
     """The operation that wrote one of `ForkedStore.written`."""
     namespace, *rest = written
     return PutOp(tuple(namespace), *rest)
+
+
+def _copy(item: Any) -> Any:
+    if not isinstance(item, Item):
+        return item
+    copied = object.__new__(type(item))
+    for name in {name for kind in type(item).__mro__ for name in getattr(kind, "__slots__", ())}:
+        setattr(copied, name, getattr(item, name))
+    copied.value = own_copy(item.value)
+    return copied
+
+
+# An app may keep the store that it first saw, and its tools may have it from anywhere. So a live store itself is what
+# an app is given in a branch too: it passes on what is asked of it there to the branch's fork.
+
+_forks: ContextVar[Mapping[int, ForkedStore]] = ContextVar("collab_agents_stores", default={})
+
+_METHODS = ("batch", "get", "search", "put", "delete", "list_namespaces")
+
+
+def make_forkable(store: BaseStore) -> bool:
+    """Let `forked` lead what is asked of a live store to a fork of it. False if its class does not allow that."""
+    if not isinstance(store, _Forkable):
+        try:
+            store.__class__ = _forkable(type(store))
+        except TypeError:
+            return False
+    return True
+
+
+@contextmanager
+def forked(store: BaseStore, fork: ForkedStore) -> Iterator[None]:
+    """Inside, the store answers as the fork does."""
+    token = _forks.set({**_forks.get(), id(store): fork})
+    try:
+        yield
+    finally:
+        _forks.reset(token)
+
+
+class _Forkable:
+    __slots__ = ()
+
+
+@cache
+def _forkable(kind: type[BaseStore]) -> Any:
+    def led(name: str) -> Any:
+        original = getattr(kind, name)
+
+        def method(self: Any, *arguments: Any, **options: Any) -> Any:
+            fork = _forks.get().get(id(self))
+            return getattr(fork, name)(*arguments, **options) if fork else original(self, *arguments, **options)
+
+        return method
+
+    methods = {name: led(name) for each in _METHODS for name in (each, f"a{each}")}
+    about = {"__slots__": (), "__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (_Forkable, kind), {**about, **methods})
+
+
+class _Original:
+    """A store as it is outside of the innermost branch: the fork of the branch around, or the live store."""
+
+    def __init__(self, store: BaseStore) -> None:
+        self._store = _forks.get().get(id(store), store)
+        self._kind: Any = type(self._store).__mro__[2] if isinstance(self._store, _Forkable) else type(self._store)
+
+    def batch(self, ops: list[Op]) -> list[Result]:
+        return self._kind.batch(self._store, ops) if ops else []
+
+    async def abatch(self, ops: list[Op]) -> list[Result]:
+        return await self._kind.abatch(self._store, ops) if ops else []

@@ -6,6 +6,7 @@ A branch that plays on from a value writes to nothing that another branch, or th
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -13,22 +14,44 @@ from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.pregel import Pregel
 
+from collab_agents._internal import langgraph_private
 from collab_agents.errors import RolloutError
 
 Saver = BaseCheckpointSaver[Any]
 
 
 class BranchSaver(InMemorySaver):
-    """Where a branch keeps its checkpoints: in memory, with the serializer and the versions of the app's own saver."""
+    """Where a branch keeps its checkpoints: in memory, with the serializer and the versions of the app's own saver.
 
-    def __init__(self, like: Saver) -> None:
-        super().__init__(serde=like.serde)
+    like: the app's own saver. Without one, what cannot be serialized is kept as it is, as it would be in an app that
+    keeps no checkpoints; such a thread cannot be captured.
+    """
+
+    def __init__(self, like: Saver | None) -> None:
+        super().__init__(serde=like.serde if like else _Keeping())
         self._like = like
 
     def get_next_version(self, current: Any, channel: None) -> Any:
-        return self._like.get_next_version(current, channel)
+        return (self._like.get_next_version if self._like else super().get_next_version)(current, channel)
+
+
+class _Keeping(JsonPlusSerializer):
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[Any] = []
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        try:
+            return super().dumps_typed(obj)
+        except (TypeError, ValueError):
+            self._kept.append(obj)
+            return "kept", str(len(self._kept) - 1).encode()
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return self._kept[int(data[1])] if data[0] == "kept" else super().loads_typed(data)
 
 
 def pack(serde: SerializerProtocol, value: Any) -> str:
@@ -42,10 +65,38 @@ def unpack(serde: SerializerProtocol, text: str) -> Any:
     return serde.loads_typed((kind, base64.b64decode(data)))
 
 
-async def capture(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> str | None:
-    """The thread as it is at the config's checkpoint, by default its last, or None if there is no such checkpoint."""
+@dataclass(frozen=True)
+class Captured:
+    """A thread as a text, and which of its tasks run again, by their namespace, when it is resumed."""
+
+    text: str
+    runs_again: Callable[[str], bool]
+
+
+async def capture(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> Captured | None:
+    """The thread as it is at the config's checkpoint, by default its last, or None if there is no such checkpoint.
+
+    Raises TypeError for a state that cannot be serialized.
+    """
     checkpoints = await _checkpoints(app, saver, thread)
-    return pack(saver.serde, checkpoints) if checkpoints else None
+    serde = _SERDE if isinstance(saver.serde, _Keeping) else saver.serde
+    return Captured(pack(serde, checkpoints), _runs_again(checkpoints)) if checkpoints else None
+
+
+def _runs_again(checkpoints: Sequence[dict[str, Any]]) -> Callable[[str], bool]:
+    interrupted = {
+        task for one in checkpoints for task, channel, _ in one["writes"] if channel == langgraph_private.INTERRUPTED
+    }
+    kept = {one["ns"] for one in checkpoints}
+
+    def runs_again(place: str) -> bool:
+        path = place.split("|")
+        for depth, task in enumerate(path, 1):
+            if task.partition(":")[2] in interrupted and (depth == len(path) or "|".join(path[:depth]) not in kept):
+                return True
+        return False
+
+    return runs_again
 
 
 async def restore(saver: Saver, text: str, thread_id: str) -> None:
@@ -53,19 +104,23 @@ async def restore(saver: Saver, text: str, thread_id: str) -> None:
     await _put(saver, unpack(saver.serde, text), thread_id, None)
 
 
-async def commit(saver: Saver, text: str, thread_id: str, since: str) -> str:
-    """Put what a branch has come to at the end of the thread from which it was forked.
-
-    since: the thread's last checkpoint when it was forked. Returns its last one now. Raises RolloutError if the thread
-    has gone on since.
-    """
-    thread: RunnableConfig = {"configurable": {"thread_id": thread_id}}
-    head = await _read(saver, thread)
+async def check_unchanged(saver: Saver, thread_id: str, since: str | None) -> None:
+    """Raises RolloutError if a live thread has gone on since its last checkpoint was the given one (None: no thread)."""
+    head = await _read(saver, {"configurable": {"thread_id": thread_id}})
     now = head.checkpoint["id"] if head else None
     if now != since:
         raise RolloutError(f"thread {thread_id!r} has gone on since it was forked: its last checkpoint is {now}")
+
+
+async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> str:
+    """Put what a branch has come to at the end of the thread from which it was forked, or make the thread.
+
+    since: the thread's last checkpoint when it was forked, None if there was no thread yet. Returns its last one now.
+    Raises RolloutError if the thread has gone on since.
+    """
+    await check_unchanged(saver, thread_id, since)
     # The checkpoint itself is there already, but more may have been written to it: an answer to what it waited for.
-    new = [one for one in unpack(saver.serde, text) if one["checkpoint"]["id"] >= since]
+    new = [one for one in unpack(saver.serde, text) if since is None or one["checkpoint"]["id"] >= since]
     await _put(saver, new, thread_id, since)
     return max(one["checkpoint"]["id"] for one in new if not one["ns"])
 
@@ -143,3 +198,6 @@ async def _list(saver: Saver, config: RunnableConfig) -> AsyncIterator[Checkpoin
     except NotImplementedError:
         for one in await asyncio.to_thread(lambda: list(saver.list(config))):
             yield one
+
+
+_SERDE = JsonPlusSerializer()

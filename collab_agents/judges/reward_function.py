@@ -7,7 +7,7 @@ from pydantic import ConfigDict, validate_call
 from collab_agents.errors import ConfigError
 from collab_agents.importing import callable_at, called, check_takes
 from collab_agents.judges.base import Conversation, Judge, Score, checked
-from collab_agents.messages import to_dicts
+from collab_agents.messages import is_assistants, to_dicts
 from collab_agents.tasks import Task
 
 
@@ -56,6 +56,6 @@ def _columns(task: Task) -> dict[str, Any]:
 def _split(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[BaseMessage]]:
     end = max((index for index, message in enumerate(messages, 1) if message.type == "ai"), default=0)
     start = end
-    while start and messages[start - 1].type in ("ai", "tool"):
+    while start and is_assistants(messages[start - 1]):
         start -= 1
     return messages[:start], messages[start:end]

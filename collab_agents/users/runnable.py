@@ -34,7 +34,9 @@ class RunnableUser:
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
         persona = memory.get("persona")
         told = {"goal": memory["task"].prompt, "persona": persona.describe() if persona else "", **self._inputs}
-        said, after = await self._player.respond(_from_the_other_side(messages), memory, inputs=told)
+        said, after = await self._player.respond(
+            _from_the_other_side(messages), memory | {"executable": False}, inputs=told
+        )
         words, stop, _ = "\n\n".join(replies(said)).partition(self.stop)
         if not stop:
             # By this id the app knows, the next time, what it has seen.

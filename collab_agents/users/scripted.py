@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from collab_agents.memory import Memory
+from collab_agents.messages import is_users
 
 
 class ScriptedUser:
@@ -15,7 +16,7 @@ class ScriptedUser:
         self.lines = list(lines)
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        said = sum(message.type == "human" for message in messages)
+        said = sum(map(is_users, messages))
         if said >= len(self.lines):
             return None, memory
         line = self.lines[said]

@@ -1,9 +1,10 @@
-"""What an app's tools do in earnest for a reply that was simulated: once, where the app's tools are, and only then."""
+"""Executing a reply that was simulated: every real tool once, inside the app, and only then."""
 
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -17,7 +18,8 @@ from collab_agents import (
     ScriptedUser,
     create_conversation_graph,
     create_lookahead_agent,
-    simulate,
+    is_simulating,
+    simulate_as,
 )
 from collab_agents.errors import RolloutError
 from collab_agents.judges import token_cost
@@ -63,6 +65,11 @@ async def chosen(assistant: GraphAssistant, words: str = "mug", memory: Memory |
     return messages, memory, reply, after
 
 
+async def execute(assistant: GraphAssistant, *turn: Any) -> tuple[list[BaseMessage], Memory]:
+    done = await assistant.execute(*turn)
+    return done.reply, done.memory
+
+
 async def test_a_real_tool_has_the_apps_thread_state_store_and_context_and_what_it_does_is_kept() -> None:
     seen: list[Any] = []
 
@@ -84,7 +91,7 @@ async def test_a_real_tool_has_the_apps_thread_state_store_and_context_and_what_
     reply, after = await assistant.respond(asked, memory | SEED)
     assert seen == [("customer 42", {"who": "Ann"}, [])]
 
-    reply, after = await assistant.perform(asked, memory | SEED, reply, after)
+    reply, after = await execute(assistant, asked, memory | SEED, reply, after)
     assert seen[1:] == [("customer 42", {"who": "Ann"}, ["cup"])]
     assert texts(reply) == ["", "bought mug", "It says: bought mug"]
     assert assistant.state_of(after) == {"cart": ["cup", "mug"]}
@@ -120,7 +127,7 @@ async def test_after_an_answered_interrupt_a_tool_is_run_once() -> None:
     messages, memory = [*messages, *reply, HumanMessage("yes")], after | SEED
     reply, after = await assistant.respond(messages, memory)
     assert (texts(reply), done) == (["would pay", "It says: would pay"], [])
-    reply, after = await assistant.perform(messages, memory, reply, after)
+    reply, after = await execute(assistant, messages, memory, reply, after)
     assert (texts(reply), done) == (["paid mug", "It says: paid mug"], ["mug"])
 
 
@@ -143,28 +150,44 @@ async def test_inside_a_simulation_nothing_is_performed() -> None:
     assert done == ["c"]
 
 
-async def test_a_tool_that_fails_after_others_ran_says_so_and_nothing_is_done_twice() -> None:
+async def test_an_execution_that_fails_goes_on_from_there_and_does_nothing_twice() -> None:
     done: list[str] = []
+    working = False
 
     @tool
     def pay(what: str) -> str:
         """Pay for it."""
-        done.append(what)
-        if what == "mug1":
+        if what == "mug1" and not working:
             raise OSError("gateway down")
+        done.append(what)
         return f"paid {what}"
 
-    app = shop([pay], calls=3, nodes=lambda tools: ToolNode(tools, handle_tool_errors=False))
-    assistant = GraphAssistant(app, simulate_tools={"pay": lambda what: f"paid {what}"})
-    reply, _ = await assistant.perform(*await chosen(assistant))
-    assert done == ["mug", "mug1", "mug2"]
-    assert texts(reply) == [
-        "",
-        "paid mug",
-        "app 'shop', node 'tools': OSError: gateway down",
-        "paid mug2",
-        "It says: paid mug2",
-    ]
+    def model(state: MessagesState) -> dict[str, Any]:
+        paid = sum(message.type == "tool" for message in state["messages"])
+        if paid == 3:
+            return {"messages": [AIMessage("All paid.")]}
+        call = {"name": "pay", "args": {"what": f"mug{paid}"}, "id": f"c{paid}"}
+        return {"messages": [AIMessage("", tool_calls=[call])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("model", model)
+    graph.add_node("tools", ToolNode([pay], handle_tool_errors=False))
+    graph.add_edge(START, "model")
+    graph.add_conditional_edges("model", lambda state: "tools" if state["messages"][-1].tool_calls else END)
+    graph.add_edge("tools", "model")
+    assistant = GraphAssistant(graph.compile(name="shop"), simulate_tools={"pay": lambda what: f"paid {what}"})
+    agent = create_lookahead_agent(
+        assistant, ScriptedUser([]), COST, agree=lambda replies: False, checkpointer=InMemorySaver()
+    )
+    at: Any = {"configurable": {"thread_id": "1"}}
+    for asked in ({"messages": [HumanMessage("three mugs")]}, None):
+        with pytest.raises(RolloutError, match=r"^execute: app 'shop', node 'tools': OSError: gateway down"):
+            await agent.ainvoke(asked, at)
+        assert done == ["mug0"]
+    working = True
+    end = await agent.ainvoke(None, at)
+    assert done == ["mug0", "mug1", "mug2"]
+    assert texts(end["messages"])[2::2] == ["paid mug0", "paid mug1", "paid mug2"]
 
 
 async def test_a_turn_that_ends_with_a_tools_result_ends_with_the_real_one() -> None:
@@ -180,35 +203,44 @@ async def test_a_turn_that_ends_with_a_tools_result_ends_with_the_real_one() -> 
     graph.add_edge(START, "model")
     graph.add_edge("model", "tools")
     assistant = GraphAssistant(graph.compile(name="shop"), simulate_tools={"book": "would book"})
-    reply, _ = await assistant.perform(*await chosen(assistant))
+    reply, _ = await execute(assistant, *await chosen(assistant))
     assert texts(reply) == ["", "really booked mug"]
 
 
-async def test_a_marked_tool_is_stood_in_for_wherever_it_is_called_and_not_forgotten_in_earnest() -> None:
+@pytest.mark.parametrize("how", ["marked", "by itself"])
+async def test_a_tool_that_a_node_calls_in_its_own_code_is_simulated_and_then_called_once(how: str) -> None:
     done: list[str] = []
 
     @tool
-    async def really(what: str) -> str:
+    async def pay(what: str) -> str:
         """Pay for it."""
+        if how == "by itself" and is_simulating():
+            return f"would pay {what}"
         done.append(what)
         return f"paid {what}"
 
-    pay = simulate(lambda what: f"would pay {what}")(really.model_copy(update={"name": "pay"}))
+    called: Any = simulate_as(lambda what: f"would pay {what}")(pay) if how == "marked" else pay
 
     async def work(state: MessagesState) -> dict[str, Any]:
-        return {"messages": [AIMessage(await pay.ainvoke({"what": str(state["messages"][-1].content)}))]}
+        return {"messages": [AIMessage(await called.ainvoke({"what": str(state["messages"][-1].content)}))]}
 
     graph = StateGraph(MessagesState)
     graph.add_node("work", work)
     graph.add_edge(START, "work")
-    app = graph.compile(name="shop")
-    assistant = GraphAssistant(app)
-    turn = await chosen(assistant)
-    assert (texts(turn[2]), done) == (["would pay mug"], [])
-    with pytest.raises(RolloutError, match="app 'shop': pay cannot be run in earnest: it is in no ToolNode of the app"):
-        await assistant.perform(*turn)
-    await app.ainvoke({"messages": [HumanMessage("mug")]})
-    assert done == ["mug"]
+    compiled = graph.compile(name="shop")
+
+    async def plainly(given: Any) -> str:
+        return str(await called.ainvoke({"what": given["messages"][-1].content}))
+
+    for app in (compiled, RunnableLambda(plainly)):
+        assistant = GraphAssistant(app)
+        turn = await chosen(assistant)
+        assert (texts(turn[2])[-1:], done) == (["would pay mug"], [])
+        reply, _ = await execute(assistant, *turn)
+        assert (texts(reply)[-1:], done) == (["paid mug"], ["mug"])
+        await app.ainvoke({"messages": [HumanMessage("mug")]})
+        assert done == ["mug", "mug"]
+        done.clear()
 
 
 async def test_the_apps_own_wrappers_of_tools_hold_in_a_simulation() -> None:

@@ -1,0 +1,108 @@
+"""The private names of LangGraph that this library needs, all in one place.
+
+Checked with langgraph 1.2 and langgraph-prebuilt 1.1. tests/test_langgraph_private.py fails where one has changed.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.runnables.config import var_child_runnable_config
+from langgraph._internal._constants import (
+    CONFIG_KEY_CACHE,
+    CONFIG_KEY_CHECKPOINTER,
+    CONFIG_KEY_DURABILITY,
+    CONFIG_KEY_SCRATCHPAD,
+    CONFIG_KEY_SEND,
+    INTERRUPT,
+    RESUME,
+)
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.errors import GraphInterrupt
+from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.pregel import Pregel
+from langgraph.types import Interrupt
+
+CACHE = CONFIG_KEY_CACHE
+"""The configurable key of the cache that a run, and every graph in it, uses instead of its own."""
+
+DURABILITY = CONFIG_KEY_DURABILITY
+"""The configurable key of the durability that a run hands down to the graphs in it."""
+
+INTERRUPTED = INTERRUPT
+"""The channel of a task's write that says that the task was interrupted."""
+
+
+def can_be_resumed() -> bool:
+    """Whether the graph around keeps checkpoints, so that `interrupt` waits for an answer instead of failing."""
+    return bool(_configurable().get(CONFIG_KEY_CHECKPOINTER))
+
+
+def pause_task(value: Any) -> None:
+    """Interrupt the task that this runs in. When its graph goes on, the task runs again from its beginning, with the
+
+    answers that it was given. (`langgraph.types.interrupt` would take one of these answers for its own.)
+    """
+    configurable = _configurable()
+    answers = configurable[CONFIG_KEY_SCRATCHPAD].resume
+    if answers:
+        configurable[CONFIG_KEY_SEND]([(RESUME, answers)])
+    raise GraphInterrupt((Interrupt(value=value, id=f"pause-{configurable['checkpoint_ns']}"),))
+
+
+class Interceptor:
+    """What `intercept` asks about the calls of a ToolNode."""
+
+    def begin(self, node: ToolNode, name: str) -> None:
+        """A call of the tool is about to be made, outside the node's own wrappers."""
+
+    def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
+        """The tool's result, inside the node's own wrappers."""
+        return execute()
+
+    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[Any]]) -> Any:
+        return await execute()
+
+
+def intercept(node: ToolNode, by: Interceptor) -> None:
+    """Have a ToolNode ask about each call of a tool. It is changed in place, because agents that are called in a node
+
+    cannot be reached otherwise; nothing is changed twice.
+    """
+    if "_intercepted_by_collab_agents" in vars(node):
+        return
+    run_one, arun_one = node._run_one, node._arun_one
+    execute, aexecute = node._execute_tool_sync, node._execute_tool_async
+
+    def run_one_intercepted(call: Any, *arguments: Any) -> Any:
+        by.begin(node, call["name"])
+        return run_one(call, *arguments)
+
+    async def arun_one_intercepted(call: Any, *arguments: Any) -> Any:
+        by.begin(node, call["name"])
+        return await arun_one(call, *arguments)
+
+    def execute_intercepted(request: Any, *arguments: Any) -> Any:
+        return by.run(request, lambda: execute(request, *arguments))
+
+    async def aexecute_intercepted(request: Any, *arguments: Any) -> Any:
+        return await by.arun(request, lambda: aexecute(request, *arguments))
+
+    vars(node).update(
+        _run_one=run_one_intercepted,
+        _arun_one=arun_one_intercepted,
+        _execute_tool_sync=execute_intercepted,
+        _execute_tool_async=aexecute_intercepted,
+        _intercepted_by_collab_agents=True,
+    )
+
+
+def reading_own_types(
+    graph: Pregel[Any, Any, Any, Any], saver: "BaseCheckpointSaver[Any]"
+) -> "BaseCheckpointSaver[Any]":
+    """The saver, allowed to read back the types in the graph's state, where LangGraph is strict about these."""
+    return graph._apply_checkpointer_allowlist(saver) or saver
+
+
+def _configurable() -> dict[str, Any]:
+    return (var_child_runnable_config.get() or {}).get("configurable") or {}

@@ -1,0 +1,71 @@
+"""A LangGraph node cache that a branch may write to: what it writes is its own, the rest is read from the app's."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langgraph.cache.base import BaseCache, FullKey, Namespace
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from collab_agents.assistants.threads import pack, unpack
+
+
+class ForkedCache(BaseCache[Any]):
+    """Reads through to the caches of an app's graphs and keeps what is written apart, as JSON values in `written`."""
+
+    def __init__(self, bases: Sequence[BaseCache[Any]], written: Iterable[Sequence[Any]] = ()) -> None:
+        super().__init__()
+        self._bases = bases
+        self._own: dict[FullKey, tuple[str, int | None]] = {}
+        self._cleared: list[Namespace] | None = []  # None is all.
+        for namespace, key, value, ttl in written:
+            self._own[tuple(namespace), key] = (value, ttl)
+
+    @property
+    def written(self) -> list[list[Any]]:
+        return [[list(namespace), key, value, ttl] for (namespace, key), (value, ttl) in self._own.items()]
+
+    def get(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
+        found = self._found(keys)
+        for base in self._bases:
+            found |= base.get(self._missing(keys, found))
+        return found
+
+    async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
+        found = self._found(keys)
+        for base in self._bases:
+            found |= await base.aget(self._missing(keys, found))
+        return found
+
+    def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
+        for (namespace, key), (value, ttl) in pairs.items():
+            self._own[tuple(namespace), key] = (pack(_SERDE, value), ttl)
+
+    async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
+        self.set(pairs)
+
+    def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
+        if namespaces is None:
+            self._own, self._cleared = {}, None
+        else:
+            self._own = {key: one for key, one in self._own.items() if key[0] not in namespaces}
+            self._cleared = None if self._cleared is None else [*self._cleared, *namespaces]
+
+    async def aclear(self, namespaces: Sequence[Namespace] | None = None) -> None:
+        self.clear(namespaces)
+
+    def _found(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
+        return {key: unpack(_SERDE, self._own[key][0]) for key in keys if key in self._own}
+
+    def _missing(self, keys: Sequence[FullKey], found: Mapping[FullKey, Any]) -> list[FullKey]:
+        cleared = self._cleared
+        return [] if cleared is None else [key for key in keys if key not in found and key[0] not in cleared]
+
+
+async def write_to(bases: Sequence[BaseCache[Any]], written: Iterable[Sequence[Any]]) -> None:
+    """Put what branches have written into the app's own caches."""
+    pairs = {(tuple(namespace), key): (unpack(_SERDE, value), ttl) for namespace, key, value, ttl in written}
+    for base in bases:
+        await base.aset(pairs)
+
+
+_SERDE = JsonPlusSerializer()
