@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from langgraph.store.base import (
@@ -119,7 +120,7 @@ def _copy(item: Any) -> Any:
 # An app may keep the store that it first saw, and its tools may have it from anywhere. So a live store itself is what
 # an app is given in a branch too: it passes on what is asked of it there to the branch's fork.
 
-_forks: ContextVar[Mapping[int, ForkedStore]] = ContextVar("collab_agents_stores", default={})
+_forks: ContextVar[Mapping[int, ForkedStore]] = ContextVar("collab_agents_stores", default=MappingProxyType({}))
 
 _METHODS = ("batch", "get", "search", "put", "delete", "list_namespaces")
 

@@ -105,7 +105,7 @@ async def restore(saver: Saver, text: str, thread_id: str) -> None:
 
 
 async def check_unchanged(saver: Saver, thread_id: str, since: str | None) -> None:
-    """Raises RolloutError if a live thread has gone on since its last checkpoint was the given one (None: no thread)."""
+    """Raises RolloutError if a live thread has gone on since its last checkpoint was `since` (None: no thread yet)."""
     head = await _read(saver, {"configurable": {"thread_id": thread_id}})
     now = head.checkpoint["id"] if head else None
     if now != since:
