@@ -10,6 +10,7 @@ from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddlewar
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import BaseTool, InjectedToolCallId, tool
 from langgraph.cache.memory import InMemoryCache
 from langgraph.checkpoint.memory import InMemorySaver
@@ -173,14 +174,14 @@ class Counting(AgentMiddleware[Any, Any]):
     class State(MessagesState, total=False):
         counted: int
 
-    state_schema = State  # type: ignore[assignment]
+    state_schema = State
 
     def after_model(self, state: Any, runtime: Any) -> dict[str, Any]:
         return {"counted": state.get("counted", 0) + 1}
 
 
 def middleware_of(described: Description) -> list[Any]:
-    made = {
+    made: dict[str, Any] = {
         "todo": TodoListMiddleware,
         "limit": lambda: ModelCallLimitMiddleware(thread_limit=50),
         "counting": Counting,
@@ -278,7 +279,7 @@ def make(described: Description) -> World:
         def split(state: Shop) -> list[Send]:
             return [Send("one", {"what": f"{state['messages'][-1].content} {side}"}) for side in ("left", "right")]
 
-        graph.add_node("one", one)
+        graph.add_node("one", RunnableLambda(one))
         graph.add_node("join", join)
         graph.add_conditional_edges("note", split, ["one"])
         graph.add_edge("one", "join")

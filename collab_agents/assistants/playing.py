@@ -19,9 +19,19 @@ from langgraph.types import Interrupt
 from collab_agents._internal import langgraph_private
 from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
 from collab_agents.assistants.caches import ForkedCache, write_to
-from collab_agents.assistants.simulation import App, Mode, ToolGuard, Turn, is_pause
+from collab_agents.assistants.simulation import Mode, ToolGuard, Turn, is_pause
 from collab_agents.assistants.stores import ForkedStore, forked, make_forkable, put_of
-from collab_agents.assistants.threads import BranchSaver, Captured, Saver, capture, check_unchanged, commit, restore
+from collab_agents.assistants.subgraphs import App, graphs_in
+from collab_agents.assistants.threads import (
+    BranchSaver,
+    Captured,
+    Saver,
+    capture,
+    check_unchanged,
+    commit,
+    needs_history,
+    restore,
+)
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.memory import Memory, branch_copy
 from collab_agents.seeds import Calls
@@ -108,14 +118,16 @@ class LocalPlayer:
         self.saver: Saver | None = None
         self.store_is_forkable = True
         self.caches: list[BaseCache[Any]] = []
+        self.needs_history = False
         if self.graph:
             own = self.graph.checkpointer
             if isinstance(own, BaseCheckpointSaver):
                 self.saver = langgraph_private.reading_own_types(self.graph, own)
             if self.graph.store:
                 self.store_is_forkable = make_forkable(self.graph.store)
-            graphs = [self.graph, *(one for _, one in self.graph.get_subgraphs(recurse=True))]
-            self.caches = list({id(c): c for one in graphs if (c := getattr(one, "cache", None))}.values())
+            graphs = graphs_in(self.graph)
+            self.caches = list({id(one.cache): one.cache for one in graphs if one.cache}.values())
+            self.needs_history = needs_history(graphs)
 
     async def play(
         self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
@@ -144,7 +156,7 @@ class LocalPlayer:
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], dict[str, Any]]:
         if self.graph is None or self.saver is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
-        captured = await capture(self.graph, self.saver, thread)
+        captured = await capture(self.saver, thread, history=self.needs_history)
         thread_id, checkpoint_id = thread["configurable"]["thread_id"], thread["configurable"].get("checkpoint_id")
         if captured is None:
             if checkpoint_id:
@@ -251,7 +263,9 @@ class LocalPlayer:
                     await self._stream(graph, given, config, more, played, turn)
                 except AppError as error:
                     if turn.mode is Mode.executed and saver:
-                        error.branch = as_branch(await capture(graph, saver, _at(thread_id)), pretended=False)
+                        error.branch = as_branch(
+                            await capture(saver, _at(thread_id), history=self.needs_history), pretended=False
+                        )
                     raise
                 pauses = [one for one in played.interrupts if is_pause(one)]
                 played.interrupts = [one for one in played.interrupts if not is_pause(one)]
@@ -260,7 +274,7 @@ class LocalPlayer:
                 if not pauses:
                     break
                 # The turn goes on, with simulated results, from where it paused.
-                played.kept = keep(await self._captured(graph, saver, thread_id))
+                played.kept = keep(await self._captured(saver, thread_id))
                 given = None
         captured = None
         if saver and (self.saver or played.interrupts):
@@ -269,16 +283,16 @@ class LocalPlayer:
                 before_node = f"it stopped before node {state.next[0]!r}"
                 raise AppError(f"app {self.name!r}: {before_node}, by interrupt_before or interrupt_after")
             played.values = state.values
-            captured = await self._captured(graph, saver, thread_id)
+            captured = await self._captured(saver, thread_id)
         played.branch = as_branch(captured, pretended=turn.pretended)
         if captured and played.interrupts and turn.mode is Mode.pausing:
             # Whatever answers the interrupts, this is where executing the turn begins.
             played.kept = keep(captured)
         return played
 
-    async def _captured(self, graph: App, saver: Any, thread_id: str) -> Captured:
+    async def _captured(self, saver: Any, thread_id: str) -> Captured:
         try:
-            captured = await capture(graph, saver, _at(thread_id))
+            captured = await capture(saver, _at(thread_id), history=self.needs_history)
         except (TypeError, ValueError) as error:
             what = "its state cannot be serialized, so what is simulated could not be executed later"
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}") from error

@@ -23,15 +23,13 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.pregel import Pregel
 from langgraph.types import Interrupt
 
 from collab_agents._internal.langgraph_private import Interceptor, intercept, pause_task
 from collab_agents._internal.place import task_around
+from collab_agents.assistants.subgraphs import App, tool_nodes
 from collab_agents.errors import ConfigError, RolloutError, nearest
 from collab_agents.memory import own_copy
-
-App = Pregel[Any, Any, Any, Any]
 
 SIMULATED = "simulated"
 """The key in a tool message's `additional_kwargs` that says that the tool was not run."""
@@ -275,15 +273,6 @@ class ToolGuard(BaseCallbackHandler):
 WAY_OUT = "mark the tool with @simulate_as, or have it ask is_simulating()"
 
 
-def tool_nodes(app: App) -> Iterator[ToolNode]:
-    """Every `ToolNode` of the app and of its subgraphs, those included that a node calls."""
-    graphs = [app, *(graph for _, graph in app.get_subgraphs(recurse=True) if isinstance(graph, Pregel))]
-    for graph in graphs:
-        for node in graph.nodes.values():
-            if isinstance(node.bound, ToolNode):
-                yield node.bound
-
-
 def intercept_tools(app: App, name: str, tools: Mapping[str, Any]) -> None:
     """Have the app's tools be simulated wherever a turn is: those named, and those marked by `simulate_as`.
 
@@ -294,7 +283,7 @@ def intercept_tools(app: App, name: str, tools: Mapping[str, Any]) -> None:
     for tool in tools:
         if tool not in known:
             there = f"the tools found are {', '.join(sorted(known))}" if known else "no ToolNode was found"
-            hint = nearest(tool, known) or f". A tool that hides in another tool's or node's own code: {WAY_OUT}"
+            hint = nearest(tool, known) or f". If it hides in the app's own code, {WAY_OUT}"
             raise ConfigError(f"simulate_tools: the app {name!r} has no tool {tool!r}: {there}{hint}")
     for node in nodes:
         intercept(node, _INTERCEPTOR)

@@ -5,7 +5,7 @@ A branch that plays on from a value writes to nothing that another branch, or th
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.pregel import Pregel
 
 from collab_agents._internal import langgraph_private
+from collab_agents.assistants.subgraphs import App
 from collab_agents.errors import RolloutError
 
 Saver = BaseCheckpointSaver[Any]
@@ -73,12 +73,18 @@ class Captured:
     runs_again: Callable[[str], bool]
 
 
-async def capture(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> Captured | None:
+def needs_history(graphs: Iterable[App]) -> bool:
+    """Whether graphs have channels that keep only what changed, so that their threads need all that was."""
+    return any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
+
+
+async def capture(saver: Saver, thread: RunnableConfig, *, history: bool) -> Captured | None:
     """The thread as it is at the config's checkpoint, by default its last, or None if there is no such checkpoint.
 
+    history: with all earlier checkpoints, see `needs_history`.
     Raises TypeError for a state that cannot be serialized.
     """
-    checkpoints = await _checkpoints(app, saver, thread)
+    checkpoints = await _checkpoints(saver, thread, history)
     serde = _SERDE if isinstance(saver.serde, _Keeping) else saver.serde
     return Captured(pack(serde, checkpoints), _runs_again(checkpoints)) if checkpoints else None
 
@@ -125,15 +131,12 @@ async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> 
     return max(one["checkpoint"]["id"] for one in new if not one["ns"])
 
 
-async def _checkpoints(app: Pregel[Any, Any, Any, Any], saver: Saver, thread: RunnableConfig) -> list[dict[str, Any]]:
+async def _checkpoints(saver: Saver, thread: RunnableConfig, history: bool) -> list[dict[str, Any]]:
     at = thread["configurable"]
     root = await _read(saver, {"configurable": {"checkpoint_ns": "", **_coordinates(at)}})
     if root is None:
         return []
-    graphs = [app, *(graph for _, graph in app.get_subgraphs(recurse=True) if isinstance(graph, Pregel))]
-    history = any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
-    # Subgraphs, also those that only a tool calls, have checkpoints under names of their own; channels that keep only
-    # what changed need all that was.
+    # Subgraphs, also those that only a tool calls, have checkpoints under names of their own.
     everything = [_record(one) async for one in _list(saver, {"configurable": {"thread_id": at["thread_id"]}})]
     later = [one["checkpoint"]["id"] for one in everything if not one["ns"]]
     end = min((one for one in later if one > root.checkpoint["id"]), default="~")
