@@ -8,15 +8,9 @@ from typing import Any, get_args
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from langchain_core.messages import BaseMessage, HumanMessage
-from langgraph.types import Command
 
-from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_lookahead_agent
-from collab_agents.judges import token_cost
-from tests.app_shapes import Description, Shape, World, make, simulated_by
-
-LIVE: Any = {"configurable": {"thread_id": "customer 42"}}
-COST = MultiturnReward({"cost": token_cost()})
+from tests.app_shapes import Description, Shape, make, simulated_by
+from tests.plain_and_ahead import LIVE, run_ahead, run_plainly, stored, values
 
 
 @st.composite
@@ -43,70 +37,6 @@ def descriptions(draw: Any, shape: Shape) -> Description:
     )
 
 
-def plainly(messages: list[BaseMessage]) -> list[Any]:
-    """Messages without their ids, which are drawn."""
-    return [
-        (
-            one.type,
-            one.content,
-            getattr(one, "tool_calls", None),
-            getattr(one, "artifact", None),
-            getattr(one, "status", None),
-            one.additional_kwargs,
-            one.name,
-        )
-        for one in messages
-    ]
-
-
-def values(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: plainly(one) if key == "messages" else one for key, one in state.items() if key != "__interrupt__"}
-
-
-def stored(world: World) -> Any:
-    if world.store is None:
-        return None
-    found = world.store.search((), limit=1000)
-    return sorted((item.namespace, str(item.value)) for item in found)
-
-
-async def run_plainly(world: World, words: list[str]) -> Any:
-    """Turns of the app itself. Every interrupt is answered with yes."""
-    out: Any = {"messages": []}
-    for said in words:
-        asked = [HumanMessage(said)] if world.saver else [*out["messages"], HumanMessage(said)]
-        out = await world.app.ainvoke({"messages": asked}, LIVE)
-        while out.get("__interrupt__"):
-            out = await world.app.ainvoke(Command(resume={one.id: "yes" for one in out["__interrupt__"]}), LIVE)
-    return out
-
-
-async def run_ahead(world: World, words: list[str], described: Description) -> Any:
-    """The same turns by a lookahead agent. In the simulation the policy answers otherwise than for real."""
-    from collab_agents import is_simulating
-
-    assistant = GraphAssistant(
-        world.app,
-        simulate_tools={} if described.marked else {"pay": simulated_by(described)},
-        interrupts=lambda value: "would" if is_simulating() else "yes",
-        rewrites_history=True,
-    )
-    agent = create_lookahead_agent(
-        assistant, ScriptedUser(["and then?"] * 9), COST, candidates=2, futures=1, agree=lambda texts: False
-    )
-    memory: Any = {}
-    messages: list[BaseMessage] = []
-    for said in words:
-        if world.saver:
-            messages, memory = await assistant.fork(LIVE)
-        end = await agent.ainvoke({"messages": [*messages, HumanMessage(said)], "assistant_memory": memory})
-        assert end["lookahead"]["why"] == "the highest reward", end["lookahead"]
-        messages, memory = end["messages"], end["assistant_memory"]
-        if world.saver:
-            memory = await assistant.commit(memory)
-    return {**assistant.state_of(memory), "messages": messages}
-
-
 @pytest.mark.parametrize("shape", get_args(Shape))
 @settings(max_examples=34, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
@@ -114,7 +44,8 @@ async def test_an_app_ends_as_a_plain_run_of_it(shape: Shape, data: Any) -> None
     described = data.draw(descriptions(shape))
     plain, ahead = make(described), make(described)
     words = ["a mug", "two cups"]
-    expected, came = await run_plainly(plain, words), await run_ahead(ahead, words, described)
+    tools = {} if described.marked else {"pay": simulated_by(described)}
+    expected, came = await run_plainly(plain, words), await run_ahead(ahead, words, tools)
     assert ahead.done == plain.done
     assert {key: one for key, one in values(came).items() if key in expected} == values(expected)
     assert stored(ahead) == stored(plain)

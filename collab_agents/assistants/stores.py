@@ -29,7 +29,8 @@ _ALL = 1_000_000
 class ForkedStore(BaseStore):
     """Reads through to `base` and keeps what is written apart.
 
-    What was written comes first in a search, without a score where the search asks for meaning, and does not expire.
+    What was written comes where the app's store would have it, or first and without a score where a search asks for
+    meaning, and does not expire.
     Items that are read are copies: one that is changed in place is changed nowhere else.
     """
 
@@ -84,13 +85,25 @@ class ForkedStore(BaseStore):
         if isinstance(op, GetOp):
             return _copy(self._own.get(op.namespace, op.key) if self._is_own(op.namespace, op.key) else found)
         if isinstance(op, SearchOp):
-            own = self._own.search(op.namespace_prefix, filter=op.filter, limit=_ALL)
-            rest: list[SearchItem] = [item for item in found if not self._is_own(item.namespace, item.key)]
-            return [_copy(item) for item in [*own, *rest][op.offset : op.offset + op.limit]]
+            return [_copy(item) for item in self._merged(op, found)[op.offset : op.offset + op.limit]]
         if isinstance(op, ListNamespacesOp):
             mine: Any = self._own.batch([op._replace(limit=_ALL, offset=0)])[0]
             return sorted({*found, *mine})[op.offset : op.offset + op.limit]
         return None
+
+    def _merged(self, op: SearchOp, found: Sequence[SearchItem]) -> list[SearchItem]:
+        own = {
+            (item.namespace, item.key): item
+            for item in self._own.search(op.namespace_prefix, filter=op.filter, limit=_ALL)
+        }
+        if self._base.keeps_order and not (op.query and self._base.ranks):
+            # In the order in which keys were first written, as the store in memory has them.
+            old = [own.pop((item.namespace, item.key), item) for item in found if self._is_there(own, item)]
+            return [*old, *own.values()]
+        return [*own.values(), *(item for item in found if not self._is_own(item.namespace, item.key))]
+
+    def _is_there(self, own: Mapping[Any, SearchItem], item: SearchItem) -> bool:
+        return (item.namespace, item.key) in own or not self._is_own(item.namespace, item.key)
 
     def _write(self, op: PutOp, place: str) -> None:
         self._own.batch([op._replace(index=False, ttl=None)])
@@ -170,6 +183,9 @@ class _Original:
 
     def __init__(self, store: BaseStore) -> None:
         self._store = _forks.get().get(id(store), store)
+        outer = self._store._base if isinstance(self._store, ForkedStore) else None
+        self.keeps_order: bool = outer.keeps_order if outer else isinstance(self._store, InMemoryStore)
+        self.ranks: bool = outer.ranks if outer else bool(getattr(self._store, "index_config", None))
         self._kind: Any = type(self._store).__mro__[2] if isinstance(self._store, _Forkable) else type(self._store)
 
     def batch(self, ops: list[Op]) -> list[Result]:
