@@ -1,29 +1,99 @@
 """What an app asks when it interrupts, and who answers."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_YES = r"(yes|yep|yeah|ok|okay|sure|approved?|agreed|confirmed?|correct|go ahead|do it|please do|that is fine|fine)\b"
+_DECISIONS = ("approve", "edit", "reject")
+
 
 def question_in(value: Any) -> str:
-    """What an interrupt's value asks a person: a text, or the text under a usual key, or all of it as JSON."""
+    """What an interrupt's value asks a person: a text, the text under a usual key, or all of it as JSON.
+
+    Of a request for approval, as langchain's `HumanInTheLoopMiddleware` makes it: what is to be approved, and how.
+    """
     if isinstance(value, str):
         return value
+    if actions := _actions(value):
+        asked = "\n".join(f"- {one['name']}({_json(one['args'])})" for one, _ in actions)
+        return f"I am about to do this:\n{asked}\n{_how(actions[0][1])}"
     if isinstance(value, Mapping):
         for key in ("question", "query", "message", "prompt", "description", "content", "text"):
             if isinstance(value.get(key), str):
                 return value[key]
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return _json(value)
+
+
+def answer_in(words: str, value: Any) -> Any:
+    """What a person's words answer an interrupt: the words or, of a request for approval, a decision for each action.
+
+    Only words that begin with a plain yes approve. Everything else that is no edit rejects, with the words as the
+    reason, or is the answer in the tool's place where only that is allowed.
+    """
+    actions = _actions(value)
+    if not actions:
+        return words
+    decisions = [_decision(words.strip(), action, allowed) for action, allowed in actions]
+    return {"decisions": decisions} if "action_requests" in value else decisions[0]
 
 
 @dataclass(frozen=True)
 class AskUser:
-    """How the simulated user answers an app's interrupts.
+    """How the user answers an app's interrupts: the simulated one and, in words, the real one.
 
     show: the words in which the user is asked, of the interrupt's value. resume: with what the app goes on, of the
-    user's words and the value; by default the words.
+    user's words and the value.
     """
 
     show: Callable[[Any], str] = question_in
-    resume: Callable[[str, Any], Any] = lambda words, value: words
+    resume: Callable[[str, Any], Any] = answer_in
+
+
+def _actions(value: Any) -> list[tuple[Mapping[str, Any], list[str]]]:
+    """The actions that a request asks to approve, with the decisions that are allowed for each."""
+    if not isinstance(value, Mapping):
+        return []
+    if value.get("type") == "tool_approval":
+        return [(value, list(_DECISIONS))]
+    requests, reviews = value.get("action_requests"), value.get("review_configs") or []
+    if not isinstance(requests, list):
+        return []
+    allowed = {one["action_name"]: list(one["allowed_decisions"]) for one in reviews}
+    return [(one, allowed.get(one["name"], list(_DECISIONS))) for one in requests]
+
+
+def _how(allowed: list[str]) -> str:
+    how = {
+        "approve": '"yes" to approve',
+        "edit": '"edit" and the new arguments as JSON',
+        "reject": '"no" and why',
+        "respond": '"respond" and what the tool should have answered',
+    }
+    return f"Answer {', or '.join(how[one] for one in allowed if one in how)}."
+
+
+def _decision(words: str, action: Mapping[str, Any], allowed: list[str]) -> dict[str, Any]:
+    kind, _, rest = words.partition(" ")
+    kind, rest = kind.strip(":,.").lower(), rest.strip()
+    if kind == "edit" and "edit" in allowed and (arguments := _arguments(rest)) is not None:
+        return {"type": "edit", "edited_action": {"name": action["name"], "args": arguments}}
+    if kind == "respond" and "respond" in allowed:
+        return {"type": "respond", "message": rest}
+    if "approve" in allowed and re.match(_YES, words, re.IGNORECASE) and not re.search(r"\b(but|not)\b|n't\b", words):
+        return {"type": "approve"}
+    return {"type": "reject" if "reject" in allowed or "respond" not in allowed else "respond", "message": words}
+
+
+def _arguments(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
