@@ -105,7 +105,10 @@ def personas_of(config: UserConfig) -> list[Persona]:
 def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:
     loaded = {
         judge.name: load_judge(
-            judge.judge or judge.name, model=models.get(judge.model) if judge.model else None, options=judge.options
+            judge.judge or judge.name,
+            model=models.get(judge.model) if judge.model else None,
+            options=judge.options,
+            timeout=judge.timeout,
         )
         for judge in judges
     }

@@ -35,7 +35,14 @@ class RunDirectoryError(CollabError):
 
 
 class Exited(BaseException):
-    """A sys.exit() in a branch, in the place of the SystemExit that would end every other branch too."""
+    """A sys.exit() in a branch, in the place of the SystemExit that would end every other branch too.
+
+    place: the LangGraph task in which it was called, "node:id|inner node:id".
+    """
+
+    def __init__(self, error: SystemExit, place: str) -> None:
+        super().__init__(exit_call(error))
+        self.place = place
 
 
 def exit_call(error: SystemExit) -> str:

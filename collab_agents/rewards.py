@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from collab_agents._internal.containment import PASS_THROUGH, contained
 from collab_agents.errors import ConfigError, reason_of
 from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
 from collab_agents.tasks import Task
@@ -30,7 +31,8 @@ class MultiturnReward:
     R*(t | g) is the weighted sum of the judges' scores of a conversation t with goal g; the multiturn-aware reward
     of a candidate is the mean of R* over its futures.
 
-    judges: by the name that they have in the record; plain functions that return numbers are judges too.
+    judges: by the name that they have in the record; plain functions that return numbers are judges too, and have
+        300 s for a conversation (`as_judge` gives them another limit).
     weights: by the same names; 1 where none is given. A judge with weight 0 is recorded and does not count.
 
     Raises ConfigError for a weight without a judge or one that is not finite, or no judge at all.
@@ -70,9 +72,11 @@ class MultiturnReward:
 
 async def _score(name: str, judge: Judge, conversation: Conversation, task: Task) -> Score:
     try:
-        with traced(name, judge=name):
+        with traced(name, judge=name), contained():
             score = await judge(conversation, task)
-    except Exception as error:
+    except PASS_THROUGH:
+        raise
+    except BaseException as error:
         return Score(None, reason_of(error))
     if score.value is not None and not math.isfinite(score.value):
         return Score(None, f"the judge returned {score.value}")

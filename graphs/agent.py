@@ -1,10 +1,7 @@
 """Lookahead while serving: an agent that answers with the candidate of the highest multiturn-aware reward."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +18,7 @@ from langgraph.graph.message import MessagesState
 from langgraph.types import interrupt
 
 from collab_agents._internal.langgraph_private import can_be_resumed
+from collab_agents._internal.sync import run_sync
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.base import Executing
 from collab_agents.assistants.interrupts import question_in
@@ -219,13 +217,8 @@ def create_lookahead_agent(
 
 
 def _both_ways(function: Callable[[Any], Coroutine[Any, Any, Any]], name: str) -> RunnableLambda[Any, Any]:
-    """For a graph's sync calls too, which may come from a thread whose event loop is running."""
-
-    def run(state: Any) -> Any:
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(copy_context().run, asyncio.run, function(state)).result()
-
-    return RunnableLambda(run, afunc=function, name=name)
+    """For sync calls of the graph too."""
+    return RunnableLambda(lambda state: run_sync(function(state)), afunc=function, name=name)
 
 
 def goal_so_far(messages: Sequence[BaseMessage]) -> Task:

@@ -12,6 +12,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError, reason_of
@@ -240,7 +241,9 @@ class _Player:
         try:
             with track_usage(self.progress.usage):
                 trajectory = await self._roll_out(task)
-        except Exception as error:
+        except PASS_THROUGH:
+            raise
+        except BaseException as error:
             self.progress.failed += 1
             if self.run is None:
                 logger.warning("task %s could not be finished: %s", task.id, reason_of(error))

@@ -13,6 +13,7 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
+from collab_agents._internal.containment import abandon, contained
 from collab_agents.config import Budget
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
@@ -23,6 +24,8 @@ from collab_agents.seeds import derive_seed
 from collab_agents.tracing import traced, with_handlers
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage
+
+_TIME = "the time budget was spent"
 
 
 @dataclass
@@ -67,7 +70,8 @@ class Deliberation:
         """
         run = _Run(self, state, goal)
         started = asyncio.get_running_loop().time()
-        with track_usage() as usage, unheard([run.calls]):
+        seconds = self.budget.seconds
+        with track_usage() as usage, unheard([run.calls]), contained(seconds and seconds + self.budget.grace):
             await run.finish()
         seconds = asyncio.get_running_loop().time() - started
         index, why = run.chosen()
@@ -93,6 +97,8 @@ class _Run:
         self.looks: dict[int, Any] = {}
         self.errors: dict[int, str] = {}
         self.stopped = ""
+        self._loop = asyncio.get_running_loop()
+        self._end = None if plan.budget.seconds is None else self._loop.time() + plan.budget.seconds
         self.calls = _CallBudget(plan.budget.calls)
         self._replying: dict[asyncio.Task[Any], int] = {}
         self._looking: dict[asyncio.Task[Any], int] = {}
@@ -107,13 +113,13 @@ class _Run:
                 async with asyncio.timeout(self.plan.budget.seconds):
                     await self._look_ahead()
             except TimeoutError:
-                self.stopped = "the time budget was spent"
-            await self._stop([*self._looking, self._found])
+                self.stopped = _TIME
+            await abandon([*self._looking, self._found])
             if not self.replies:
                 await self._last_call()
         finally:
             self.calls.closed = True
-            await self._stop([self._spent, self._found, *self._looking, *self._replying])
+            await abandon([self._spent, self._found, *self._looking, *self._replying])
 
     def chosen(self) -> tuple[int, str]:
         """The index of the candidate to give, and why it is that one."""
@@ -142,6 +148,8 @@ class _Run:
     async def _look_ahead(self) -> None:
         while under_way := {**self._replying, **self._looking}:
             done, _ = await asyncio.wait({*under_way, self._spent}, return_when=asyncio.FIRST_COMPLETED)
+            if self._end is not None and self._loop.time() > self._end:
+                raise TimeoutError  # Something has held up the event loop: what is there only now is too late.
             for task in done - {self._spent}:
                 self._take(task)
             if self.calls.spent.is_set():
@@ -158,12 +166,16 @@ class _Run:
 
     async def _last_call(self) -> None:
         """The first reply to come, of those under way and, if the time is up, of one more call."""
-        if self.stopped and not self.calls.spent.is_set():
+        out_of_time = self.stopped == _TIME and self._end is not None
+        until = (self._end if out_of_time and self._end else self._loop.time()) + self.plan.budget.grace
+        if self.stopped and not self.calls.spent.is_set() and self._loop.time() < until:
             self._start(self._replying, 0, self._reply(0))
         try:
-            async with asyncio.timeout(self.plan.budget.grace):
+            async with asyncio.timeout_at(until):
                 while self._replying and not self.replies:
                     done, _ = await asyncio.wait(self._replying, return_when=asyncio.FIRST_COMPLETED)
+                    if self._loop.time() > until:
+                        raise TimeoutError
                     for task in done:
                         self._take(task)
         except TimeoutError:
@@ -214,14 +226,6 @@ class _Run:
 
     def _start(self, where: dict[asyncio.Task[Any], int], index: int, work: Any) -> None:
         where[asyncio.create_task(work, name=f"candidate {index}")] = index
-
-    async def _stop(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
-        for task in tasks:
-            task.cancel()
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        if tasks:
-            # One that will not be cancelled is left behind: the answer is not to wait for it.
-            await asyncio.wait(tasks, timeout=0.5)
 
 
 class _CallBudget(BaseCallbackHandler):

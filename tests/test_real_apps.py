@@ -177,10 +177,13 @@ def reflecting(made: Made) -> Any:
     graph.add_node("draft", agent)
     graph.add_node("critique", lambda state: {"messages": [HumanMessage("More of it")]})
     graph.add_edge(START, "draft")
-    many = lambda state: sum(one.content == "More of it" for one in state["messages"][-5:])  # noqa: E731
-    graph.add_conditional_edges("draft", lambda state: END if many(state) else "critique")
+    graph.add_conditional_edges("draft", lambda state: END if was_criticised(state) else "critique")
     graph.add_edge("critique", "draft")
     return graph.compile(checkpointer=made.saver, store=made.store, name="shop")
+
+
+def was_criticised(state: MessagesState) -> bool:
+    return any(one.content == "More of it" for one in state["messages"][-5:])
 
 
 APPS: dict[str, Callable[[Made], Any]] = {

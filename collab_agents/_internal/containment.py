@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import inf
 from typing import Any, TypeVar
 
-from collab_agents.errors import Exited, exit_call
+from collab_agents._internal.place import task_around
+from collab_agents.errors import Exited
 
 T = TypeVar("T")
 
@@ -18,35 +20,40 @@ class Late(TimeoutError):
     """Work was not done in time. (A TimeoutError may be one that the work raised itself.)"""
 
 
-_contained: ContextVar[bool] = ContextVar("collab_agents_contained", default=False)
+_until: ContextVar[float | None] = ContextVar("collab_agents_contained_until", default=None)
+"""When the tasks of a branch have to have begun, on the event loop's clock. None outside of `contained`."""
 
 
 @contextmanager
-def contained() -> Iterator[None]:
-    """Turn a sys.exit() in any asyncio task that is started inside into `Exited`.
+def contained(seconds: float | None = None) -> Iterator[None]:
+    """For the asyncio tasks that are started inside: a sys.exit() becomes `Exited`, and none begins later than this.
 
     asyncio ends its event loop on a SystemExit in a task, whoever awaits that task, and with it every other branch.
+    Work that ignores its cancellation is left behind when its time is up, and must then begin nothing more.
     """
     loop = asyncio.get_running_loop()
     current = loop.get_task_factory()
     if not isinstance(current, _TaskFactory):
         loop.set_task_factory(_TaskFactory(current))
-    token = _contained.set(True)
+    around = _until.get()
+    until = inf if seconds is None else loop.time() + seconds
+    token = _until.set(until if around is None else min(around, until))
     try:
         yield
     finally:
-        _contained.reset(token)
+        _until.reset(token)
 
 
 class _TaskFactory:
-    """Makes the loop's tasks as before, except that one made inside `contained` cannot end the loop."""
+    """Makes the loop's tasks as before, but for those that are made inside `contained`."""
 
     def __init__(self, before: Any) -> None:
         self._before = before
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
-        if _contained.get():
-            coro = _Contained(coro)
+        until = _until.get()
+        if until is not None:
+            coro = _Contained(coro, loop, until)
         if self._before is not None:
             return self._before(loop, coro, **options)
         name = options.pop("name", None)
@@ -57,22 +64,29 @@ class _TaskFactory:
 
 
 class _Contained(Coroutine[Any, Any, Any]):
-    def __init__(self, coro: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, until: float) -> None:
         self._coro = coro
+        self._loop = loop
+        self._until: float | None = until
         self.__name__ = getattr(coro, "__name__", "contained")
         self.__qualname__ = getattr(coro, "__qualname__", "contained")
 
     def send(self, value: Any) -> Any:
+        if self._until is not None:
+            if self._loop.time() > self._until:
+                self._coro.close()
+                raise Late("it could not begin in time")
+            self._until = None
         try:
             return self._coro.send(value)
         except SystemExit as error:
-            raise Exited(exit_call(error)) from error
+            raise Exited(error, task_around()) from error
 
     def throw(self, *error: Any) -> Any:
         try:
             return self._coro.throw(*error)
-        except SystemExit as error:
-            raise Exited(exit_call(error)) from error
+        except SystemExit as exited:
+            raise Exited(exited, task_around()) from exited
 
     def close(self) -> None:
         self._coro.close()

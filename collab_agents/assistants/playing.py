@@ -32,7 +32,7 @@ from collab_agents.assistants.threads import (
     needs_history,
     restore,
 )
-from collab_agents.errors import ConfigError, RolloutError, reason_of
+from collab_agents.errors import ConfigError, Exited, RolloutError, reason_of
 from collab_agents.memory import Memory, branch_copy
 from collab_agents.seeds import Calls
 from collab_agents.settings import Settings
@@ -132,7 +132,7 @@ class LocalPlayer:
     async def play(
         self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
     ) -> Played:
-        with own_root() as around, contained():
+        with own_root() as around, contained(self.timeout):
             if turn.mode is not Mode.executed:
                 around["configurable"], _ = branch_copy(around["configurable"], "configurable")
             config = merge_configs(around, config)
@@ -466,4 +466,6 @@ def _node(error: BaseException) -> str:
     """LangGraph notes on an exception in which task it was raised, the innermost first."""
     tasks = (re.match(r"During task with name '(.*)' and id", note) for note in getattr(error, "__notes__", ()))
     path = [task.group(1) for task in tasks if task]
+    if isinstance(error, Exited):
+        path = [part.partition(":")[0] for part in reversed(error.place.split("|")) if part]
     return f", node {' in '.join(repr(name) for name in path)}" if path else ""

@@ -1,4 +1,3 @@
-import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.console import Console
 
+from collab_agents.cli import ending
 from collab_agents.errors import CollabError, ConfigError
 
 if TYPE_CHECKING:
@@ -22,17 +22,25 @@ errors = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Run the command line. An error that a user can act on is one sentence and exit code 1; Ctrl-C is 130."""
+    """Run the command line and exit.
+
+    An error that a user can act on is one sentence and exit code 1, and so is a run that leaves tasks unplayed;
+    Ctrl-C is 130.
+    """
     if not sys.stderr.isatty():
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
+    code = 0
     try:
         app()
     except (CollabError, OSError) as error:
         errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
-        sys.exit(1)
+        code = 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    ending.leave(code)
 
 
 def _plain(text: str) -> str:
@@ -62,7 +70,7 @@ def generate(
         settings = settings.model_copy(update={"tasks": settings.tasks.model_copy(update={"limit": limit})})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = asyncio.run(run(settings, out, resume=resume))
+        done = ending.run(run(settings, out, resume=resume))
     except KeyboardInterrupt:
         errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
         raise
@@ -96,7 +104,7 @@ def evaluate(
         settings = settings.model_copy(update={"tasks": tasks})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = asyncio.run(run(settings, other, names, out, repeats=repeats, resume=resume))
+        done = ending.run(run(settings, other, names, out, repeats=repeats, resume=resume))
     except KeyboardInterrupt:
         errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
         raise
@@ -123,7 +131,7 @@ def chat(
     from collab_agents.config import RunConfig, load_config
 
     settings = load_config(config, RunConfig)
-    asyncio.run(run(settings, out, side=side.value, coach=coach, task_id=task, show_goal=goal))
+    ending.run(run(settings, out, side=side.value, coach=coach, task_id=task, show_goal=goal))
 
 
 def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:

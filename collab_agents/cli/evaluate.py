@@ -32,7 +32,7 @@ async def evaluate(
     repeats: int,
     resume: bool,
 ) -> bool:
-    """Play, write scorecard.json and scorecard.md, and print the tables. False if every conversation failed.
+    """Play, write scorecard.json and scorecard.md, and print the tables. False if a conversation could not be finished.
 
     names: of the two assistants, as the tables have them.
     """
@@ -64,7 +64,7 @@ async def evaluate(
     folders = run_folders([one.name for one in sets], list(assistants), repeats).values()
     print_failures(console, [failure for folder in folders for failure in read_failures(out / folder)], out)
     console.print(Text(f"{BRACKETS} Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}."), soft_wrap=True)
-    return any(side.finished for one in scorecard.sets for side in one.sides)
+    return not any(side.failed for one in scorecard.sets for side in one.sides)
 
 
 def names_of(config: Path, against: Path | None) -> list[str]:

@@ -16,7 +16,7 @@ from collab_agents.trajectories import Trajectory
 
 
 async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
-    """Run it, show how it goes, and end with a table. False if there is nothing in the run but failures."""
+    """Run it, show how it goes, and end with a table. False if a task could not be finished."""
     console = Console()
     personas = personas_of(config.user)
     parts = compose(config)
@@ -46,7 +46,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
             await trajectories.aclose()
     console.print(summary.table())
     print_failures(console, read_failures(out), out / "failures.jsonl")
-    return progress.finished + progress.skipped > 0
+    return progress.failed == 0 and progress.finished + progress.skipped >= total
 
 
 class _Summary:

@@ -4,16 +4,19 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
+from collab_agents._internal.containment import Late, within
 from collab_agents.errors import CollabError, ModelError, UnusableReply
 from collab_agents.judges.artefact import extract_artefact
 from collab_agents.messages import replies, transcript
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,14 @@ def checked(
     return lambda score: CheckedJudge(score, problem_with, clarifies=clarifies)
 
 
+async def in_time(work: Awaitable[T], seconds: float | None) -> T:
+    """Raises UnusableReply if the work of somebody's function takes longer, in seconds."""
+    try:
+        return await within(seconds, work)
+    except Late as error:
+        raise UnusableReply(f"it did not answer within {seconds:g} s") from error
+
+
 def needs_reference(task: Task) -> str | None:
     return None if (task.reference or "").strip() else f"task {task.id!r} has no reference to compare with"
 
@@ -124,17 +135,25 @@ def problem_with(judge: Judge, task: Task) -> str | None:
     return judge.problem_with(task) if isinstance(judge, CheckedJudge) else None
 
 
-def as_judge(function: AnyJudge | Judge) -> Judge:
+OWN_TIMEOUT = 300.0
+"""Seconds that a judge of one's own gets for a conversation, unless told otherwise."""
+
+
+def as_judge(function: AnyJudge | Judge, *, timeout: float | None = OWN_TIMEOUT) -> Judge:
     """A judge made of a plain function, sync or async, that returns a number or a `Score`.
 
-    A sync function is called on the event loop: it must not wait.
+    A sync function is called on the event loop: it must not wait. timeout: seconds for one conversation, after which
+    there is no score; None waits for ever. The judges of this library have limits of their own.
     """
     if isinstance(function, CheckedJudge):
         return function
 
     async def judge(conversation: Conversation, task: Task) -> Score:
-        result = function(conversation, task)
-        value = await result if inspect.isawaitable(result) else result
+        async def judged() -> Judgement:
+            result = function(conversation, task)
+            return await result if inspect.isawaitable(result) else result
+
+        value = await in_time(judged(), timeout)
         return value if isinstance(value, Score) else Score(None if value is None else float(value))
 
     return judge

@@ -2,11 +2,11 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, validate_call
+from pydantic import ConfigDict, PositiveFloat, validate_call
 
 from collab_agents.errors import ConfigError
 from collab_agents.importing import callable_at, called, check_takes
-from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.base import OWN_TIMEOUT, Conversation, Judge, Score, checked, in_time
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
 
@@ -17,6 +17,7 @@ def evaluator(
     *,
     key: str | None = None,
     outputs: Literal["conversation", "reply"] = "conversation",
+    timeout: PositiveFloat | None = OWN_TIMEOUT,
 ) -> Judge:
     """An openevals-style evaluator as a judge.
 
@@ -26,6 +27,7 @@ def evaluator(
     outputs: the whole conversation as role/content dicts, or the text of the assistant's last message, for evaluators
         that compare it with the reference.
     key: which result counts, for an evaluator that returns several; by default their mean.
+    timeout: seconds for one conversation, after which there is no score.
 
     A result is a dict with `score` (a number, true or false, or None for "no score") and perhaps `comment` and `key`,
     or a list of such, or a plain number.
@@ -48,7 +50,7 @@ def evaluator(
         }
         more = {"metadata": task.metadata, "state": conversation.state}
         offered |= {name: value for name, value in more.items() if name in takes}
-        result = await called(function, offered)
+        result = await in_time(called(function, offered), timeout)
         results = [_score(one, key) for one in (result if isinstance(result, list) else [result])]
         scores = [score for score in results if score is not None]
         if not scores:

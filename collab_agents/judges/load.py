@@ -11,7 +11,7 @@ from collab_agents.errors import ConfigError, first_problem, nearest, reason_of
 from collab_agents.importing import callable_at, not_taken
 from collab_agents.judges.accuracy import accuracy
 from collab_agents.judges.asks_first import asks_first
-from collab_agents.judges.base import Judge, as_judge
+from collab_agents.judges.base import OWN_TIMEOUT, Judge, as_judge
 from collab_agents.judges.bleu import bleu
 from collab_agents.judges.clarification import clarification
 from collab_agents.judges.evaluator import evaluator
@@ -45,24 +45,31 @@ JUDGES: dict[str, Callable[..., Judge]] = {
 }
 
 
-def load_judge(name: str, *, model: BaseChatModel | None = None, options: dict[str, Any] | None = None) -> Judge:
+def load_judge(
+    name: str,
+    *,
+    model: BaseChatModel | None = None,
+    options: dict[str, Any] | None = None,
+    timeout: float | None = OWN_TIMEOUT,
+) -> Judge:
     """The judge `name` with its options, or one of your own: "module:function".
 
     A function of your own is the judge itself, `(conversation, task) -> float | Score | None`; with a model or
-    options it is called with them (`model=...` and each option) and returns the judge.
+    options it is called with them (`model=...` and each option) and returns the judge. timeout: of one's own alone,
+    see `as_judge`.
 
     Raises ConfigError for an unknown judge or option, a bad value, or a model that is missing or not wanted.
     """
     if ":" in name:
         own = callable_at(name, "judge")
         if model is None and not options:
-            return as_judge(own)
+            return as_judge(own, timeout=timeout)
         made = _made(name, own, ({"model": model} if model else {}) | (options or {}))
         if not callable(made):
             raise ConfigError(
                 f"judge {name!r}: with a model or options it has to return a judge, and returned {made!r}"
             )
-        return as_judge(made)
+        return as_judge(made, timeout=timeout)
     if name not in JUDGES:
         own_hint = "; one of your own is module:function"
         raise ConfigError(

@@ -2,17 +2,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.messages import BaseMessage
-from pydantic import ConfigDict, validate_call
+from pydantic import ConfigDict, PositiveFloat, validate_call
 
 from collab_agents.errors import ConfigError
 from collab_agents.importing import callable_at, called, check_takes
-from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.base import OWN_TIMEOUT, Conversation, Judge, Score, checked, in_time
 from collab_agents.messages import is_assistants, to_dicts
 from collab_agents.tasks import Task
 
 
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
-def reward_function(function: Callable[..., Any] | str, *, columns: Mapping[str, str] | None = None) -> Judge:
+def reward_function(
+    function: Callable[..., Any] | str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    timeout: PositiveFloat | None = OWN_TIMEOUT,
+) -> Judge:
     """A TRL-style reward function as a judge.
 
     function: called with `prompts` and `completions`, lists of one conversation each (role/content dicts), and the
@@ -21,6 +26,7 @@ def reward_function(function: Callable[..., Any] | str, *, columns: Mapping[str,
         thread. It returns a list with one number, or None for "no score".
     columns: the function's name for a column: `{solution: reference}`. Columns are the task's `id`, `kind`, `goal`
         (its prompt) and `reference`, and all of its metadata.
+    timeout: seconds for one conversation, after which there is no score.
     """
     function = callable_at(function, "judge 'reward_function': function")
 
@@ -43,7 +49,7 @@ def reward_function(function: Callable[..., Any] | str, *, columns: Mapping[str,
         given = there | {name: there[column] for name, column in (columns or {}).items()}
         arguments = {name: [value] for name, value in given.items()}
         both = {"prompts": [to_dicts(prompt)], "completions": [to_dicts(completion)]}
-        (value,) = await called(function, arguments | both)
+        (value,) = await in_time(called(function, arguments | both), timeout)
         return Score(None if value is None else float(value))
 
     return judge

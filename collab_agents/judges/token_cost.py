@@ -1,6 +1,6 @@
 from pydantic import PositiveFloat, validate_call
 
-from collab_agents.judges.base import Conversation, Judge, Score
+from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.messages import tokens_of
 from collab_agents.tasks import Task
 
@@ -15,6 +15,7 @@ def token_cost(rate: PositiveFloat = 5e-4) -> Judge:
     token per four characters, rounded up.
     """
 
+    @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
         tokens = sum(tokens_of(message) for message in conversation.messages if message.type == "ai")
         return Score(-min(rate * tokens, 1.0), f"{tokens} assistant tokens")

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 from langchain_core.messages import BaseMessage
 
-from collab_agents.judges.base import Conversation, Judge, Score
+from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.messages import is_users, tokens_of
 from collab_agents.tasks import Task
 
@@ -18,6 +18,7 @@ def user_tokens() -> Judge:
 
 
 def _tokens(counts: Callable[[BaseMessage], bool]) -> Judge:
+    @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
         return Score(float(sum(tokens_of(message) for message in conversation.messages if counts(message))))
 

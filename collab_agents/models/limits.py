@@ -5,9 +5,7 @@ import email.utils
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from contextvars import copy_context
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
@@ -19,6 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
+from collab_agents._internal.sync import run_sync
 from collab_agents.errors import ModelError
 from collab_agents.seeds import seed_for
 from collab_agents.usage import record_usage
@@ -178,9 +177,7 @@ class LimitedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         """The sync door: the same call, on an event loop of its own."""
-        call = self._answer(messages, stop, None, run_manager.run_id if run_manager else None, kwargs)
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(copy_context().run, asyncio.run, call).result()
+        return run_sync(self._answer(messages, stop, None, run_manager.run_id if run_manager else None, kwargs))
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
