@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         evaluate,
         generate_trajectories,
         play_conversations,
+        simulate,
     )
     from collab_agents.humans import HumanAssistant, HumanUser
     from collab_agents.models import Limits, load_chat_model
@@ -41,6 +42,7 @@ _HOMES = {
         "evaluate",
         "generate_trajectories",
         "play_conversations",
+        "simulate",
     ),
     "humans": ("HumanAssistant", "HumanUser"),
     "models": ("Limits", "load_chat_model"),
@@ -88,6 +90,7 @@ __all__ = [
     "play_conversations",
     "read_trajectories",
     "sample_personas",
+    "simulate",
     "simulate_as",
 ]
 

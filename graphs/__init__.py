@@ -6,6 +6,7 @@ from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.evaluate import TaskSet, evaluate
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.rollout import create_rollout_graph
+from collab_agents.graphs.simulate import simulate
 
 __all__ = [
     "Progress",
@@ -18,4 +19,5 @@ __all__ = [
     "evaluate",
     "generate_trajectories",
     "play_conversations",
+    "simulate",
 ]

@@ -19,8 +19,8 @@ from collab_agents.errors import ConfigError, reason_of
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
+from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
-from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import RunDirectory
@@ -286,18 +286,7 @@ class _Player:
                 else:
                     self.progress.candidates += "candidate" in event
                     self.progress.turns += "choose" in event or "assistant" in event
-        return Trajectory(
-            task=task,
-            persona=persona,
-            seed=branch,
-            messages=to_dicts(state["messages"]),
-            stopped=state["stopped"],
-            turns=state.get("turns", []),
-            reward=state["reward"],
-            scores=state["scores"],
-            reasons=state["reasons"],
-            usage=Usage(**state["usage"]),
-        )
+        return trajectory_of(state, task, persona, branch)
 
 
 async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:

@@ -4,12 +4,16 @@ What goes into a checkpoint is LangChain messages and plain JSON values, nothing
 """
 
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from langgraph.graph.message import MessagesState
 
+from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
+from collab_agents.trajectories import Trajectory
+from collab_agents.usage import Usage
 from collab_agents.users import Memory
 
 Stopped = Literal["user", "max_turns"]
@@ -104,6 +108,22 @@ def task_of(state: ConversationState) -> Task:
 def persona_of(state: ConversationState) -> Persona | None:
     persona = state.get("persona")
     return persona if persona is None or isinstance(persona, Persona) else Persona.model_validate(persona)
+
+
+def trajectory_of(state: Mapping[str, Any], task: Task, persona: Persona | None, seed: int) -> Trajectory:
+    """The record of a conversation that has ended, of its graph's final state."""
+    return Trajectory(
+        task=task,
+        persona=persona,
+        seed=seed,
+        messages=to_dicts(state["messages"]),
+        stopped=state["stopped"],
+        turns=state.get("turns", []),
+        reward=state.get("reward"),
+        scores=state.get("scores", {}),
+        reasons=state.get("reasons", {}),
+        usage=Usage(**state["usage"]),
+    )
 
 
 def branch_of(state: ConversationState) -> dict[str, Any]:

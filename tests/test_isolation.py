@@ -346,9 +346,7 @@ async def test_a_state_that_cannot_be_serialized_is_played_and_refused_where_a_t
     assistant = GraphAssistant(graph.compile(name="shop"))
     reply, _ = await execute(assistant, *await chosen(assistant, "hi"))
     assert texts(reply) == ["Hello."]
-    with pytest.raises(
-        RolloutError, match="its state cannot be serialized, so what is simulated could not be"
-    ):
+    with pytest.raises(RolloutError, match="its state cannot be serialized, so what is simulated could not be"):
         await chosen(assistant, "mug")
     # A rollout executes nothing, and needs no more than the app does.
     end = await create_rollout_graph(ScriptedUser(["mug"]), assistant, COST, candidates=1, futures=1).ainvoke(

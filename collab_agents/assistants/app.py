@@ -368,9 +368,8 @@ class GraphAssistant:
             return self.output_key(values) if callable(self.output_key) else _at_path(values, self.output_key)
         except Exception as error:
             keys = ", ".join(map(str, values)) or "none"
-            raise AppError(
-                f"app {self.name!r}: its output has no {self.output_name}: {reason_of(error)}; its keys are {keys}"
-            ) from error
+            what = "output_key failed" if callable(self.output_key) else f"its output has no {self.output_key!r}"
+            raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}; its keys are {keys}") from error
 
     def _history(self, values: Any) -> list[BaseMessage]:
         """The messages in the values of the app's thread."""

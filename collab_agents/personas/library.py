@@ -51,6 +51,8 @@ PERSONAS: dict[str, Persona] = {
         Persona(name="mexican-grandmother", background="Your granddaughter in Puebla showed you this an hour ago.",
                 language="Spanish", expertise="novice", verbosity="chatty", tone="friendly", patience=9,
                 wrong_facts="sometimes", changes_of_mind="sometimes"),
+        Persona(name="hurried-parent", background="You have five minutes before you fetch your children from school.",
+                verbosity="terse", patience=3, disclosure="guarded"),
     )
 }  # fmt: skip
 """The personas that ship with the library, by name."""
