@@ -22,16 +22,7 @@ from collab_agents.assistants.caches import ForkedCache, write_to
 from collab_agents.assistants.simulation import Mode, ToolGuard, Turn, is_pause
 from collab_agents.assistants.stores import ForkedStore, forked, make_forkable, put_of
 from collab_agents.assistants.subgraphs import App, graphs_in
-from collab_agents.assistants.threads import (
-    BranchSaver,
-    Captured,
-    Saver,
-    capture,
-    check_unchanged,
-    commit,
-    needs_history,
-    restore,
-)
+from collab_agents.assistants.threads import BranchSaver, Captured, Saver, check_unchanged, commit, fork, needs_history
 from collab_agents.errors import ConfigError, Exited, RolloutError, reason_of
 from collab_agents.memory import Memory, branch_copy
 from collab_agents.seeds import Calls
@@ -150,23 +141,22 @@ class LocalPlayer:
         if self.graph is None or "thread" not in branch:
             return {}
         saver = BranchSaver(self.saver)
-        await restore(saver, branch["thread"], branch["thread_id"])
+        saver.restore(branch["thread"], branch["thread_id"])
         return (await self.graph.copy({"checkpointer": saver}).aget_state(_at(branch["thread_id"]))).values
 
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], dict[str, Any]]:
         if self.graph is None or self.saver is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
-        captured = await capture(self.saver, thread, history=self.needs_history)
+        saver = await fork(self.saver, thread, history=self.needs_history)
         thread_id, checkpoint_id = thread["configurable"]["thread_id"], thread["configurable"].get("checkpoint_id")
-        if captured is None:
+        if saver is None:
             if checkpoint_id:
                 raise ConfigError(f"app {self.name!r} has no checkpoint {checkpoint_id!r} in thread {thread_id!r}")
             return {}, [], {"thread_id": thread_id, "since": None}
-        saver = BranchSaver(self.saver)
-        await restore(saver, captured.text, thread_id)
         state = await self.graph.copy({"checkpointer": saver}).aget_state(_at(thread_id))
         since = state.config["configurable"]["checkpoint_id"]
-        return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": captured.text, "since": since}
+        text = saver.capture(thread_id, history=self.needs_history).text
+        return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": text, "since": since}
 
     async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
         if self.saver and "since" in branch:
@@ -223,7 +213,7 @@ class LocalPlayer:
         if self.saver or self.interruptible or turn.mode is not Mode.simulated or "thread" in branch:
             changes["checkpointer"] = saver = BranchSaver(self.saver)
             if "thread" in branch:
-                await restore(saver, branch["thread"], thread_id)
+                saver.restore(branch["thread"], thread_id)
         cache = ForkedCache(self.caches, branch.get("cache", ())) if self.caches else None
         if cache:
             configurable[langgraph_private.CACHE] = cache
@@ -263,18 +253,17 @@ class LocalPlayer:
                     await self._stream(graph, given, config, more, played, turn)
                 except AppError as error:
                     if turn.mode is Mode.executed and saver:
-                        error.branch = as_branch(
-                            await capture(saver, _at(thread_id), history=self.needs_history), pretended=False
-                        )
+                        left = saver.capture(thread_id, history=self.needs_history)
+                        error.branch = as_branch(left, pretended=False)
                     raise
                 pauses = [one for one in played.interrupts if is_pause(one)]
                 played.interrupts = [one for one in played.interrupts if not is_pause(one)]
                 if turn.problem or (turn.paused and not pauses):
                     raise self._error(RolloutError(turn.problem or _SWALLOWED), "", turn)
-                if not pauses:
+                if not pauses or not saver:
                     break
                 # The turn goes on, with simulated results, from where it paused.
-                played.kept = keep(await self._captured(saver, thread_id))
+                played.kept = keep(self._captured(saver, thread_id))
                 given = None
         captured = None
         if saver and (self.saver or played.interrupts):
@@ -283,21 +272,19 @@ class LocalPlayer:
                 before_node = f"it stopped before node {state.next[0]!r}"
                 raise AppError(f"app {self.name!r}: {before_node}, by interrupt_before or interrupt_after")
             played.values = state.values
-            captured = await self._captured(saver, thread_id)
+            captured = self._captured(saver, thread_id)
         played.branch = as_branch(captured, pretended=turn.pretended)
         if captured and played.interrupts and turn.mode is Mode.pausing:
             # Whatever answers the interrupts, this is where executing the turn begins.
             played.kept = keep(captured)
         return played
 
-    async def _captured(self, saver: Any, thread_id: str) -> Captured:
+    def _captured(self, saver: BranchSaver, thread_id: str) -> Captured:
         try:
-            captured = await capture(saver, _at(thread_id), history=self.needs_history)
+            return saver.capture(thread_id, history=self.needs_history)
         except (TypeError, ValueError) as error:
             what = "its state cannot be serialized, so what is simulated could not be executed later"
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}") from error
-        assert captured is not None
-        return captured
 
     async def _stream(
         self,

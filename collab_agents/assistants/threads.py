@@ -37,6 +37,54 @@ class BranchSaver(InMemorySaver):
     def get_next_version(self, current: Any, channel: None) -> Any:
         return (self._like.get_next_version if self._like else super().get_next_version)(current, channel)
 
+    def capture(self, thread_id: str, *, history: bool) -> "Captured":
+        """The thread as it is, what is serialized in it left so.
+
+        history: with all earlier checkpoints, see `needs_history`. Raises TypeError for a state that cannot be
+        serialized.
+        """
+        graphs = self.storage[thread_id]
+        head = max(graphs[""])
+        # What a subgraph came to in a step that is over is not needed any more.
+        under_way = bool(self.writes.get((thread_id, "", head)))
+        taken: list[list[Any]] = []
+        for ns, checkpoints in graphs.items():
+            if under_way or ":" not in ns:
+                taken += [self._dump(thread_id, ns, one) for one in (checkpoints if history else [max(checkpoints)])]
+        taken.sort(key=lambda one: one[1])
+        return Captured(pack(_SERDE, taken), _runs_again(taken))
+
+    def restore(self, text: str, thread_id: str) -> None:
+        """Put a captured thread in, under the id."""
+        taken = unpack(_SERDE, text)
+        ids = {one[1] for one in taken}
+        for ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes in taken:
+            at = (tuple(checkpoint), tuple(metadata), parent if parent in ids else None)
+            self.storage[thread_id][ns][checkpoint_id] = at
+            for channel, version, value in blobs:
+                self.blobs[thread_id, ns, channel, version] = tuple(value)
+            for task_id, index, channel, value, path in writes:
+                self.writes[thread_id, ns, checkpoint_id][task_id, index] = (task_id, channel, tuple(value), path)
+
+    def _dump(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Any]:
+        checkpoint, metadata, parent = self.storage[thread_id][ns][checkpoint_id]
+        versions = self.serde.loads_typed(checkpoint)["channel_versions"]
+        blobs: list[list[Any]] = [
+            [channel, version, self.blobs[thread_id, ns, channel, version]]
+            for channel, version in versions.items()
+            if (thread_id, ns, channel, version) in self.blobs
+        ]
+        written = self.writes.get((thread_id, ns, checkpoint_id), {})
+        writes: list[list[Any]] = [
+            [task, at, channel, value, path] for (task, at), (_, channel, value, path) in written.items()
+        ]
+        if any(kind == _KEPT for kind, _ in [*(one[2] for one in blobs), *(one[3] for one in writes)]):
+            raise TypeError("a value in it cannot be serialized")
+        return [ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes]
+
+
+_KEPT = "kept"
+
 
 class _Keeping(JsonPlusSerializer):
     def __init__(self) -> None:
@@ -48,10 +96,10 @@ class _Keeping(JsonPlusSerializer):
             return super().dumps_typed(obj)
         except (TypeError, ValueError):
             self._kept.append(obj)
-            return "kept", str(len(self._kept) - 1).encode()
+            return _KEPT, str(len(self._kept) - 1).encode()
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
-        return self._kept[int(data[1])] if data[0] == "kept" else super().loads_typed(data)
+        return self._kept[int(data[1])] if data[0] == _KEPT else super().loads_typed(data)
 
 
 def pack(serde: SerializerProtocol, value: Any) -> str:
@@ -78,36 +126,28 @@ def needs_history(graphs: Iterable[App]) -> bool:
     return any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
 
 
-async def capture(saver: Saver, thread: RunnableConfig, *, history: bool) -> Captured | None:
-    """The thread as it is at the config's checkpoint, by default its last, or None if there is no such checkpoint.
-
-    history: with all earlier checkpoints, see `needs_history`.
-    Raises TypeError for a state that cannot be serialized.
-    """
-    checkpoints = await _checkpoints(saver, thread, history)
-    serde = _SERDE if isinstance(saver.serde, _Keeping) else saver.serde
-    return Captured(pack(serde, checkpoints), _runs_again(checkpoints)) if checkpoints else None
-
-
-def _runs_again(checkpoints: Sequence[dict[str, Any]]) -> Callable[[str], bool]:
-    interrupted = {
-        task for one in checkpoints for task, channel, _ in one["writes"] if channel == langgraph_private.INTERRUPTED
-    }
-    kept = {one["ns"] for one in checkpoints}
+def _runs_again(taken: Sequence[Sequence[Any]]) -> Callable[[str], bool]:
+    interrupted = {write[0] for *_, writes in taken for write in writes if write[2] == langgraph_private.INTERRUPTED}
+    graphs = {one[0] for one in taken}
 
     def runs_again(place: str) -> bool:
         path = place.split("|")
         for depth, task in enumerate(path, 1):
-            if task.partition(":")[2] in interrupted and (depth == len(path) or "|".join(path[:depth]) not in kept):
+            if task.partition(":")[2] in interrupted and (depth == len(path) or "|".join(path[:depth]) not in graphs):
                 return True
         return False
 
     return runs_again
 
 
-async def restore(saver: Saver, text: str, thread_id: str) -> None:
-    """Put a captured thread into a saver, under the id."""
-    await _put(saver, unpack(saver.serde, text), thread_id, None)
+async def fork(saver: Saver, thread: RunnableConfig, *, history: bool) -> BranchSaver | None:
+    """A saver with a live thread as it is at the config's checkpoint, by default its last. None if there is none."""
+    checkpoints = await _checkpoints(saver, thread, history)
+    if not checkpoints:
+        return None
+    branch = BranchSaver(saver)
+    await _put(branch, checkpoints, thread["configurable"]["thread_id"], None)
+    return branch
 
 
 async def check_unchanged(saver: Saver, thread_id: str, since: str | None) -> None:
@@ -125,8 +165,11 @@ async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> 
     Raises RolloutError if the thread has gone on since.
     """
     await check_unchanged(saver, thread_id, since)
+    branch = BranchSaver(saver)
+    branch.restore(text, thread_id)
+    checkpoints = await _checkpoints(branch, {"configurable": {"thread_id": thread_id}}, history=True)
     # The checkpoint itself is there already, but more may have been written to it: an answer to what it waited for.
-    new = [one for one in unpack(saver.serde, text) if since is None or one["checkpoint"]["id"] >= since]
+    new = [one for one in checkpoints if since is None or one["checkpoint"]["id"] >= since]
     await _put(saver, new, thread_id, since)
     return max(one["checkpoint"]["id"] for one in new if not one["ns"])
 
