@@ -12,6 +12,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.graph import START, StateGraph
 
 from collab_agents._internal.containment import PASS_THROUGH, contained
+from collab_agents._internal.langgraph_private import DURABILITY
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
@@ -35,7 +36,7 @@ class Node(Protocol):
 def inside(name: str, **metadata: Any) -> RunnableConfig:
     """How a node calls a graph that keeps no checkpoints, and what the run and all in it are called in a trace."""
     # LangGraph (1.2) breaks there when the graph around runs with durability="sync", which it hands down.
-    return {"run_name": name, "metadata": metadata, "configurable": {"__pregel_durability": "async"}}
+    return {"run_name": name, "metadata": metadata, "configurable": {DURABILITY: "async"}}
 
 
 _LENT = {"task", "persona", "seed", "proactive", "executable"}

@@ -91,6 +91,20 @@ async def test_what_no_policy_answers_is_an_interrupt_of_the_agent(asks: str) ->
     assert (done, texts(end["messages"])[-1]) == (["a mug", "two cups"], "It says: paid two cups")
 
 
+async def test_a_policy_may_answer_in_the_simulation_and_leave_the_real_answer_to_a_person() -> None:
+    done: list[str] = []
+    assistant = GraphAssistant(
+        shop(done),
+        interrupts=lambda value: approve(value) if is_simulating() else None,
+        simulate_tools={"pay": "pretended"},
+    )
+    agent = ahead(assistant, checkpointer=InMemorySaver())
+    out = await agent.ainvoke(ASKED, AT)
+    assert (len(out["__interrupt__"]), done) == (1, [])
+    out = await agent.ainvoke(Command(resume=approve(None)), AT)
+    assert (done, texts(out["messages"])[-1]) == (["a mug"], "It says: paid a mug")
+
+
 async def test_several_questions_of_one_turn_are_asked_one_after_the_other_and_nothing_runs_twice() -> None:
     done: list[str] = []
 

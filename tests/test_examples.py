@@ -74,6 +74,20 @@ def test_an_existing_agent_asks_first_in_its_example(application: Application) -
     assert lines[-1] == "orders left: {'7': 'two mugs'}"
 
 
+def test_one_conversation_with_an_app_is_simulated_in_its_example(application: Application) -> None:
+    lines = application.run(EXAMPLES / "simulate_app.py").splitlines()
+    assert [line.split(": ")[0] for line in lines[:-1]] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
+    assert lines[4:6] == ["tool: order 7 is cancelled", "assistant: Done: order 7 is cancelled."]
+    assert lines[-1].startswith("ended by user; {'cost': -")
+
+
 def test_a_parent_graph_streams_the_chosen_reply_in_its_example(application: Application) -> None:
     out = application.run(EXAMPLES / "parent_graph.py")
     assert re.match(r"user: .+\nagent: \S+", out)

@@ -7,6 +7,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, ToolRuntime
 from langgraph.store.memory import InMemoryStore
@@ -241,6 +242,36 @@ async def test_a_tool_that_a_node_calls_in_its_own_code_is_simulated_and_then_ca
         await app.ainvoke({"messages": [HumanMessage("mug")]})
         assert done == ["mug", "mug"]
         done.clear()
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver()])
+async def test_a_task_of_the_functional_api_is_not_repeated(saver: Any) -> None:
+    done: list[str] = []
+    asked: list[int] = []
+
+    @tool
+    async def really_pay(what: str) -> str:
+        """Pay for it."""
+        done.append(what)
+        return f"paid {what}"
+
+    pay = simulate_as("would pay")(really_pay)
+
+    @task
+    async def model(number: int) -> str:
+        asked.append(number)
+        return f"{len(asked)} mugs"
+
+    @entrypoint(checkpointer=saver)
+    async def shop(state: dict[str, Any]) -> dict[str, Any]:
+        words = await pay.ainvoke({"what": await model(len(state["messages"]))})
+        return {"messages": [*state["messages"], AIMessage(words)]}
+
+    assistant = GraphAssistant(shop)
+    turn = await chosen(assistant)
+    assert texts(turn[2]) == ["would pay"]
+    reply, _ = await execute(assistant, *turn)
+    assert (texts(reply), done, asked) == (["paid 1 mugs"], ["1 mugs"], [1])
 
 
 async def test_the_apps_own_wrappers_of_tools_hold_in_a_simulation() -> None:

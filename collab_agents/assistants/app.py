@@ -40,25 +40,32 @@ class GraphAssistant:
     """An agent that exists already as the assistant: a compiled LangGraph app, any other Runnable, or a `RemoteGraph`.
 
     An app with a checkpointer keeps what it knows in a thread. Every turn is played on a fork of that thread, in
-    memory, which goes on in the assistant's memory: futures do not see each other, and no checkpoint of the app's
-    own saver is written. The same holds for its store. `fork` begins from a live thread, `commit` puts a branch's
-    thread in its place. An app without a checkpointer is given the whole conversation each turn, one with it what it
-    has not seen. Of a deployment, threads are copied there; `aclose` deletes the copies.
+    memory, which goes on in the assistant's memory: futures do not see each other, and nothing is written to the app's
+    own saver, store or node caches. `respond` simulates a turn, `execute` makes a chosen one real. `fork` begins from
+    a live thread, `commit` puts a branch's thread in its place. An app without a checkpointer is given the whole
+    conversation each turn, one with it what it has not seen. Of a deployment, threads are copied there; `aclose`
+    deletes the copies.
 
     app: called with `{input_key: messages}` and `inputs`. A chat model is called with the messages alone.
     input_key: the state key for messages; None if they are handed over by `inputs` alone.
-    output_key: the state key to read the reply from, by default input_key: messages, or one, or a text. An app whose
-        messages hold its history too replies with those that are new: several, tool calls and results among them.
+    input_as: "text" hands over the user's last words under input_key, instead of the messages.
+    output_key: where the reply is: a key of the state, by default input_key; a dotted path into the final state, such
+        as "structured_response.text"; or a function of the final state. What is there is messages, one, or a text. An
+        app whose messages hold its history too replies with those that are new: several, tool calls and results
+        among them.
     inputs: other state keys: a value, or a function of the conversation's messages.
     proactive_inputs: the same, instead, for candidates that are sampled proactively.
-    config, context: passed through, to every run. Without a context, the one of the graph around is passed on.
+    config, context: passed through, to every run; a simulated one is given copies of `configurable` and of the
+        context. Without a context, the one of the graph around is passed on.
     interrupts: what answers the app's interrupts: a function of the interrupt's value (async or not) that returns what
         to resume with, or "user": the question is shown to the user, whose next message answers it (see `AskUser`).
-        By default an interrupt is an error.
-    simulate_tools: tools with side effects, by name, and what stands in for each: a function of the tool's arguments
-        (async or not) or a value. It takes the place of the tool in every `ToolNode` of the app; `simulate` marks a
-        tool where it is written. Whatever else an app does, it does in every branch.
-    max_steps: of one turn (LangGraph's recursion limit). timeout: seconds for one turn; None waits for ever.
+        By default an interrupt is an error. A function is asked again when the reply is executed, and may then return
+        None to leave the answer to the caller of `execute`.
+    simulate_tools: tools with side effects, by name, and what each gives in a simulation: a function of the tool's
+        arguments (async or not) or a value. `simulate_as` marks a tool where it is written. Whatever else an app does,
+        it does in every branch.
+    max_steps: of one turn (LangGraph's recursion limit). timeout: seconds for one turn and for one answer to an
+        interrupt; None waits for ever.
     rewrites_history: whether the app may change or remove earlier messages, as one that summarises does. Otherwise
         that is an error.
     name: in errors; by default the app's own.
@@ -88,6 +95,10 @@ class GraphAssistant:
             raise ConfigError(f"app: a LangChain Runnable or a compiled graph is needed, got {type(app).__name__}")
         if max_steps < 1:
             raise ConfigError(f"max_steps is {max_steps}: at least 1 is needed")
+        if timeout is not None and timeout <= 0:
+            raise ConfigError(f"timeout is {timeout}: seconds above 0, or None, are needed")
+        if input_as not in ("messages", "text"):
+            raise ConfigError(f"input_as is {input_as!r}: 'messages' or 'text' is needed")
         self.app = app
         self.name = name or app.get_name()
         self.input_key = input_key
@@ -316,6 +327,8 @@ class GraphAssistant:
                 return replace(played, before=first.before, kept=kept)
             turn.pretended = turn.mode is not Mode.executed
             answers = {one.id: await self._answer(self.interrupts, one.value) for one in played.interrupts}
+            if turn.mode is Mode.executed and None in answers.values():
+                return replace(played, before=first.before, kept=kept)
             turn.came_back()
             played = await self._player.play(played.branch, Command(resume=answers), config, context, turn, calls)
         raise AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
