@@ -1,7 +1,7 @@
 """Keeping what goes wrong in one branch inside that branch."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
@@ -52,47 +52,26 @@ class _TaskFactory:
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
         until = _until.get()
-        if until is not None:
-            coro = _Contained(coro, loop, until)
-        if self._before is not None:
-            return self._before(loop, coro, **options)
-        name = options.pop("name", None)
-        task = asyncio.Task(coro, loop=loop, **options)
-        if name is not None:
-            task.set_name(name)
+        if until is None:
+            return self._create(loop, coro, options)
+        task = self._create(loop, _inside(coro, loop, until), options)
+        # Of a task that is cancelled before it begins, the coroutine was never awaited, of which Python would warn.
+        task.add_done_callback(lambda _: coro.close())
         return task
 
+    def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]) -> Any:
+        if self._before is not None:
+            return self._before(loop, coro, **options)
+        return asyncio.Task(coro, loop=loop, **options)
 
-class _Contained(Coroutine[Any, Any, Any]):
-    def __init__(self, coro: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, until: float) -> None:
-        self._coro = coro
-        self._loop = loop
-        self._until: float | None = until
-        self.__name__ = getattr(coro, "__name__", "contained")
-        self.__qualname__ = getattr(coro, "__qualname__", "contained")
 
-    def send(self, value: Any) -> Any:
-        if self._until is not None:
-            if self._loop.time() > self._until:
-                self._coro.close()
-                raise Late("it could not begin in time")
-            self._until = None
-        try:
-            return self._coro.send(value)
-        except SystemExit as error:
-            raise Exited(error, task_around()) from error
-
-    def throw(self, *error: Any) -> Any:
-        try:
-            return self._coro.throw(*error)
-        except SystemExit as exited:
-            raise Exited(exited, task_around()) from exited
-
-    def close(self) -> None:
-        self._coro.close()
-
-    def __await__(self) -> Any:
-        return self._coro.__await__()
+async def _inside(coro: Any, loop: asyncio.AbstractEventLoop, until: float) -> Any:
+    if loop.time() > until:
+        raise Late("it could not begin in time")
+    try:
+        return await coro
+    except SystemExit as error:
+        raise Exited(error, task_around()) from error
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:

@@ -411,12 +411,12 @@ class GraphAssistant:
 
     def _memory(
         self,
-        branch: dict[str, Any],
+        branch: Mapping[str, Any],
         interrupts: Sequence[Interrupt],
         values: Any,
         said: Sequence[BaseMessage],
     ) -> Memory:
-        memory: Memory = {"branch": branch}
+        memory: Memory = {"branch": dict(branch)}
         if self.rewrites_history and self._accumulates and not ("thread" in branch or "remote" in branch):
             # As whoever calls the app plainly would hand back what it returned.
             memory["history"] = pack(_SERDE, self._messages(self._part(values)))

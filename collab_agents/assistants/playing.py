@@ -2,36 +2,28 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
-from langgraph.cache.base import BaseCache
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.errors import GraphInterrupt, GraphRecursionError
+from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.runtime import get_runtime
 from langgraph.types import Interrupt
 
-from collab_agents._internal import langgraph_private
 from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
-from collab_agents.assistants.caches import ForkedCache, write_to
+from collab_agents.assistants.branches import Branch, Kept, LiveApp
 from collab_agents.assistants.simulation import Mode, ToolGuard, Turn, is_pause
-from collab_agents.assistants.stores import ForkedStore, forked, make_forkable, put_of
-from collab_agents.assistants.subgraphs import App, graphs_in
-from collab_agents.assistants.threads import BranchSaver, Captured, Saver, check_unchanged, commit, fork, needs_history
+from collab_agents.assistants.threads import Captured
 from collab_agents.errors import ConfigError, Exited, RolloutError, reason_of
 from collab_agents.memory import Memory, branch_copy
 from collab_agents.seeds import Calls
 from collab_agents.settings import Settings
 from collab_agents.tracing import with_handlers
 from collab_agents.usage import counting_all_models
-
-THREAD = "simulation"
-"""The thread id that an app sees where its live thread has none."""
 
 _COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"}
 """Where a run is. By its run_id, which a server sets, LangGraph takes a thread's next turn in the same run for a
@@ -80,7 +72,7 @@ class Player(Protocol):
         """The values of the branch's thread, {} if it has none."""
         ...
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], dict[str, Any]]:
+    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
         """The values of a live thread, what it waits for, and a branch that begins there."""
         ...
 
@@ -88,11 +80,11 @@ class Player(Protocol):
         """Raises RolloutError if the branch began with a fork of a thread that has gone on since."""
         ...
 
-    async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+    async def commit(self, branch: Mapping[str, Any]) -> Kept:
         """Put what the branch has come to into the live thread, store and caches. Returns the branch, to go on with."""
         ...
 
-    async def settle(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+    async def settle(self, branch: Mapping[str, Any]) -> Kept:
         """Put what the branch has written into the live store and caches. Returns the branch, to go on with."""
         ...
 
@@ -105,20 +97,7 @@ class LocalPlayer:
         self.app = app
         self.timeout = timeout
         self.interruptible = interruptible
-        self.graph: App | None = app if isinstance(app, Pregel) else None
-        self.saver: Saver | None = None
-        self.store_is_forkable = True
-        self.caches: list[BaseCache[Any]] = []
-        self.needs_history = False
-        if self.graph:
-            own = self.graph.checkpointer
-            if isinstance(own, BaseCheckpointSaver):
-                self.saver = langgraph_private.reading_own_types(self.graph, own)
-            if self.graph.store:
-                self.store_is_forkable = make_forkable(self.graph.store)
-            graphs = graphs_in(self.graph)
-            self.caches = list({id(one.cache): one.cache for one in graphs if one.cache}.values())
-            self.needs_history = needs_history(graphs)
+        self.live = LiveApp(app, name) if isinstance(app, Pregel) else None
 
     async def play(
         self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
@@ -131,164 +110,97 @@ class LocalPlayer:
                 config["callbacks"] = with_handlers(config.get("callbacks"), [ToolGuard()])
             turn.running = True
             try:
-                if self.graph is None:
+                if self.live is None:
                     return await self._called(given, config, turn)
-                return await self._run(self.graph, branch, given, config, context, turn, calls)
+                keeps_thread = self.interruptible or turn.mode is not Mode.simulated
+                return await self._run(
+                    Branch(self.live, branch, keeps_thread=keeps_thread), given, config, context, turn, calls
+                )
             finally:
                 turn.running = False
 
     async def values(self, branch: Mapping[str, Any]) -> Any:
-        if self.graph is None or "thread" not in branch:
-            return {}
-        saver = BranchSaver(self.saver)
-        saver.restore(branch["thread"], branch["thread_id"])
-        return (await self.graph.copy({"checkpointer": saver}).aget_state(_at(branch["thread_id"]))).values
+        return await Branch(self.live, branch, keeps_thread=False).values() if self.live else {}
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], dict[str, Any]]:
-        if self.graph is None or self.saver is None:
+    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
+        if self.live is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
-        saver = await fork(self.saver, thread, history=self.needs_history)
-        thread_id, checkpoint_id = thread["configurable"]["thread_id"], thread["configurable"].get("checkpoint_id")
-        if saver is None:
-            if checkpoint_id:
-                raise ConfigError(f"app {self.name!r} has no checkpoint {checkpoint_id!r} in thread {thread_id!r}")
-            return {}, [], {"thread_id": thread_id, "since": None}
-        state = await self.graph.copy({"checkpointer": saver}).aget_state(_at(thread_id))
-        since = state.config["configurable"]["checkpoint_id"]
-        text = saver.capture(thread_id, history=self.needs_history).text
-        return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": text, "since": since}
+        return await self.live.fork(thread)
 
     async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
-        if self.saver and "since" in branch:
-            await check_unchanged(self.saver, branch["thread_id"], branch["since"])
+        if self.live:
+            await self.live.check_unchanged(branch)
 
-    async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
-        if self.saver is None or "since" not in branch:
+    async def commit(self, branch: Mapping[str, Any]) -> Kept:
+        if self.live is None:
             raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
-        if "thread" not in branch:
-            raise ConfigError(f"app {self.name!r}: there is nothing to commit yet: no turn has been played on the fork")
-        head = await commit(self.saver, branch["thread"], branch["thread_id"], branch["since"])
-        return await self.settle(branch) | {"since": head}
+        return await self.live.commit(branch)
 
-    async def settle(self, branch: Mapping[str, Any]) -> dict[str, Any]:
-        if self.graph and self.graph.store and branch.get("store"):
-            await self.graph.store.abatch([put_of(written) for written in branch["store"]])
-        if branch.get("cache"):
-            await write_to(self.caches, branch["cache"])
-        return {key: value for key, value in branch.items() if key not in ("store", "cache")}
+    async def settle(self, branch: Mapping[str, Any]) -> Kept:
+        return await self.live.settle(branch) if self.live else branch
 
     async def _called(self, given: Any, config: RunnableConfig, turn: Turn) -> Played:
-        kept: dict[str, Any] | None = None
-        while True:
-            try:
-                values = await within(self.timeout, self.app.ainvoke(given, config))
-            except GraphInterrupt:
-                if turn.mode is not Mode.pausing:
-                    raise
-                # There is no thread to go on with: executing the turn calls it again.
-                turn.mode, turn.paused, kept = Mode.simulated, False, {}
-                continue
-            except PASS_THROUGH:
-                raise
-            except BaseException as error:
+        try:
+            values = await within(self.timeout, self.app.ainvoke(given, config))
+        except PASS_THROUGH:
+            raise
+        except BaseException as error:
+            if not turn.paused:
                 raise self._error(error, "", turn) from error
-            if turn.problem or turn.paused:
-                raise self._error(RolloutError(turn.problem or _SWALLOWED), "", turn)
-            return Played({}, values, kept=kept)
+        if turn.paused:
+            # There is no thread to go on with: it is called again, and to execute the turn once more.
+            turn.mode, turn.paused = Mode.simulated, False
+            return replace(await self._called(given, config, turn), kept={})
+        if turn.problem:
+            raise self._error(RolloutError(turn.problem), "", turn)
+        return Played({}, values)
 
     async def _run(
-        self,
-        graph: App,
-        branch: Mapping[str, Any],
-        given: Any,
-        config: RunnableConfig,
-        context: Any,
-        turn: Turn,
-        calls: Calls,
+        self, branch: Branch, given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
     ) -> Played:
-        thread_id = branch.get("thread_id", THREAD)
-        configurable: dict[str, Any] = {"thread_id": thread_id}
-        changes: dict[str, Any] = {}
-        saver = None
-        if self.saver or self.interruptible or turn.mode is not Mode.simulated or "thread" in branch:
-            changes["checkpointer"] = saver = BranchSaver(self.saver)
-            if "thread" in branch:
-                saver.restore(branch["thread"], thread_id)
-        cache = ForkedCache(self.caches, branch.get("cache", ())) if self.caches else None
-        if cache:
-            configurable[langgraph_private.CACHE] = cache
-        config = merge_configs(config, {"configurable": configurable})
-        store = ForkedStore(graph.store, branch.get("store", ())) if graph.store else None
-        if store and not self.store_is_forkable:
-            changes["store"] = store
-        live, graph = graph.store, graph.copy(changes) if changes else graph
-
-        def as_branch(captured: Captured | None, *, pretended: bool) -> dict[str, Any]:
-            after: dict[str, Any] = {key: branch[key] for key in ("since",) if key in branch}
-            after["thread_id"] = thread_id
-            if captured:
-                after["thread"] = captured.text
-            if store and store.written:
-                after["store"] = store.written
-            if cache and cache.written:
-                after["cache"] = cache.written
-            if pretended or branch.get("pretended"):
-                after["pretended"] = True
-            return after
-
-        def keep(paused: Captured) -> dict[str, Any]:
-            """What executing the turn begins from: the branch as it is, before anything is simulated."""
-            calls.forget(paused.runs_again)
-            if store:
-                store.forget(paused.runs_again)
-            turn.mode = Mode.simulated
-            return as_branch(paused, pretended=False) | {"calls": calls.dump()}
-
-        played = Played((await graph.aget_state(_at(thread_id))).values if "thread" in branch else {}, None)
+        config = merge_configs(config, {"configurable": branch.configurable})
         more: dict[str, Any] = {} if context is None else {"context": context}
-        with forked(live, store) if live and store and self.store_is_forkable else nullcontext():
-            while True:
-                turn.paused = False
-                try:
-                    await self._stream(graph, given, config, more, played, turn)
-                except AppError as error:
-                    if turn.mode is Mode.executed and saver:
-                        left = saver.capture(thread_id, history=self.needs_history)
-                        error.branch = as_branch(left, pretended=False)
-                    raise
-                pauses = [one for one in played.interrupts if is_pause(one)]
-                played.interrupts = [one for one in played.interrupts if not is_pause(one)]
-                if turn.problem or (turn.paused and not pauses):
-                    raise self._error(RolloutError(turn.problem or _SWALLOWED), "", turn)
-                if not pauses or not saver:
-                    break
+        if branch.saver:
+            more["durability"] = "exit"
+        played = Played(await branch.values(), None)
+
+        def keep(captured: Captured) -> None:
+            """What executing the turn begins from is the branch as it is now, before anything is simulated."""
+            calls.forget(captured.runs_again)
+            branch.forget(captured)
+            played.kept = branch.keep(captured) | {"calls": calls.dump()}
+            turn.mode = Mode.simulated
+
+        with branch.isolated():
+            await self._stream(branch, given, config, more, played, turn)
+            if turn.paused:
+                keep(self._captured(branch))
                 # The turn goes on, with simulated results, from where it paused.
-                played.kept = keep(self._captured(saver, thread_id))
-                given = None
+                turn.paused = False
+                await self._stream(branch, None, config, more, played, turn)
         captured = None
-        if saver and (self.saver or played.interrupts):
-            state = await graph.aget_state(_at(thread_id))
+        if branch.saver and ((self.live and self.live.saver) or played.interrupts):
+            state = await branch.state()
             if state.next and not played.interrupts:
                 before_node = f"it stopped before node {state.next[0]!r}"
                 raise AppError(f"app {self.name!r}: {before_node}, by interrupt_before or interrupt_after")
             played.values = state.values
-            captured = self._captured(saver, thread_id)
-        played.branch = as_branch(captured, pretended=turn.pretended)
+            captured = self._captured(branch)
+        played.branch = branch.keep(captured, pretended=turn.pretended)
         if captured and played.interrupts and turn.mode is Mode.pausing:
-            # Whatever answers the interrupts, this is where executing the turn begins.
-            played.kept = keep(captured)
+            keep(captured)  # Whatever answers the interrupts, executing the turn begins before they are answered.
         return played
 
-    def _captured(self, saver: BranchSaver, thread_id: str) -> Captured:
+    def _captured(self, branch: Branch) -> Captured:
         try:
-            return saver.capture(thread_id, history=self.needs_history)
+            return branch.capture()
         except (TypeError, ValueError) as error:
             what = "its state cannot be serialized, so what is simulated could not be executed later"
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}") from error
 
     async def _stream(
         self,
-        graph: App,
+        branch: Branch,
         given: Any,
         config: RunnableConfig,
         more: dict[str, Any],
@@ -298,12 +210,10 @@ class LocalPlayer:
         """Run it, and note what comes of it."""
         interrupts: dict[str, Interrupt] = {}
         node = ""
-        if graph.checkpointer:
-            more = more | {"durability": "exit"}
 
         async def read() -> None:
             nonlocal node
-            async for mode, event in graph.astream(given, config, stream_mode=["updates", "values"], **more):
+            async for mode, event in branch.graph.astream(given, config, stream_mode=["updates", "values"], **more):
                 if mode == "values":
                     played.values = event
                     continue
@@ -315,13 +225,19 @@ class LocalPlayer:
         except PASS_THROUGH:
             raise
         except BaseException as error:
-            after = f", after node {node!r}" if node else ""
+            where = f", after node {node!r}" if node else ""
             if isinstance(error, GraphRecursionError):
                 error = RolloutError(f"it did not end within {config['recursion_limit']} steps")
             elif not isinstance(error, Late):
-                after = _node(error)
-            raise self._error(error, after, turn) from error
-        played.interrupts = list(interrupts.values())
+                where = _node(error)
+            failed = self._error(error, where, turn)
+            if turn.mode is Mode.executed and branch.saver:
+                with suppress(TypeError, ValueError):  # Of a state that cannot be serialized.
+                    failed.branch = branch.keep(branch.capture())
+            raise failed from error
+        if turn.problem or (turn.paused and not any(map(is_pause, interrupts.values()))):
+            raise self._error(RolloutError(turn.problem or _SWALLOWED), "", turn)
+        played.interrupts = [one for one in interrupts.values() if not is_pause(one)]
 
     def _error(self, error: BaseException, where: str, turn: Turn) -> AppError:
         reason = f"no reply within {self.timeout:g} s" if isinstance(error, Late) else reason_of(error)
@@ -332,10 +248,6 @@ _SWALLOWED = (
     "the interrupt with which a tool is simulated was caught by the app itself, by an `except Exception` around the "
     "tool or around is_simulating(): let langgraph.errors.GraphBubbleUp pass there"
 )
-
-
-def _at(thread_id: str) -> RunnableConfig:
-    return {"configurable": {"thread_id": thread_id}}
 
 
 class RemotePlayer:
@@ -369,7 +281,7 @@ class RemotePlayer:
     async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
         """What a deployment plays is on copies of its threads."""
 
-    async def settle(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+    async def settle(self, branch: Mapping[str, Any]) -> Kept:
         return dict(branch)
 
     async def _run(self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, more: dict[str, Any]) -> Played:
@@ -386,7 +298,7 @@ class RemotePlayer:
         asked = values.pop("__interrupt__", ()) if isinstance(values, dict) else ()
         return Played(before, values, _interrupts(asked), {"remote": thread_id})
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], dict[str, Any]]:
+    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
         thread_id = thread["configurable"]["thread_id"]
         if thread["configurable"].get("checkpoint_id"):
             raise ConfigError(f"app {self.name!r}: a deployment's thread is copied as it is, at no checkpoint_id")
@@ -398,7 +310,7 @@ class RemotePlayer:
         asked = [one for task in state["tasks"] for one in task.get("interrupts", ())]
         return state["values"], _interrupts(asked), {"remote": copied}
 
-    async def commit(self, branch: Mapping[str, Any]) -> dict[str, Any]:
+    async def commit(self, branch: Mapping[str, Any]) -> Kept:
         raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be written to; go on with the fork")
 
     async def _copy(self, thread_id: str) -> str:

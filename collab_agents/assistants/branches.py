@@ -1,0 +1,151 @@
+"""What a live app reads and writes, and the branches in which it is played on copies of that."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.cache.base import BaseCache
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.types import Interrupt, StateSnapshot
+
+from collab_agents._internal import langgraph_private
+from collab_agents.assistants.caches import ForkedCache, write_to
+from collab_agents.assistants.stores import ForkedStore, forked, make_forkable, put_of
+from collab_agents.assistants.subgraphs import App, graphs_in
+from collab_agents.assistants.threads import BranchSaver, Captured, Saver, check_unchanged, commit, fork, needs_history
+from collab_agents.errors import ConfigError
+
+THREAD = "simulation"
+"""The thread id that an app sees where its live thread has none."""
+
+Kept = Mapping[str, Any]
+"""A branch between turns, as JSON values: `thread_id`; what its thread, store and cache hold besides the live ones
+
+(`thread`, `store`, `cache`); `since`, the live thread's last checkpoint if it began with a fork (None: there was no
+thread); and whether anything in it was only `pretended`.
+"""
+
+
+class LiveApp:
+    """A compiled graph with its own saver, store and node caches."""
+
+    def __init__(self, graph: App, name: str) -> None:
+        self.graph = graph
+        self.name = name
+        own = graph.checkpointer
+        self.saver: Saver | None = None
+        if isinstance(own, BaseCheckpointSaver):
+            self.saver = langgraph_private.reading_own_types(graph, own)
+        self.store_is_forkable = make_forkable(graph.store) if graph.store else True
+        graphs = graphs_in(graph)
+        self.caches: list[BaseCache[Any]] = list({id(one.cache): one.cache for one in graphs if one.cache}.values())
+        self.needs_history = needs_history(graphs)
+
+    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
+        """The values of a live thread, what it waits for, and a branch that begins there."""
+        if self.saver is None:
+            raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
+        thread_id, checkpoint_id = thread["configurable"]["thread_id"], thread["configurable"].get("checkpoint_id")
+        saver = await fork(self.saver, thread, history=self.needs_history)
+        if saver is None and checkpoint_id:
+            raise ConfigError(f"app {self.name!r} has no checkpoint {checkpoint_id!r} in thread {thread_id!r}")
+        if saver is None:
+            return {}, [], {"thread_id": thread_id, "since": None}
+        state = await self.graph.copy({"checkpointer": saver}).aget_state(_at(thread_id))
+        text = saver.capture(thread_id, history=self.needs_history).text
+        since = state.config["configurable"]["checkpoint_id"]
+        return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": text, "since": since}
+
+    async def check_unchanged(self, kept: Kept) -> None:
+        """Raises RolloutError if the branch began with a fork of a thread that has gone on since."""
+        if self.saver and "since" in kept:
+            await check_unchanged(self.saver, kept["thread_id"], kept["since"])
+
+    async def commit(self, kept: Kept) -> Kept:
+        """Put what the branch has come to into the live thread, store and caches. Returns the branch, to go on with."""
+        if self.saver is None or "since" not in kept:
+            raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
+        if "thread" not in kept:
+            raise ConfigError(f"app {self.name!r}: there is nothing to commit yet: no turn has been played on the fork")
+        head = await commit(self.saver, kept["thread"], kept["thread_id"], kept["since"])
+        return {**await self.settle(kept), "since": head}
+
+    async def settle(self, kept: Kept) -> Kept:
+        """Put what the branch has written into the live store and caches. Returns the branch, to go on with."""
+        if self.graph.store and kept.get("store"):
+            await self.graph.store.abatch([put_of(written) for written in kept["store"]])
+        if kept.get("cache"):
+            await write_to(self.caches, kept["cache"])
+        return {key: value for key, value in kept.items() if key not in ("store", "cache")}
+
+
+class Branch:
+    """A branch while a turn is played on it.
+
+    keeps_thread: whether the graph can be resumed in it, which an app without a checkpointer need not be.
+    """
+
+    def __init__(self, app: LiveApp, kept: Kept, *, keeps_thread: bool) -> None:
+        self._app = app
+        self._kept = kept
+        self.thread_id: str = kept.get("thread_id", THREAD)
+        self.saver = BranchSaver(app.saver) if app.saver or keeps_thread or "thread" in kept else None
+        if self.saver and "thread" in kept:
+            self.saver.restore(kept["thread"], self.thread_id)
+        live = app.graph.store
+        self.store = ForkedStore(live, kept.get("store", ())) if live else None
+        self.cache = ForkedCache(app.caches, kept.get("cache", ())) if app.caches else None
+        changes: dict[str, Any] = {"checkpointer": self.saver} if self.saver else {}
+        if not app.store_is_forkable:
+            changes["store"] = self.store
+        self.graph = app.graph.copy(changes) if changes else app.graph
+
+    @property
+    def configurable(self) -> dict[str, Any]:
+        cache = {langgraph_private.CACHE: self.cache} if self.cache else {}
+        return {"thread_id": self.thread_id, **cache}
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Inside, the live store answers as the branch's does."""
+        if self.store and self._app.graph.store and self._app.store_is_forkable:
+            with forked(self._app.graph.store, self.store):
+                yield
+        else:
+            yield
+
+    async def state(self) -> StateSnapshot:
+        return await self.graph.aget_state(_at(self.thread_id))
+
+    async def values(self) -> Any:
+        """The values of the thread with which the branch began, {} if there was none."""
+        return (await self.state()).values if "thread" in self._kept else {}
+
+    def capture(self) -> Captured:
+        """The thread. Raises TypeError for a state that cannot be serialized."""
+        assert self.saver is not None
+        return self.saver.capture(self.thread_id, history=self._app.needs_history)
+
+    def forget(self, captured: Captured) -> None:
+        """Take back what was put in the store by tasks that run again when the captured thread is resumed."""
+        if self.store:
+            self.store.forget(captured.runs_again)
+
+    def keep(self, captured: Captured | None, *, pretended: bool = False) -> dict[str, Any]:
+        """The branch as it is now. pretended: whether anything in the turn was only simulated."""
+        kept: dict[str, Any] = {key: self._kept[key] for key in ("since", "pretended") if key in self._kept}
+        kept["thread_id"] = self.thread_id
+        if captured:
+            kept["thread"] = captured.text
+        if self.store and self.store.written:
+            kept["store"] = self.store.written
+        if self.cache and self.cache.written:
+            kept["cache"] = self.cache.written
+        if pretended:
+            kept["pretended"] = True
+        return kept
+
+
+def _at(thread_id: str) -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id}}
