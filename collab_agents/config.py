@@ -184,7 +184,7 @@ class JudgeConfig(Section):
     """name: in the record. judge: which it is, by default the one of that name: a judge of this library, or
 
     "module:function". weight: in the reward; with 0 it is recorded and does not count. timeout: seconds that one of
-    your own gets for a conversation, after which there is no score; null waits for ever.
+    your own gets for a conversation, after which there is no score; by default 300.
     """
 
     name: str
@@ -192,7 +192,7 @@ class JudgeConfig(Section):
     weight: FiniteFloat = 1.0
     model: Model | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    timeout: PositiveFloat | None = 300.0
+    timeout: PositiveFloat | None = None
 
 
 class Lookahead(Section):

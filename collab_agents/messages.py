@@ -51,9 +51,9 @@ _INTERNAL = "internal"
 
 
 def as_internal(message: BaseMessage) -> BaseMessage:
-    """A message of an app's turn. One in the user's role, such as a critique that the app wrote to itself, is marked,
+    """A message of an app's turn, marked if it is in the user's role.
 
-    so that it is not taken for the user's.
+    Such as a critique that the app wrote to itself: it must not be taken for the user's.
     """
     if message.type != "human":
         return message

@@ -21,9 +21,9 @@ def derive_seed(*path: str | int) -> int:
 
 
 class Calls:
-    """How often each content has been asked for in a branch, and in which LangGraph tasks, so that a task which runs
+    """How often each content has been asked for in a branch, and in which LangGraph tasks.
 
-    again from its beginning gets the same seeds again.
+    A task that runs again from its beginning gets the same seeds again.
     """
 
     def __init__(self, counted: Iterable[Sequence[Any]] = ()) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -15,7 +15,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import MessagesState
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 
 from collab_agents._internal.langgraph_private import can_be_resumed
 from collab_agents._internal.sync import run_sync
@@ -40,34 +40,41 @@ from collab_agents.users import AnyUser, Memory, as_user
 
 
 class AgentInput(MessagesState, total=False):
-    """messages: a conversation that ends with the user's message. assistant_memory: as the agent last returned it, or
+    """What the agent takes.
 
-    as `GraphAssistant.fork` gave it; not needed where a checkpointer keeps it.
+    messages: a conversation that ends with the user's message. assistant_memory: as the agent last returned it, or as
+    `GraphAssistant.fork` gave it; not needed where a checkpointer keeps it.
     """
 
     assistant_memory: Memory
 
 
 class AgentOutput(AgentInput, total=False):
-    """lookahead: how the last reply was chosen: `candidates` (as in `trajectories.Candidate`), which one is `chosen`
+    """What the agent gives.
 
-    and `why`, the `usage` (calls and tokens) and the `seconds` that it took.
+    lookahead: how the last reply was chosen: `candidates` (as in `trajectories.Candidate`), which one is `chosen` and
+    `why`, the `usage` (calls and tokens) and the `seconds` that it took.
     """
 
     lookahead: dict[str, Any]
 
 
-class AgentState(AgentOutput, total=False):
-    """reply, after: the chosen candidate's messages and memory, until they are given; the messages as dicts, which
+def _gathered(answers: dict[str, Any] | None, more: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if more is None else {**(answers or {}), **more}
 
-    LangGraph does not take for messages to stream. waits: the app's interrupts that are to be answered, and answers:
-    what they were answered. failure: why executing the reply stopped.
+
+class AgentState(AgentOutput, total=False):
+    """What it keeps while it works.
+
+    reply, after: the chosen candidate's messages and memory, until they are given; the messages as dicts, which
+    LangGraph does not take for messages to stream. waits: the app's interrupts that are to be answered. answers: what
+    they were answered, by their ids. failure: why executing the reply stopped.
     """
 
     reply: list[dict[str, Any]] | None
     after: Memory | None
     waits: list[dict[str, Any]] | None
-    answers: dict[str, Any] | None
+    answers: Annotated[dict[str, Any] | None, _gathered]
     failure: dict[str, str] | None
 
 
@@ -125,6 +132,9 @@ def create_lookahead_agent(
     @named("deliberate")
     async def deliberate(state: Any) -> dict[str, Any]:
         messages = state["messages"]
+        if state.get("waits") or state.get("failure"):
+            way = "Command(resume=...)" if state.get("waits") else "None"
+            raise ConfigError(f"the last reply is not executed to its end yet: call the agent with {way} first")
         if not ends_with_user(state):
             raise ConfigError("messages: the last one has to be the user's")
         choice = await plan.choose(
@@ -182,7 +192,7 @@ def create_lookahead_agent(
 
     @named("ask")
     async def ask(state: Any) -> dict[str, Any]:
-        return {"answers": {one["id"]: interrupt(one["value"]) for one in state["waits"]}}
+        return {"answers": {state["id"]: interrupt(state["value"])}}
 
     @named("execute")
     async def fail(state: Any) -> dict[str, Any]:
@@ -200,8 +210,10 @@ def create_lookahead_agent(
         nothing = dict.fromkeys(("reply", "after", "waits", "answers", "failure"))
         return {"messages": reply, "assistant_memory": state["after"], **nothing}
 
-    async def after_execution(state: Any) -> str:
-        return "fail" if state.get("failure") else "ask" if state.get("waits") else "answer"
+    async def after_execution(state: Any) -> str | list[Send]:
+        if state.get("failure"):
+            return "fail"
+        return [Send("ask", wait) for wait in state.get("waits") or ()] or "answer"
 
     graph = StateGraph(AgentState, input_schema=AgentInput, output_schema=AgentOutput)
     nodes = {"deliberate": deliberate, "execute": execute, "ask": ask, "fail": fail, "answer": answer}

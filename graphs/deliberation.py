@@ -14,6 +14,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
 from collab_agents._internal.containment import abandon, contained
+from collab_agents._internal.langgraph_private import streams_messages
 from collab_agents.config import Budget
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
@@ -149,7 +150,7 @@ class _Run:
         while under_way := {**self._replying, **self._looking}:
             done, _ = await asyncio.wait({*under_way, self._spent}, return_when=asyncio.FIRST_COMPLETED)
             if self._end is not None and self._loop.time() > self._end:
-                raise TimeoutError  # Something has held up the event loop: what is there only now is too late.
+                raise TimeoutError  # The event loop was blocked past the deadline; results arriving now are too late.
             for task in done - {self._spent}:
                 self._take(task)
             if self.calls.spent.is_set():
@@ -276,7 +277,7 @@ def unheard(handlers: Sequence[BaseCallbackHandler] = ()) -> Iterator[None]:
     callbacks = with_handlers(around.get("callbacks"), handlers)
     if isinstance(callbacks, BaseCallbackManager):
         for handler in list(callbacks.handlers):
-            if type(handler).__module__ == "langgraph.pregel._messages":
+            if streams_messages(handler):
                 callbacks.remove_handler(handler)
     config: Any = {**around, "callbacks": callbacks}
     token = var_child_runnable_config.set(config)

@@ -7,10 +7,11 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableLambda
+from pydantic import ValidationError
 
 from collab_agents.assistants import Assistant, ChatAssistant
 from collab_agents.assistants.app import GraphAssistant
-from collab_agents.errors import ConfigError
+from collab_agents.errors import ConfigError, first_problem
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.importing import made_with
@@ -21,7 +22,7 @@ from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Trajectory
 from collab_agents.usage import track_usage
-from collab_agents.users import AnyUser, LLMUser
+from collab_agents.users import AnyUser, LLMUser, as_user
 
 AnyApp = Assistant | Runnable[Any, Any] | Callable[[list[BaseMessage]], Any]
 """What `simulate` takes for an app."""
@@ -43,7 +44,7 @@ async def simulate(
 ) -> Trajectory:
     """Play one conversation with an app and return it as a trajectory, judged if there are judges.
 
-        trajectory = await simulate(app, goal="Have order 7 cancelled.", persona="hurried-parent")
+        trajectory = await simulate(app, goal="You want order 7 cancelled.", persona="hurried-parent")
         trajectory.messages  # role/content dicts, tool calls and results included
 
     app: a compiled LangGraph app, any Runnable, a chat model, a function of the messages so far (async or not) that
@@ -61,16 +62,26 @@ async def simulate(
         raise ConfigError("simulate: either a model plays the user or the user given does, not both")
     if isinstance(persona, str):
         (persona,) = get_personas([persona])
-    task = goal if isinstance(goal, Task) else Task(id="goal", prompt=goal)
+    try:
+        task = goal if isinstance(goal, Task) else Task(id="goal", prompt=goal)
+        player = None if user is None else as_user(user)
+    except ValidationError as error:
+        raise ConfigError(f"simulate: goal: {first_problem(error)}") from error
+    except TypeError as error:
+        raise ConfigError(f"simulate: user: {error}") from error
     assistant = _assistant(app, options)
-    if user is None:
+    if player is None:
         model = _MODEL if model is None else model
-        user = LLMUser(load_chat_model(model) if isinstance(model, str) else model)
+        player = LLMUser(load_chat_model(model) if isinstance(model, str) else model)
     graph = create_conversation_graph(
-        user, assistant, max_exchanges=max_exchanges, reward=MultiturnReward(judges) if judges else None
+        player, assistant, max_exchanges=max_exchanges, reward=MultiturnReward(judges) if judges else None
     )
-    with track_usage() as usage:
-        state = await graph.ainvoke({"messages": [], "task": task, "persona": persona, "seed": seed})
+    try:
+        with track_usage() as usage:
+            state = await graph.ainvoke({"messages": [], "task": task, "persona": persona, "seed": seed})
+    finally:
+        if isinstance(assistant, GraphAssistant) and assistant is not app:
+            await assistant.aclose()
     return trajectory_of(state | {"usage": asdict(usage)}, task, persona, seed)
 
 
@@ -86,5 +97,6 @@ def _assistant(app: AnyApp, options: dict[str, Any]) -> Assistant:
             kind = f"the class {app.__name__}" if isinstance(app, type) else type(app).__name__
             raise ConfigError(f"simulate: app: a compiled graph, a Runnable or a function is needed, got {kind}")
         options = {"name": getattr(app, "__name__", "app"), **options}
-        app = RunnableLambda(lambda given: given["messages"]) | RunnableLambda(app)
+        key = options.get("input_key", "messages")
+        app = RunnableLambda(lambda given: given[key]) | RunnableLambda(app)
     return made_with({"app": app, **options}, GraphAssistant, "simulate")

@@ -128,6 +128,44 @@ async def test_several_questions_of_one_turn_are_asked_one_after_the_other_and_n
     assert out["messages"][-1].content == "It says: paid answer 1 & paid answer 2"
 
 
+async def test_questions_at_the_same_time_are_asked_at_the_same_time() -> None:
+    done: list[str] = []
+
+    @tool
+    async def pay(what: str) -> str:
+        """Pay for it."""
+        done.append(f"{what} {interrupt(f'Pay for {what}?')}")
+        return f"paid {what}"
+
+    def script(messages: Any) -> AIMessage:
+        if messages[-1].type == "tool":
+            return AIMessage("Done.")
+        called = [{"name": "pay", "args": {"what": what}, "id": what} for what in ("mug", "cup")]
+        return AIMessage("", tool_calls=called)
+
+    app = create_agent(Scripted(script=script), [pay], name="shop")
+    agent = ahead(GraphAssistant(app, simulate_tools={"pay": "pretended"}), checkpointer=InMemorySaver())
+    out = await agent.ainvoke(ASKED, AT)
+    asked = {one.value: one.id for one in out["__interrupt__"]}
+    assert set(asked) == {"Pay for mug?", "Pay for cup?"}
+    answers = {asked["Pay for mug?"]: "in cash", asked["Pay for cup?"]: "by card"}
+    out = await agent.ainvoke(Command(resume=answers), AT)
+    assert sorted(done) == ["cup by card", "mug in cash"]
+    assert out["messages"][-1].content == "Done."
+
+
+async def test_while_a_reply_is_not_executed_to_its_end_the_agent_takes_no_new_message() -> None:
+    done: list[str] = []
+    assistant = GraphAssistant(shop(done), interrupts="user", simulate_tools={"pay": "pretended"})
+    agent = ahead(assistant, checkpointer=InMemorySaver())
+    await agent.ainvoke(ASKED, AT)
+    with pytest.raises(
+        RolloutError, match=r"not executed to its end yet: call the agent with Command\(resume=\.\.\.\)"
+    ):
+        await agent.ainvoke({"messages": [HumanMessage("two cups")]}, AT)
+    assert done == []
+
+
 async def test_an_agent_without_a_checkpointer_asks_the_user_in_words() -> None:
     done: list[str] = []
     assistant = GraphAssistant(
@@ -184,7 +222,10 @@ def test_only_a_plain_yes_approves_and_only_what_is_allowed_is_decided() -> None
     assert answer_in("ok", asked("approve", "reject", names=("pay", "send"))) == {
         "decisions": [{"type": "approve"}] * 2
     }
-    for words in ("Hm, ok?", "yes but later", "don't", "edit this"):
+    for words in ("Yes, please.", "OK!", "Sure, go ahead", "That is fine, thank you"):
+        assert answer_in(words, asked("approve", "reject")) == {"decisions": [{"type": "approve"}]}
+    no = ("Hm, ok?", "yes but later", "don't", "edit this", "Yes. Do NOT pay", "ok, don\u2019t", "OK wait, stop")
+    for words in (*no, "ok cancel that", "Correct me if I'm wrong", "fine, whatever, no", ""):
         assert answer_in(words, asked("approve", "edit", "reject")) == {
             "decisions": [{"type": "reject", "message": words}]
         }

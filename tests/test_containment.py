@@ -188,6 +188,44 @@ async def test_a_budget_is_kept_with_nodes_that_do_not_let_go(how: str) -> None:
     assert len(node.began) == (1 if how == "blocks" else 4)
 
 
+async def test_what_an_app_starts_for_good_is_not_bound_by_the_turn_that_started_it() -> None:
+    jobs: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()
+    workers: list[asyncio.Task[None]] = []
+
+    async def work_for_good() -> None:
+        while True:
+            job = await jobs.get()
+            job.set_result(await asyncio.create_task(asyncio.sleep(0, "done")))
+
+    async def work(state: MessagesState) -> dict[str, Any]:
+        if not workers:
+            workers.append(asyncio.create_task(work_for_good()))
+        job: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        jobs.put_nowait(job)
+        return {"messages": [AIMessage(await job)]}
+
+    app = app_of(work)
+    await GraphAssistant(app, timeout=0.2).respond([HumanMessage("Hello")], SEED)
+    await asyncio.sleep(0.3)
+    out = await asyncio.wait_for(app.ainvoke(HELLO), 5)
+    assert out["messages"][-1].content == "done"
+    workers[0].cancel()
+
+
+def test_a_sync_call_waits_for_nothing_that_hangs() -> None:
+    def hangs(state: MessagesState) -> dict[str, Any]:
+        time.sleep(20)
+        return {"messages": [AIMessage("late")]}
+
+    agent = create_lookahead_agent(
+        GraphAssistant(app_of(hangs)), ScriptedUser(["a"]), COST, budget=Budget(seconds=0.3, grace=0.3)
+    )
+    began = time.monotonic()
+    with pytest.raises(RolloutError, match=r"there is no reply 0\.3 s after the time budget was spent"):
+        agent.invoke(HELLO)
+    assert time.monotonic() - began < 6
+
+
 async def test_a_judge_of_ones_own_has_a_limit() -> None:
     async def hangs(conversation: Conversation, task: Task) -> float:
         await asyncio.sleep(3600)

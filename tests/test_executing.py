@@ -1,6 +1,9 @@
 """Executing a reply that was simulated: every real tool once, inside the app, and only then."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
+from uuid import uuid4
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
@@ -20,12 +23,13 @@ from collab_agents import (
     create_conversation_graph,
     create_lookahead_agent,
     is_simulating,
+    load_chat_model,
     simulate_as,
 )
 from collab_agents.errors import RolloutError
 from collab_agents.judges import token_cost
 from collab_agents.users import Memory
-from tests.conftest import party
+from tests.conftest import Server, party
 from tests.test_apps import SEED, texts
 
 COST = MultiturnReward({"cost": token_cost()})
@@ -288,3 +292,231 @@ async def test_the_apps_own_wrappers_of_tools_hold_in_a_simulation() -> None:
     _, _, reply, _ = await chosen(assistant, "100 mugs")
     assert texts(reply)[1] == "paid one mug at most"
     assert reply[1].additional_kwargs == {"simulated": True}
+
+
+def failing_once(error: BaseException) -> Callable[[], None]:
+    """Raises the error in the second call of a real execution."""
+    left = [error]
+
+    def fail() -> None:
+        if not is_simulating() and left:
+            raise left.pop()
+
+    return fail
+
+
+class BrokenStore(InMemoryStore):
+    """Cannot be written to at first."""
+
+    __slots__ = ("broken",)
+
+    async def abatch(self, ops: Any) -> Any:
+        given = list(ops)
+        if getattr(self, "broken", False) and any(type(op).__name__ == "PutOp" for op in given):
+            self.broken = False
+            raise OSError("disk full")
+        return await super().abatch(given)
+
+
+@pytest.mark.parametrize("what", ["policy", "output_key", "store", "policy, without a saver"])
+@pytest.mark.parametrize("forked", [False, True])
+async def test_whatever_fails_after_a_real_tool_ran_it_is_not_called_again(what: str, forked: bool) -> None:
+    done: list[str] = []
+    fail = failing_once(ValueError("not now"))
+    store = BrokenStore()
+
+    @tool
+    async def pay(what: str, runtime: ToolRuntime[Any, Any]) -> str:
+        """Pay for it."""
+        done.append(what)
+        assert runtime.store
+        await runtime.store.aput(("paid",), what, {"what": what})
+        return f"paid {what}"
+
+    graph = StateGraph(MessagesState)
+    call = {"name": "pay", "args": {"what": "mug"}, "id": "c"}
+    graph.add_node("model", lambda state: {"messages": [AIMessage("", tool_calls=[call])]})
+    graph.add_node("tools", ToolNode([pay]))
+    graph.add_node("ask", lambda state: interrupt("Was it right?") and None)
+    graph.add_node("say", lambda state: {"messages": [AIMessage(f"It says: {state['messages'][-1].content}")]})
+    for one, other in ((START, "model"), ("model", "tools"), ("tools", "ask"), ("ask", "say")):
+        graph.add_edge(one, other)
+    saver = None if what.endswith("without a saver") else InMemorySaver()
+    app = graph.compile(name="shop", checkpointer=saver, store=store)
+    if forked and saver is None:
+        return
+
+    def policy(value: Any) -> str:
+        if what.startswith("policy"):
+            fail()
+        return "yes"
+
+    def output(state: Any) -> Any:
+        if what == "output_key" and any(str(one.content).startswith("It says: paid") for one in state["messages"]):
+            fail()
+        return state["messages"][-1].content
+
+    assistant = GraphAssistant(
+        app,
+        simulate_tools={"pay": "pretended"},
+        interrupts=policy,
+        output_key=output if what == "output_key" else None,
+    )
+    agent = create_lookahead_agent(
+        assistant, ScriptedUser([]), COST, agree=lambda replies: False, checkpointer=InMemorySaver()
+    )
+    at: Any = {"configurable": {"thread_id": "1"}}
+    memory: Any = {}
+    if forked:
+        _, memory = await assistant.fork({"configurable": {"thread_id": "live"}})
+    store.broken = what == "store" and not forked
+    asked: Any = {"messages": [HumanMessage("a mug")], "assistant_memory": memory}
+    if what != "store" or not forked:
+        with pytest.raises(RolloutError, match=r"^execute: app 'shop'.*(not now|disk full)"):
+            await agent.ainvoke(asked, at)
+        asked = None
+    end = await agent.ainvoke(asked, at)
+    assert (texts(end["messages"])[-1], done) == ("It says: paid mug", ["mug"])
+    memory = end["assistant_memory"]
+    if forked:
+        store.broken = what == "store"
+        if store.broken:
+            with pytest.raises(OSError, match="disk full"):
+                await assistant.commit(memory)
+        await assistant.commit(memory)
+        assert (await app.aget_state({"configurable": {"thread_id": "live"}})).values["messages"][-1].type == "ai"
+    assert [item.key for item in store.search(("paid",))] == ["mug"]
+
+
+async def test_what_asks_whether_it_is_simulated_and_a_simulated_tool_work_together() -> None:
+    done: list[str] = []
+
+    @tool
+    async def notify(receipt: str) -> str:
+        """Tell the customer."""
+        done.append(f"notified of {receipt}")
+        return "notified"
+
+    def charge(state: MessagesState) -> dict[str, Any]:
+        if not is_simulating():
+            done.append("charged")
+        receipt = "pretended" if is_simulating() else "4711"
+        return {"messages": [AIMessage("", tool_calls=[{"name": "notify", "args": {"receipt": receipt}, "id": "n"}])]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("charge", charge)
+    graph.add_node("tools", ToolNode([notify]))
+    graph.add_edge(START, "charge")
+    graph.add_edge("charge", "tools")
+    assistant = GraphAssistant(graph.compile(name="shop"), simulate_tools={"notify": "would notify"})
+    reply, _ = await execute(assistant, *await chosen(assistant))
+    assert (texts(reply)[-1], done) == ("notified", ["charged", "notified of 4711"])
+
+
+@pytest.mark.parametrize("kind", ["node", "function"])
+async def test_a_node_that_samples_and_calls_tools_itself_samples_the_same_when_it_is_executed(
+    kind: str, serve: Callable[..., Server]
+) -> None:
+    model = load_chat_model("openai:any", base_url=serve("--deterministic").url)
+    done: list[str] = []
+
+    @tool
+    async def really_pay(what: str) -> str:
+        """Pay for it."""
+        done.append(what)
+        return f"paid {what}"
+
+    pay = simulate_as(lambda what: f"would pay {what}")(really_pay)
+
+    async def work(state: Any) -> dict[str, Any]:
+        said = await model.ainvoke(state["messages"])
+        words = await pay.ainvoke({"what": str(said.content)})
+        return {"messages": [*([] if kind == "node" else state["messages"]), AIMessage(words)]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    app: Any = graph.compile(name="shop") if kind == "node" else RunnableLambda(work)
+    agent = create_lookahead_agent(
+        GraphAssistant(app), ScriptedUser([]), COST, candidates=2, agree=lambda replies: False
+    )
+    end = await agent.ainvoke({"messages": [HumanMessage("a mug")]})
+    told = end["lookahead"]["candidates"][end["lookahead"]["chosen"]]["messages"][-1]["content"]
+    assert texts(end["messages"])[-1] == told.replace("would pay", "paid")
+    assert len(done) == 1
+
+
+async def test_arguments_that_a_wrapper_adds_may_differ_when_it_is_executed() -> None:
+    done: list[Any] = []
+
+    @tool
+    async def pay(what: str, key: str = "none") -> str:
+        """Pay for it."""
+        done.append((what, key))
+        return f"paid {what}"
+
+    async def with_key(request: Any, call: Any) -> Any:
+        arguments = {**request.tool_call["args"], "key": uuid4().hex}
+        return await call(request.override(tool_call={**request.tool_call, "args": arguments}))
+
+    app = shop([pay], nodes=lambda tools: ToolNode(tools, awrap_tool_call=with_key))
+    assistant = GraphAssistant(app, simulate_tools={"pay": lambda what, key: f"would pay {what}"})
+    reply, _ = await execute(assistant, *await chosen(assistant))
+    assert (texts(reply)[-1], [what for what, _ in done]) == ("It says: paid mug", ["mug"])
+
+
+async def test_what_simulates_a_tool_gets_its_defaults_and_gives_what_the_tool_could() -> None:
+    @tool(response_format="content_and_artifact")
+    async def pay(what: str, times: int = 2) -> Any:
+        """Pay for it."""
+        return "paid", {"real": True}
+
+    def simulated(what: str, times: int) -> Any:
+        return {"text": f"{what} x {times}", "pair": ("would pay", {"real": False})}[what.split()[0]]
+
+    assistant = GraphAssistant(shop([pay]), simulate_tools={"pay": simulated})
+    for words, content, artifact in (("text", "text x 2", None), ("pair", "would pay", {"real": False})):
+        _, _, reply, _ = await chosen(assistant, words)
+        assert (reply[1].content, reply[1].artifact) == (content, artifact)
+    told = ToolMessage("declined", status="error", artifact=7, tool_call_id="")
+    _, _, reply, _ = await chosen(GraphAssistant(shop([pay]), simulate_tools={"pay": told}))
+    assert (reply[1].content, reply[1].status, reply[1].artifact, reply[1].tool_call_id) == (
+        "declined",
+        "error",
+        7,
+        "c0",
+    )
+    marked = simulate_as("would pay")(pay)
+
+    async def work(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await marked.ainvoke({"what": "mug"}))]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    _, _, reply, _ = await chosen(GraphAssistant(graph.compile(name="shop")))
+    assert texts(reply) == ["would pay"]
+
+
+async def test_what_a_task_that_outlives_an_executed_turn_stores_is_stored() -> None:
+    store = InMemoryStore()
+    waiting: list[asyncio.Task[None]] = []
+    go = asyncio.Event()
+
+    async def later(words: str) -> None:
+        await go.wait()
+        await store.aput(("later",), words, {"text": words})
+
+    async def work(state: MessagesState) -> dict[str, Any]:
+        words = "simulated" if is_simulating() else "real"
+        waiting.append(asyncio.create_task(later(words)))
+        return {"messages": [AIMessage(words)]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    assistant = GraphAssistant(graph.compile(name="shop", store=store))
+    await execute(assistant, *await chosen(assistant))
+    go.set()
+    await asyncio.gather(*waiting)
+    assert [item.key for item in store.search(("later",))] == ["real"]

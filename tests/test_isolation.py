@@ -19,6 +19,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, ToolRuntime
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
+from langgraph.store.sqlite import SqliteStore
 from langgraph.store.sqlite.aio import AsyncSqliteStore
 from langgraph.types import CachePolicy
 
@@ -300,7 +301,7 @@ async def test_an_app_that_catches_the_interrupt_is_told_so() -> None:
         except Exception:
             return {"messages": [AIMessage("It did not work.")]}
 
-    with pytest.raises(RolloutError, match=r"app 'shop': the interrupt with which a tool is simulated was caught by"):
+    with pytest.raises(RolloutError, match=r"app 'shop': the interrupt with which a tool is simulated did not reach"):
         await GraphAssistant(app_of(careful)).respond([HumanMessage("mug")], SEED)
 
 
@@ -354,6 +355,67 @@ async def test_a_state_that_cannot_be_serialized_is_played_and_refused_where_a_t
     )
     assert texts(end["messages"])[1] == "would pay"
     assert done == []
+
+
+async def test_a_graph_inside_with_threads_of_its_own_is_named() -> None:
+    inner = create_agent(Scripted(script=steps()), [], checkpointer=InMemorySaver(), name="inner")
+
+    async def work(state: MessagesState) -> dict[str, Any]:
+        given: Any = {"messages": state["messages"]}
+        return await inner.ainvoke(given, {"configurable": {"thread_id": "inner"}})
+
+    with pytest.warns(UserWarning, match="app 'shop': the graph 'inner' in it has a checkpointer of its own, to which"):
+        GraphAssistant(app_of(work))
+
+
+async def test_a_store_that_is_sync_only_and_a_thread_with_a_number_for_an_id_are_committed_to(tmp_path: Any) -> None:
+    with SqliteStore.from_conn_string(str(tmp_path / "store.sqlite")) as store:
+        store.setup()
+
+        @tool
+        def pay(what: str, runtime: ToolRuntime[Any, Any]) -> str:
+            """Pay for it."""
+            assert runtime.store
+            runtime.store.put(("paid",), what, {"what": what})
+            return f"paid {what}"
+
+        saver = InMemorySaver()
+        app = create_agent(Scripted(script=steps("pay")), [pay], checkpointer=saver, store=store, name="shop")
+        live: Any = {"configurable": {"thread_id": 42}}
+        await app.ainvoke({"messages": [HumanMessage("a cup")]}, live)
+        assistant = GraphAssistant(app, simulate_tools={"pay": "pretended"})
+        messages, memory = await assistant.fork(live)
+        assert len(messages) == 4
+        asked = [*messages, HumanMessage("a mug", id="u")]
+        _, after = await execute(assistant, asked, memory | SEED, *await assistant.respond(asked, memory | SEED))
+        assert [item.key for item in store.search(("paid",))] == ["a cup"]
+        await assistant.commit(after)
+        assert sorted(item.key for item in store.search(("paid",))) == ["a cup", "a mug"]
+        assert len((await app.aget_state(live)).values["messages"]) == 8
+
+
+async def test_an_app_may_give_the_same_answer_twice() -> None:
+    class Asked(MessagesState, total=False):
+        answer: str
+
+    app = app_of(lambda state: {"answer": "yes"}, Asked, checkpointer=InMemorySaver())
+    assistant = GraphAssistant(app, output_key="answer")
+    end = await create_rollout_graph(ScriptedUser(["a", "b"]), assistant, COST, candidates=1, futures=1).ainvoke(
+        {"messages": [], "task": party()}
+    )
+    assert texts(end["messages"]) == ["a", "yes", "b", "yes"]
+
+
+async def test_what_simulates_a_tool_is_the_same_in_every_branch() -> None:
+    pay = simulate_as({"things": []})(paying([]))
+
+    async def work(state: MessagesState) -> dict[str, Any]:
+        things = (await pay.ainvoke({"what": "mug"}))["things"]
+        things.append("mug")
+        return {"messages": [AIMessage(str(len(things)))]}
+
+    end = await roll_out(GraphAssistant(app_of(work)))
+    assert {one["messages"][-1]["content"] for turn in end["turns"] for one in turn["candidates"]} == {"1"}
 
 
 async def test_a_simulation_inside_another_is_executed_with_the_outer_one() -> None:

@@ -78,7 +78,7 @@ async def test_a_tool_node_asks_about_each_call_once_in_both_ways() -> None:
     asked: list[str] = []
 
     class Asking(Interceptor):
-        def begin(self, node: ToolNode, name: str) -> None:
+        def begin(self, node: ToolNode, name: str, arguments: Any) -> None:
             asked.append(f"begin {name}")
 
         def run(self, request: Any, execute: Any) -> Any:

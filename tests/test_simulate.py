@@ -86,6 +86,12 @@ async def test_what_the_door_cannot_take_is_said_in_one_sentence() -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             await simulate(app, goal="x", **arguments)
+    for empty, problem in (
+        ({"goal": ""}, "simulate: goal: prompt: "),
+        ({"goal": "x", "user": 7}, "simulate: user: a simu"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            await simulate(app, **{"user": ScriptedUser([]), **empty})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="app: a compiled graph, a Runnable or a function is needed, got int"):
         await simulate(7, goal="x", user=ScriptedUser([]))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="max_turns is an option for an app, and this is an assistant already"):

@@ -20,28 +20,43 @@ class Late(TimeoutError):
     """Work was not done in time. (A TimeoutError may be one that the work raised itself.)"""
 
 
-_until: ContextVar[float | None] = ContextVar("collab_agents_contained_until", default=None)
-"""When the tasks of a branch have to have begun, on the event loop's clock. None outside of `contained`."""
+class _Limit:
+    """When the tasks of a branch have to have begun, on the event loop's clock.
+
+    left_behind: whether work was abandoned, which must begin nothing more. over: the branch has ended and left nothing
+    behind; a task of it that goes on, such as a worker that an app has started, is a task like any other.
+    """
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.left_behind = False
+        self.over = False
+
+
+_limit: ContextVar[_Limit | None] = ContextVar("collab_agents_limit", default=None)
 
 
 @contextmanager
 def contained(seconds: float | None = None) -> Iterator[None]:
-    """For the asyncio tasks that are started inside: a sys.exit() becomes `Exited`, and none begins later than this.
+    """Turn a sys.exit() in tasks started inside into `Exited`, and start no task after so many seconds.
 
     asyncio ends its event loop on a SystemExit in a task, whoever awaits that task, and with it every other branch.
-    Work that ignores its cancellation is left behind when its time is up, and must then begin nothing more.
     """
     loop = asyncio.get_running_loop()
     current = loop.get_task_factory()
     if not isinstance(current, _TaskFactory):
         loop.set_task_factory(_TaskFactory(current))
-    around = _until.get()
+    around = _limit.get()
     until = inf if seconds is None else loop.time() + seconds
-    token = _until.set(until if around is None else min(around, until))
+    limit = _Limit(until if around is None else min(around.until, until))
+    token = _limit.set(limit)
     try:
         yield
     finally:
-        _until.reset(token)
+        _limit.reset(token)
+        limit.over = not limit.left_behind
+        if around and limit.left_behind:
+            around.left_behind = True
 
 
 class _TaskFactory:
@@ -51,10 +66,10 @@ class _TaskFactory:
         self._before = before
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
-        until = _until.get()
-        if until is None:
+        limit = _limit.get()
+        if limit is None or limit.over:
             return self._create(loop, coro, options)
-        task = self._create(loop, _inside(coro, loop, until), options)
+        task = self._create(loop, _inside(coro, loop, limit), options)
         # Of a task that is cancelled before it begins, the coroutine was never awaited, of which Python would warn.
         task.add_done_callback(lambda _: coro.close())
         return task
@@ -65,13 +80,17 @@ class _TaskFactory:
         return asyncio.Task(coro, loop=loop, **options)
 
 
-async def _inside(coro: Any, loop: asyncio.AbstractEventLoop, until: float) -> Any:
-    if loop.time() > until:
+async def _inside(coro: Any, loop: asyncio.AbstractEventLoop, limit: _Limit) -> Any:
+    if loop.time() > limit.until and not limit.over:
         raise Late("it could not begin in time")
     try:
         return await coro
     except SystemExit as error:
         raise Exited(error, task_around()) from error
+    except GeneratorExit as error:
+        if error.__traceback__ and error.__traceback__.tb_next:  # Raised in there, and not thrown in to close it.
+            raise RuntimeError("it raised GeneratorExit") from error
+        raise
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
@@ -99,4 +118,6 @@ async def abandon(tasks: "list[asyncio.Future[Any]]", patience: float = 0.5) -> 
         task.cancel()
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
     if tasks:
-        await asyncio.wait(tasks, timeout=patience)
+        _, pending = await asyncio.wait(tasks, timeout=patience)
+        if pending and (limit := _limit.get()):
+            limit.left_behind = True

@@ -3,9 +3,10 @@
 Checked with langgraph 1.2 and langgraph-prebuilt 1.1. tests/test_langgraph_private.py fails where one has changed.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal._constants import (
     CONFIG_KEY_CACHE,
@@ -39,9 +40,10 @@ def can_be_resumed() -> bool:
 
 
 def pause_task(value: Any) -> None:
-    """Interrupt the task that this runs in. When its graph goes on, the task runs again from its beginning, with the
+    """Interrupt the task that this runs in.
 
-    answers that it was given. (`langgraph.types.interrupt` would take one of these answers for its own.)
+    When its graph goes on, the task runs again from its beginning, with the answers that it was given.
+    (`langgraph.types.interrupt` would take one of these answers for its own.)
     """
     configurable = _configurable()
     answers = configurable[CONFIG_KEY_SCRATCHPAD].resume
@@ -53,7 +55,7 @@ def pause_task(value: Any) -> None:
 class Interceptor:
     """What `intercept` asks about the calls of a ToolNode."""
 
-    def begin(self, node: ToolNode, name: str) -> None:
+    def begin(self, node: ToolNode, name: str, arguments: Mapping[str, Any]) -> None:
         """A call of the tool is about to be made, outside the node's own wrappers."""
 
     def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
@@ -65,9 +67,10 @@ class Interceptor:
 
 
 def intercept(node: ToolNode, by: Interceptor) -> None:
-    """Have a ToolNode ask about each call of a tool. It is changed in place, because agents that are called in a node
+    """Have a ToolNode ask about each call of a tool.
 
-    cannot be reached otherwise; nothing is changed twice.
+    It is changed in place, because agents that are called in a node cannot be reached otherwise. Nothing is changed
+    twice.
     """
     if "_intercepted_by_collab_agents" in vars(node):
         return
@@ -75,11 +78,11 @@ def intercept(node: ToolNode, by: Interceptor) -> None:
     execute, aexecute = node._execute_tool_sync, node._execute_tool_async
 
     def run_one_intercepted(call: Any, *arguments: Any) -> Any:
-        by.begin(node, call["name"])
+        by.begin(node, call["name"], call["args"])
         return run_one(call, *arguments)
 
     async def arun_one_intercepted(call: Any, *arguments: Any) -> Any:
-        by.begin(node, call["name"])
+        by.begin(node, call["name"], call["args"])
         return await arun_one(call, *arguments)
 
     def execute_intercepted(request: Any, *arguments: Any) -> Any:
@@ -102,6 +105,11 @@ def reading_own_types(
 ) -> "BaseCheckpointSaver[Any]":
     """The saver, allowed to read back the types in the graph's state, where LangGraph is strict about these."""
     return graph._apply_checkpointer_allowlist(saver) or saver
+
+
+def streams_messages(handler: BaseCallbackHandler) -> bool:
+    """Whether the handler is the one that streams what models say to whoever reads the graph around."""
+    return type(handler).__module__ == "langgraph.pregel._messages"
 
 
 def _configurable() -> dict[str, Any]:

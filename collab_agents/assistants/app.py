@@ -150,7 +150,8 @@ class GraphAssistant:
             played = await self._play(memory.get("branch", {}), given, turn, calls)
         reply, after = self._finished(messages, memory, new, played, in_words=True)
         if turn.pretended and played.kept is not None:
-            after["unexecuted"] = {"branch": played.kept, "tools": turn.simulated}
+            how = {key: memory[key] for key in ("seed", "proactive") if key in memory}
+            after["unexecuted"] = {"branch": played.kept, "tools": turn.simulated, **how}
         return reply, after
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
@@ -202,12 +203,14 @@ class GraphAssistant:
     ) -> Executed:
         """Execute a reply that was chosen: call for real the tools that were simulated, inside the app, each once.
 
-        messages, memory: as `respond` was given them. reply, after: as it returned them. The app goes on from the
-        first thing in the turn that was simulated or that an interrupt's policy answered, and with what really comes
-        back; nothing before that is repeated, and a reply without anything of the kind stays as it is. Interrupts are
-        asked anew. `interrupts` answers them if it is a function. Otherwise the app waits, and `execute` is called
-        again with the memory it returned and the answers, by the interrupts' ids; or, with interrupts="user" and
-        in_words, the reply ends with the question in words, which the user's next message answers.
+        messages, memory: as `respond` was given them. reply, after: as it returned them.
+
+        Execution resumes at the first simulated call or policy answer and uses real results. Nothing before it is
+        repeated. A reply in which nothing was simulated is returned unchanged.
+
+        Interrupts are asked anew. `interrupts` answers them if it is a function. Otherwise the app waits, and `execute`
+        is called again with the memory it returned and the answers, by the interrupts' ids; or, with interrupts="user"
+        and in_words, the reply ends with the question in words, which the user's next message answers.
 
         What a branch that did not begin with `fork` has put into the app's store is written there. Inside another
         simulation nothing is executed.
@@ -228,26 +231,41 @@ class GraphAssistant:
             unexecuted = {"branch": after["branch"], "tools": None}
             if not answers:
                 return Executed(self._without_question(reply), after, _asked(after))
+        how = {key: unexecuted[key] for key in ("seed", "proactive") if key in unexecuted}
+        memory = memory | how
         branch, calls = unexecuted["branch"], Calls(unexecuted["branch"].get("calls", ()))
         turn = Turn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
-        with taking(turn), seeded(memory.get("seed", 0), calls):
-            given, new = self._given(messages, memory)
-            if branch:  # Otherwise the app keeps no thread, and is called again.
-                given = Command(resume=dict(answers)) if answers else None
-            try:
+
+        def left(at: Mapping[str, Any]) -> Memory:
+            """The memory with which to go on with the execution."""
+            return after | {"unexecuted": {"branch": {**at, "calls": calls.dump()}, "tools": turn.allowed, **how}}
+
+        try:
+            with taking(turn), seeded(memory.get("seed", 0), calls):
+                given, new = self._given(messages, memory)
+                if branch:  # Otherwise the app keeps no thread, and is called again.
+                    given = Command(resume=dict(answers)) if answers else None
                 played = await self._play(branch, given, turn, calls)
-            except AppError as error:
-                if error.branch is not None:
-                    left = {"branch": error.branch | {"calls": calls.dump()}, "tools": turn.allowed}
-                    error.after = after | {"unexecuted": left}
-                raise
-        played.before = await self._player.values(memory.get("branch", {}))
-        waits = bool(played.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
-        reply, done = self._finished(messages, memory, new, played, in_words=not waits)
-        if waits:
-            done["unexecuted"] = {"branch": played.branch | {"calls": calls.dump()}, "tools": None}
-            return Executed(reply, done, played.interrupts)
-        return Executed(reply, await self._settled(done))
+        except AppError as error:
+            if error.branch is not None:
+                error.after = left(error.branch)
+            raise
+        try:
+            played.before = await self._player.values(memory.get("branch", {}))
+            waits = bool(played.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
+            reply, done = self._finished(messages, memory, new, played, in_words=not waits)
+            return (
+                Executed(reply, done | left(played.branch), played.interrupts)
+                if waits
+                else Executed(reply, await self._settled(done))
+            )
+        except PASS_THROUGH:
+            raise
+        except BaseException as error:
+            failed = error if isinstance(error, AppError) else AppError(f"app {self.name!r}: {reason_of(error)}")
+            if played.kept:
+                failed.after = left(played.kept)
+            raise failed from error
 
     async def aclose(self) -> None:
         """Delete the threads that were made on a deployment. For every other app there is nothing to do."""
@@ -317,21 +335,31 @@ class GraphAssistant:
             context = self._own("context", context)
             if "configurable" in config:
                 config = {**config, "configurable": self._own("configurable", config["configurable"])}
-        first = played = await self._player.play(branch, given, config, context, turn, calls)
-        kept = first.kept
+        played = await self._player.play(branch, given, config, context, turn, calls)
+        before, kept = played.before, played.kept
         for _ in range(_MOST_INTERRUPTS):
+            if turn.mode is Mode.executed:
+                kept = played.kept
+            if played.interrupts and self.interrupts is None and turn.mode is not Mode.executed:
+                asked = question_in(played.interrupts[0].value)[:200]
+                raise AppError(f"app {self.name!r} interrupts with {asked!r}: say by `interrupts` what answers it")
             if not played.interrupts or not callable(self.interrupts):
-                if played.interrupts and self.interrupts is None and turn.mode is not Mode.executed:
-                    asked = question_in(played.interrupts[0].value)[:200]
-                    raise AppError(f"app {self.name!r} interrupts with {asked!r}: say by `interrupts` what answers it")
-                return replace(played, before=first.before, kept=kept)
+                break
             turn.pretended = turn.mode is not Mode.executed
-            answers = {one.id: await self._answer(self.interrupts, one.value) for one in played.interrupts}
+            try:
+                answers = {one.id: await self._answer(self.interrupts, one.value) for one in played.interrupts}
+            except AppError as error:
+                error.branch = kept
+                raise
             if turn.mode is Mode.executed and None in answers.values():
-                return replace(played, before=first.before, kept=kept)
+                break
             turn.came_back()
             played = await self._player.play(played.branch, Command(resume=answers), config, context, turn, calls)
-        raise AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
+        else:
+            failed = AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
+            failed.branch = kept
+            raise failed
+        return replace(played, before=before, kept=kept)
 
     async def _answer(self, policy: Callable[[Any], Any], value: Any) -> Any:
         async def answer() -> Any:
@@ -344,7 +372,8 @@ class GraphAssistant:
         except PASS_THROUGH:
             raise
         except BaseException as error:
-            reason = f"no answer within {self.timeout:g} s" if isinstance(error, Late) else reason_of(error)
+            late = isinstance(error, Late) and self.timeout is not None
+            reason = f"no answer within {self.timeout:g} s" if late else reason_of(error)
             raise AppError(f"app {self.name!r}: interrupts, asked {question_in(value)[:80]!r}: {reason}") from error
 
     def _own(self, name: str, value: Any) -> Any:
@@ -393,8 +422,10 @@ class GraphAssistant:
         if isinstance(values, Mapping) and self._output is not None and self._output not in values:
             keys = ", ".join(map(str, values)) or "none"
             raise AppError(f"app {self.name!r}: its output has no key {self._output!r}; its keys are {keys}")
-        reply: list[BaseMessage] | None = self._messages(self._part(values))
-        if reply and (self._output is not None or not isinstance(values, Mapping)):
+        part = self._part(values)
+        reply: list[BaseMessage] | None = self._messages(part)
+        # A text is all reply, even one that was the reply before.
+        if reply and not isinstance(part, str) and (self._output is not None or not isinstance(values, Mapping)):
             reply = reply_in(reply, history, accumulates=self._accumulates, rewrites=self.rewrites_history)
         if reply is None:
             raise AppError(

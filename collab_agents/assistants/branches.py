@@ -1,5 +1,6 @@
 """What a live app reads and writes, and the branches in which it is played on copies of that."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from collab_agents._internal import langgraph_private
 from collab_agents.assistants.caches import ForkedCache, write_to
-from collab_agents.assistants.stores import ForkedStore, forked, make_forkable, put_of
+from collab_agents.assistants.stores import ForkedStore, abatch, forked, make_forkable, put_of
 from collab_agents.assistants.subgraphs import App, graphs_in
 from collab_agents.assistants.threads import BranchSaver, Captured, Saver, check_unchanged, commit, fork, needs_history
 from collab_agents.errors import ConfigError
@@ -20,10 +21,10 @@ THREAD = "simulation"
 """The thread id that an app sees where its live thread has none."""
 
 Kept = Mapping[str, Any]
-"""A branch between turns, as JSON values: `thread_id`; what its thread, store and cache hold besides the live ones
+"""A branch between turns, as JSON values.
 
-(`thread`, `store`, `cache`); `since`, the live thread's last checkpoint if it began with a fork (None: there was no
-thread); and whether anything in it was only `pretended`.
+`thread_id`; `thread`, `store` and `cache`, what these hold besides the live ones; `since`, the live thread's last
+checkpoint if the branch began with a fork (None: there was no thread); and whether anything was only `pretended`.
 """
 
 
@@ -39,6 +40,13 @@ class LiveApp:
             self.saver = langgraph_private.reading_own_types(graph, own)
         self.store_is_forkable = make_forkable(graph.store) if graph.store else True
         graphs = graphs_in(graph)
+        for one in graphs:
+            if one is not graph and isinstance(one.checkpointer, BaseCheckpointSaver):
+                warnings.warn(
+                    f"app {name!r}: the graph {one.get_name()!r} in it has a checkpointer of its own, to which "
+                    "simulations write; compile it with checkpointer=None or True instead",
+                    stacklevel=5,
+                )
         self.caches: list[BaseCache[Any]] = list({id(one.cache): one.cache for one in graphs if one.cache}.values())
         self.needs_history = needs_history(graphs)
 
@@ -46,7 +54,9 @@ class LiveApp:
         """The values of a live thread, what it waits for, and a branch that begins there."""
         if self.saver is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
-        thread_id, checkpoint_id = thread["configurable"]["thread_id"], thread["configurable"].get("checkpoint_id")
+        # LangGraph keeps a thread under its id as a text.
+        thread_id, checkpoint_id = str(thread["configurable"]["thread_id"]), thread["configurable"].get("checkpoint_id")
+        thread = {"configurable": {**thread["configurable"], "thread_id": thread_id}}
         saver = await fork(self.saver, thread, history=self.needs_history)
         if saver is None and checkpoint_id:
             raise ConfigError(f"app {self.name!r} has no checkpoint {checkpoint_id!r} in thread {thread_id!r}")
@@ -68,13 +78,15 @@ class LiveApp:
             raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
         if "thread" not in kept:
             raise ConfigError(f"app {self.name!r}: there is nothing to commit yet: no turn has been played on the fork")
+        await self.check_unchanged(kept)
+        settled = await self.settle(kept)  # First: it can be done again if the rest fails.
         head = await commit(self.saver, kept["thread"], kept["thread_id"], kept["since"])
-        return {**await self.settle(kept), "since": head}
+        return {**settled, "since": head}
 
     async def settle(self, kept: Kept) -> Kept:
         """Put what the branch has written into the live store and caches. Returns the branch, to go on with."""
         if self.graph.store and kept.get("store"):
-            await self.graph.store.abatch([put_of(written) for written in kept["store"]])
+            await abatch(self.graph.store, [put_of(written) for written in kept["store"]])
         if kept.get("cache"):
             await write_to(self.caches, kept["cache"])
         return {key: value for key, value in kept.items() if key not in ("store", "cache")}
@@ -107,13 +119,18 @@ class Branch:
         return {"thread_id": self.thread_id, **cache}
 
     @contextmanager
-    def isolated(self) -> Iterator[None]:
-        """Inside, the live store answers as the branch's does."""
-        if self.store and self._app.graph.store and self._app.store_is_forkable:
-            with forked(self._app.graph.store, self.store):
-                yield
-        else:
+    def isolated(self, *, over: bool) -> Iterator[None]:
+        """Inside, the live store answers as the branch's does.
+
+        over: whether tasks that outlive this write to the live store from then on, as those of an executed turn do.
+        """
+        live = self._app.graph.store
+        if self.store is None or live is None or not self._app.store_is_forkable:
             yield
+            return
+        with forked(live, self.store):
+            yield
+        self.store.over = over
 
     async def state(self) -> StateSnapshot:
         return await self.graph.aget_state(_at(self.thread_id))

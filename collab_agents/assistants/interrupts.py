@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_YES = r"(yes|yep|yeah|ok|okay|sure|approved?|agreed|confirmed?|correct|go ahead|do it|please do|that is fine|fine)\b"
+_YES = (
+    "yes|yep|yeah|ok|okay|sure|approve|approved|agreed|confirmed|correct|go ahead|do it|do that|please do|"
+    "that is fine|that's fine|fine|i approve|of course"
+)
+_PLAIN_YES = re.compile(rf"(?:{_YES})(?: (?:{_YES}|please|thanks|thank you))*")
 _DECISIONS = ("approve", "edit", "reject")
 
 
@@ -18,7 +22,7 @@ def question_in(value: Any) -> str:
     if isinstance(value, str):
         return value
     if actions := _actions(value):
-        asked = "\n".join(f"- {one['name']}({_json(one['args'])})" for one, _ in actions)
+        asked = "\n".join(f"- {one['name']}({_json(one.get('args', {}))})" for one, _ in actions)
         return f"I am about to do this:\n{asked}\n{_how(actions[0][1])}"
     if isinstance(value, Mapping):
         for key in ("question", "query", "message", "prompt", "description", "content", "text"):
@@ -30,8 +34,8 @@ def question_in(value: Any) -> str:
 def answer_in(words: str, value: Any) -> Any:
     """What a person's words answer an interrupt: the words or, of a request for approval, a decision for each action.
 
-    Only words that begin with a plain yes approve. Everything else that is no edit rejects, with the words as the
-    reason, or is the answer in the tool's place where only that is allowed.
+    Only words that are a plain yes and nothing else approve. Everything else that is no edit rejects, with the words as
+    the reason, or is the answer in the tool's place where only that is allowed.
     """
     actions = _actions(value)
     if not actions:
@@ -56,13 +60,12 @@ def _actions(value: Any) -> list[tuple[Mapping[str, Any], list[str]]]:
     """The actions that a request asks to approve, with the decisions that are allowed for each."""
     if not isinstance(value, Mapping):
         return []
-    if value.get("type") == "tool_approval":
-        return [(value, list(_DECISIONS))]
-    requests, reviews = value.get("action_requests"), value.get("review_configs") or []
-    if not isinstance(requests, list):
+    requests: Any = [value] if value.get("type") == "tool_approval" else value.get("action_requests")
+    if not isinstance(requests, list) or not all(isinstance(one, Mapping) and "name" in one for one in requests):
         return []
-    allowed = {one["action_name"]: list(one["allowed_decisions"]) for one in reviews}
-    return [(one, allowed.get(one["name"], list(_DECISIONS))) for one in requests]
+    reviews = value.get("review_configs") or ()
+    allowed = {one.get("action_name"): list(one.get("allowed_decisions", ())) for one in reviews}
+    return [(one, allowed.get(one["name"]) or list(_DECISIONS)) for one in requests]
 
 
 def _how(allowed: list[str]) -> str:
@@ -82,7 +85,8 @@ def _decision(words: str, action: Mapping[str, Any], allowed: list[str]) -> dict
         return {"type": "edit", "edited_action": {"name": action["name"], "args": arguments}}
     if kind == "respond" and "respond" in allowed:
         return {"type": "respond", "message": rest}
-    if "approve" in allowed and re.match(_YES, words, re.IGNORECASE) and not re.search(r"\b(but|not)\b|n't\b", words):
+    plain = " ".join(re.sub(r"[.,;:!]", " ", words.lower()).split())
+    if "approve" in allowed and _PLAIN_YES.fullmatch(plain):
         return {"type": "approve"}
     return {"type": "reject" if "reject" in allowed or "respond" not in allowed else "respond", "message": words}
 

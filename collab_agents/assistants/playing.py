@@ -48,8 +48,9 @@ class Played:
     """What came of a run of the app.
 
     before: the values of its thread before the run. values: its output, or its state where it has a thread.
-    interrupts: what it waits for. branch: what has to be remembered of its thread, as JSON values. kept: the branch as
-    it was before anything was simulated or an interrupt was answered, if that happened; what executing it begins from.
+    interrupts: what it waits for. branch: what has to be remembered of its thread, as JSON values.
+    kept: what an execution goes on from. After a simulated turn, the branch as it was before anything was simulated or
+    an interrupt was answered, if that happened. After an executed turn, the branch with its thread as it is.
     """
 
     before: Any
@@ -111,7 +112,7 @@ class LocalPlayer:
             turn.running = True
             try:
                 if self.live is None:
-                    return await self._called(given, config, turn)
+                    return await self._called(given, config, turn, calls)
                 keeps_thread = self.interruptible or turn.mode is not Mode.simulated
                 return await self._run(
                     Branch(self.live, branch, keeps_thread=keeps_thread), given, config, context, turn, calls
@@ -139,7 +140,7 @@ class LocalPlayer:
     async def settle(self, branch: Mapping[str, Any]) -> Kept:
         return await self.live.settle(branch) if self.live else branch
 
-    async def _called(self, given: Any, config: RunnableConfig, turn: Turn) -> Played:
+    async def _called(self, given: Any, config: RunnableConfig, turn: Turn, calls: Calls) -> Played:
         try:
             values = await within(self.timeout, self.app.ainvoke(given, config))
         except PASS_THROUGH:
@@ -150,7 +151,8 @@ class LocalPlayer:
         if turn.paused:
             # There is no thread to go on with: it is called again, and to execute the turn once more.
             turn.mode, turn.paused = Mode.simulated, False
-            return replace(await self._called(given, config, turn), kept={})
+            calls.forget(lambda place: True)
+            return replace(await self._called(given, config, turn, calls), kept={})
         if turn.problem:
             raise self._error(RolloutError(turn.problem), "", turn)
         return Played({}, values)
@@ -171,7 +173,7 @@ class LocalPlayer:
             played.kept = branch.keep(captured) | {"calls": calls.dump()}
             turn.mode = Mode.simulated
 
-        with branch.isolated():
+        with branch.isolated(over=turn.mode is Mode.executed):
             await self._stream(branch, given, config, more, played, turn)
             if turn.paused:
                 keep(self._captured(branch))
@@ -179,7 +181,7 @@ class LocalPlayer:
                 turn.paused = False
                 await self._stream(branch, None, config, more, played, turn)
         captured = None
-        if branch.saver and ((self.live and self.live.saver) or played.interrupts):
+        if branch.saver and (branch.saver.like or played.interrupts):
             state = await branch.state()
             if state.next and not played.interrupts:
                 before_node = f"it stopped before node {state.next[0]!r}"
@@ -187,6 +189,8 @@ class LocalPlayer:
             played.values = state.values
             captured = self._captured(branch)
         played.branch = branch.keep(captured, pretended=turn.pretended)
+        if turn.mode is Mode.executed:
+            played.kept = played.branch if captured else self._left(branch)
         if captured and played.interrupts and turn.mode is Mode.pausing:
             keep(captured)  # Whatever answers the interrupts, executing the turn begins before they are answered.
         return played
@@ -197,6 +201,12 @@ class LocalPlayer:
         except (TypeError, ValueError) as error:
             what = "its state cannot be serialized, so what is simulated could not be executed later"
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}") from error
+
+    def _left(self, branch: Branch) -> dict[str, Any] | None:
+        """With what an execution that stops here can go on, None if its state cannot be serialized."""
+        with suppress(TypeError, ValueError):
+            return branch.keep(branch.capture()) if branch.saver else None
+        return None
 
     async def _stream(
         self,
@@ -231,22 +241,23 @@ class LocalPlayer:
             elif not isinstance(error, Late):
                 where = _node(error)
             failed = self._error(error, where, turn)
-            if turn.mode is Mode.executed and branch.saver:
-                with suppress(TypeError, ValueError):  # Of a state that cannot be serialized.
-                    failed.branch = branch.keep(branch.capture())
+            if turn.mode is Mode.executed:
+                failed.branch = self._left(branch)
             raise failed from error
         if turn.problem or (turn.paused and not any(map(is_pause, interrupts.values()))):
             raise self._error(RolloutError(turn.problem or _SWALLOWED), "", turn)
         played.interrupts = [one for one in interrupts.values() if not is_pause(one)]
 
     def _error(self, error: BaseException, where: str, turn: Turn) -> AppError:
-        reason = f"no reply within {self.timeout:g} s" if isinstance(error, Late) else reason_of(error)
+        late = isinstance(error, Late) and self.timeout is not None
+        reason = f"no reply within {self.timeout:g} s" if late else reason_of(error)
         return AppError(f"app {self.name!r}{where}: {turn.problem or reason}")
 
 
 _SWALLOWED = (
-    "the interrupt with which a tool is simulated was caught by the app itself, by an `except Exception` around the "
-    "tool or around is_simulating(): let langgraph.errors.GraphBubbleUp pass there"
+    "the interrupt with which a tool is simulated did not reach the app's graph. Either an `except Exception` around "
+    "the tool, or around is_simulating(), caught it and has to re-raise langgraph.errors.GraphBubbleUp; or the tool "
+    "belongs to an agent that is called with a thread of its own"
 )
 
 

@@ -70,13 +70,18 @@ class Turn:
             pause_task(value)
         raise GraphInterrupt((Interrupt(value=value, id=_PAUSE),))
 
-    def simulate(self, name: str, arguments: Any) -> None:
-        self.pretended = True
-        self.simulated.append(_call(name, arguments))
+    def begin(self, name: str, arguments: Any) -> None:
+        """A simulated tool is about to be called, with the arguments that the model gave.
 
-    def check(self, name: str, arguments: Any) -> None:
-        """Raises RolloutError for a call that was not made in the simulation on which the reply was chosen."""
+        Raises RolloutError for a call that was not made in the simulation on which the reply was chosen.
+        """
+        if self.mode is Mode.pausing:
+            self.pause(name)
         call = _call(name, arguments)
+        if self.mode is Mode.simulated:
+            self.pretended = True
+            self.simulated.append(call)
+            return
         if not self.problem and self.allowed is not None and call not in self.allowed:
             before = " and ".join(dict.fromkeys(f"{one}({given})" for one, given in self.allowed)) or "no tool"
             self.problem = (
@@ -110,15 +115,16 @@ def taking(turn: Turn) -> Iterator[Turn]:
 
 
 def is_simulating() -> bool:
-    """Whether this code runs in a simulated conversation. For tools and nodes that decide for themselves what not to
+    """Whether this code runs in a simulated conversation.
 
-    do then.
-
+    For tools and nodes that decide for themselves what not to do then.
     In a node or tool of an app whose reply may be executed, the first such question pauses the app there (see the
     module). Executing the reply begins anew with that node or tool, which is then told no.
     """
     turn = _turn.get()
     if turn is None or turn.mode is Mode.executed:
+        if turn and turn.running:
+            turn.came_back()
         return False
     if turn.running and turn.mode is Mode.pausing:
         turn.pause("is_simulating")
@@ -147,18 +153,22 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
         # A ToolNode of the app's own is intercepted. This is for wherever else the tool is called.
         def run(**arguments: Any) -> Any:
             turn = None if _intercepted.get() else _turn.get()
+            if turn:
+                turn.begin(tool.name, _given(tool, arguments))
             if turn and turn.mode is not Mode.executed:
-                return _now(tool.name, _simulated(turn, tool.name, instead, _given(tool, arguments)))
+                return _returned(tool, _now(tool.name, _simulated(tool, instead, _given(tool, arguments))))
             assert function is not None
-            with _executing(turn, tool.name, lambda: _given(tool, arguments)):
+            with _executing(turn):
                 return function(**arguments)
 
         async def arun(**arguments: Any) -> Any:
             turn = None if _intercepted.get() else _turn.get()
+            if turn:
+                turn.begin(tool.name, _given(tool, arguments))
             if turn and turn.mode is not Mode.executed:
-                value = _simulated(turn, tool.name, instead, _given(tool, arguments))
-                return await value if inspect.isawaitable(value) else value
-            with _executing(turn, tool.name, lambda: _given(tool, arguments)):
+                value = _simulated(tool, instead, _given(tool, arguments))
+                return _returned(tool, await value if inspect.isawaitable(value) else value)
+            with _executing(turn):
                 if coroutine:
                     return await coroutine(**arguments)
                 assert function is not None
@@ -175,17 +185,22 @@ def _given(tool: StructuredTool, arguments: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in arguments.items() if name in tool.args}
 
 
-def _simulated(turn: Turn, name: str, instead: Any, arguments: Mapping[str, Any]) -> Any:
-    if turn.mode is Mode.pausing:
-        turn.pause(name)
-    turn.simulate(name, arguments)
-    return instead(**own_copy(dict(arguments))) if callable(instead) else instead
+def _simulated(tool: BaseTool, instead: Any, arguments: Mapping[str, Any]) -> Any:
+    """What the tool gives in a simulation."""
+    if not callable(instead):
+        return own_copy(instead)
+    defaults = {name: schema["default"] for name, schema in tool.args.items() if "default" in schema}
+    return instead(**own_copy({**defaults, **arguments}))
+
+
+def _returned(tool: BaseTool, value: Any) -> Any:
+    """As the tool's own function would return it."""
+    pair = getattr(tool, "response_format", "") == "content_and_artifact"
+    return (value, None) if pair and not (isinstance(value, tuple) and len(value) == 2) else value
 
 
 @contextmanager
-def _executing(turn: Turn | None, name: str, arguments: Callable[[], Any]) -> Iterator[None]:
-    if turn:
-        turn.check(name, arguments())
+def _executing(turn: Turn | None) -> Iterator[None]:
     try:
         yield
     finally:
@@ -204,10 +219,10 @@ def _now(name: str, value: Any) -> Any:
 class _Tools(Interceptor):
     """Simulates the tools of a ToolNode, or runs them, as the turn around wants it."""
 
-    def begin(self, node: ToolNode, name: str) -> None:
+    def begin(self, node: ToolNode, name: str, arguments: Mapping[str, Any]) -> None:
         turn, tool = _turn.get(), node.tools_by_name.get(name)
-        if turn and tool and turn.mode is Mode.pausing and _is_simulated(turn, tool):
-            turn.pause(name)
+        if turn and tool and _is_simulated(turn, tool):
+            turn.begin(name, arguments)
 
     def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
         turn = _turn.get()
@@ -215,7 +230,7 @@ class _Tools(Interceptor):
             return execute()
         if turn.mode is not Mode.executed:
             return _message(request, _now(request.tool.name, self._instead(turn, request)))
-        with _executing(turn, request.tool.name, lambda: request.tool_call["args"]), _inside_node():
+        with _executing(turn), _inside_node():
             return execute()
 
     async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[Any]]) -> Any:
@@ -225,14 +240,17 @@ class _Tools(Interceptor):
         if turn.mode is not Mode.executed:
             value = self._instead(turn, request)
             return _message(request, await value if inspect.isawaitable(value) else value)
-        with _executing(turn, request.tool.name, lambda: request.tool_call["args"]), _inside_node():
+        with _executing(turn), _inside_node():
             return await execute()
 
     def _instead(self, turn: Turn, request: ToolCallRequest) -> Any:
         tool = request.tool
         assert tool is not None
+        if turn.mode is Mode.pausing:  # A wrapper of the app's has put this tool in another's place.
+            turn.pause(tool.name)
+        turn.pretended = True
         instead = turn.tools[tool.name] if tool.name in turn.tools else (tool.metadata or {})[_MARK]
-        return _simulated(turn, tool.name, instead, request.tool_call["args"])
+        return _simulated(tool, instead, request.tool_call["args"])
 
 
 def _is_simulated(turn: Turn, tool: BaseTool) -> bool:
@@ -250,9 +268,15 @@ def _inside_node() -> Iterator[None]:
 
 def _message(request: ToolCallRequest, value: Any) -> ToolMessage:
     call = request.tool_call
-    if not isinstance(value, str):
-        value = value.content if isinstance(value, ToolMessage) else json.dumps(value, ensure_ascii=False, default=str)
-    return ToolMessage(value, name=call["name"], tool_call_id=call["id"], additional_kwargs={SIMULATED: True})
+    about = {"name": call["name"], "tool_call_id": call["id"]}
+    if isinstance(value, ToolMessage):
+        marked = {**value.additional_kwargs, SIMULATED: True}
+        return value.model_copy(update={**about, "additional_kwargs": marked})
+    content, artifact = value, None
+    if getattr(request.tool, "response_format", "") == "content_and_artifact":
+        content, artifact = _returned(request.tool, value)  # type: ignore[arg-type]
+    text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+    return ToolMessage(text, artifact=artifact, additional_kwargs={SIMULATED: True}, **about)
 
 
 class ToolGuard(BaseCallbackHandler):

@@ -1,5 +1,6 @@
 """A LangGraph store that a branch may write to: what it writes is its own, the rest is read from the app's store."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,8 +30,8 @@ _ALL = 1_000_000
 class ForkedStore(BaseStore):
     """Reads through to `base` and keeps what is written apart.
 
-    What was written comes where the app's store would have it, or first and without a score where a search asks for
-    meaning, and does not expire.
+    Search results keep the store's order. In a semantic search, items written in the branch come first, without a
+    score. They do not expire.
     Items that are read are copies: one that is changed in place is changed nowhere else.
     """
 
@@ -38,6 +39,8 @@ class ForkedStore(BaseStore):
 
     def __init__(self, base: BaseStore, written: Iterable[Sequence[Any]] = ()) -> None:
         self._base = _Original(base)
+        self.over = False
+        """Whether the branch has ended, and what is asked of it is for the live store."""
         self._log: list[tuple[str, PutOp]] = []
         self._begin([("", put_of(one)) for one in written])
 
@@ -169,13 +172,24 @@ def _forkable(kind: type[BaseStore]) -> Any:
 
         def method(self: Any, *arguments: Any, **options: Any) -> Any:
             fork = _forks.get().get(id(self))
-            return getattr(fork, name)(*arguments, **options) if fork else original(self, *arguments, **options)
+            if fork is None or fork.over:
+                return original(self, *arguments, **options)
+            return getattr(fork, name)(*arguments, **options)
 
         return method
 
     methods = {name: led(name) for each in _METHODS for name in (each, f"a{each}")}
     about = {"__slots__": (), "__module__": kind.__module__, "__doc__": kind.__doc__}
     return type(kind.__name__, (_Forkable, kind), {**about, **methods})
+
+
+async def abatch(store: BaseStore, ops: list[Any], kind: Any = None) -> list[Result]:
+    """What a store answers, if need be on a thread: some, as SqliteStore, are sync only."""
+    kind = kind or type(store)
+    try:
+        return await kind.abatch(store, ops)
+    except NotImplementedError:
+        return await asyncio.to_thread(kind.batch, store, ops)
 
 
 class _Original:
@@ -192,4 +206,4 @@ class _Original:
         return self._kind.batch(self._store, ops) if ops else []
 
     async def abatch(self, ops: list[Op]) -> list[Result]:
-        return await self._kind.abatch(self._store, ops) if ops else []
+        return await abatch(self._store, ops, self._kind) if ops else []

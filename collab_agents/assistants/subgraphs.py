@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import islice
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -12,33 +13,38 @@ from langgraph.pregel import Pregel
 App = Pregel[Any, Any, Any, Any]
 
 _DEPTH = 5
+_MOST = 100
+"""Items of a container that are looked at: nobody keeps more agents in one, but many a dataset."""
 
 
 def graphs_in(app: App) -> list[App]:
     """The app and every graph that it is seen to hold: as a node, and in the closures and globals of its functions."""
-    found: dict[int, App] = {}
-    waiting = [app]
+    return [one for one in _parts_of(app) if isinstance(one, Pregel)]
+
+
+def tool_nodes(app: App) -> list[ToolNode]:
+    """Every `ToolNode` that it is seen to hold."""
+    return [one for one in _parts_of(app) if isinstance(one, ToolNode)]
+
+
+def _parts_of(app: App) -> list[App | ToolNode]:
+    found: dict[int, App | ToolNode] = {}
+    waiting: list[App | ToolNode] = [app]
     while waiting:
-        graph = waiting.pop()
-        if id(graph) in found:
+        one = waiting.pop()
+        if id(one) in found:
             continue
-        found[id(graph)] = graph
-        for node in graph.nodes.values():
-            waiting += [one for one in node.subgraphs or () if isinstance(one, Pregel)]
-            waiting += _held(node.bound, _DEPTH)
+        found[id(one)] = one
+        if isinstance(one, ToolNode):
+            waiting += _held(_parts(one), _DEPTH)
+            continue
+        for node in one.nodes.values():
+            waiting += _held([*(node.subgraphs or ()), node.bound], _DEPTH)
     return list(found.values())
 
 
-def tool_nodes(app: App) -> Iterator[ToolNode]:
-    """Every `ToolNode` of these graphs."""
-    for graph in graphs_in(app):
-        for node in graph.nodes.values():
-            if isinstance(node.bound, ToolNode):
-                yield node.bound
-
-
-def _held(value: Any, depth: int) -> Iterator[App]:
-    if isinstance(value, Pregel):
+def _held(value: Any, depth: int) -> Iterator[App | ToolNode]:
+    if isinstance(value, Pregel | ToolNode):
         yield value
     elif depth:
         for part in _parts(value):
@@ -51,7 +57,8 @@ def _parts(value: Any) -> list[Any]:
             known = (value.__globals__.get(name) for name in value.__code__.co_names)
             return [*_cells(value), *(one for one in known if isinstance(one, Runnable | FunctionType))]
         case MethodType():
-            return [value.__self__, value.__func__]
+            own = getattr(value.__self__, "__dict__", {})
+            return [value.__self__, value.__func__, *(one for one in own.values() if isinstance(one, Runnable))]
         case partial():
             return [value.func, *value.args, *value.keywords.values()]
         case ToolNode():
@@ -62,9 +69,9 @@ def _parts(value: Any) -> list[Any]:
         case RunnableSequence():
             return value.steps
         case Mapping():
-            return list(value.values())
+            return list(islice(value.values(), _MOST))
         case list() | tuple():
-            return list(value)
+            return list(value[:_MOST])
         case RunnableLambda():
             return [getattr(value, name, None) for name in ("func", "afunc")]
     functions = [vars(value).get(name) for name in ("func", "afunc")] if isinstance(value, Runnable) else []

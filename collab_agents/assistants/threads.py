@@ -32,10 +32,10 @@ class BranchSaver(InMemorySaver):
 
     def __init__(self, like: Saver | None) -> None:
         super().__init__(serde=like.serde if like else _Keeping())
-        self._like = like
+        self.like = like
 
     def get_next_version(self, current: Any, channel: None) -> Any:
-        return (self._like.get_next_version if self._like else super().get_next_version)(current, channel)
+        return (self.like.get_next_version if self.like else super().get_next_version)(current, channel)
 
     def capture(self, thread_id: str, *, history: bool) -> "Captured":
         """The thread as it is, what is serialized in it left so.
@@ -146,7 +146,8 @@ async def fork(saver: Saver, thread: RunnableConfig, *, history: bool) -> Branch
     if not checkpoints:
         return None
     branch = BranchSaver(saver)
-    await _put(branch, checkpoints, thread["configurable"]["thread_id"], None)
+    there = {one["checkpoint"]["id"] for one in checkpoints}
+    await _put(branch, checkpoints, thread["configurable"]["thread_id"], None, there)
     return branch
 
 
@@ -170,7 +171,7 @@ async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> 
     checkpoints = await _checkpoints(branch, {"configurable": {"thread_id": thread_id}}, history=True)
     # The checkpoint itself is there already, but more may have been written to it: an answer to what it waited for.
     new = [one for one in checkpoints if since is None or one["checkpoint"]["id"] >= since]
-    await _put(saver, new, thread_id, since)
+    await _put(saver, new, thread_id, since, {one["checkpoint"]["id"] for one in checkpoints})
     return max(one["checkpoint"]["id"] for one in new if not one["ns"])
 
 
@@ -206,11 +207,13 @@ def _record(one: CheckpointTuple) -> dict[str, Any]:
     }
 
 
-async def _put(saver: Saver, checkpoints: Sequence[dict[str, Any]], thread_id: str, since: str | None) -> None:
-    ids = {one["checkpoint"]["id"] for one in checkpoints}
+async def _put(
+    saver: Saver, checkpoints: Sequence[dict[str, Any]], thread_id: str, since: str | None, there: set[str]
+) -> None:
+    """Put checkpoints at the end of a thread. there: those that the thread has then."""
     for one in checkpoints:
         parent = one["parent"]
-        if one["checkpoint"]["id"] != since and parent not in ids:
+        if one["checkpoint"]["id"] != since and parent not in there:
             # Of a thread only the last checkpoint may have been taken: it then follows what the saver has.
             parent = None if one["ns"] else since
         config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": one["ns"]}}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.console import Console
 
+from collab_agents._internal.sync import run as run_to_end
 from collab_agents.cli import ending
 from collab_agents.errors import CollabError, ConfigError
 
@@ -70,7 +71,7 @@ def generate(
         settings = settings.model_copy(update={"tasks": settings.tasks.model_copy(update={"limit": limit})})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = ending.run(run(settings, out, resume=resume))
+        done = run_to_end(run(settings, out, resume=resume))
     except KeyboardInterrupt:
         errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
         raise
@@ -104,7 +105,7 @@ def evaluate(
         settings = settings.model_copy(update={"tasks": tasks})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = ending.run(run(settings, other, names, out, repeats=repeats, resume=resume))
+        done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume))
     except KeyboardInterrupt:
         errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
         raise
@@ -131,7 +132,7 @@ def chat(
     from collab_agents.config import RunConfig, load_config
 
     settings = load_config(config, RunConfig)
-    ending.run(run(settings, out, side=side.value, coach=coach, task_id=task, show_goal=goal))
+    run_to_end(run(settings, out, side=side.value, coach=coach, task_id=task, show_goal=goal))
 
 
 def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:

@@ -50,17 +50,20 @@ def load_judge(
     *,
     model: BaseChatModel | None = None,
     options: dict[str, Any] | None = None,
-    timeout: float | None = OWN_TIMEOUT,
+    timeout: float | None = None,
 ) -> Judge:
     """The judge `name` with its options, or one of your own: "module:function".
 
     A function of your own is the judge itself, `(conversation, task) -> float | Score | None`; with a model or
-    options it is called with them (`model=...` and each option) and returns the judge. timeout: of one's own alone,
-    see `as_judge`.
+    options it is called with them (`model=...` and each option) and returns the judge. timeout: seconds that one of
+    your own gets for a conversation, by default 300.
 
     Raises ConfigError for an unknown judge or option, a bad value, or a model that is missing or not wanted.
     """
+    if timeout is not None and ":" not in name:
+        raise ConfigError(f"judge {name!r}: timeout is for judges of your own; some others have it as an option")
     if ":" in name:
+        timeout = OWN_TIMEOUT if timeout is None else timeout
         own = callable_at(name, "judge")
         if model is None and not options:
             return as_judge(own, timeout=timeout)
