@@ -5,7 +5,7 @@ ends as a plain run of it does. The models follow scripts; all else is theirs.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from deepagents import create_deep_agent
@@ -22,9 +22,11 @@ from langchain.agents.middleware import (
 )
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import BaseTool, tool
+from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_store
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
 from langgraph.store.memory import InMemoryStore
 from langgraph_supervisor import create_supervisor
 from langgraph_swarm import create_handoff_tool, create_swarm
@@ -323,3 +325,46 @@ async def test_a_real_tool_that_fails_fails_as_in_a_plain_run_and_is_called_agai
     assert len(ahead.model_calls) - calls <= 3
     was, now = await plain.app.aget_state(LIVE), await ahead.app.aget_state(LIVE)
     assert values(now.values) == values(was.values)
+
+
+def concatenated(old: Any, writes: Any) -> list[str]:
+    return [*(old or []), *(one for write in writes for one in write)]
+
+
+class Logged(MessagesState, total=False):
+    log: Annotated[list[str], DeltaChannel(concatenated)]
+
+
+@pytest.mark.parametrize("where", ["root", "subgraph"])
+async def test_channels_that_keep_only_what_changed_are_committed_whole(where: str) -> None:
+    def build(made: Made) -> Any:
+        model = Scripted(script=steps("pay", "pay"))
+
+        async def think(state: Logged) -> dict[str, Any]:
+            return {"messages": [await model.ainvoke(state["messages"])], "log": [f"t{len(state.get('log') or [])}"]}
+
+        graph = StateGraph(Logged)
+        graph.add_node("think", think)
+        graph.add_node("tools", ToolNode([made.tool()]))
+        graph.add_edge(START, "think")
+        graph.add_conditional_edges("think", lambda state: "tools" if state["messages"][-1].tool_calls else END)
+        graph.add_edge("tools", "think")
+        if where == "root":
+            return graph.compile(checkpointer=made.saver, name="shop")
+        outer = StateGraph(MessagesState)
+        outer.add_node("inner", graph.compile(checkpointer=True))
+        outer.add_edge(START, "inner")
+        return outer.compile(checkpointer=made.saver, name="shop")
+
+    plain, ahead = make(build), make(build)
+    await run_plainly(plain, WORDS)
+    await run_ahead(ahead, WORDS, {"pay": "pretended"})
+    assert ahead.done == plain.done
+    for made in (plain, ahead):
+        await run_plainly(made, ["one more"])
+    logs = []
+    for made in (plain, ahead):
+        inner = made.app if where == "root" else made.app.nodes["inner"].bound.copy({"checkpointer": made.saver})
+        at: Any = {"configurable": {**LIVE["configurable"], "checkpoint_ns": "" if where == "root" else "inner"}}
+        logs.append((await inner.aget_state(at)).values["log"])
+    assert logs[0] == logs[1] == [f"t{number}" for number in range(12)]

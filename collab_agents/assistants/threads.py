@@ -169,10 +169,13 @@ async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> 
     branch = BranchSaver(saver)
     branch.restore(text, thread_id)
     checkpoints = await _checkpoints(branch, {"configurable": {"thread_id": thread_id}}, history=True)
-    # The checkpoint itself is there already, but more may have been written to it: an answer to what it waited for.
-    new = [one for one in checkpoints if since is None or one["checkpoint"]["id"] >= since]
+    old = [one for one in checkpoints if since is not None and one["checkpoint"]["id"] <= since]
+    # The last ones are there already, but more may have been written to them, such as an answer that was waited for.
+    for one in {one["ns"]: one for one in old}.values():
+        await _put_writes(saver, _at(thread_id, one["ns"], one["checkpoint"]["id"]), one["writes"])
+    new = checkpoints[len(old) :]
     await _put(saver, new, thread_id, since, {one["checkpoint"]["id"] for one in checkpoints})
-    return max(one["checkpoint"]["id"] for one in new if not one["ns"])
+    return max((one["checkpoint"]["id"] for one in new if not one["ns"]), default=since or "")
 
 
 async def _checkpoints(saver: Saver, thread: RunnableConfig, history: bool) -> list[dict[str, Any]]:
@@ -213,20 +216,27 @@ async def _put(
     """Put checkpoints at the end of a thread. there: those that the thread has then."""
     for one in checkpoints:
         parent = one["parent"]
-        if one["checkpoint"]["id"] != since and parent not in there:
+        if parent not in there:
             # Of a thread only the last checkpoint may have been taken: it then follows what the saver has.
             parent = None if one["ns"] else since
-        config: RunnableConfig = {"configurable": {"thread_id": thread_id, "checkpoint_ns": one["ns"]}}
-        if parent:
-            config["configurable"]["checkpoint_id"] = parent
+        config = _at(thread_id, one["ns"], parent)
         checkpoint = one["checkpoint"]
         versions = checkpoint["channel_versions"]
         at = await _call(saver.aput, saver.put, config, checkpoint, one["metadata"], versions)
-        by_task: dict[str, list[tuple[str, Any]]] = {}
-        for task_id, channel, value in one["writes"]:
-            by_task.setdefault(task_id, []).append((channel, value))
-        for task_id, writes in by_task.items():
-            await _call(saver.aput_writes, saver.put_writes, at, writes, task_id)
+        await _put_writes(saver, at, one["writes"])
+
+
+async def _put_writes(saver: Saver, at: RunnableConfig, written: Sequence[tuple[str, str, Any]]) -> None:
+    by_task: dict[str, list[tuple[str, Any]]] = {}
+    for task_id, channel, value in written:
+        by_task.setdefault(task_id, []).append((channel, value))
+    for task_id, writes in by_task.items():
+        await _call(saver.aput_writes, saver.put_writes, at, writes, task_id)
+
+
+def _at(thread_id: str, ns: str, checkpoint_id: str | None) -> RunnableConfig:
+    coordinates = {"thread_id": thread_id, "checkpoint_ns": ns}
+    return {"configurable": coordinates | ({"checkpoint_id": checkpoint_id} if checkpoint_id else {})}
 
 
 async def _read(saver: Saver, config: RunnableConfig) -> CheckpointTuple | None:
