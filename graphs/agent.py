@@ -7,7 +7,14 @@ from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, messages_from_dict, messages_to_dict
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    RemoveMessage,
+    messages_from_dict,
+    messages_to_dict,
+)
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import var_child_runnable_config
@@ -66,11 +73,12 @@ def _gathered(answers: dict[str, Any] | None, more: dict[str, Any] | None) -> di
 class AgentState(AgentOutput, total=False):
     """What it keeps while it works.
 
-    reply, after: the chosen candidate's messages and memory, until they are given; the messages as dicts, which
-    LangGraph does not take for messages to stream. waits: the app's interrupts that are to be answered. answers: what
-    they were answered, by their ids. failure: why executing the reply stopped.
+    asked: how many messages the reply answers. reply, after: the chosen candidate's messages and memory, until they are
+    given; the messages as dicts, which LangGraph does not take for messages to stream. waits: the app's interrupts that
+    are to be answered. answers: what they were answered, by their ids. failure: why executing the reply stopped.
     """
 
+    asked: int | None
     reply: list[dict[str, Any]] | None
     after: Memory | None
     waits: list[dict[str, Any]] | None
@@ -132,9 +140,6 @@ def create_lookahead_agent(
     @named("deliberate")
     async def deliberate(state: Any) -> dict[str, Any]:
         messages = state["messages"]
-        if state.get("waits") or state.get("failure"):
-            way = "Command(resume=...)" if state.get("waits") else "None"
-            raise ConfigError(f"the last reply is not executed to its end yet: call the agent with {way} first")
         if not ends_with_user(state):
             raise ConfigError("messages: the last one has to be the user's")
         choice = await plan.choose(
@@ -148,6 +153,7 @@ def create_lookahead_agent(
             lambda: find_goal(messages),
         )
         return {
+            "asked": len(messages),
             "reply": messages_to_dict(choice.reply),
             "after": choice.memory,
             "lookahead": choice.record,
@@ -156,9 +162,23 @@ def create_lookahead_agent(
             "failure": None,
         }
 
+    @named("hold")
+    async def hold(state: Any) -> dict[str, Any]:
+        """A message has come while the last reply is executed: it is not taken, and the agent still waits."""
+        failure = state.get("failure")
+        if failure:
+            reason = (
+                f"the last reply is not executed to its end yet, call the agent with None first: {failure['reason']}"
+            )
+            fresh_failures.add(failure["token"])
+            failure = {**failure, "reason": reason}
+        came = state["messages"][state["asked"] :]
+        return {"messages": [RemoveMessage(id=message.id) for message in came], "failure": failure}
+
     @named("execute")
     async def execute(state: Any) -> dict[str, Any]:
-        messages, reply, after = state["messages"], messages_from_dict(state["reply"]), state["after"]
+        messages = state["messages"][: state["asked"]]
+        reply, after = messages_from_dict(state["reply"]), state["after"]
         if not isinstance(assistant, Executing):
             return {"waits": [], "failure": None}
         before = (state.get("assistant_memory") or {}) | {"seed": _seed(seed, messages)}
@@ -207,8 +227,11 @@ def create_lookahead_agent(
         messages, reply = state["messages"], messages_from_dict(state["reply"])
         reply = with_ids(reply, messages, _seed(seed, messages))
         await _stream(reply)
-        nothing = dict.fromkeys(("reply", "after", "waits", "answers", "failure"))
+        nothing = dict.fromkeys(("asked", "reply", "after", "waits", "answers", "failure"))
         return {"messages": reply, "assistant_memory": state["after"], **nothing}
+
+    async def begin(state: Any) -> str:
+        return "hold" if state.get("waits") or state.get("failure") else "deliberate"
 
     async def after_execution(state: Any) -> str | list[Send]:
         if state.get("failure"):
@@ -216,10 +239,18 @@ def create_lookahead_agent(
         return [Send("ask", wait) for wait in state.get("waits") or ()] or "answer"
 
     graph = StateGraph(AgentState, input_schema=AgentInput, output_schema=AgentOutput)
-    nodes = {"deliberate": deliberate, "execute": execute, "ask": ask, "fail": fail, "answer": answer}
+    nodes = {
+        "hold": hold,
+        "deliberate": deliberate,
+        "execute": execute,
+        "ask": ask,
+        "fail": fail,
+        "answer": answer,
+    }
     for name, node in nodes.items():
         graph.add_node(name, _both_ways(node, name))
-    graph.add_edge(START, "deliberate")
+    graph.add_conditional_edges(START, _both_ways(begin, "begin"), ["deliberate", "hold"])
+    graph.add_conditional_edges("hold", _both_ways(after_execution, "after_execution"), ["ask", "fail"])
     graph.add_edge("deliberate", "execute")
     graph.add_conditional_edges("execute", _both_ways(after_execution, "after_execution"), ["answer", "ask", "fail"])
     graph.add_edge("ask", "execute")

@@ -159,11 +159,13 @@ async def test_while_a_reply_is_not_executed_to_its_end_the_agent_takes_no_new_m
     assistant = GraphAssistant(shop(done), interrupts="user", simulate_tools={"pay": "pretended"})
     agent = ahead(assistant, checkpointer=InMemorySaver())
     await agent.ainvoke(ASKED, AT)
-    with pytest.raises(
-        RolloutError, match=r"not executed to its end yet: call the agent with Command\(resume=\.\.\.\)"
-    ):
-        await agent.ainvoke({"messages": [HumanMessage("two cups")]}, AT)
-    assert done == []
+    out = await agent.ainvoke({"messages": [HumanMessage("two cups")]}, AT)
+    assert len(out["__interrupt__"]) == 1, "it still waits"
+    assert (texts(out["messages"]), done) == (["a mug"], [])
+    out = await agent.ainvoke(Command(resume=approve(None)), AT)
+    assert (texts(out["messages"])[-1], done) == ("It says: paid a mug", ["a mug"])
+    out = await agent.ainvoke({"messages": [HumanMessage("two cups")]}, AT)
+    assert "two cups" in str(out["__interrupt__"][0].value)
 
 
 async def test_an_agent_without_a_checkpointer_asks_the_user_in_words() -> None:
