@@ -212,8 +212,8 @@ class GraphAssistant:
         is called again with the memory it returned and the answers, by the interrupts' ids; or, with interrupts="user"
         and in_words, the reply ends with the question in words, which the user's next message answers.
 
-        What a branch that did not begin with `fork` has put into the app's store is written there. Inside another
-        simulation nothing is executed.
+        What a branch that did not begin with `fork` has put into the app's store and caches is written there. Inside
+        another simulation nothing is executed.
 
         Raises AppError if the app fails; its `after` is the memory to go on with, so that nothing is done twice.
         RolloutError, before anything is done, if the live thread has gone on since `fork`, ConfigError if what came
@@ -237,8 +237,8 @@ class GraphAssistant:
         turn = Turn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
 
         def left(at: Mapping[str, Any]) -> Memory:
-            """The memory with which to go on with the execution."""
-            return after | {"unexecuted": {"branch": {**at, "calls": calls.dump()}, "tools": turn.allowed, **how}}
+            """What a memory needs for the execution to go on."""
+            return {"unexecuted": {"branch": {**at, "calls": calls.dump()}, "tools": turn.allowed, **how}}
 
         try:
             with taking(turn), seeded(memory.get("seed", 0), calls):
@@ -248,23 +248,21 @@ class GraphAssistant:
                 played = await self._play(branch, given, turn, calls)
         except AppError as error:
             if error.branch is not None:
-                error.after = left(error.branch)
+                error.after = after | left(error.branch)
             raise
         try:
             played.before = await self._player.values(memory.get("branch", {}))
             waits = bool(played.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
             reply, done = self._finished(messages, memory, new, played, in_words=not waits)
-            return (
-                Executed(reply, done | left(played.branch), played.interrupts)
-                if waits
-                else Executed(reply, await self._settled(done))
-            )
+            if waits:
+                return Executed(reply, done | left(played.branch), played.interrupts)
+            return Executed(reply, await self._settled(done))
         except PASS_THROUGH:
             raise
         except BaseException as error:
             failed = error if isinstance(error, AppError) else AppError(f"app {self.name!r}: {reason_of(error)}")
             if played.kept:
-                failed.after = left(played.kept)
+                failed.after = after | left(played.kept)
             raise failed from error
 
     async def aclose(self) -> None:
