@@ -121,7 +121,10 @@ class LocalPlayer:
                 turn.running = False
 
     async def values(self, branch: Mapping[str, Any]) -> Any:
-        return await Branch(self.live, branch, keeps_thread=False).values() if self.live else {}
+        if self.live is None:
+            return {}
+        with own_root():
+            return await Branch(self.live, branch, keeps_thread=False).values()
 
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
         if self.live is None:
