@@ -71,8 +71,8 @@ class Deliberation:
         """
         run = _Run(self, state, goal)
         started = asyncio.get_running_loop().time()
-        seconds = self.budget.seconds
-        with track_usage() as usage, unheard([run.calls]), contained(seconds and seconds + self.budget.grace):
+        limit = None if self.budget.seconds is None else self.budget.seconds + self.budget.grace
+        with track_usage() as usage, unheard([run.calls]), contained(limit):
             await run.finish()
         seconds = asyncio.get_running_loop().time() - started
         index, why = run.chosen()
@@ -167,8 +167,8 @@ class _Run:
 
     async def _last_call(self) -> None:
         """The first reply to come, of those under way and, if the time is up, of one more call."""
-        out_of_time = self.stopped == _TIME and self._end is not None
-        until = (self._end if out_of_time and self._end else self._loop.time()) + self.plan.budget.grace
+        stopped_at = self._end if self.stopped == _TIME and self._end is not None else self._loop.time()
+        until = stopped_at + self.plan.budget.grace
         if self.stopped and not self.calls.spent.is_set() and self._loop.time() < until:
             self._start(self._replying, 0, self._reply(0))
         try:

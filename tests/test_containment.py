@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from collab_agents.errors import RolloutError
 from collab_agents.judges import Conversation, as_judge
 from collab_agents.runs import read_failures
 from collab_agents.tasks import Task
-from tests.conftest import Server, party
+from tests.conftest import party
 from tests.plain_and_ahead import COST
 from tests.test_apps import SEED, app_of
 
@@ -284,8 +283,7 @@ def test_a_run_of_an_app_that_exits_or_hangs_ends_with_an_error_code_and_keeps_t
     assert "Traceback" not in done.stderr
 
 
-async def test_a_blocked_call_of_a_slow_server_does_not_stop_the_others(serve: Callable[..., Server]) -> None:
-    """The task factory that contains exits leaves ordinary tasks of the loop alone."""
+async def test_the_task_factory_that_contains_exits_leaves_ordinary_tasks_alone() -> None:
     assistant = GraphAssistant(app_of(lambda state: {"messages": [AIMessage("fine")]}))
     await assistant.respond([HumanMessage("Hello")], SEED)
     task = asyncio.create_task(asyncio.sleep(0, "done"), name="mine")

@@ -318,8 +318,13 @@ class BrokenStore(InMemoryStore):
         return await super().abatch(given)
 
 
-@pytest.mark.parametrize("what", ["policy", "output_key", "store", "policy, without a saver"])
-@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize(
+    ("what", "forked"),
+    [
+        *((what, forked) for what in ("policy", "output_key", "store") for forked in (False, True)),
+        ("policy, without a saver", False),
+    ],
+)
 async def test_whatever_fails_after_a_real_tool_ran_it_is_not_called_again(what: str, forked: bool) -> None:
     done: list[str] = []
     fail = failing_once(ValueError("not now"))
@@ -343,8 +348,6 @@ async def test_whatever_fails_after_a_real_tool_ran_it_is_not_called_again(what:
         graph.add_edge(one, other)
     saver = None if what.endswith("without a saver") else InMemorySaver()
     app = graph.compile(name="shop", checkpointer=saver, store=store)
-    if forked and saver is None:
-        return
 
     def policy(value: Any) -> str:
         if what.startswith("policy"):

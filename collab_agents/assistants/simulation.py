@@ -152,21 +152,21 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
 
         # A ToolNode of the app's own is intercepted. This is for wherever else the tool is called.
         def run(**arguments: Any) -> Any:
-            turn = None if _intercepted.get() else _turn.get()
+            turn, given = None if _intercepted.get() else _turn.get(), _given(tool, arguments)
             if turn:
-                turn.begin(tool.name, _given(tool, arguments))
+                turn.begin(tool.name, given)
             if turn and turn.mode is not Mode.executed:
-                return _returned(tool, _now(tool.name, _simulated(tool, instead, _given(tool, arguments))))
+                return _returned(tool, _now(tool.name, _simulated(tool, instead, given)))
             assert function is not None
             with _executing(turn):
                 return function(**arguments)
 
         async def arun(**arguments: Any) -> Any:
-            turn = None if _intercepted.get() else _turn.get()
+            turn, given = None if _intercepted.get() else _turn.get(), _given(tool, arguments)
             if turn:
-                turn.begin(tool.name, _given(tool, arguments))
+                turn.begin(tool.name, given)
             if turn and turn.mode is not Mode.executed:
-                value = _simulated(tool, instead, _given(tool, arguments))
+                value = _simulated(tool, instead, given)
                 return _returned(tool, await value if inspect.isawaitable(value) else value)
             with _executing(turn):
                 if coroutine:
@@ -195,8 +195,15 @@ def _simulated(tool: BaseTool, instead: Any, arguments: Mapping[str, Any]) -> An
 
 def _returned(tool: BaseTool, value: Any) -> Any:
     """As the tool's own function would return it."""
-    pair = getattr(tool, "response_format", "") == "content_and_artifact"
-    return (value, None) if pair and not (isinstance(value, tuple) and len(value) == 2) else value
+    return _with_artifact(value) if _gives_artifact(tool) else value
+
+
+def _gives_artifact(tool: BaseTool | None) -> bool:
+    return getattr(tool, "response_format", "") == "content_and_artifact"
+
+
+def _with_artifact(value: Any) -> tuple[Any, Any]:
+    return value if isinstance(value, tuple) and len(value) == 2 else (value, None)
 
 
 @contextmanager
@@ -272,9 +279,7 @@ def _message(request: ToolCallRequest, value: Any) -> ToolMessage:
     if isinstance(value, ToolMessage):
         marked = {**value.additional_kwargs, SIMULATED: True}
         return value.model_copy(update={**about, "additional_kwargs": marked})
-    content, artifact = value, None
-    if getattr(request.tool, "response_format", "") == "content_and_artifact":
-        content, artifact = _returned(request.tool, value)  # type: ignore[arg-type]
+    content, artifact = _with_artifact(value) if _gives_artifact(request.tool) else (value, None)
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
     return ToolMessage(text, artifact=artifact, additional_kwargs={SIMULATED: True}, **about)
 
