@@ -42,7 +42,7 @@ class RunDirectory:
             self._lock.acquire()
         except Timeout as error:
             raise RunDirectoryError(
-                f"{self.path} is in use by another process; wait for it or choose another"
+                f"{self.path} is in use by another run; wait for it to end or choose another directory"
             ) from error
         except OSError as error:
             raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error

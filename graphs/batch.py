@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from collab_agents._internal.checkpoints import open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
+from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError, reason_of
@@ -31,6 +33,9 @@ from collab_agents.usage import Usage, track_usage
 from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE = 10.0
+"""Seconds that tasks get to end when they are cancelled. One that takes longer is left behind."""
 
 _NOBODY = "give one that is simulated, or play a single conversation by its graph or by collab-agents chat"
 
@@ -52,7 +57,7 @@ class Progress:
     usage: Usage = field(default_factory=Usage)
 
 
-async def generate_trajectories(
+def generate_trajectories(
     tasks: Iterable[Task] | AsyncIterable[Task],
     *,
     user: AnyUser,
@@ -66,7 +71,7 @@ async def generate_trajectories(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> AsyncGenerator[Trajectory, None]:
+) -> Stream[Trajectory]:
     """Play every task by lookahead and yield the finished trajectories, first done first.
 
     tasks: read as they are needed, at most `max_concurrency` under way; ids must differ. While the caller is busy
@@ -80,8 +85,11 @@ async def generate_trajectories(
     settings: what else to keep in run.json, and to compare when the run is resumed.
     progress: an object to keep up to date.
 
-    Closing the iterator or cancelling its task cancels all work under way. Raises RunDirectoryError if `out` is in
-    use, holds a run and `resume` is not set, or was made with other settings; ConfigError for a repeated task id.
+    All work under way is cancelled, and `out` given back, when the iterator is closed (`aclose`, `async with`),
+    dropped, as by a `break`, when the task that awaits it is cancelled, or when the event loop ends. A later call in
+    the same process that resumes the run closes this iterator, which then raises RunDirectoryError. Raises
+    RunDirectoryError too if `out` is in use by another process, holds a run and `resume` is not set, or was made with
+    other settings; ConfigError for a repeated task id.
     """
     check_simulated(user, assistant, instead=_NOBODY)
     look = lookahead or Lookahead()
@@ -96,12 +104,10 @@ async def generate_trajectories(
         resume=resume,
         progress=progress,
     )
-    async with aclosing(played):
-        async for trajectory in played:
-            yield trajectory
+    return Stream(played, folder=out)
 
 
-async def play_conversations(
+def play_conversations(
     tasks: Iterable[Task] | AsyncIterable[Task],
     *,
     user: AnyUser,
@@ -115,7 +121,7 @@ async def play_conversations(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-) -> AsyncGenerator[Trajectory, None]:
+) -> Stream[Trajectory]:
     """Play every task without lookahead, one reply a turn, judge the conversation, and yield the trajectories, first
 
     done first. They have no turns; everything else, and every argument, is as for `generate_trajectories`.
@@ -134,9 +140,7 @@ async def play_conversations(
         resume=resume,
         progress=progress,
     )
-    async with aclosing(played):
-        async for trajectory in played:
-            yield trajectory
+    return Stream(played, folder=out)
 
 
 def conversation_settings(settings: Mapping[str, Any] | None, max_exchanges: int, seed: int) -> dict[str, Any]:
@@ -184,13 +188,16 @@ async def _play_all(
         run: RunDirectory | None = None
         saver: AsyncSqliteSaver | None = None
         if out is not None:
+            if resume:
+                await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume))
-            saver = await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(run.checkpoints)))
-            await _prepare(saver, run.finished)
+            saver = await stack.enter_async_context(open_checkpoints(run.checkpoints))
+            await _drop_finished(saver, run.finished)
             stack.callback(lambda: _close(run, progress, started))
         player = _Player(create_graph(saver), saver, run, personas, seed, progress)
         under_way: set[asyncio.Task[Any]] = set()
-        source = await stack.enter_async_context(aclosing(_distinct(tasks)))
+        source = _distinct(tasks)
+        stack.push_async_callback(source.aclose)
         stack.push_async_callback(_cancel, under_way)
         coming: asyncio.Task[Task | None] | None = None
         exhausted = False
@@ -307,11 +314,8 @@ async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Ta
             yield task
 
 
-async def _prepare(saver: AsyncSqliteSaver, finished: set[str]) -> None:
-    """Make the tables, and drop the checkpoints of tasks that were finished just before a kill."""
-    await saver.setup()
-    # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
-    await saver.conn.execute("PRAGMA synchronous=NORMAL")
+async def _drop_finished(saver: AsyncSqliteSaver, finished: set[str]) -> None:
+    """Drop the checkpoints of tasks that were finished just before a kill."""
     async with saver.conn.execute("SELECT DISTINCT thread_id FROM checkpoints") as cursor:
         left = [thread for (thread,) in await cursor.fetchall()]
     for thread in left:
@@ -322,7 +326,8 @@ async def _prepare(saver: AsyncSqliteSaver, finished: set[str]) -> None:
 async def _cancel(under_way: set[asyncio.Task[Any]]) -> None:
     for one in under_way:
         one.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
+        one.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await until_done(*under_way, seconds=_PATIENCE)
 
 
 def _close(run: RunDirectory, progress: Progress, started: float) -> None:

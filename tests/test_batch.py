@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 from langchain_core.messages import AIMessage, BaseMessage
 
 from collab_agents import (
@@ -179,6 +180,26 @@ async def test_closing_the_iterator_stops_all_work_and_the_run_can_be_resumed(tm
     assert len(list(read_trajectories(tmp_path))) == 30
 
 
+async def test_a_later_call_that_resumes_a_run_closes_the_iterator_of_the_earlier(tmp_path: Path) -> None:
+    earlier = generate(parties(5), out=tmp_path, max_concurrency=1)
+    first = await anext(earlier)
+    later = await collect(parties(5), out=tmp_path, resume=True)
+    assert sorted([first.task.id, *later]) == sorted(task.id for task in parties(5))
+    with pytest.raises(RunDirectoryError, match="was resumed by a later call, which closed this iterator"):
+        await anext(earlier)
+    with pytest.raises(StopAsyncIteration):
+        await anext(earlier)
+
+
+async def test_one_task_at_a_time_waits_for_an_iterator() -> None:
+    async with generate(parties(3)) as trajectories:
+        waiting = asyncio.create_task(anext(trajectories))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task is waiting"):
+            await anext(trajectories)
+        assert (await waiting).task.id.startswith("party-")
+
+
 async def test_cancelling_stops_all_work() -> None:
     assistant = Counts()
     running = asyncio.create_task(collect(parties(100), assistant=assistant))
@@ -238,8 +259,12 @@ async def test_two_tasks_with_one_id_are_refused() -> None:
 async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_path: Path) -> None:
     async with aclosing(generate(parties(3), out=tmp_path, max_concurrency=1)) as trajectories:
         await anext(trajectories)
-        with pytest.raises(RunDirectoryError, match="is in use by another process"):
-            await collect(parties(3), out=tmp_path, resume=True)
+        with pytest.raises(RunDirectoryError, match="is in use by another run"):
+            await collect(parties(3), out=tmp_path)
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "run.lock").acquire(timeout=0)
+    with FileLock(tmp_path / "run.lock"), pytest.raises(RunDirectoryError, match="is in use by another run"):
+        await collect(parties(3), out=tmp_path, resume=True)
     with pytest.raises(RunDirectoryError, match="already holds a run"):
         await collect(parties(3), out=tmp_path)
     other = SMALL.model_copy(update={"window": 2})

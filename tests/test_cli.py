@@ -142,7 +142,7 @@ def test_a_second_process_on_the_same_run_is_refused(serve: Serve, tmp_path: Pat
     wait_for_turns(server, first, 20)
     code, _, error = run("generate", "--config", file, "--out", out, "--resume")
     assert code == 1
-    assert error == f"error: {out} is in use by another process; wait for it or choose another\n"
+    assert error == f"error: {out} is in use by another run; wait for it to end or choose another directory\n"
     first.send_signal(signal.SIGINT)
     first.communicate()
 

@@ -1,0 +1,27 @@
+"""A run's checkpoint database: opened, and closed whatever happens."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiosqlite
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from collab_agents._internal.stream import until_done
+
+
+@asynccontextmanager
+async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
+    """A saver on the database at `path`, made if it is not there."""
+    connection = aiosqlite.connect(path)
+    # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
+    connection._thread.daemon = True
+    try:
+        saver = AsyncSqliteSaver(await connection)
+        await saver.setup()
+        # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
+        await saver.conn.execute("PRAGMA synchronous=NORMAL")
+        yield saver
+    finally:
+        if closed := connection.stop():
+            await until_done(closed)

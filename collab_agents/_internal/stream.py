@@ -1,0 +1,162 @@
+"""An async iterator whose work belongs to a task of its own, so that it ends however the iterator is left.
+
+An async generator that is left early is closed later, by whichever task finds it, at the same time as the generators
+inside it, or never. Here one task advances the source and closes it; leaving the iterator cancels that task.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import Future
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from collab_agents.errors import RunDirectoryError
+
+T = TypeVar("T")
+
+_PATIENCE = 30.0
+"""Seconds to wait for another iterator of this process to give a folder back."""
+
+
+class Stream(AsyncIterator[T]):
+    """What `source` yields. The source goes on only while the next value is awaited.
+
+    Closing the iterator, dropping it, cancelling the task that awaits its next value, or ending the event loop as
+    `asyncio.run` does, closes the source. folder: what the source holds for itself alone, see `make_way`.
+    """
+
+    def __init__(self, source: AsyncGenerator[T, None], folder: str | Path | None = None) -> None:
+        self._source = source
+        self._folder = None if folder is None else _resolved(folder)
+        self._work: _Work[T] | None = None
+        self._over = False
+
+    def __aiter__(self) -> "Stream[T]":
+        return self
+
+    async def __anext__(self) -> T:
+        if self._over:
+            raise StopAsyncIteration
+        if self._work is None:
+            self._work = _Work(self._source, self._folder)
+        try:
+            return await self._work.next()
+        except BaseException:
+            self._over = self._work.task.done()
+            raise
+
+    async def aclose(self) -> None:
+        """Cancel the work under way, and wait until it has ended."""
+        self._over = True
+        if self._work is None:
+            await self._source.aclose()
+        else:
+            await self._work.close()
+
+    async def __aenter__(self) -> "Stream[T]":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+
+
+class _Work(Generic[T]):
+    """The task that advances a source. It knows nothing of its iterator, which can therefore be dropped."""
+
+    def __init__(self, source: AsyncGenerator[T, None], folder: Path | None) -> None:
+        self.folder = folder
+        self.ended: Future[None] = Future()
+        self._taken_by: str | None = None
+        self._asked = asyncio.Event()
+        self._answer: asyncio.Future[T] | None = None
+        self._loop = asyncio.get_running_loop()
+        self.task = asyncio.create_task(self._run(source), name="collab-agents stream")
+        self.task.add_done_callback(self._end)
+        _under_way.add(self)
+
+    async def next(self) -> T:
+        if self._answer is not None:
+            raise RuntimeError("another task is waiting for this iterator's next value already")
+        answer = self._answer = self._loop.create_future()
+        self._asked.set()
+        try:
+            await asyncio.wait([answer, self.task], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        finally:
+            self._answer = None
+        if answer.done():
+            return answer.result()
+        if self._taken_by:
+            raise RunDirectoryError(self._taken_by)
+        if not self.task.cancelled() and (error := self.task.exception()):
+            raise error
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        self.cancel()
+        await asyncio.wait([self.task])
+        if not self.task.cancelled() and (error := self.task.exception()):
+            raise error
+
+    def cancel(self, reason: str | None = None) -> None:
+        if self.task.done() or self._loop.is_closed():
+            return
+        self._taken_by = reason
+        self._loop.call_soon_threadsafe(self.task.cancel)
+
+    async def _run(self, source: AsyncGenerator[T, None]) -> None:
+        async with aclosing(source):
+            while await self._asked.wait():
+                self._asked.clear()
+                try:
+                    value = await anext(source)
+                except StopAsyncIteration:
+                    return
+                if self._answer is not None and not self._answer.done():
+                    self._answer.set_result(value)
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        _under_way.discard(self)
+        self.ended.set_result(None)
+
+
+_under_way: set[_Work[Any]] = set()
+
+
+def _resolved(folder: str | Path) -> Path:
+    return Path(folder).resolve()
+
+
+async def make_way(folder: str | Path) -> None:
+    """Close the iterators of this process that hold the folder, and wait until they have ended.
+
+    One that was left by a `break` may still be named by a variable, or be closing just now.
+    """
+    wanted = _resolved(folder)
+    for work in list(_under_way):
+        if work.folder == wanted and work.task is not asyncio.current_task():
+            work.cancel(f"{folder} was resumed by a later call, which closed this iterator")
+            await asyncio.wait([asyncio.wrap_future(work.ended)], timeout=_PATIENCE)
+
+
+async def until_done(*futures: "asyncio.Future[object]", seconds: float | None = None) -> None:
+    """Wait for the futures, and go on waiting when this task is cancelled: for the end of work that is cancelled."""
+    loop = asyncio.get_running_loop()
+    until = None if seconds is None else loop.time() + seconds
+    while waiting := [one for one in futures if not one.done()]:
+        if until is not None and loop.time() >= until:
+            return
+        try:
+            await asyncio.wait(waiting, timeout=until and until - loop.time())
+        except asyncio.CancelledError:
+            continue
