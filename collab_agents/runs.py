@@ -3,7 +3,8 @@
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class RunDirectory:
 
     and `resume` is not set, or was made with other settings.
 
-    wait: seconds to wait for another process that uses it. finished: the ids of the tasks that are done.
+    wait: seconds to wait for another process that uses it. finished: the ids of the tasks that are done. spent: the
+    calls, tokens and turns of the trajectories that were there when it was opened.
     """
 
     def __init__(self, path: str | Path, *, settings: Mapping[str, Any], resume: bool = False, wait: float = 0) -> None:
@@ -31,6 +33,7 @@ class RunDirectory:
         self.resume = resume
         self.finished: set[str] = set()
         self.checkpoints = self.path / "checkpoints.sqlite"
+        self.spent: Counter[str] = Counter()
         self._failed: dict[str, Failure] = {}
         self._trajectories = JsonlStore(self.path / "trajectories.jsonl")
         self._failures = JsonlStore(self.path / "failures.jsonl")
@@ -72,13 +75,29 @@ class RunDirectory:
         else:
             self._failures.append(failure)
 
-    def add_totals(self, totals: Mapping[str, int | float]) -> None:
-        """Add to the totals in run.json, which are those of all processes that ended by themselves."""
+    def begin(self, on_disk: Mapping[str, int]) -> None:
+        """Count what an earlier attempt spent that was killed, as far as it left it on the disk.
+
+        on_disk: the calls, tokens and turns of all trajectories and checkpoints now. They are kept in run.json until
+        `add_totals`, which an attempt that is killed does not reach.
+        """
         run = self._read()
-        kept = run.get("totals", {})
-        run["totals"] = {key: round(kept.get(key, 0) + value, 3) for key, value in totals.items()}
-        run["totals"] |= {"trajectories": len(self.finished), "failures": len(self._failed)}
+        if "on_disk_at_start" in run:
+            before = run["on_disk_at_start"]
+            self._add(run, {key: value - before.get(key, 0) for key, value in on_disk.items()})
+        self._write(run | {"on_disk_at_start": dict(on_disk)})
+
+    def add_totals(self, totals: Mapping[str, int | float]) -> None:
+        """Add what this attempt spent to the totals in run.json."""
+        run = self._read()
+        run.pop("on_disk_at_start", None)
+        self._add(run, totals)
         self._write(run)
+
+    def _add(self, run: dict[str, Any], totals: Mapping[str, int | float]) -> None:
+        kept = run.get("totals", {})
+        run["totals"] = kept | {key: round(kept.get(key, 0) + value, 3) for key, value in totals.items()}
+        run["totals"] |= {"trajectories": len(self.finished), "failures": len(self._failed)}
 
     def _open(self) -> None:
         if (self.path / "run.json").exists():
@@ -89,7 +108,10 @@ class RunDirectory:
             self._write({"config": self.settings, "versions": _versions()})
         self._trajectories.open()
         self._failures.open()
-        self.finished = {line["task"]["id"] for _, line in self._trajectories.lines()}
+        for _, line in self._trajectories.lines():
+            self.finished.add(line["task"]["id"])
+            self.spent.update(line.get("usage") or {})
+            self.spent["turns"] += len(line.get("turns") or []) or turns_in(line.get("messages") or [])
         failures = read_failures(self.path)
         self._failed = {one.task.id: one for one in failures if one.task.id not in self.finished}
         if len(self._failed) < len(failures):
@@ -134,6 +156,11 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def turns_in(messages: Iterable[Mapping[str, Any]]) -> int:
+    """How often the assistant answered in a conversation that was played without lookahead."""
+    return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)
 
 
 def read_failures(path: str | Path) -> list[Failure]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
@@ -192,7 +193,7 @@ async def _play_all(
                 await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume))
             saver = await stack.enter_async_context(open_checkpoints(run.checkpoints))
-            await _drop_finished(saver, run.finished)
+            run.begin(run.spent + await _spent_on_unfinished(saver, run.finished))
             stack.callback(lambda: _close(run, progress, started))
         player = _Player(create_graph(saver), saver, run, personas, seed, progress)
         under_way: set[asyncio.Task[Any]] = set()
@@ -314,13 +315,25 @@ async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Ta
             yield task
 
 
-async def _drop_finished(saver: AsyncSqliteSaver, finished: set[str]) -> None:
-    """Drop the checkpoints of tasks that were finished just before a kill."""
+async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: set[str]) -> Counter[str]:
+    """The calls, tokens and turns of the tasks that were begun, by their checkpoints.
+
+    The checkpoints of tasks that were finished just before a kill are dropped.
+    """
+    spent: Counter[str] = Counter()
     async with saver.conn.execute("SELECT DISTINCT thread_id FROM checkpoints") as cursor:
         left = [thread for (thread,) in await cursor.fetchall()]
     for thread in left:
         if thread in finished:
             await saver.adelete_thread(thread)
+        elif kept := await saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}}):
+            state = kept.checkpoint["channel_values"]
+            spent.update(state.get("usage", {}))
+            spent["turns"] += state.get("exchanges", 0)
+            for _, channel, value in kept.pending_writes or ():
+                if channel == "usage":
+                    spent.update(value)
+    return spent
 
 
 async def _cancel(under_way: set[asyncio.Task[Any]]) -> None:

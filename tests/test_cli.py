@@ -111,6 +111,9 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(serve: Ser
     assert all(len(one.turns) == TURNS for one in read_trajectories(out))
     made = server.stats()["calls"] - calls - 1  # One to check that the server answers.
     assert made <= needed, "a finished turn was played again"
+    totals = json.loads((out / "run.json").read_text())["totals"]
+    assert totals["turns"] == TASKS * TURNS
+    assert sum(one.usage.calls for one in read_trajectories(out)) <= totals["calls"] <= server.stats()["calls"]
 
     whole = tmp_path / "whole"
     assert run("generate", "--config", file, "--out", whole)[0] == 0
@@ -119,14 +122,26 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(serve: Ser
     }
 
 
-def test_ctrl_c_ends_cleanly_and_the_run_resumes(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "sigint", "code"),
+    [
+        (signal.SIGINT, signal.default_int_handler, 130),
+        (signal.SIGTERM, signal.default_int_handler, 143),
+        (signal.SIGTERM, signal.SIG_IGN, 143),  # As in the background of a script.
+    ],
+)
+def test_a_signal_ends_it_cleanly_and_the_run_resumes(
+    sent: signal.Signals, sigint: Any, code: int, serve: Serve, tmp_path: Path
+) -> None:
     server = serve("--latency", "0.03")
     file, out = config(server, tmp_path), tmp_path / "run"
+    before = signal.signal(signal.SIGINT, sigint)
     process = start("generate", "--config", file, "--out", out)
+    signal.signal(signal.SIGINT, before)
     wait_for_turns(server, process, 60)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert error.split() == f"Stopped. What is finished is in {out}; go on with --resume.".split()
     assert json.loads((out / "run.json").read_text())["totals"]["calls"] > 0
     code, output, _ = run("generate", "--config", file, "--out", out, "--resume")

@@ -26,8 +26,9 @@ def main() -> None:
     """Run the command line and exit.
 
     An error that a user can act on is one sentence and exit code 1, and so is a run that leaves tasks unplayed;
-    Ctrl-C is 130.
+    Ctrl-C is 130, and SIGTERM, which stops a command as Ctrl-C does, 143.
     """
+    termination = ending.Termination()
     if not sys.stderr.isatty():
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
@@ -38,10 +39,10 @@ def main() -> None:
         errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
         code = 1
     except KeyboardInterrupt:
-        code = 130
+        code = ending.INTERRUPTED
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    ending.leave(code)
+    ending.leave(ending.TERMINATED if termination.came and code == ending.INTERRUPTED else code)
 
 
 def _plain(text: str) -> str:

@@ -1,13 +1,33 @@
-"""How the command line ends: without waiting for threads that hang."""
+"""How the command line ends: when it is asked to, and without waiting for threads that hang."""
 
 import os
+import signal
 import sys
 import threading
 import time
+from types import FrameType
 from typing import NoReturn
 
 _PATIENCE = 1.0
 """Seconds that threads get to end."""
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Termination:
+    """SIGTERM, taken as a Ctrl-C. came: whether it was sent."""
+
+    def __init__(self) -> None:
+        self.came = False
+        signal.signal(signal.SIGTERM, self._interrupt)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # Ignored, as that of a job in the background of a script is.
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
 
 
 def leave(code: int) -> NoReturn:
