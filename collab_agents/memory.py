@@ -15,6 +15,10 @@ with the goal), `persona` (a `Persona` or None) and `seed` (an int, this branch'
 """
 
 
+LENT = {"task", "persona", "seed", "proactive", "executable"}
+"""Keys that a participant finds in its memory for one call and that are not kept there."""
+
+
 def own_copy(value: Any) -> Any:
     """A deep copy, quick for the JSON values that nearly everything is."""
     if isinstance(value, dict):

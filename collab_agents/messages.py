@@ -5,7 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages, convert_to_openai_messages
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ToolMessage,
+    convert_to_messages,
+    convert_to_openai_messages,
+    message_to_dict,
+    messages_from_dict,
+)
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 _NAMES = {"human": "User", "ai": "Assistant", "system": "System", "tool": "Tool"}
@@ -36,10 +44,15 @@ def from_dicts(messages: Sequence[dict[str, Any]]) -> list[BaseMessage]:
 
 
 def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:
-    """Every message with an id that is its own: `add_messages` takes a second message with an id for the first."""
+    """Every message with an id that is its own, as one of LangChain's own kinds.
+
+    `add_messages` takes a second message with an id for the first; checkpoints are read back without code of others.
+    """
     taken = {message.id for message in old}
     named_messages = []
     for index, message in enumerate(new):
+        if not type(message).__module__.startswith("langchain_core."):
+            (message,) = messages_from_dict([message_to_dict(message)])
         if message.id is None or message.id in taken:
             message = message.model_copy(update={"id": f"{seed:08x}-{len(old)}-{index}"})
         taken.add(message.id)

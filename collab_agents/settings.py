@@ -1,6 +1,7 @@
 """What a person may choose for a graph on a server: for one run, or for an assistant that the server keeps."""
 
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,16 @@ _BY_NAME = [
 ]
 """The judges that need nothing said but their name."""
 
+_EMBEDDED = "local:smollm2"
+
+BASE_URLS = "COLLAB_AGENTS_BASE_URLS"
+LOCAL_MODELS = "COLLAB_AGENTS_LOCAL_MODELS"
+"""Environment variables of the server's owner, lists with commas between: the addresses that clients may have asked,
+
+and what they may name as local:<repo or folder>. Otherwise a client could make the server call into its own network,
+load any folder, or download any repository.
+"""
+
 _BESIDE_A_FILE = {"config", "persona", "seed", "budget_seconds", "budget_calls"}
 
 
@@ -54,12 +65,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(
-        default="local:smollm2",
-        description="The assistant's chat model: openai:<model>, huggingface:<repo>, local:<repo or folder>, or "
-        "local:smollm2, the embedded one. Keys come from the server's environment.",
+        default=_EMBEDDED,
+        description="The assistant's chat model: openai:<model>, huggingface:<repo>, local:smollm2, the embedded one, "
+        "or another local:<repo or folder> that the server allows. Keys come from the server's environment.",
     )
     base_url: str | None = Field(
-        default=None, description="Address of a server with the provider's API, such as http://localhost:8000/v1."
+        default=None,
+        description="Address of a server with the provider's API, such as http://localhost:8000/v1. It has to be one "
+        "that this server allows.",
     )
     temperature: float | None = Field(default=0.7, ge=0, description="Of the assistant's model.")
     max_tokens: PositiveInt | None = Field(
@@ -122,10 +135,12 @@ def run_config(settings: Settings) -> RunConfig:
     if settings.config is not None:
         return _from_file(settings, settings.config)
 
+    _check_allowed(settings)
+
     def model(name: str | None) -> dict[str, Any]:
         return {"name": name or settings.model, "base_url": settings.base_url}
 
-    max_tokens = settings.max_tokens or (96 if settings.model == "local:smollm2" else None)
+    max_tokens = settings.max_tokens or (96 if settings.model == _EMBEDDED else None)
     assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
     look = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
     try:
@@ -146,6 +161,24 @@ def run_config(settings: Settings) -> RunConfig:
         )
     except ValidationError as error:
         raise ConfigError(first_problem(error)) from error
+
+
+def _check_allowed(settings: Settings) -> None:
+    if settings.base_url is not None and settings.base_url not in _named_in(BASE_URLS):
+        raise ConfigError(
+            f"base_url: this server does not allow {settings.base_url!r}; its owner allows addresses by {BASE_URLS}"
+        )
+    for name in (settings.model, settings.user_model, settings.judge_model):
+        local = name is not None and name.startswith("local:") and name != _EMBEDDED
+        if name is not None and local and name.removeprefix("local:") not in _named_in(LOCAL_MODELS):
+            raise ConfigError(
+                f"model: this server does not allow {name!r}; its owner allows folders and repositories by "
+                f"{LOCAL_MODELS}"
+            )
+
+
+def _named_in(variable: str) -> list[str]:
+    return [one.strip() for one in os.environ.get(variable, "").split(",") if one.strip()]
 
 
 def _from_file(settings: Settings, name: str) -> RunConfig:

@@ -100,6 +100,7 @@ def create_lookahead_agent(
     persona: Persona | None = None,
     agree: float | Callable[[Sequence[str]], bool] = 0.95,
     seed: int = 0,
+    takes_memory: bool = True,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
     """A compiled graph, with `messages` in and out, that answers with the candidate of the highest reward.
@@ -117,6 +118,7 @@ def create_lookahead_agent(
     agree: no lookahead is made if all candidates agree: if they have at least this share of their words in common, or
         if a function of their texts (tool calls included) says so.
     seed: of the run; a conversation's own seed is derived from it and from what was said.
+    takes_memory: whether `assistant_memory` is taken from the input, which clients of a server must not choose.
     The chosen reply of an app (`GraphAssistant`) is executed: its simulated tools are called for real, once, beyond
     the budget. An interrupt of the app that no function answers is an interrupt of this graph, to be answered by
     `Command(resume=...)`; without a checkpointer, and with interrupts="user", the reply ends with the question in
@@ -238,7 +240,9 @@ def create_lookahead_agent(
             return "fail"
         return [Send("ask", wait) for wait in state.get("waits") or ()] or "answer"
 
-    graph = StateGraph(AgentState, input_schema=AgentInput, output_schema=AgentOutput)
+    graph = StateGraph(
+        AgentState, input_schema=AgentInput if takes_memory else MessagesState, output_schema=AgentOutput
+    )
     nodes = {
         "hold": hold,
         "deliberate": deliberate,

@@ -15,10 +15,11 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from collab_agents._internal.checkpoints import open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
+from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
-from collab_agents.errors import ConfigError, reason_of
+from collab_agents.errors import ConfigError, RunDirectoryError, reason_of
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
@@ -326,7 +327,15 @@ async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: set[str]) -> C
     for thread in left:
         if thread in finished:
             await saver.adelete_thread(thread)
-        elif kept := await saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}}):
+            continue
+        with refused_types() as refused:
+            kept = await saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
+        if refused:
+            raise RunDirectoryError(
+                f"checkpoints.sqlite: task {thread!r} holds a {refused[0]}, which no run writes there: the file cannot "
+                "be trusted; delete it to play the unfinished tasks again"
+            )
+        if kept:
             state = kept.checkpoint["channel_values"]
             spent.update(state.get("usage", {}))
             spent["turns"] += state.get("exchanges", 0)

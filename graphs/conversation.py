@@ -9,7 +9,7 @@ from langgraph.graph.state import CompiledStateGraph
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.graphs.nodes import Node, assistant_node, counted, ends_with_user, judge_node, opening, user_node
-from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState
+from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState, ServedInput
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import AnyUser, as_user
 
@@ -47,7 +47,9 @@ def create_conversation_graph(
         return end if state.get("stopped") else "simulated_user"
 
     check_lookahead(max_exchanges=max_exchanges)
-    graph = StateGraph(JudgedState if reward else ConversationState, input_schema=ConversationInput)
+    graph = StateGraph(
+        JudgedState if reward else ConversationState, input_schema=ServedInput if scene else ConversationInput
+    )
     speak, answer = user_node(as_user(user)), assistant_node(assistant, max_exchanges=max_exchanges)
     graph.add_node("simulated_user", counted(speak) if reward else speak)
     graph.add_node("assistant", counted(answer) if reward else answer)

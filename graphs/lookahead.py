@@ -16,6 +16,7 @@ from collab_agents.graphs.states import (
     ConversationInput,
     FutureState,
     LookaheadState,
+    ServedInput,
     branch_of,
 )
 from collab_agents.humans import check_simulated
@@ -48,7 +49,7 @@ def create_lookahead_graph(
     """
     check_lookahead(futures=futures, window=window)
     check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
-    graph = StateGraph(LookaheadState, input_schema=ConversationInput)
+    graph = StateGraph(LookaheadState, input_schema=ServedInput if scene else ConversationInput)
     _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, futures, window)
     return graph.compile(name="lookahead", checkpointer=checkpointer)
 

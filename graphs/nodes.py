@@ -17,7 +17,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
-from collab_agents.memory import own_copy
+from collab_agents.memory import LENT, own_copy
 from collab_agents.messages import is_users, with_ids
 from collab_agents.rewards import MultiturnReward
 from collab_agents.seeds import derive_seed
@@ -37,10 +37,6 @@ def inside(name: str, **metadata: Any) -> RunnableConfig:
     """How a node calls a graph that keeps no checkpoints, and what the run and all in it are called in a trace."""
     # LangGraph (1.2) breaks there when the graph around runs with durability="sync", which it hands down.
     return {"run_name": name, "metadata": metadata, "configurable": {DURABILITY: "async"}}
-
-
-_LENT = {"task", "persona", "seed", "proactive", "executable"}
-"""Keys that a participant finds in its memory for one call and that are not kept there."""
 
 
 # The state is not annotated with its type here: LangGraph would then hand a node that type's keys alone, and these
@@ -192,4 +188,4 @@ def turn_of(state: ConversationState) -> int:
 
 
 def _own(memory: Memory) -> Memory:
-    return {key: value for key, value in memory.items() if key not in _LENT}
+    return {key: value for key, value in memory.items() if key not in LENT}

@@ -14,7 +14,7 @@ from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
-from collab_agents.graphs.states import ConversationInput, RolloutState, branch_of
+from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, branch_of
 from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -46,7 +46,7 @@ def create_rollout_graph(
     simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
     simulated_user: who plays the futures, by default the user. With another one, who knows of the conversation what
     was said, the user is asked after every choice; a `HumanUser` needs that.
-    scene: a node that runs first, to put into the state what the input lacks.
+    scene: a node that runs first, to put into the state what the input lacks; no memory is then taken from the input.
     Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range or a person
     who would have to play futures.
     """
@@ -85,7 +85,7 @@ def create_rollout_graph(
         return "judge" if state.get("stopped") else await begin(state)
 
     look = create_candidate_graph(as_user(player), assistant, reward, futures=futures, window=window)
-    graph = StateGraph(RolloutState, input_schema=ConversationInput)
+    graph = StateGraph(RolloutState, input_schema=ServedInput if scene else ConversationInput)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))
     graph.add_node("choose", _choose_node(max_exchanges, own_futures=own_futures))

@@ -7,12 +7,15 @@ Each makes its graph anew for every run, of the run's own `Settings`; models are
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from threading import Lock
 from typing import Any
 
 from langgraph_sdk.runtime import ServerRuntime
 
+from collab_agents.assistants.base import Executing
+from collab_agents.assistants.sealed import SealedAssistant
 from collab_agents.compose import Composition, compose, personas_of
 from collab_agents.config import Budget
 from collab_agents.graphs.agent import create_lookahead_agent
@@ -89,6 +92,7 @@ def _lookahead_agent(cast: Cast) -> Graph:
         goal=create_goal(cast),
         persona=PERSONAS[settings.persona] if settings.persona else drawn,
         seed=seed,
+        takes_memory=False,
     )
 
 
@@ -115,6 +119,13 @@ def _outline(make: Callable[[Cast], Graph], *, drawn: bool) -> Graph:
     return graph
 
 
+def _for_clients(parts: Composition) -> Composition:
+    """An app's memory says what is executed for real, and clients can write into their threads."""
+    if not isinstance(parts.assistant, Executing):
+        return parts
+    return replace(parts, assistant=SealedAssistant(parts.assistant))
+
+
 _casts: dict[str, tuple[Composition, list[Persona]]] = {}
 _loading = Lock()
 
@@ -124,7 +135,7 @@ def _cast(settings: Settings) -> Cast:
     key = config.model_dump_json(include={"assistant", "user", "judges", "limits"}, exclude_unset=True)
     with _loading:
         if key not in _casts:
-            loaded = compose(config), personas_of(config.user)
+            loaded = _for_clients(compose(config)), personas_of(config.user)
             while len(_casts) >= _KEPT:
                 del _casts[next(iter(_casts))]
             _casts[key] = loaded

@@ -19,17 +19,23 @@ from collab_agents.users import Memory
 Stopped = Literal["user", "max_turns"]
 
 
-class ConversationInput(MessagesState, total=False):
-    """What the graphs take; other keys, such as those of an output that is fed back, are passed over.
+class ServedInput(MessagesState, total=False):
+    """What the graphs take of a server's clients; other keys, such as those of an output that is fed back, are passed
 
+    over.
     messages: as in MessagesState; none, or a conversation to go on with.
     task: the goal, a `Task` or its dict. persona: a `Persona`, its dict, or None. Where checkpoints are kept, dicts.
-    seed: the branch's own. memory, assistant_memory: what the user and the assistant remember.
+    seed: the branch's own.
     """
 
     task: Any
     persona: Any
     seed: int
+
+
+class ConversationInput(ServedInput, total=False):
+    """What the graphs take. memory, assistant_memory: what the user and the assistant remember."""
+
     memory: Memory
     assistant_memory: Memory
 

@@ -1,6 +1,7 @@
 """The graphs on a LangGraph server: `langgraph dev` itself, and clients of it."""
 
 import asyncio
+import base64
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ormsgpack
 import pytest
 import yaml
 from langchain_core.messages import HumanMessage
@@ -21,6 +23,7 @@ from langgraph_sdk.client import LangGraphClient
 
 from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_rollout_graph
 from collab_agents.errors import ConfigError
+from collab_agents.settings import BASE_URLS
 from collab_agents.tasks import offline_tasks
 from tests.conftest import ROOT, Server
 
@@ -35,6 +38,7 @@ def no_clash(conversation, task):
 
 
 AGENT = """
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
@@ -55,12 +59,25 @@ async def count(state: Shop):
     return {"messages": [("ai", f"{asked}: {words}")], "asked": asked}
 
 shop = StateGraph(Shop).add_node("count", count).add_edge(START, "count").compile()
+
+async def sell(state: Shop):
+    asked = state.get("asked", 0) + 1
+    return {"messages": [("ai", f"{asked}: {state['messages'][-1].content}")], "asked": asked}
+
+desk = StateGraph(Shop).add_node("sell", sell).add_edge(START, "sell").compile(checkpointer=InMemorySaver())
 """
 
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[Server]:
     server = Server("--latency", "0", "--log")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Iterator[Server]:
+    server = Server("--latency", "0", "--error-rate", "1", "--error-status", "403")
     yield server
     server.close()
 
@@ -89,7 +106,7 @@ def app(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(app: Path) -> Iterator[str]:
+def url(app: Path, models: Server, refusing: Server) -> Iterator[str]:
     """The address of `langgraph dev`, in the application's folder. Its log is shown when a test fails."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -101,7 +118,13 @@ def url(app: Path) -> Iterator[str]:
         process = subprocess.Popen(
             [*command, "--n-jobs-per-worker", "8"],
             cwd=app,
-            env={**os.environ, **quiet, "PYTHONPATH": path, "OPENAI_API_KEY": ""},
+            env={
+                **os.environ,
+                **quiet,
+                "PYTHONPATH": path,
+                "OPENAI_API_KEY": "",
+                BASE_URLS: f"{models.url}, {refusing.url}",
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -284,6 +307,40 @@ async def test_an_app_of_ones_own_answers_and_is_told_nothing_of_the_settings(
     assert replies == ["My context is None."] * 2
 
 
+async def test_a_memory_that_a_client_made_up_is_not_read(client: LangGraphClient, app: Path) -> None:
+    settings = yaml.safe_load((app / "run.yaml").read_text()) | {"assistant": {"app": "agent:desk"}}
+    (app / "desk.yaml").write_text(yaml.safe_dump(settings))
+    context: Context = {"config": "desk.yaml", "budget_calls": 100}
+    owned = app / "owned"
+    code = ormsgpack.packb(ormsgpack.Ext(0, ormsgpack.packb(("os", "system", f"touch {owned}"))))
+    text = f"msgpack:{base64.b64encode(code).decode()}"
+    asked: Any = {"messages": [{"role": "user", "content": "Sell it."}]}
+    for forged in (
+        {"state": {"x": text}},
+        {"asked": {"x": text}},
+        {"history": text},
+        {"branch": {"thread": text, "thread_id": "1"}},
+        {"branch": {"cache": [[["x"], "x", text, None]]}},
+        {"sealed": json.dumps({"state": {"x": text}}), "seal": "0" * 64},
+    ):
+        for graph in ("lookahead_agent", "conversation"):
+            given = await run(client, graph, asked | {"assistant_memory": forged}, context)
+            assert roles(given)[1] == "ai", "a memory in the input is passed over"
+            thread = (await client.threads.create())["thread_id"]
+            await send(client, graph, asked, context, thread)
+            await client.threads.update_state(thread, {"assistant_memory": forged})
+            out = await send(client, graph, asked, context, thread)
+            assert "assistant_memory: it is not as this server gave it" in out["__error__"]["message"]
+            thread = (await client.threads.create())["thread_id"]
+            command: Any = {"update": {**asked, "asked": 1, "reply": [], "after": forged}, "goto": "execute"}
+            await client.runs.wait(thread, graph, command=command, context=context, raise_error=False)
+    assert not owned.exists()
+    thread = (await client.threads.create())["thread_id"]
+    for number in (1, 2):
+        out = await send(client, "lookahead_agent", asked, context, thread)
+        assert out["messages"][-1]["content"] == f"{number}: Sell it.", "a memory that the server gave is read"
+
+
 async def test_a_deployment_is_an_assistant_whose_threads_are_copied(url: str, client: LangGraphClient) -> None:
     live = (await client.threads.create())["thread_id"]
     hello: Any = {"messages": [{"role": "user", "content": "Hello"}]}
@@ -355,6 +412,14 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("rollout", {}, {"judges": ["fact_coverage", "os:system"]}, "judges.1: only a run.yaml can name others than "),
     ("conversation", {}, {"model": "opnai:x"}, "model 'opnai:x' is not one of openai:<model>, huggingface:<repo>, "),
     ("conversation", {}, {"persona": "nobody"}, "persona: there is no persona 'nobody': choose from busy-manager, "),
+    (
+        "conversation",
+        {},
+        {"base_url": "http://10.0.0.1/v1"},
+        "base_url: this server does not allow 'http://10.0.0.1/v1'",
+    ),
+    ("conversation", {}, {"model": "local:/etc"}, "model: this server does not allow 'local:/etc'; its owner allows "),
+    ("rollout", {}, {"judge_model": "local:a/b"}, "model: this server does not allow 'local:a/b'; its owner allows "),
     ("conversation", {}, {"config": "../x.yaml"}, "config: '../x.yaml' is not in the folder that the server runs in"),
     ("conversation", {}, {"config": "x.yaml"}, "x.yaml: No such file or directory"),
     ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for a goal in words "),
@@ -379,11 +444,10 @@ async def test_bad_input_is_answered_with_one_sentence(client: LangGraphClient, 
 
 
 async def test_a_model_that_refuses_is_named_in_the_error(
-    client: LangGraphClient, context: Context, serve: Callable[..., Server]
+    client: LangGraphClient, context: Context, refusing: Server
 ) -> None:
-    refuses = serve("--error-rate", "1", "--error-status", "403")
-    out = await send(client, "conversation", {}, context | {"base_url": refuses.url})
-    sentence = f"assistant: openai:any at {refuses.url}: HTTP 403: the server is overloaded"
+    out = await send(client, "conversation", {}, context | {"base_url": refusing.url})
+    sentence = f"assistant: openai:any at {refusing.url}: HTTP 403: the server is overloaded"
     assert out["__error__"] == {"error": "RolloutError", "message": sentence}
 
 

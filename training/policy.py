@@ -13,7 +13,7 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.models.local import check_folder, placement
+from collab_agents.models.local import check_folder, loading, placement
 from collab_agents.models.smollm2 import smollm2
 from collab_agents.training.config import PolicyConfig
 from collab_agents.trajectories import Message
@@ -47,12 +47,11 @@ def load_policy(config: PolicyConfig) -> Policy:
     if config.quantize:
         options["quantization_config"] = _four_bits()
     dtype, _ = placement(config.dtype or ("float32" if config.lora is None else None), None)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model.name {config.name!r} cannot be loaded from a folder or the Hub: {reason}") from error
+    with loading(f"model.name {config.name!r}"):
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=getattr(torch, dtype), trust_remote_code=False, weights_only=True, **options
+        )
     if config.chat_template is not None:
         tokenizer.chat_template = _template(config.chat_template)
     if not tokenizer.chat_template:
@@ -83,12 +82,14 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
         raise RunDirectoryError(f"{target} holds something already: choose another directory")
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     try:
-        model = AutoPeftModelForCausalLM.from_pretrained(str(folder), dtype="auto")
+        model = AutoPeftModelForCausalLM.from_pretrained(
+            str(folder), dtype="auto", trust_remote_code=False, weights_only=True
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: its model {base!r} cannot be loaded: {str(error).splitlines()[0]}") from error
     merged = model.merge_and_unload()
     merged.save_pretrained(target)
-    AutoTokenizer.from_pretrained(str(folder)).save_pretrained(target)
+    AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False).save_pretrained(target)
     return target
 
 

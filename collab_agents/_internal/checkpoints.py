@@ -7,17 +7,18 @@ from pathlib import Path
 import aiosqlite
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from collab_agents._internal.serde import strict
 from collab_agents._internal.stream import until_done
 
 
 @asynccontextmanager
 async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
-    """A saver on the database at `path`, made if it is not there."""
+    """A saver on the database at `path`, made if it is not there. It reads messages and plain values alone."""
     connection = aiosqlite.connect(path)
     # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
     connection._thread.daemon = True
     try:
-        saver = AsyncSqliteSaver(await connection)
+        saver = AsyncSqliteSaver(await connection, serde=strict())
         await saver.setup()
         # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
         await saver.conn.execute("PRAGMA synchronous=NORMAL")

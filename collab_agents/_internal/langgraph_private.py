@@ -17,6 +17,7 @@ from langgraph._internal._constants import (
     INTERRUPT,
     RESUME,
 )
+from langgraph._internal._serde import build_serde_allowlist
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
@@ -105,6 +106,12 @@ def reading_own_types(
 ) -> "BaseCheckpointSaver[Any]":
     """The saver, allowed to read back the types in the graph's state, where LangGraph is strict about these."""
     return graph._apply_checkpointer_allowlist(saver) or saver
+
+
+def types_in_state(graph: Pregel[Any, Any, Any, Any]) -> frozenset[tuple[str, ...]]:
+    """The modules and names of the types that the state of a graph declares, and LangChain's messages."""
+    schemas: list[type[Any]] = list(getattr(getattr(graph, "builder", None), "schemas", ()))
+    return frozenset(build_serde_allowlist(schemas=schemas, channels=dict(graph.channels)))
 
 
 def streams_messages(handler: BaseCallbackHandler) -> bool:

@@ -10,14 +10,16 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.channels import LastValue
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.pregel import Pregel
 from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command, Interrupt
 
 from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
+from collab_agents._internal.sealing import load_key
 from collab_agents.assistants.base import Executed
+from collab_agents.assistants.branches import packed_in, types_in
 from collab_agents.assistants.interrupts import AskUser, question_in
+from collab_agents.assistants.packing import check_packed, pack, unpack
 from collab_agents.assistants.playing import (
     AppError,
     LocalPlayer,
@@ -29,7 +31,6 @@ from collab_agents.assistants.playing import (
 )
 from collab_agents.assistants.reading import as_messages, reply_in
 from collab_agents.assistants.simulation import WAY_OUT, Mode, Turn, intercept_tools, is_simulating, taking
-from collab_agents.assistants.threads import pack, unpack
 from collab_agents.errors import ConfigError, reason_of
 from collab_agents.memory import Memory, branch_copy, own_copy
 from collab_agents.messages import as_given, as_internal, is_users, text_of, with_ids
@@ -116,6 +117,8 @@ class GraphAssistant:
             self._config["configurable"] = without_coordinates(self._config["configurable"])
         self.simulate_tools = dict(simulate_tools or {})
         self._shared: set[str] = set()
+        load_key()
+        self._types = types_in(app) if isinstance(app, Pregel) else frozenset()
         channels = app.channels if isinstance(app, Pregel) else {}
         # A key of the state; else it is found in the final state by a path or a function.
         self._output: str | None = None
@@ -143,6 +146,7 @@ class GraphAssistant:
 
         Raises AppError, which names the app and the node.
         """
+        self._check(memory)
         executable = memory.get("executable", True) and not isinstance(self.app, RemoteGraph)
         turn = Turn(Mode.pausing if executable else Mode.simulated, self.simulate_tools)
         with taking(turn), seeded(memory.get("seed", 0)) as calls:
@@ -159,7 +163,8 @@ class GraphAssistant:
 
         Without the messages, and without what cannot be serialized, such as an open connection.
         """
-        return {key: unpack(_SERDE, text) for key, text in memory.get("state", {}).items()}
+        self._check(memory)
+        return {key: unpack(text) for key, text in memory.get("state", {}).items()}
 
     async def fork(self, thread: RunnableConfig) -> tuple[list[BaseMessage], Memory]:
         """The messages of a live thread, and the assistant's memory of it: what a lookahead begins from.
@@ -186,6 +191,7 @@ class GraphAssistant:
         Returns the memory to go on with. Raises RolloutError if the thread has gone on since `fork`, ConfigError if
         the memory is of no fork or of a turn that was simulated and not executed.
         """
+        self._check(memory)
         branch = memory.get("branch", {})
         if branch.get("pretended"):
             raise ConfigError(f"app {self.name!r}: what was simulated cannot be committed: execute the reply first")
@@ -219,6 +225,8 @@ class GraphAssistant:
         RolloutError, before anything is done, if the live thread has gone on since `fork`, ConfigError if what came
         before the reply was only simulated.
         """
+        self._check(memory)
+        self._check(after)
         if is_simulating():
             return Executed(list(reply), after)
         if memory.get("branch", {}).get("pretended"):
@@ -270,6 +278,14 @@ class GraphAssistant:
         if isinstance(self._player, RemotePlayer):
             await self._player.delete_threads()
 
+    def _check(self, memory: Memory) -> None:
+        """Raises ConfigError for a memory that others may have written and that does more than it says when read."""
+        texts = [*memory.get("asked", {}).values(), *memory.get("state", {}).values()]
+        texts += [memory["history"]] if "history" in memory else []
+        for branch in (memory.get("branch", {}), memory.get("unexecuted", {}).get("branch", {})):
+            texts += packed_in(branch)
+        check_packed(texts, self._types)
+
     async def _settled(self, after: Memory) -> Memory:
         branch = after["branch"]
         return after if "since" in branch else after | {"branch": await self._player.settle(branch)}
@@ -283,9 +299,9 @@ class GraphAssistant:
         new = with_ids(new, old, memory.get("seed", 0))
         if asked and isinstance(self.interrupts, AskUser):
             words = next((text_of(message) for message in reversed(new) if is_users(message)), "")
-            answers = {key: self.interrupts.resume(words, unpack(_SERDE, value)) for key, value in asked.items()}
+            answers = {key: self.interrupts.resume(words, unpack(value)) for key, value in asked.items()}
             return Command(resume=answers), []
-        known = [*unpack(_SERDE, memory["history"]), *new] if "history" in memory else [*new]
+        known = [*unpack(memory["history"]), *new] if "history" in memory else [*new]
         given = self._input(list(messages), known, memory.get("proactive", False), inputs or {})
         said = self._messages(given.get(self._output)) if isinstance(given, Mapping) and self._output else []
         return given, [message.model_copy() for message in said]  # An app may change what it is given.
@@ -448,25 +464,24 @@ class GraphAssistant:
         memory: Memory = {"branch": dict(branch)}
         if self.rewrites_history and self._accumulates and not ("thread" in branch or "remote" in branch):
             # As whoever calls the app plainly would hand back what it returned.
-            memory["history"] = pack(_SERDE, self._messages(self._part(values)))
+            memory["history"] = pack(self._messages(self._part(values)))
         if said and ("history" in memory or "thread" in branch or "remote" in branch):
             memory["seen"] = said[-1].id
         if interrupts:
-            memory["asked"] = {one.id: pack(_SERDE, one.value) for one in interrupts}
+            memory["asked"] = {one.id: pack(one.value) for one in interrupts}
         if isinstance(values, Mapping):
             kept = {key: value for key, value in values.items() if key not in (self._output, "__interrupt__")}
             memory["state"] = {key: text for key, value in kept.items() if (text := _packed(value)) is not None}
         return memory
 
 
-_SERDE = JsonPlusSerializer()
 _MOST_INTERRUPTS = 20
 _QUESTION = "question"
 """The key in a message's `additional_kwargs` that says that it is an interrupt's question, put in words."""
 
 
 def _asked(memory: Memory) -> list[Interrupt]:
-    return [Interrupt(value=unpack(_SERDE, value), id=key) for key, value in memory["asked"].items()]
+    return [Interrupt(value=unpack(value), id=key) for key, value in memory["asked"].items()]
 
 
 def _at_path(values: Any, path: str) -> Any:
@@ -484,6 +499,6 @@ def _at_path(values: Any, path: str) -> Any:
 def _packed(value: Any) -> str | None:
     """None for what cannot be serialized, such as a connection that an app has in its state."""
     try:
-        return pack(_SERDE, value)
+        return pack(value)
     except (TypeError, ValueError):
         return None

@@ -11,6 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import Interrupt, StateSnapshot
 
 from collab_agents._internal import langgraph_private
+from collab_agents._internal.serde import Types
 from collab_agents.assistants.caches import ForkedCache, write_to
 from collab_agents.assistants.stores import ForkedStore, abatch, forked, make_forkable, put_of
 from collab_agents.assistants.subgraphs import App, graphs_in
@@ -26,6 +27,17 @@ Kept = Mapping[str, Any]
 `thread_id`; `thread`, `store` and `cache`, what these hold besides the live ones; `since`, the live thread's last
 checkpoint if the branch began with a fork (None: there was no thread); and whether anything was only `pretended`.
 """
+
+
+def packed_in(kept: Kept) -> list[str]:
+    """What of a branch is packed."""
+    thread = [kept["thread"]] if "thread" in kept else []
+    return thread + [value for _, _, value, _ in kept.get("cache", ())]
+
+
+def types_in(graph: App) -> Types:
+    """The types that the states of a graph, and of those in it, declare."""
+    return frozenset().union(*map(langgraph_private.types_in_state, graphs_in(graph)))
 
 
 class LiveApp:

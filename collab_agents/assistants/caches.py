@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from collab_agents.assistants.threads import pack, unpack
+from collab_agents.assistants.packing import pack, unpack
 
 
 class ForkedCache(BaseCache[Any]):
@@ -38,7 +37,7 @@ class ForkedCache(BaseCache[Any]):
 
     def set(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
         for (namespace, key), (value, ttl) in pairs.items():
-            self._own[tuple(namespace), key] = (pack(_SERDE, value), ttl)
+            self._own[tuple(namespace), key] = (pack(value), ttl)
 
     async def aset(self, pairs: Mapping[FullKey, tuple[Any, int | None]]) -> None:
         self.set(pairs)
@@ -54,7 +53,7 @@ class ForkedCache(BaseCache[Any]):
         self.clear(namespaces)
 
     def _found(self, keys: Sequence[FullKey]) -> dict[FullKey, Any]:
-        return {key: unpack(_SERDE, self._own[key][0]) for key in keys if key in self._own}
+        return {key: unpack(self._own[key][0]) for key in keys if key in self._own}
 
     def _missing(self, keys: Sequence[FullKey], found: Mapping[FullKey, Any]) -> list[FullKey]:
         cleared = self._cleared
@@ -63,9 +62,6 @@ class ForkedCache(BaseCache[Any]):
 
 async def write_to(bases: Sequence[BaseCache[Any]], written: Iterable[Sequence[Any]]) -> None:
     """Put what branches have written into the app's own caches."""
-    pairs = {(tuple(namespace), key): (unpack(_SERDE, value), ttl) for namespace, key, value, ttl in written}
+    pairs = {(tuple(namespace), key): (unpack(value), ttl) for namespace, key, value, ttl in written}
     for base in bases:
         await base.aset(pairs)
-
-
-_SERDE = JsonPlusSerializer()

@@ -4,7 +4,6 @@ A branch that plays on from a value writes to nothing that another branch, or th
 """
 
 import asyncio
-import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,10 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from collab_agents._internal import langgraph_private
+from collab_agents.assistants.packing import pack, unpack
 from collab_agents.assistants.subgraphs import App
 from collab_agents.errors import RolloutError
 
@@ -52,11 +51,11 @@ class BranchSaver(InMemorySaver):
             if under_way or ":" not in ns:
                 taken += [self._dump(thread_id, ns, one) for one in (checkpoints if history else [max(checkpoints)])]
         taken.sort(key=lambda one: one[1])
-        return Captured(pack(_SERDE, taken), _runs_again(taken))
+        return Captured(pack(taken), _runs_again(taken))
 
     def restore(self, text: str, thread_id: str) -> None:
         """Put a captured thread in, under the id."""
-        taken = unpack(_SERDE, text)
+        taken = unpack(text)
         ids = {one[1] for one in taken}
         for ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes in taken:
             at = (tuple(checkpoint), tuple(metadata), parent if parent in ids else None)
@@ -100,17 +99,6 @@ class _Keeping(JsonPlusSerializer):
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         return self._kept[int(data[1])] if data[0] == _KEPT else super().loads_typed(data)
-
-
-def pack(serde: SerializerProtocol, value: Any) -> str:
-    """Any value that the serializer takes as a text, which a branch copies for nothing and cannot change."""
-    kind, data = serde.dumps_typed(value)
-    return f"{kind}:{base64.b64encode(data).decode()}"
-
-
-def unpack(serde: SerializerProtocol, text: str) -> Any:
-    kind, _, data = text.partition(":")
-    return serde.loads_typed((kind, base64.b64decode(data)))
 
 
 @dataclass(frozen=True)
@@ -257,6 +245,3 @@ async def _list(saver: Saver, config: RunnableConfig) -> AsyncIterator[Checkpoin
     except NotImplementedError:
         for one in await asyncio.to_thread(lambda: list(saver.list(config))):
             yield one
-
-
-_SERDE = JsonPlusSerializer()

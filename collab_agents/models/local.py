@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy
@@ -383,6 +384,21 @@ def check_folder(source: str, label: str) -> str:
     return source
 
 
+@contextmanager
+def loading(label: str) -> Iterator[None]:
+    """Whatever keeps a model inside from being loaded becomes a ConfigError, in one sentence."""
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"{label} cannot be loaded from a folder or the Hub: its weights are a pickle with code in it; "
+            "safetensors are needed"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{label} cannot be loaded from a folder or the Hub: {reason}") from error
+
+
 def _local_limits(limits: Limits | None) -> Limits:
     # A call may wait long for its batch, so only limits that somebody chose apply.
     chosen = {name: getattr(limits, name) for name in limits.model_fields_set} if limits else {}
@@ -392,12 +408,15 @@ def _local_limits(limits: Limits | None) -> Limits:
 @lru_cache(maxsize=4)
 def _engine(source: str, dtype: str, device: str, max_batch_size: int) -> Engine:
     source = check_folder(source, f"model 'local:{source}'")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype)).to(device).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model 'local:{source}' cannot be loaded from a folder or the Hub: {reason}") from error
+    with loading(f"model 'local:{source}'"):
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
+        model = (
+            AutoModelForCausalLM.from_pretrained(
+                source, dtype=getattr(torch, dtype), trust_remote_code=False, weights_only=True
+            )
+            .to(device)
+            .eval()
+        )
     if not tokenizer.chat_template:
         raise ConfigError(f"model 'local:{source}' has no chat template: choose an instruction-tuned model")
     return Engine(model, tokenizer, max_batch_size=max_batch_size)

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from collab_agents.errors import ConfigError, ModelError, nearest
 from collab_agents.models.batching import Entry, MicroBatcher
-from collab_agents.models.local import check_folder, placement
+from collab_agents.models.local import check_folder, loading, placement
 
 
 class RewardEngine:
@@ -84,12 +84,11 @@ def load_reward_model(
 def _load(repo: str, dtype: str, device: str, max_batch_size: int) -> RewardEngine:
     label = f"reward model {repo!r}"
     source = check_folder(repo, label)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForSequenceClassification.from_pretrained(source, dtype=getattr(torch, dtype))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{label} cannot be loaded from a folder or the Hub: {reason}") from error
+    with loading(label):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source, dtype=getattr(torch, dtype), trust_remote_code=False, weights_only=True
+        )
     if not tokenizer.chat_template:
         raise ConfigError(f"{label} has no chat template: choose a model of conversations")
     return RewardEngine(repo, model.to(device).eval(), tokenizer, max_batch_size=max_batch_size)

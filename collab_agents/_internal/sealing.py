@@ -1,0 +1,47 @@
+"""Bytes that are known again after they were where others can write: a server's thread, a run's checkpoints."""
+
+import hashlib
+import hmac
+import os
+import secrets
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+KEY_VARIABLE = "COLLAB_AGENTS_KEY"
+
+
+def load_key() -> bytes:
+    """The key by which this process seals: once read, it is kept, and sealing touches no file."""
+    given = os.environ.get(KEY_VARIABLE)
+    return hashlib.sha256(given.encode()).digest() if given else _users_own()
+
+
+def seal_of(data: bytes) -> str:
+    """What only who has the key can give for these bytes."""
+    return hmac.digest(load_key(), data, "sha256").hex()
+
+
+def is_sealed(data: bytes, seal: str) -> bool:
+    return hmac.compare_digest(seal_of(data).encode(), seal.encode())
+
+
+@cache
+def _users_own() -> bytes:
+    """The key in the user's own folder, made on first use; where none can be kept there, one of this process alone."""
+    new = secrets.token_bytes(32)
+    try:
+        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "collab-agents"
+        file, draft = folder / "key", folder / f"key.{secrets.token_hex(8)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_bytes(new)
+        try:
+            with suppress(FileExistsError):
+                os.link(draft, file)  # In one step: a process that is there first is not overtaken.
+        finally:
+            draft.unlink()
+        kept = file.read_bytes()
+    except (OSError, RuntimeError):  # RuntimeError: there is no home.
+        return new
+    return kept if len(kept) == len(new) else new

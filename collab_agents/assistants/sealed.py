@@ -1,0 +1,65 @@
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+
+from collab_agents._internal.sealing import is_sealed, load_key, seal_of
+from collab_agents.assistants.base import Executed, Executing
+from collab_agents.errors import ConfigError
+from collab_agents.memory import LENT, Memory
+
+
+class SealedAssistant:
+    """An assistant whose memory is kept where others can write, such as in a server's threads.
+
+    It takes no memory but one that it gave, here or in another process with the same key: an app's memory says what
+    is executed for real.
+    """
+
+    def __init__(self, assistant: Executing) -> None:
+        self.assistant = assistant
+        self._state_of: Callable[[Memory], dict[str, Any]] = getattr(assistant, "state_of", lambda memory: {})
+        load_key()
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        reply, after = await self.assistant.respond(messages, _opened(memory))
+        return reply, _closed(after)
+
+    def state_of(self, memory: Memory) -> dict[str, Any]:
+        return self._state_of(_opened(memory))
+
+    async def execute(
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        reply: Sequence[BaseMessage],
+        after: Memory,
+        *,
+        answers: Mapping[str, Any] | None = None,
+        in_words: bool = True,
+    ) -> Executed:
+        try:
+            done = await self.assistant.execute(
+                messages, _opened(memory), reply, _opened(after), answers=answers, in_words=in_words
+            )
+        except Exception as error:
+            if left := getattr(error, "after", None):
+                vars(error)["after"] = _closed(left)
+            raise
+        return Executed(done.reply, _closed(done.memory), done.interrupts)
+
+
+def _closed(memory: Memory) -> Memory:
+    text = json.dumps({key: value for key, value in memory.items() if key not in LENT})
+    return {"sealed": text, "seal": seal_of(text.encode())}
+
+
+def _opened(memory: Memory) -> Memory:
+    lent = {key: value for key, value in memory.items() if key in LENT}
+    text, seal = memory.get("sealed"), memory.get("seal")
+    if text is None and len(lent) == len(memory):
+        return lent
+    if not (isinstance(text, str) and isinstance(seal, str) and is_sealed(text.encode(), seal)):
+        raise ConfigError("assistant_memory: it is not as this server gave it; begin a new thread")
+    return json.loads(text) | lent
