@@ -39,8 +39,9 @@ _NOBODY = 65534
 _SCRATCH = ("/tmp", "/dev/shm")
 _OF_THE_SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
-_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
-# As real root, limits on processes do not hold (Linux counts none of root's), so each run gets a user of its own. The
+# The script is process 1: no other process in the sandbox can send it a signal, and all end when it ends.
+_NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try", "--as-pid-1")
+# As real root, limits on processes do not hold (Linux counts none of root's), so each run gets users of its own. The
 # range lies inside the 65,536 users that a container has.
 _USERS = itertools.count(os.getpid())
 
@@ -91,8 +92,9 @@ class Sandbox:
         can read, send and destroy whatever this user can.
     python: the interpreter, with the libraries that the programs need; by default this one.
 
-    The script writes the line `READY`, is told its request with its limits on standard input, and has to set its own
-    limits (`confine` in judges/unit_tests.py) before it runs anything foreign.
+    The script is a package without dependencies, of which `supervise.main` is called. It is told its limits and its
+    users, sets them (`confine` in judges/_examiner), writes the line `READY`, and is then given its request on standard
+    input.
 
     Raises ConfigError if bubblewrap is missing or cannot make a sandbox here, or there is no such interpreter.
     """
@@ -108,24 +110,25 @@ class Sandbox:
         if isolation == "bubblewrap":
             self._try()
 
-    async def run(self, script: Path, request: dict[str, object]) -> Outcome:
-        """Run the script with `request`, as JSON, on its standard input; `limits` and `user` are added to it."""
-        user = 20_000 + next(_USERS) % 40_000 if self._root else None
+    async def run(self, package: Path, request: dict[str, object]) -> Outcome:
+        """Run the package with `request`, as JSON, on its standard input."""
+        user = 20_000 + 2 * (next(_USERS) % 20_000) if self._root else None
         limits = self.limits.model_dump() | ({} if self.isolation == "bubblewrap" else {"processes": None})
-        payload = json.dumps(request | {"limits": limits, "user": user}).encode()
+        options = json.dumps({"limits": limits, "user": user, "examiner": None if user is None else user + 1})
+        payload = json.dumps(request).encode()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_cores.get())
             passed: list[int] = []
             if self.isolation == "none":
                 folder = await asyncio.to_thread(tempfile.mkdtemp)
                 stack.push_async_callback(asyncio.to_thread, _remove, folder)
-                command, environment = [*self._python, str(script)], self._environment(folder)
+                command, environment = [*self._start(package), options], self._environment(folder)
             else:
                 folder, environment = "/", {}
                 files = stack.enter_context(_open_files(user))
                 passed = [file for file in files if file is not None]
-                jail = await asyncio.to_thread(self._jail, script, *files)
-                command = [*jail, "--", *self._python, "/run/script.py"]
+                jail = await asyncio.to_thread(self._jail, package, *files)
+                command = [*jail, "--", *self._start(Path("/run", package.name)), options]
             starting: asyncio.Task[asyncio.subprocess.Process] = asyncio.create_task(
                 asyncio.create_subprocess_exec(
                     *command,
@@ -202,11 +205,11 @@ class Sandbox:
             return f"it made more than {_FILES:,} files"
         return ""
 
-    @property
-    def _python(self) -> list[str]:
-        return [self.python, "-I", "-B", "-X", "utf8"]
+    def _start(self, package: Path) -> list[str]:
+        start = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from {package.name}.supervise import main; "
+        return [self.python, "-I", "-B", "-X", "utf8", "-c", f"{start}del sys.path[0]; main()"]
 
-    def _jail(self, script: Path, seccomp: int | None, passwd: int, hosts: int) -> list[str]:
+    def _jail(self, package: Path, seccomp: int | None, passwd: int, hosts: int) -> list[str]:
         command = [_bubblewrap(), *_NAMESPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
         if self._root:
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -229,7 +232,7 @@ class Sandbox:
             command += ["--ro-bind-try", path, path]
         for file, path in ((passwd, "/etc/passwd"), (hosts, "/etc/hosts")):
             command += ["--perms", "0444", "--ro-bind-data", str(file), path]
-        command += ["--dir", "/run", "--ro-bind", str(script), "/run/script.py"]
+        command += ["--dir", "/run", "--ro-bind", str(package), f"/run/{package.name}"]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
         for name, value in self._environment("/tmp").items():
             command += ["--setenv", name, value]
@@ -243,7 +246,7 @@ class Sandbox:
 
     def _try(self) -> None:
         with _open_files(None) as files:
-            command = [*self._jail(Path(__file__), *files), "--", self.python, "-I", "-c", ""]
+            command = [*self._jail(Path(__file__).parent, *files), "--", self.python, "-I", "-c", ""]
             passed = [file for file in files if file is not None]
             made = subprocess.run(command, env={}, cwd="/", capture_output=True, text=True, pass_fds=passed)
         if made.returncode:

@@ -300,7 +300,7 @@ async def test_tests_that_are_not_reached_count_as_failed() -> None:
         f"def test_{i}(): pass\n" for i in range(9)
     )
     score = await run("def work(x):\n    if x > 4: raise ValueError('no')\n    return x + 1", tests)
-    assert score == Score(0.1, "1 of 10 tests passed; line 2: data = work(5): ValueError: no")
+    assert score == Score(0.1, "1 of 10 tests passed; line 2: data = work(5): ValueError: no (isolation: shared)")
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,25 @@
 import ast
-import json
 import re
-import secrets
+import signal
 from functools import lru_cache
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Literal
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import ConfigDict, validate_call
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
-from collab_agents.judges import unit_tests
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.isolation import solutions_names
 from collab_agents.sandbox import Isolation, Outcome, Sandbox, SandboxLimits
 from collab_agents.tasks import Task
 
 _FENCED = re.compile(
     r"^[ \t]*(```+|~~~+)[ \t]*(\w*)(?:[^\w\n][^\n]*)?\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
 )
+
+_EXAMINER = Path(__file__).parent / "_examiner"
+_LONGEST = 2_000
 
 
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
@@ -44,8 +46,13 @@ def pass_rate(
     unittest classes, functions `test_...`, top-level asserts, or HumanEval's `check(candidate)`. `entry_point` and
     `code_prompt` in the metadata, if there, name the function and how its code starts; `libraries` are modules that
     the interpreter must have. Code that does not run, or is stopped by a limit, gets 0 with the reason; tests that
-    cannot run get "no score". Code and tests share a process, so a solution that sets out to patch the test
-    framework can; what it prints, or ending early, earns it nothing.
+    cannot run get "no score".
+
+    Tests that hand over plain values and look at the plain values that come back run in a process of their own, and
+    call the code's functions across a pipe: nothing that the code does in its process changes what they see. Tests that
+    need more than values (the code's own classes, files, libraries, mocks) share its process, and the reason ends with
+    "(isolation: shared)". There, code that sets out to deceive its tests may succeed, although canaries that have to
+    fail are run beside them; `metadata["isolation"] = "shared"` has a task's tests run so in any case.
 
     Raises ConfigError if bubblewrap is missing or does not work here.
     """
@@ -59,16 +66,18 @@ def pass_rate(
         code = await _code(conversation, task, model)
         if not code.strip():
             return Score(0.0, "the conversation produced no code")
-        secret = secrets.token_hex(16)
-        tests = _tests(task)
+        tests, entry_point = _tests(task), task.metadata.get("entry_point")
+        names = None if task.metadata.get("isolation") == "shared" else solutions_names(tests, entry_point)
         request: dict[str, object] = {
             "solution": code,
             "tests": tests,
-            "entry_point": task.metadata.get("entry_point"),
-            "secret": secret,
+            "entry_point": entry_point,
+            "isolated": names is not None,
+            "names": names,
         }
-        outcome = await box.run(Path(unit_tests.__file__), request)
-        score = _score(outcome, secret)
+        score = _score(await box.run(_EXAMINER, request), limits, shared=names is None)
+        if names is None and score.value is not None:
+            score = Score(score.value, f"{score.reason} (isolation: shared)")
         if all_or_nothing and score.value is not None and score.value < 1:
             return Score(0.0, score.reason)
         return score
@@ -76,39 +85,56 @@ def pass_rate(
     return judge
 
 
-def _score(outcome: Outcome, secret: str) -> Score:
+class _Report(BaseModel):
+    """A line of what comes out of the sandbox."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    kind: Literal["started", "unready", "broken", "planned", "defined", "test", "tampered", "ended", "end"]
+    number: int
+    name: str = Field(default="", max_length=_LONGEST)
+    problem: str = Field(default="", max_length=_LONGEST)
+    reason: str = Field(default="", max_length=_LONGEST)
+    module: str = Field(default="", max_length=_LONGEST)
+    count: int = Field(default=0, ge=0)
+    status: int | None = None
+
+
+def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
     if outcome.stopped:
         return Score(0.0, f"stopped: {outcome.stopped}")
-    reports = [_parsed(line) for line in outcome.results.splitlines() if secret.encode() in line]
-    by_kind: dict[str, list[dict[str, Any]]] = {}
+    try:
+        reports = [_Report.model_validate_json(line) for line in outcome.results.splitlines()]
+    except ValidationError:
+        return Score(0.0, "what the sandbox reported cannot be read")
+    by_kind: dict[str, list[_Report]] = {}
     for report in reports:
-        by_kind.setdefault(report.get("kind", ""), []).append(report)
+        by_kind.setdefault(report.kind, []).append(report)
+    printed = outcome.printed.strip()[-200:]
     if "started" not in by_kind:
-        return Score(None, f"the sandbox did not start (status {outcome.status}): {outcome.printed.strip()[-200:]}")
+        return Score(None, f"the sandbox did not start (status {outcome.status}): {printed}")
     tests = by_kind.get("test", [])
-    failed = [test for test in tests if test.get("problem")]
-    failure = f"; {failed[0]['name']}: {failed[0]['problem']}" if failed else ""
+    failed = [test for test in tests if test.problem]
+    failure = f"; {failed[0].name}: {failed[0].problem}" if failed else ""
     if "broken" in by_kind:
-        return Score(0.0, f"the code does not run: {by_kind['broken'][0]['reason']}")
-    if "unready" in by_kind:
-        return Score(None, f"the tests need the module {by_kind['unready'][0]['module']}, which is not there")
-    if "end" not in by_kind or by_kind["end"][0]["number"] != len(reports):
-        why = failure or (f": {outcome.printed.strip()[-200:]}" if outcome.printed.strip() else "")
-        return Score(0.0, f"the program ended before its tests did (status {outcome.status}){why}")
+        return Score(0.0, f"the code does not run: {by_kind['broken'][0].reason}")
+    if "unready" in by_kind and not (shared and "planned" in by_kind):  # By then, the code may have seen to that.
+        return Score(None, f"the tests need the module {by_kind['unready'][0].module}, which is not there")
+    if "tampered" in by_kind:
+        return Score(0.0, f"the code interferes with its tests{failure}")
+    status = by_kind["ended"][0].status if "ended" in by_kind else outcome.status
+    if status is not None and -status == signal.SIGXCPU:
+        return Score(0.0, f"stopped: it used more than {limits.cpu_seconds} s of CPU time")
+    if "ended" in by_kind or "end" not in by_kind or by_kind["end"][0].number != len(reports):
+        why = failure or (f": {printed}" if printed else "")
+        return Score(0.0, f"the program ended before its tests did (status {status}){why}")
     # Where a statement between the tests fails, those behind it are not reached.
-    total = len(tests) if "defined" in by_kind else max(len(tests), by_kind["planned"][0]["count"])
+    planned = by_kind["planned"][0].count
+    total = len(tests) if "defined" in by_kind and tests else max(len(tests), planned)
     if not total:
         return Score(None, "the tests hold no test")
     passed = len(tests) - len(failed)
     return Score(passed / total, f"{passed} of {total} tests passed{failure}")
-
-
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 async def _code(conversation: Conversation, task: Task, model: BaseChatModel | None) -> str:
@@ -162,6 +188,8 @@ def _problem_with(task: Task) -> str | None:
         return f"task {task.id!r} has no metadata.tests (Python source) to run"
     if (problem := _syntax_problem(tests)) is not None:
         return f"task {task.id!r}: metadata.tests is not Python: {problem}"
+    if task.metadata.get("isolation") not in (None, "shared"):
+        return f"task {task.id!r}: metadata.isolation is {task.metadata['isolation']!r}: 'shared' or nothing is needed"
     entry_point = task.metadata.get("entry_point")
     if entry_point is not None and not (isinstance(entry_point, str) and entry_point.isidentifier()):
         return f"task {task.id!r}: metadata.entry_point is {entry_point!r}: a name is needed"

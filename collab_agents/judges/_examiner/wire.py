@@ -1,0 +1,384 @@
+"""Calls between two processes, by value: what one hands over, the other has as a plain copy of its own.
+
+Plain are None, numbers, texts, bytes, the containers of `builtins` and `collections`, dates, decimals, fractions,
+built-in types and exceptions. Functions and iterators are handed over as what calls back. Nothing else crosses: an
+object of a class of its own would bring its own idea of equality to the other side.
+"""
+
+import builtins
+import collections
+import datetime
+import decimal
+import fractions
+import json
+import os
+import socket
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+MOST_BYTES = 8 << 20
+_DEPTH = 200
+_LONGEST_REASON = 10_000
+_SAFE_INT = 1 << 53
+_TYPES = {name: one for name, one in vars(builtins).items() if isinstance(one, type)}
+_ERRORS = {name: one for name, one in _TYPES.items() if issubclass(one, BaseException)}
+_LISTS: dict[str, Callable[[list[Any]], Any]] = {
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "complex": lambda parts: complex(*parts),
+    "range": lambda parts: range(*parts),
+    "slice": lambda parts: slice(*parts),
+    "deque": lambda parts: collections.deque(parts[0], parts[1]),
+    "Fraction": lambda parts: fractions.Fraction(*parts),
+    "timedelta": lambda parts: datetime.timedelta(*parts),
+    "timezone": lambda parts: datetime.timezone(*parts),
+}
+_TEXTS: dict[str, Callable[[str], Any]] = {
+    "int": lambda text: int(text, 16),
+    "bytes": bytes.fromhex,
+    "bytearray": bytearray.fromhex,
+    "Decimal": decimal.Decimal,
+    "datetime": datetime.datetime.fromisoformat,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.time.fromisoformat,
+    "UUID": uuid.UUID,
+    "type": _TYPES.__getitem__,
+}
+_MAPS: dict[str, Callable[[list[Any]], Any]] = {
+    "dict": dict,
+    "Counter": lambda pairs: collections.Counter(dict(pairs)),
+    "OrderedDict": collections.OrderedDict,
+    "defaultdict": lambda pairs: collections.defaultdict(None, pairs),
+}
+
+
+class NotPlain(TypeError):
+    """A value that cannot be handed over."""
+
+
+class Garbled(Exception):
+    """The other side sent what it cannot have meant."""
+
+
+class Gone(BaseException):
+    """The other side has ended. Not an Exception: no test is to catch it."""
+
+
+class Peer:
+    """One end. `call` calls a function of the other side, and meanwhile answers the calls of that side.
+
+    gone: whether the other side has ended.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self.gone = False
+        self._end = end
+        self._process = os.getpid()
+        self._given: list[Any] = []
+        self._known: dict[int, int] = {}
+        self._lent: dict[int, tuple[int, Any]] = {}
+        self._errors: list[BaseException] = []
+        self._theirs: dict[type, int] = {}
+        self._returned: dict[int, tuple[int, Any]] = {}
+        self._received: dict[int, Any] = {}
+        self._asked = 0
+
+    def call(self, function: int, arguments: list[Any], named: dict[str, Any]) -> Any:
+        """The result. Raises what the function raised. Arguments that it changed are changed here too."""
+        reply = self._exchange({"call": function, "arguments": self.pack([arguments, named])})
+        if "changed" in reply:
+            change([arguments, named], self.unpack(reply["changed"]))
+        if "error" in reply:
+            raise self._error(reply["error"])
+        result = self.unpack(reply["result"])
+        if "object" not in reply:
+            return result
+        # The same list, returned or yielded again, is the same here too, with what is in it by now.
+        kept = self._received.setdefault(reply["object"], result)
+        change(kept, result)
+        return kept
+
+    def serve(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Answer the other side's calls, and by `answer` its questions, until it ends."""
+        while True:
+            asked = self.receive()
+            if "call" in asked:
+                self._answer(asked)
+            else:
+                answer(asked)
+
+    def reply(self, question: dict[str, Any], work: Callable[[], Any]) -> None:
+        """Answer a question with what the work gives, or with how it failed."""
+        sent = {"number": question["number"]}
+        try:
+            sent["result"] = self.pack(work())
+        except BaseException as error:
+            sent["error"] = self._described(error)
+        self.send(sent)
+
+    def ask(self, question: dict[str, Any]) -> Any:
+        """The reply to a question that is no call of a function."""
+        reply = self._exchange(question)
+        if "error" in reply:
+            raise self._error(reply["error"])
+        return self.unpack(reply["result"])
+
+    def pack(self, value: Any, depth: int = 0) -> Any:
+        """The value as JSON. Raises NotPlain. Of a subclass of something plain, it is the plain part that is packed."""
+        inner = depth + 1
+        if inner > _DEPTH:
+            raise NotPlain("it is nested too deep")
+        match value:
+            case None | bool() | str():
+                return value if value is None or isinstance(value, bool) else str.__str__(value)
+            case int():
+                number = int.__int__(value)
+                return number if -_SAFE_INT < number < _SAFE_INT else {"int": format(number, "x")}
+            case float():
+                return float.__float__(value)
+            case list():
+                return [self.pack(one, inner) for one in list.__iter__(value)]
+            case dict():
+                kinds = (collections.Counter, collections.OrderedDict, collections.defaultdict)
+                kind = next((one.__name__ for one in kinds if isinstance(value, one)), "dict")
+                return {kind: [[self.pack(key, inner), self.pack(one, inner)] for key, one in dict.items(value)]}
+            case tuple() | set() | frozenset():
+                plain: Any = next(one for one in (tuple, set, frozenset) if isinstance(value, one))
+                return {plain.__name__: [self.pack(one, inner) for one in plain.__iter__(value)]}
+            case collections.deque():
+                return {"deque": [[self.pack(one, inner) for one in collections.deque.__iter__(value)], value.maxlen]}
+            case bytes() | bytearray():
+                return {"bytearray" if isinstance(value, bytearray) else "bytes": bytes(value).hex()}
+            case complex():
+                return {"complex": [value.real, value.imag]}
+            case range() | slice():
+                return {type(value).__name__: [self.pack(one) for one in (value.start, value.stop, value.step)]}
+            case decimal.Decimal():
+                return {"Decimal": decimal.Decimal.__str__(value)}
+            case fractions.Fraction():
+                return {"Fraction": [self.pack(value.numerator), self.pack(value.denominator)]}
+            case datetime.datetime() | datetime.date() | datetime.time():
+                dates: tuple[Any, ...] = (datetime.datetime, datetime.date, datetime.time)
+                date = next(one for one in dates if isinstance(value, one))
+                return {date.__name__: date.isoformat(value)}
+            case datetime.timedelta():
+                return {"timedelta": [value.days, value.seconds, value.microseconds]}
+            case datetime.timezone():
+                return {"timezone": [self.pack(value.utcoffset(None))]}
+            case uuid.UUID():
+                return {"UUID": value.hex}
+            case BaseException():
+                return {"error": self._described(value)}
+        if value is Ellipsis or value is NotImplemented:
+            return {"constant": repr(value)}
+        if isinstance(value, type):
+            if _TYPES.get(value.__name__) is value:
+                return {"type": value.__name__}
+        elif isinstance(value, Iterator):
+            return {"iterator": self._give(value)}
+        elif callable(value):
+            if id(value) in self._lent:
+                return {"theirs": self._lent[id(value)][0]}
+            about = [getattr(value, name, None) for name in ("__name__", "__doc__")]
+            return {"function": [self._give(value), *(one if isinstance(one, str) else None for one in about)]}
+        what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of {type(value).__name__}"
+        raise NotPlain(f"{what} is no plain value, as tests need that run apart from the code")
+
+    def unpack(self, packed: Any, depth: int = 0) -> Any:
+        """The value. Raises Garbled."""
+        inner = depth + 1
+        if inner > 2 * _DEPTH:
+            raise Garbled
+        if packed is None or isinstance(packed, bool | int | float | str):
+            return packed
+        if isinstance(packed, list):
+            return [self.unpack(one, inner) for one in packed]
+        try:
+            ((kind, content),) = packed.items()
+            if kind in _LISTS:
+                return _LISTS[kind]([self.unpack(one, inner) for one in content])
+            if kind in _TEXTS:
+                return _TEXTS[kind](content)
+            if kind in _MAPS:
+                return _MAPS[kind]([(self.unpack(key, inner), self.unpack(one, inner)) for key, one in content])
+            if kind == "constant":
+                return {"Ellipsis": Ellipsis, "NotImplemented": NotImplemented}[content]
+            if kind == "error":
+                return self._error(content)
+            if kind == "theirs":
+                return self._given[content]
+            if kind == "iterator":
+                return _RemoteIterator(self, int(content))
+            if kind == "function":
+                return self._function(*content)
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise Garbled from error
+        raise Garbled
+
+    def _function(self, number: int, name: str | None, doc: str | None) -> Callable[..., Any]:
+        def remote(*arguments: Any, **named: Any) -> Any:
+            return self.call(number, list(arguments), named)
+
+        if name:
+            remote.__name__ = remote.__qualname__ = str(name)
+        remote.__doc__ = None if doc is None else str(doc)
+        self._lent[id(remote)] = (int(number), remote)
+        return remote
+
+    def _give(self, value: Any) -> int:
+        number = self._known.get(id(value))
+        if number is None:
+            number = self._known[id(value)] = len(self._given)
+            self._given.append(value)
+        return number
+
+    def _answer(self, asked: dict[str, Any]) -> None:
+        sent: dict[str, Any] = {"number": asked.get("number")}
+        arguments: Any = None
+        try:
+            function = self._given[asked["call"]]
+            arguments, named = given = self.unpack(asked["arguments"])
+            before = json.dumps(asked["arguments"])
+            try:
+                result = next(function) if isinstance(function, Iterator) else function(*arguments, **named)
+                sent["result"] = self.pack(result)
+                if _is_changeable(result):
+                    sent["object"] = self._returned.setdefault(id(result), (len(self._returned), result))[0]
+            finally:
+                if any(map(_is_changeable, [*arguments, *named.values()])):
+                    after = self.pack(given)
+                    if json.dumps(after) != before:
+                        sent["changed"] = after
+        except BaseException as error:
+            sent["error"] = self._described(error)
+        self.send(sent)
+
+    def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+        self._asked += 1
+        number = self._asked
+        self.send(message | {"number": number})
+        while True:
+            reply = self.receive()
+            if "call" in reply:
+                self._answer(reply)
+            elif reply.get("number") == number and ("result" in reply or "error" in reply):
+                return reply
+            elif not isinstance(reply.get("number"), int) or reply["number"] >= number:
+                raise Garbled
+
+    def _described(self, error: BaseException) -> list[Any]:
+        """Its classes from its own up to the first built-in one, its arguments, its text, and its number here."""
+        if type(error) in self._theirs:
+            return [["Exception"], [], "", self._theirs[type(error)], True]
+        self._errors.append(error)
+        names = [one.__name__ for one in type(error).__mro__]
+        known = next(index for index, one in enumerate(type(error).__mro__) if _ERRORS.get(one.__name__) is one)
+        try:
+            arguments, text = self.pack(list(error.args)), str(error)[:_LONGEST_REASON]
+            if len(json.dumps(arguments)) > 10 * _LONGEST_REASON:
+                arguments = [text]
+        except BaseException:  # Its text is its own, and may raise what it likes.
+            arguments, text = [], ""
+        return [names[: known + 1], arguments, text, len(self._errors) - 1, False]
+
+    def _error(self, packed: list[Any]) -> BaseException:
+        try:
+            names, arguments, text, number, ours = packed
+            if ours:  # It went out from here.
+                return self._errors[number]
+            base: Any = _ERRORS[names[-1]]
+            values = self.unpack(arguments)
+            kind = type(str(names[0]), (base,), {"__str__": lambda error: str(text), "__module__": "solution"})
+            self._theirs[kind] = int(number)
+            try:
+                return kind(*values)
+            except TypeError:  # One that wants arguments of its own.
+                made: BaseException = BaseException.__new__(kind)
+                made.args = tuple(values)
+                return made
+        except (TypeError, ValueError, LookupError) as error:
+            raise Garbled from error
+
+    def send(self, message: dict[str, Any]) -> None:
+        if os.getpid() != self._process:
+            os._exit(1)  # A process that the solution forked off has come back here.
+        data = json.dumps(message).encode()
+        if len(data) > MOST_BYTES and "call" in message:
+            raise NotPlain("the arguments are larger than 8 MB")
+        if len(data) > MOST_BYTES:
+            error = self._described(NotPlain("the value is larger than 8 MB"))
+            data = json.dumps({"number": message.get("number"), "error": error}).encode()
+        try:
+            self._end.sendall(struct.pack(">I", len(data)) + data)
+        except OSError as error:
+            self.gone = True
+            raise Gone from error
+
+    def receive(self) -> dict[str, Any]:
+        (length,) = struct.unpack(">I", self._read(4))
+        if length > MOST_BYTES:
+            raise Garbled
+        try:
+            message = json.loads(self._read(length))
+        except (ValueError, RecursionError) as error:
+            raise Garbled from error
+        if not isinstance(message, dict):
+            raise Garbled
+        return message
+
+    def _read(self, length: int) -> bytes:
+        read = bytearray()
+        while len(read) < length:
+            try:
+                part = self._end.recv(min(length - len(read), 1 << 20))
+            except OSError:
+                part = b""
+            if not part:
+                self.gone = True
+                raise Gone
+            read += part
+        return bytes(read)
+
+
+class _RemoteIterator:
+    def __init__(self, peer: Peer, number: int) -> None:
+        self._peer = peer
+        self._number = number
+
+    def __iter__(self) -> "_RemoteIterator":
+        return self
+
+    def __next__(self) -> Any:
+        return self._peer.call(self._number, [], {})
+
+
+def change(value: Any, to: Any) -> None:
+    """Make a list, dict, set, deque or bytearray equal to another, in place, and what is in it likewise."""
+    if type(value) is not type(to) or value is to:
+        return
+    if isinstance(value, list | collections.deque):
+        for index in range(min(len(value), len(to))):
+            if _is_changeable(value[index]) and type(value[index]) is type(to[index]):
+                change(value[index], to[index])
+                to[index] = value[index]
+        value.clear()
+        value.extend(to)
+    elif isinstance(value, dict):
+        for key in to:
+            if key in value and _is_changeable(value[key]) and type(value[key]) is type(to[key]):
+                change(value[key], to[key])
+                to[key] = value[key]
+        value.clear()
+        value.update(to)
+    elif isinstance(value, set):
+        value.clear()
+        value.update(to)
+    elif isinstance(value, bytearray):
+        value[:] = to
+
+
+def _is_changeable(value: Any) -> bool:
+    return isinstance(value, list | dict | set | bytearray | collections.deque)
