@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -34,6 +35,10 @@ READY = b"ready\n"
 _WATCH_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
 _RESULT_BYTES = 4 << 20
+_PIPE_BYTES = 64 << 10
+_SOCKET_BYTES = 2 * 208 << 10
+"""What a pipe and a socket may hold: seccomp keeps their buffers to what they are at first."""
+
 _FILES = 50_000
 _NOBODY = 65534
 _SCRATCH = ("/tmp", "/dev/shm")
@@ -125,9 +130,9 @@ class Sandbox:
                 command, environment = [*self._start(package), options], self._environment(folder)
             else:
                 folder, environment = "/", {}
-                files = stack.enter_context(_open_files(user))
-                passed = [file for file in files if file is not None]
-                jail = await asyncio.to_thread(self._jail, package, *files)
+                seccomp, files = stack.enter_context(_open_files(user))
+                passed = [*files.values()] + ([] if seccomp is None else [seccomp])
+                jail = await asyncio.to_thread(self._jail, package, seccomp, files)
                 command = [*jail, "--", *self._start(Path("/run", package.name)), options]
             starting: asyncio.Task[asyncio.subprocess.Process] = asyncio.create_task(
                 asyncio.create_subprocess_exec(
@@ -186,20 +191,22 @@ class Sandbox:
     async def _watch(self, root: int) -> None:
         """Raises when all the processes together hold more memory than they may, or have made too many files.
 
-        On a thread: for many large processes the kernel takes its time.
+        On a thread, since for many large processes the kernel takes its time, and on one of its own, since those of
+        the event loop may all be taken.
         """
         pause = _WATCH_SECONDS
         while True:
             await asyncio.sleep(pause)
             started = time.monotonic()
-            if problem := await asyncio.to_thread(self._exceeded, root):
+            if problem := await asyncio.get_running_loop().run_in_executor(_watchers, self._exceeded, root):
                 raise _Exceeded(problem)
             pause = max(_WATCH_SECONDS, 10 * (time.monotonic() - started))
 
     def _exceeded(self, root: int) -> str:
         family = _family(root)
+        room = (self.limits.memory_mb << 20) - _buffers(family)
         # What processes share counts once; finding that out costs more, so it is looked at only when it matters.
-        if sum(map(_resident, family)) > self.limits.memory_mb << 20 < sum(map(_proportional, family)):
+        if sum(map(_resident, family)) > room < sum(map(_proportional, family)):
             return f"it held more than {self.limits.memory_mb} MB of memory"
         if self.isolation == "bubblewrap" and any(_files(family[-1], path) > _FILES for path in _SCRATCH):
             return f"it made more than {_FILES:,} files"
@@ -209,8 +216,17 @@ class Sandbox:
         start = f"import sys; sys.path.insert(0, {str(package.parent)!r}); from {package.name}.supervise import main; "
         return [self.python, "-I", "-B", "-X", "utf8", "-c", f"{start}del sys.path[0]; main()"]
 
-    def _jail(self, package: Path, seccomp: int | None, passwd: int, hosts: int) -> list[str]:
-        command = [_bubblewrap(), *_NAMESPACES, "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    def _jail(self, package: Path, seccomp: int | None, files: Mapping[str, int]) -> list[str]:
+        command = [
+            _bubblewrap(),
+            *_NAMESPACES,
+            "--hostname",
+            "sandbox",
+            "--die-with-parent",
+            "--new-session",
+            "--cap-drop",
+            "ALL",
+        ]
         if self._root:
             command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         else:
@@ -230,7 +246,7 @@ class Sandbox:
             for parent in reversed(Path(path).parents[:-1]):  # Else bubblewrap makes them for root alone.
                 command += ["--dir", str(parent)]
             command += ["--ro-bind-try", path, path]
-        for file, path in ((passwd, "/etc/passwd"), (hosts, "/etc/hosts")):
+        for path, file in files.items():
             command += ["--perms", "0444", "--ro-bind-data", str(file), path]
         command += ["--dir", "/run", "--ro-bind", str(package), f"/run/{package.name}"]
         command += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
@@ -245,9 +261,9 @@ class Sandbox:
         return threads | {"HOME": folder, "TMPDIR": folder, "PATH": path, "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
 
     def _try(self) -> None:
-        with _open_files(None) as files:
-            command = [*self._jail(Path(__file__).parent, *files), "--", self.python, "-I", "-c", ""]
-            passed = [file for file in files if file is not None]
+        with _open_files(None) as (seccomp, files):
+            command = [*self._jail(Path(__file__).parent, seccomp, files), "--", self.python, "-I", "-c", ""]
+            passed = [*files.values()] + ([] if seccomp is None else [seccomp])
             made = subprocess.run(command, env={}, cwd="/", capture_output=True, text=True, pass_fds=passed)
         if made.returncode:
             raise ConfigError(
@@ -257,18 +273,25 @@ class Sandbox:
 
 
 @contextmanager
-def _open_files(user: int | None) -> Iterator[tuple[int | None, int, int]]:
-    """What a jail is given as open files: the filter on system calls, its /etc/passwd and its /etc/hosts."""
+def _open_files(user: int | None) -> Iterator[tuple[int | None, dict[str, int]]]:
+    """What a jail is given as open files: the filter on system calls, and what stands at paths of its own.
+
+    The kernel's command line is empty there: it is this machine's.
+    """
     number = _NOBODY if user is None else user
+    contents = {
+        "/etc/passwd": f"nobody:x:{number}:{number}:nobody:/tmp:/bin/sh\n",
+        "/etc/hosts": "127.0.0.1 localhost sandbox\n::1 localhost\n",
+        "/proc/cmdline": "",
+    }
     with ExitStack() as stack:
         seccomp = filter_file()
         if seccomp is not None:
             stack.callback(os.close, seccomp)
-        passwd = memory_file("passwd", f"nobody:x:{number}:{number}:nobody:/tmp:/bin/sh\n".encode())
-        stack.callback(os.close, passwd)
-        hosts = memory_file("hosts", b"127.0.0.1 localhost\n::1 localhost\n")
-        stack.callback(os.close, hosts)
-        yield seccomp, passwd, hosts
+        files = {path: memory_file("file", content.encode()) for path, content in contents.items()}
+        for file in files.values():
+            stack.callback(os.close, file)
+        yield seccomp, files
 
 
 class _Exceeded(Exception):
@@ -316,6 +339,8 @@ def _bubblewrap() -> str:
         )
     return command
 
+
+_watchers = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="sandbox watch")
 
 _cores: PerLoop[asyncio.Semaphore] = PerLoop(lambda: asyncio.Semaphore(len(os.sched_getaffinity(0))))
 
@@ -388,6 +413,29 @@ def _proportional(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) << 10
     return 0
+
+
+def _buffers(family: list[int]) -> int:
+    """The most that the kernel may hold for their pipes and sockets, in bytes. It counts for no process."""
+    pipes, sockets = set[str](), set[str]()
+    for pid in family[1:]:
+        with suppress(OSError):  # It has ended meanwhile.
+            for file in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    link = os.readlink(file.path)
+                    (pipes if link.startswith("pipe:") else sockets if link.startswith("socket:") else set()).add(link)
+    queued = _queued(family[-1]) if sockets else 0
+    return len(pipes) * _PIPE_BYTES + len(sockets) * _SOCKET_BYTES + queued
+
+
+def _queued(pid: int) -> int:
+    """What waits in the TCP connections of the process's network, in bytes. Their buffers grow by themselves."""
+    queued = 0
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError, IndexError, ValueError):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                queued += sum(int(part, 16) for part in line.split()[4].split(":"))
+    return 2 * queued  # With what the kernel keeps about each piece.
 
 
 def _files(pid: int, path: str) -> int:

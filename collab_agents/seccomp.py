@@ -1,58 +1,123 @@
 """A filter on system calls, for `bwrap --seccomp`: what a program of tests never needs, and no other limit holds.
 
 Refused, as if the kernel did not have them: memory that counts for no process (memfd, System V), the session's keys,
-looking into other processes, new namespaces and mounts, and the large interfaces io_uring, bpf and perf.
+looking into other processes, new namespaces and mounts, locks that processes outside would see, and the large
+interfaces io_uring, bpf and perf. Also what the kernel would keep for a program beyond the memory that it may use:
+extended attributes, larger buffers for sockets and pipes, and sockets of other families than UNIX and IP.
 """
 
 import os
 import platform
 import struct
+from dataclasses import dataclass
 
-_ALLOW, _KILL, _NO_SUCH_CALL = 0x7FFF0000, 0x80000000, 0x00050000 | 38
+_ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+_NO_SUCH_CALL, _NOT_PERMITTED, _NO_ATTRIBUTES, _NO_SUCH_FAMILY, _DONE = 38, 1, 95, 97, 0
 _LOAD, _IS, _AT_LEAST, _HAS_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _OTHER_ABI, _NEW_USER_NAMESPACE = 0x40000000, 0x10000000
+_FAMILIES = (1, 2, 10)  # UNIX, IPv4, IPv6.
+_SOL_SOCKET, _BUFFERS = 1, (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and with FORCE.
+_SET_PIPE_SIZE = 1031
 
-# The architecture's own number, that of clone, and those of: shmget, msgget, semget, memfd_create, memfd_secret;
-# add_key, request_key, keyctl; ptrace, process_vm_readv, process_vm_writev, pidfd_getfd; unshare, setns, clone3, mount,
-# pivot_root; io_uring_setup, bpf, perf_event_open, userfaultfd, kexec_load.
+Instruction = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """An architecture's own number, and those of its calls.
+
+    refused: shmget, msgget, semget, memfd_create, memfd_secret; add_key, request_key, keyctl; ptrace, process_vm_readv,
+    process_vm_writev, pidfd_getfd; unshare, setns, clone3, mount, pivot_root; flock; io_uring_setup, bpf,
+    perf_event_open, userfaultfd, kexec_load. attributes: setxattr, lsetxattr, fsetxattr, setxattrat. sockets: socket,
+    socketpair.
+    """
+
+    architecture: int
+    clone: int
+    setsockopt: int
+    fcntl: int
+    sockets: tuple[int, ...]
+    attributes: tuple[int, ...]
+    refused: tuple[int, ...]
+
+
 _CALLS = {
-    "x86_64": (
-        0xC000003E,
-        56,
-        (29, 68, 64, 319, 447, 248, 249, 250, 101, 310, 311, 438, 272, 308, 435, 165, 155, 425, 321, 298, 323, 246),
+    "x86_64": _Calls(
+        architecture=0xC000003E,
+        clone=56,
+        setsockopt=54,
+        fcntl=72,
+        sockets=(41, 53),
+        attributes=(188, 189, 190, 463),
+        refused=(
+            *(29, 68, 64, 319, 447, 248, 249, 250, 101, 310, 311, 438, 272, 308, 435, 165, 155, 73),
+            *(425, 321, 298, 323, 246),
+        ),
     ),
-    "aarch64": (
-        0xC00000B7,
-        220,
-        (194, 186, 190, 279, 447, 217, 218, 219, 117, 270, 271, 438, 97, 268, 435, 40, 41, 425, 280, 241, 282, 104),
+    "aarch64": _Calls(
+        architecture=0xC00000B7,
+        clone=220,
+        setsockopt=208,
+        fcntl=25,
+        sockets=(198, 199),
+        attributes=(5, 6, 7, 463),
+        refused=(
+            *(194, 186, 190, 279, 447, 217, 218, 219, 117, 270, 271, 438, 97, 268, 435, 40, 41, 32),
+            *(425, 280, 241, 282, 104),
+        ),
     ),
 }
 
 
 def filter_file() -> int | None:
     """The filter as an open file, to be closed by the caller; None on a processor whose calls are not known here."""
-    if platform.machine() not in _CALLS:
+    calls = _CALLS.get(platform.machine())
+    if calls is None:
         return None
-    architecture, clone, refused = _CALLS[platform.machine()]
-    program = [
+    program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        (_IS, 1, 0, architecture),
+        (_IS, 1, 0, calls.architecture),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, _OTHER_ABI),
         (_RETURN, 0, 0, _KILL),
     ]
-    for number in refused:
-        program += [(_IS, 0, 1, number), (_RETURN, 0, 0, _NO_SUCH_CALL)]
-    program += [
-        (_IS, 0, 3, clone),
-        (_LOAD, 0, 0, _FIRST_ARGUMENT),
-        (_HAS_BIT, 0, 1, _NEW_USER_NAMESPACE),
-        (_RETURN, 0, 0, _NO_SUCH_CALL),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    for number in calls.refused:
+        program += _when(number, [_refuse(_NO_SUCH_CALL)])
+    for number in calls.attributes:
+        program += _when(number, [_refuse(_NO_ATTRIBUTES)])
+    for number in calls.sockets:
+        program += _when(number, _unless(0, _FAMILIES, _NO_SUCH_FAMILY))
+    program += _when(calls.fcntl, _if_is(1, (_SET_PIPE_SIZE,), _NOT_PERMITTED))
+    larger = _if_is(2, _BUFFERS, _DONE)
+    program += _when(calls.setsockopt, [_argument(1), (_IS, 0, len(larger), _SOL_SOCKET), *larger])
+    program += _when(calls.clone, [_argument(0), (_HAS_BIT, 0, 1, _NEW_USER_NAMESPACE), _refuse(_NO_SUCH_CALL)])
+    program += [(_RETURN, 0, 0, _ALLOW)]
     return memory_file("seccomp", b"".join(struct.pack("HBBI", *one) for one in program))
+
+
+def _when(number: int, then: list[Instruction]) -> list[Instruction]:
+    """Of that call, the instructions, and otherwise it is allowed."""
+    then = [*then, (_RETURN, 0, 0, _ALLOW)]
+    return [(_IS, 0, len(then), number), *then]
+
+
+def _argument(index: int) -> Instruction:
+    return (_LOAD, 0, 0, _ARGUMENTS + 8 * index)
+
+
+def _refuse(error: int) -> Instruction:
+    return (_RETURN, 0, 0, _ERROR | error)
+
+
+def _if_is(argument: int, values: tuple[int, ...], error: int) -> list[Instruction]:
+    found = [(_IS, len(values) - 1 - at, 1 if at == len(values) - 1 else 0, one) for at, one in enumerate(values)]
+    return [_argument(argument), *found, _refuse(error)]
+
+
+def _unless(argument: int, values: tuple[int, ...], error: int) -> list[Instruction]:
+    return [_argument(argument), *((_IS, len(values) - at, 0, one) for at, one in enumerate(values)), _refuse(error)]
 
 
 def memory_file(name: str, content: bytes) -> int:

@@ -7,7 +7,9 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,47 @@ def work(x):
     while True:
         os.write(os.memfd_create('hoard'), bytes(4 << 20))
 """
+BUFFERS = """
+import os, socket, time
+def work(x):
+    for _ in range(8):
+        if os.fork() == 0: break
+    kept = []
+    while len(kept) < 200:
+        pair = socket.socketpair()
+        for one in pair:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+            one.setblocking(False)
+            try:
+                while True: one.send(bytes(1 << 16))
+            except BlockingIOError: pass
+        kept.append(pair)
+    time.sleep(60)
+"""
+LOOPBACK = """
+import socket, time
+def work(x):
+    server = socket.create_server(('127.0.0.1', 0), backlog=500)
+    kept = [server]
+    while len(kept) < 400:
+        one = socket.create_connection(server.getsockname())
+        kept += [one, server.accept()[0]]
+        one.setblocking(False)
+        try:
+            while True: one.send(bytes(1 << 16))
+        except BlockingIOError: pass
+    time.sleep(60)
+"""
+FAMILIES = """
+import socket
+def work(x):
+    for family in (socket.AF_NETLINK, socket.AF_PACKET, socket.AF_VSOCK, socket.AF_ALG):
+        try: socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error: assert error.errno == 97
+        else: return family
+    socket.socketpair()
+    raise OSError('no such family')
+"""
 LEFT_FILES = """
 import os
 def work(x):
@@ -85,6 +128,19 @@ HOSTILE = {
     "fills memory": (inside("hoard = []", "while True: hoard.append(bytearray(10**7))"), "MemoryError"),
     "fills memory in many processes": (HOARDERS, "stopped: it held more than 256 MB of memory"),
     "fills memory that is no process's": (MEMFDS, "OSError"),
+    "fills the buffers of sockets": (BUFFERS, "stopped: it held more than 256 MB of memory"),
+    "fills the buffers of connections": (LOOPBACK, "stopped: it held more than 256 MB of memory"),
+    "fills the buffers of pipes": (
+        inside("import fcntl", "fcntl.fcntl(os.pipe()[1], fcntl.F_SETPIPE_SZ, 1 << 20)"),
+        "Operation not permitted",
+    ),
+    "fills attributes": (inside("os.setxattr('.', 'user.x', bytes(60000))"), "Operation not supported"),
+    "asks for other sockets": (FAMILIES, "OSError: no such family"),
+    "locks what others use": (inside("import fcntl", "fcntl.flock(open(os.__file__), 2)"), "not implemented"),
+    "reads this machine's names": (
+        inside("raise ValueError(os.uname().nodename + open('/proc/cmdline').read() + '.')"),
+        "ValueError: sandbox.",
+    ),
     "fills the disk with empty files": (LEFT_FILES, "stopped: it made more than 50,000 files"),
     "fills the disk with one file": (
         inside("with open('big', 'wb') as file:", "    while True: file.write(bytes(10**6))"),
@@ -183,6 +239,21 @@ async def test_a_program_cannot_open_a_socket_to_this_machine() -> None:
         assert "ConnectionRefusedError" in score.reason
         with pytest.raises(TimeoutError):
             server.accept()
+
+
+async def test_memory_is_watched_also_when_every_thread_of_the_event_loop_is_busy() -> None:
+    ended = threading.Event()
+    judge = pass_rate(limits=TIGHT)
+    workers = ThreadPoolExecutor(8)
+    asyncio.get_running_loop().set_default_executor(workers)
+    code, reason = HOSTILE["fills memory in many processes"]
+    scoring = asyncio.ensure_future(judge(said(code), coding()))
+    await asyncio.sleep(0.2)  # It has started, for which it needs a thread.
+    busy = [asyncio.ensure_future(asyncio.to_thread(ended.wait)) for _ in range(20)]
+    score = await scoring
+    ended.set()
+    await asyncio.gather(*busy)
+    assert reason in score.reason
 
 
 async def test_a_program_sees_no_process_of_ours() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, ConfigDict, field_validator, validate_call
+from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator, validate_call
 
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
@@ -13,8 +13,6 @@ from collab_agents.seeds import derive_seed
 from collab_agents.structured import ask
 from collab_agents.tasks import Task
 from collab_agents.worker import WorkerPool, WorkerTimeout
-
-_SECONDS = 10.0
 
 
 class Verdict(BaseModel):
@@ -29,7 +27,9 @@ class Verdict(BaseModel):
 
 
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
-def accuracy(model: BaseChatModel | None = None, *, by: Literal["math", "model"] = "math") -> Judge:
+def accuracy(
+    model: BaseChatModel | None = None, *, by: Literal["math", "model"] = "math", seconds: PositiveFloat = 10.0
+) -> Judge:
     """Whether the conversation's final answer is the task's reference: 1 or 0.
 
     by: "math" compares as mathematics, with math-verify (extra `benchmarks`); "model" asks the model whether the
@@ -38,9 +38,10 @@ def accuracy(model: BaseChatModel | None = None, *, by: Literal["math", "model"]
     conversation first, which suits free conversation. Without one the answer is the last one that the assistant
     marks (`\\boxed{}`, "the answer is") or corrects, or else the last that it gives: ask for marked answers by the
     system prompt.
+    seconds: for evaluating an answer as mathematics.
 
-    A conversation without an answer gets 0. A reference that cannot be parsed, a comparison that takes longer than
-    10 s, or a model that gives no usable verdict, gives "no score".
+    A conversation without an answer gets 0, and so does an answer that takes longer to evaluate. A reference
+    that cannot be parsed or takes that long, or a model that gives no usable verdict, gives "no score".
     """
     if by == "model":
         if model is None:
@@ -56,12 +57,21 @@ def accuracy(model: BaseChatModel | None = None, *, by: Literal["math", "model"]
             answer = await conversation.artefact(model, "final answer to the problem")
             texts = [f"\\boxed{{{answer}}}" if answer and "\\boxed" not in answer else answer]
         try:
-            correct, reason = await _workers().ask({"reference": task.reference, "messages": texts})
+            correct, reason = await _workers(seconds).ask({"reference": task.reference, "messages": texts})
         except WorkerTimeout:
-            return Score(None, f"comparing the answer with {task.reference!r} took longer than {_SECONDS:g} s")
+            return await _at_fault(task.reference or "", seconds)
         return Score(None if correct is None else float(correct), reason)
 
     return judge
+
+
+async def _at_fault(reference: str, seconds: float) -> Score:
+    """The score where a comparison took too long: the answer is wrong, unless the reference alone takes as long."""
+    try:
+        await _workers(seconds).ask({"reference": reference, "messages": ["\\boxed{0}"]})
+    except WorkerTimeout:
+        return Score(None, f"the reference {reference[:80]!r} takes longer than {seconds:g} s to evaluate")
+    return Score(0.0, f"the answer takes longer than {seconds:g} s to evaluate")
 
 
 def _by_model(model: BaseChatModel) -> Judge:
@@ -76,5 +86,5 @@ def _by_model(model: BaseChatModel) -> Judge:
 
 
 @cache
-def _workers() -> WorkerPool:
-    return WorkerPool(Path(__file__).with_name("mathematics.py"), timeout=_SECONDS)
+def _workers(seconds: float) -> WorkerPool:
+    return WorkerPool(Path(__file__).with_name("mathematics.py"), timeout=seconds)
