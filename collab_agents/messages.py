@@ -118,14 +118,8 @@ def replies(messages: Iterable[BaseMessage]) -> list[str]:
     return turns
 
 
-def transcript(messages: Iterable[BaseMessage], *, tools: bool = True) -> str:
-    """The conversation as one text. A longer conversation's transcript starts with a shorter one's,
-
-    so that prefix caches work; system messages are instructions, not conversation, and are left out.
-    tools: whether tool calls and results are in it, which a user does not see.
-    """
-    if not tools:
-        messages = (message for message in as_seen(messages) if message.type != "ai" or message.content)
+def as_text(messages: Iterable[BaseMessage]) -> str:
+    """Messages as one text, to compare. Prompts have them by `prompts.transcript`, with boundaries."""
     return "".join(_line(message) for message in messages if message.type != "system")
 
 
@@ -136,11 +130,19 @@ def as_seen(messages: Iterable[BaseMessage]) -> Iterator[BaseMessage]:
         yield from [AIMessage(text, id=turn[-1].id) for text in replies(turn)] if assistants else turn
 
 
+def calls_in(message: AIMessage) -> list[str]:
+    """The tool calls of a message, each as "name(arguments)"."""
+    return [f"{call['name']}({json.dumps(call['args'], ensure_ascii=False)})" for call in message.tool_calls]
+
+
+def name_of_tool(message: BaseMessage) -> str:
+    return (message.name if isinstance(message, ToolMessage) else None) or "tool"
+
+
 def _line(message: BaseMessage) -> str:
     words = text_of(message)
     if isinstance(message, AIMessage):
-        for call in message.tool_calls:
-            words += f"\n[calls {call['name']}({json.dumps(call['args'], ensure_ascii=False)})]"
+        words += "".join(f"\n[calls {call}]" for call in calls_in(message))
     if message.type == "human" and not is_users(message):
         return f"Assistant, to itself: {words.strip()}\n\n"
     name = f"Tool {message.name}" if isinstance(message, ToolMessage) and message.name else _NAMES.get(message.type)

@@ -20,6 +20,8 @@ S = TypeVar("S", bound=BaseModel)
 
 
 _MOST_ROUNDS = 10
+_MOST_OBJECTS = 1000
+_DECODER = json.JSONDecoder()
 
 Use = Callable[[AIMessage], Awaitable[Sequence[BaseMessage]]]
 """Runs the tools that a reply calls, and gives their results."""
@@ -70,20 +72,43 @@ async def _answer(
 
 
 def parse(text: str, shape: type[S]) -> S:
-    """The JSON object in `text`, repaired if need be. Raises ValueError with a short reason."""
+    """The last JSON object in `text` that is a `shape`, after what the model thought aloud; repaired if need be.
+
+    Raises ValueError with a short reason.
+    """
+    answer = text.rpartition("</think>")[2]
+    problem: ValidationError | None = None
+    for value in reversed(_objects(answer) or _repaired(answer)):
+        try:
+            return shape.model_validate(value)
+        except ValidationError as error:
+            problem = problem or error
+    raise ValueError(first_problem(problem) if problem else "there is no JSON object in it") from problem
+
+
+def _objects(text: str) -> list[Any]:
+    """The JSON objects in a text, those inside another one or a list not for themselves."""
+    found: list[Any] = []
+    start, tried = text.find("{"), 0
+    while start >= 0 and tried < _MOST_OBJECTS:
+        try:
+            value, start = _DECODER.raw_decode(text, start)
+            found.append(value)
+        except (ValueError, RecursionError):
+            start += 1
+        start, tried = text.find("{", start), tried + 1
+    return found
+
+
+def _repaired(text: str) -> list[Any]:
+    start = text.find("{")
+    if start < 0:
+        return []
     try:
-        value: Any = json.loads(text)
-    except ValueError:
-        start = text.find("{")
-        if start < 0:
-            raise ValueError("there is no JSON object in it") from None
-        value = json_repair.loads(text[start:])
-    if isinstance(value, list):
-        value = next((item for item in value if isinstance(item, dict)), value)
-    try:
-        return shape.model_validate(value)
-    except ValidationError as error:
-        raise ValueError(first_problem(error)) from error
+        value: Any = json_repair.loads(text[start:])
+    except RecursionError:
+        return []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else [value]
 
 
 async def invoke(

@@ -36,7 +36,7 @@ from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
-from collab_agents.messages import is_users, text_of, transcript, with_ids
+from collab_agents.messages import as_text, is_users, text_of, with_ids
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
@@ -283,7 +283,7 @@ def _create_reply_graph(assistant: Assistant) -> Graph:
 
 
 def _seed(seed: int, messages: Sequence[BaseMessage]) -> int:
-    return derive_seed(seed, "agent", branch_seed() or 0, transcript(messages))
+    return derive_seed(seed, "agent", branch_seed() or 0, as_text(messages))
 
 
 class _ChosenReply(BaseChatModel):

@@ -20,7 +20,7 @@ from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored
-from collab_agents.messages import to_dicts, transcript
+from collab_agents.messages import as_text, to_dicts
 from collab_agents.seeds import derive_seed
 from collab_agents.tracing import traced, with_handlers
 from collab_agents.trajectories import Candidate
@@ -202,7 +202,7 @@ class _Run:
             self.looks[index] = result
 
     def _agree(self) -> bool:
-        said = [transcript(reply["messages"][len(self.state["messages"]) :]) for reply in self.replies.values()]
+        said = [as_text(reply["messages"][len(self.state["messages"]) :]) for reply in self.replies.values()]
         return self.plan.agree(said)
 
     def _is_proactive(self, index: int) -> bool:

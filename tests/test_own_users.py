@@ -187,7 +187,7 @@ async def test_a_user_looks_things_up_with_tools_of_its_own(serve: Callable[...,
     _, later = await user.respond(said, {**memory, "task": task, "seed": 2})
     assert later["user_state"]["looked"] == ["1", "3"]
     scene = server.bodies()[2]["messages"][-1]["content"]
-    assert '[You used find_order({"when": "1"}): order K5-77]\n\nUser: Hi' in scene
+    assert '<note>[You used find_order({"when": "1"}): order K5-77]</note>\n<user>Hi</user>' in scene
 
 
 async def test_what_a_user_has_used_up_does_not_come_back(serve: Callable[..., Server]) -> None:
@@ -255,8 +255,8 @@ async def test_a_template_of_ones_own_is_what_the_model_reads(serve: Callable[..
     user = LLMUser(model, template="Arr! $persona\nGet: $goal, for $$5\n\n$transcript\nAnswer in JSON.", persona=pirate)
     await user.respond([HumanMessage("Ahoy"), AIMessage("Hello")], {"task": party(), "seed": 1})
     scene = server.bodies()[0]["messages"][-1]["content"]
-    assert scene.startswith("Arr! You are a pirate.")
-    assert f"Get: {party().prompt}, for $5\n\nUser: Ahoy\n\nAssistant: Hello" in scene
+    assert scene.startswith("Arr! <character>You are a pirate.")
+    assert f"Get: <goal>{party().prompt}</goal>, for $5\n\n<user>Ahoy</user>\n<assistant>Hello</assistant>\n" in scene
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
     user = compose(load_config(configured(tmp_path, llm, {"app": "mine:app"}), RunConfig)).user
     await user.respond([], {"task": party(), "seed": 1})
     asked, answered = server.bodies()
-    assert asked["messages"][-1]["content"].startswith(f"Get {party().prompt}.\n")
+    assert asked["messages"][-1]["content"].startswith(f"Get <goal>{party().prompt}</goal>.\n")
     assert answered["messages"][-1]["content"] == "77"
 
 

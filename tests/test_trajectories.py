@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from collab_agents.errors import RunDirectoryError
-from collab_agents.messages import from_dicts, to_dicts, transcript
+from collab_agents.messages import from_dicts, to_dicts
+from collab_agents.prompts import transcript
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_trajectories
 
@@ -83,4 +84,4 @@ def test_tool_calls_and_results_survive_the_round_trip() -> None:
 def test_a_longer_transcript_begins_with_the_shorter_one() -> None:
     said: list[BaseMessage] = [HumanMessage("Hi"), AIMessage("", tool_calls=[CALL]), AIMessage("It rains.")]
     assert transcript(said).startswith(transcript(said[:2]))
-    assert 'Assistant: [calls search({"query": "weather"})]' in transcript(said)
+    assert '<assistant><call>search({"query": "weather"})</call></assistant>' in transcript(said)

@@ -12,8 +12,8 @@ from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from collab_agents._internal.containment import Late, within
 from collab_agents.errors import CollabError, ModelError, UnusableReply
 from collab_agents.judges.artefact import extract_artefact
-from collab_agents.messages import replies, transcript
-from collab_agents.prompts import render
+from collab_agents.messages import replies
+from collab_agents.prompts import Prompt, render, transcript
 from collab_agents.tasks import Task
 
 T = TypeVar("T")
@@ -49,8 +49,8 @@ class Conversation:
         """What the assistant said, one text for each of its turns (see `messages.replies`)."""
         return replies(self.messages)
 
-    def question(self, text: str) -> list[BaseMessage]:
-        """The prompt that asks a model something about the conversation.
+    def question(self, text: str | Prompt) -> list[BaseMessage]:
+        """The prompt that asks a model something about the conversation. A text has what imitates the prompt escaped.
 
         Every judge's prompt starts with the same instructions and the same transcript, and differs only after
         them, so that a provider's prefix cache reads the conversation once.

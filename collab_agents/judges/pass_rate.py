@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_cal
 
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.judges.isolation import solutions_names
+from collab_agents.prompts import render
 from collab_agents.sandbox import Isolation, Outcome, Sandbox, SandboxLimits
 from collab_agents.tasks import Task
 
@@ -141,11 +142,9 @@ async def _code(conversation: Conversation, task: Task, model: BaseChatModel | N
     entry_point = task.metadata.get("entry_point")
     if model is None:
         return _fenced_code(conversation, entry_point)
-    kind = "Python code"
-    if entry_point:
-        kind += f" that defines `{entry_point}`"
+    kind = f"Python code that defines `{entry_point}`" if entry_point else "Python code"
     if start := task.metadata.get("code_prompt"):
-        kind += f" (whole and executable as it is, starting with these lines:\n{start}\n)"
+        kind = render("code", what=kind, start=start)
     text = await conversation.artefact(model, kind)
     return _blocks(text) or text
 

@@ -11,9 +11,8 @@ from pydantic import BaseModel, field_validator, model_validator
 
 from collab_agents.errors import ConfigError
 from collab_agents.memory import Memory
-from collab_agents.messages import transcript
 from collab_agents.personas import Persona
-from collab_agents.prompts import render, template_of
+from collab_agents.prompts import Prompt, fill, render, tagged, template_of, transcript
 from collab_agents.structured import ask
 from collab_agents.tasks import Task
 from collab_agents.users.base import closing
@@ -48,7 +47,7 @@ class LLMUser:
     then `respond` raises UnusableReply.
 
     template: of one's own, instead of the scene that the model is given each time, with `$goal`, `$persona` (in
-        words) and `$transcript` (which should stand last: what comes before it is then the same at every turn). It
+        words) and `$transcript`, each between tags that nothing in it can close (the last one should stand last: what comes before it is then the same at every turn). It
         ends by asking for the JSON object; how to play is in the system prompt before it.
     persona: who is played where the graph gives nobody.
     tools: the user's own (LangChain tools or functions), such as to look up their own order. The assistant sees
@@ -80,10 +79,11 @@ class LLMUser:
         task: Task = memory["task"]
         persona: Persona | None = memory.get("persona") or self.persona
         notes: list[list[Any]] = list(memory.get("noted", []))
-        scene = self.template.substitute(
-            goal=task.prompt,
-            persona=persona.describe() if persona else "An ordinary person.",
-            transcript=_transcript(messages, notes) or "(Nothing yet: you write first.)\n",
+        scene = fill(
+            self.template,
+            goal=tagged("goal", task.prompt),
+            persona=tagged("character", persona.describe() if persona else "An ordinary person."),
+            transcript=_transcript(messages, notes) or Prompt("(Nothing yet: you write first.)\n"),
         )
         state = memory["user_state"] if "user_state" in memory else deepcopy(task.metadata.get("user_state", {}))
 
@@ -141,10 +141,10 @@ def _checked(text: str) -> Template:
 _VARIABLES = ("goal", "persona", "transcript")
 
 
-def _transcript(messages: Sequence[BaseMessage], notes: Sequence[Sequence[Any]]) -> str:
+def _transcript(messages: Sequence[BaseMessage], notes: Sequence[Sequence[Any]]) -> Prompt:
     """The conversation as the user sees it, and what they looked up where they did."""
     parts, start = [], 0
     for at, note in notes:
-        parts += [transcript(messages[start:at], tools=False), f"{note}\n\n"]
+        parts += [transcript(messages[start:at], tools=False), tagged("note", note) + "\n"]
         start = at
-    return "".join([*parts, transcript(messages[start:], tools=False)])
+    return Prompt("".join([*parts, transcript(messages[start:], tools=False)]))
