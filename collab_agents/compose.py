@@ -74,8 +74,15 @@ def assistant_of(config: AssistantConfig, models: Models) -> Assistant:
     if config.model is None:
         return load_assistant(config.app or "", options=config.options)
     proactive = config.proactive_prompt or render("proactive")
-    system = proactive if config.proactive else config.system_prompt
-    return ChatAssistant(models.get(config.model), system_prompt=system, proactive_prompt=proactive)
+    examples = [one.model_dump() for one in config.examples]
+    asking = examples if config.proactive_examples is None else [one.model_dump() for one in config.proactive_examples]
+    return ChatAssistant(
+        models.get(config.model),
+        system_prompt=proactive if config.proactive else config.system_prompt,
+        proactive_prompt=proactive,
+        examples=asking if config.proactive else examples,
+        proactive_examples=asking,
+    )
 
 
 def user_of(config: UserConfig, models: Models) -> SimulatedUser:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -66,10 +66,18 @@ def _named(value: Any) -> Any:
 Model = Annotated[ModelConfig, BeforeValidator(_named)]
 
 
+class ExampleConfig(Section):
+    """A message of an example."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
 class AssistantConfig(Section):
     """A chat model with its prompts, or an app of one's own.
 
-    proactive: whether it always answers with its proactive prompt, in the place of the system prompt.
+    proactive: whether it always answers with its proactive prompt and examples, in the place of the others.
+    examples, proactive_examples: messages between the system prompt and every conversation, see `ChatAssistant`.
     app: "module:attribute": a compiled LangGraph app or any Runnable, with `options` those of `GraphAssistant`; or an
         assistant, a class of one, or a function that returns one of these, called with `options`.
     """
@@ -78,6 +86,8 @@ class AssistantConfig(Section):
     proactive: bool = False
     system_prompt: str | None = None
     proactive_prompt: str | None = None
+    examples: list[ExampleConfig] = Field(default_factory=list)
+    proactive_examples: list[ExampleConfig] | None = None
     app: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -85,7 +95,7 @@ class AssistantConfig(Section):
     def _complete(self) -> "AssistantConfig":
         if (self.model is None) == (self.app is None):
             raise ValueError("assistant: either a model or an app is needed")
-        for name in ("proactive", "system_prompt", "proactive_prompt"):
+        for name in ("proactive", "system_prompt", "proactive_prompt", "examples", "proactive_examples"):
             if self.app is not None and getattr(self, name):
                 raise ValueError(f"assistant: {name} is for a model; an app has prompts of its own")
         if self.options and self.app is None:

@@ -60,6 +60,16 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
     return named_messages
 
 
+def as_example(message: BaseMessage) -> BaseMessage:
+    """A message of an example, which stands before the conversation and is not part of it."""
+    return message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, _EXAMPLE: True}})
+
+
+def is_example(message: BaseMessage) -> bool:
+    return bool(message.additional_kwargs.get(_EXAMPLE))
+
+
+_EXAMPLE = "example"
 _INTERNAL = "internal"
 
 

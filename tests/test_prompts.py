@@ -141,7 +141,7 @@ async def test_a_verdict_is_the_last_object_that_is_one(text: str, score: float 
     from collab_agents.judges.verdicts import Verdict
 
     if score is None:
-        with pytest.raises(ValueError, match="JSON|field required"):
+        with pytest.raises(ValueError, match=r"JSON|field required|nesting"):
             parse(text, Verdict)
     else:
         assert parse(text, Verdict).score == score

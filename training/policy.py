@@ -13,6 +13,7 @@ from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.local import check_folder, loading, placement
 from collab_agents.models.smollm2 import smollm2
 from collab_agents.training.config import PolicyConfig
@@ -110,8 +111,7 @@ def fitting(rows: Dataset, length: Callable[[dict[str, Any]], int], limit: int, 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, prompt: bool = False) -> list[int]:
     """The conversation in the tokenizer's chat template; as a prompt, with the beginning of the assistant's reply."""
-    text = tokenizer.apply_chat_template(clean(messages), tokenize=False, add_generation_prompt=prompt)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return chat_tokens(tokenizer, clean(messages), add_generation_prompt=prompt)
 
 
 def clean(messages: Iterable[Message]) -> list[Message]:

@@ -1,9 +1,12 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, SystemMessage
+from langchain_core.messages import BaseMessage, SystemMessage, convert_to_messages
 
+from collab_agents.errors import ConfigError
 from collab_agents.memory import Memory
+from collab_agents.messages import as_example
 from collab_agents.prompts import render
 from collab_agents.structured import invoke
 
@@ -15,17 +18,41 @@ class ChatAssistant:
     proactive_prompt: takes the system prompt's place in the share of candidates that are sampled proactively, for
         candidates that differ in strategy and not only in wording. By default a prompt that asks for clarifying
         questions before the work.
+    examples: an exchange or several, as messages or role/content dicts, that stand between the system prompt and every
+        conversation, for a model that learns by example; not part of what is recorded.
+    proactive_examples: take their place beside the proactive prompt; by default the same.
+
+    Raises ConfigError for an example that is not a message.
     """
 
     def __init__(
-        self, model: BaseChatModel, *, system_prompt: str | None = None, proactive_prompt: str | None = None
+        self,
+        model: BaseChatModel,
+        *,
+        system_prompt: str | None = None,
+        proactive_prompt: str | None = None,
+        examples: Sequence[BaseMessage | Mapping[str, Any]] = (),
+        proactive_examples: Sequence[BaseMessage | Mapping[str, Any]] | None = None,
     ) -> None:
         self.model = model
         self.system_prompt = system_prompt
         self.proactive_prompt = proactive_prompt or render("proactive")
+        self.examples = _read("examples", examples)
+        self.proactive_examples = (
+            self.examples if proactive_examples is None else _read("proactive_examples", proactive_examples)
+        )
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        prompt = self.proactive_prompt if memory.get("proactive") else self.system_prompt
+        proactive = memory.get("proactive")
+        prompt = self.proactive_prompt if proactive else self.system_prompt
+        examples = self.proactive_examples if proactive else self.examples
         system = [SystemMessage(prompt)] if prompt else []
-        reply = await invoke(self.model, [*system, *messages], seed=memory["seed"])
+        reply = await invoke(self.model, [*system, *examples, *messages], seed=memory["seed"])
         return [reply], memory
+
+
+def _read(name: str, given: Sequence[BaseMessage | Mapping[str, Any]]) -> list[BaseMessage]:
+    try:
+        return [as_example(one) for one in convert_to_messages(list[Any](given))]
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"{name}: {str(error).splitlines()[0]}") from error

@@ -30,8 +30,9 @@ from transformers import (
 )
 
 from collab_agents.errors import ConfigError, ModelError
-from collab_agents.messages import text_of, to_dicts
+from collab_agents.messages import is_example, text_of, to_dicts
 from collab_agents.models.batching import Entry, MicroBatcher
+from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2
 
@@ -306,10 +307,7 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
         yield ChatGenerationChunk(message=rest)
 
     def _job(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> Job:
-        prompt = self.tokenizer.apply_chat_template(
-            to_dicts(messages), tools=call.get("tools"), add_generation_prompt=True, tokenize=False
-        )
-        ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ids = chat_tokens(self.tokenizer, to_dicts(messages), tools=call.get("tools"), add_generation_prompt=True)
         max_tokens = call.get("max_tokens") or self.max_tokens or 256
         if len(ids) + max_tokens > self._engine.context:
             raise ModelError(
@@ -333,14 +331,14 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
         )
 
     def _shared(self, messages: list[BaseMessage], ids: list[int], tools: Any) -> int:
-        """How many of the prompt's tokens are the system message's, which other prompts have too."""
-        if messages[0].type != "system" or len(messages) < 2:
+        """How many of the prompt's tokens are the system message's and the examples', which other prompts have too."""
+        said = next((at for at, one in enumerate(messages) if one.type != "system" and not is_example(one)), 0)
+        if not said:
             return 0
         try:
-            text = self.tokenizer.apply_chat_template(to_dicts(messages[:1]), tools=tools, tokenize=False)
+            own = chat_tokens(self.tokenizer, to_dicts(messages[:said]), tools=tools)
         except Exception:  # Some templates refuse a conversation without a user.
             return 0
-        own = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return len(own) if ids[: len(own)] == own else 0
 
 

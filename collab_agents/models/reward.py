@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from collab_agents.errors import ConfigError, ModelError, nearest
 from collab_agents.models.batching import Entry, MicroBatcher
+from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.local import check_folder, loading, placement
 
 
@@ -27,8 +28,7 @@ class RewardEngine:
 
     async def logits(self, messages: list[dict[str, Any]]) -> list[float]:
         """The model's logits for a conversation of role/content dicts. Raises ModelError if it is too long."""
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = chat_tokens(self.tokenizer, messages)
         if len(ids) > self.context:
             raise ModelError(
                 f"{self.name}: a conversation of {len(ids)} tokens exceeds the context of {self.context} tokens"

@@ -47,8 +47,9 @@ class LLMUser:
     then `respond` raises UnusableReply.
 
     template: of one's own, instead of the scene that the model is given each time, with `$goal`, `$persona` (in
-        words) and `$transcript`, each between tags that nothing in it can close (the last one should stand last: what comes before it is then the same at every turn). It
-        ends by asking for the JSON object; how to play is in the system prompt before it.
+        words) and `$transcript`, each between tags that nothing in it can close. `$transcript` should stand last: what
+        comes before it is then the same at every turn. It ends by asking for the JSON object; how to play is in the
+        system prompt before it.
     persona: who is played where the graph gives nobody.
     tools: the user's own (LangChain tools or functions), such as to look up their own order. The assistant sees
         neither calls nor results; the user remembers them in this conversation, as `noted` in its memory. A tool that

@@ -1,0 +1,57 @@
+"""A conversation as a local model's tokens: only its chat template writes special tokens."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+    """The conversation of role/content dicts in the tokenizer's template. options: of `apply_chat_template`."""
+    return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
+
+
+def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+    """The same as token ids. A special token's text in a message, such as `<|im_start|>`, is text like any other."""
+    special = _special(tokenizer)
+    if special is None or not _holds(messages, special):
+        return _ids(tokenizer, chat_text(tokenizer, messages, **options))
+    mark = next(mark for mark in map(chr, range(0xE000, 0xF8FF)) if not _holds(messages, re.compile(mark)))
+    texts: list[str] = []
+
+    def held_back(found: re.Match[str]) -> str:
+        texts.append(found[0])
+        return f"{mark}{len(texts) - 1}{mark}"
+
+    text = chat_text(tokenizer, _replaced(messages, special, held_back), **options)
+    ids: list[int] = []
+    for index, part in enumerate(re.split(f"{mark}(\\d+){mark}", text)):
+        if index % 2:
+            ids += _ids(tokenizer, texts[int(part)], split_special_tokens=True)
+        elif part:
+            ids += _ids(tokenizer, part)
+    return ids
+
+
+def _ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, **options)["input_ids"])
+
+
+def _special(tokenizer: Any) -> re.Pattern[str] | None:
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    texts = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, texts))) if texts else None
+
+
+def _holds(value: Any, pattern: re.Pattern[str]) -> bool:
+    if isinstance(value, str):
+        return pattern.search(value) is not None
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return any(_holds(part, pattern) for part in parts)
+
+
+def _replaced(value: Any, pattern: re.Pattern[str], by: Any) -> Any:
+    if isinstance(value, str):
+        return pattern.sub(by, value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(part, pattern, by) for key, part in value.items()}
+    return [_replaced(part, pattern, by) for part in value] if isinstance(value, list | tuple) else value
