@@ -39,6 +39,8 @@ def escape(text: str) -> Prompt:
     """The text, with what looks like a tag of a prompt, or like one that was escaped, escaped."""
     if isinstance(text, Prompt):
         return text
+    if "<" not in text and "&" not in text:
+        return Prompt(text)
     return Prompt(_tags().sub(lambda found: found[0].replace("&", "&amp;", 1).replace("<", "&lt;", 1), text))
 
 
