@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from collab_agents._internal.secrets import names_of_secrets
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
@@ -31,6 +34,18 @@ M = TypeVar("M", bound=BaseModel)
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    if name := next(names_of_secrets(options), None):
+        raise ValueError(
+            f"{name} may hold a secret, and the configuration is kept in run.json: name an environment variable instead"
+        )
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
+"""Whatever somebody else's code takes."""
 
 
 class ModelConfig(Section):
@@ -46,17 +61,24 @@ class ModelConfig(Section):
     api_key_env: str | None = None
     temperature: float | None = Field(default=None, ge=0)
     max_tokens: PositiveInt | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     limits: Limits | None = None
 
     @field_validator("options")
     @classmethod
     def _no_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
-        # The configuration is kept in run.json.
         for name in options:
-            if re.search(r"key|secret|password|headers|proxy|(^|_)token$", name):
+            if re.search(r"key|headers|proxy", name):
                 raise ValueError(f"{name} may hold a secret, which a configuration must not; use api_key_env")
         return options
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_secret_in_url(cls, base_url: str | None) -> str | None:
+        query = dict(parse_qsl(urlsplit(base_url or "").query))
+        if name := next(names_of_secrets(query), None):
+            raise ValueError(f"?{name}= may hold a secret, which a configuration must not; use api_key_env")
+        return base_url
 
 
 def _named(value: Any) -> Any:
@@ -89,7 +111,7 @@ class AssistantConfig(Section):
     examples: list[ExampleConfig] = Field(default_factory=list)
     proactive_examples: list[ExampleConfig] | None = None
     app: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> "AssistantConfig":
@@ -167,7 +189,7 @@ class UserConfig(Section):
     attempts: PositiveInt = 4
     template: str | None = None
     tools: list[str] = Field(default_factory=list)
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
     @field_validator("kind")
     @classmethod
@@ -201,7 +223,7 @@ class JudgeConfig(Section):
     judge: str | None = None
     weight: FiniteFloat = 1.0
     model: Model | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
     timeout: PositiveFloat | None = None
 
 
@@ -254,7 +276,7 @@ class TasksConfig(Section):
     seed: int = 0
     limit: PositiveInt | None = None
     columns: Columns | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict)
 
 
 class RunConfig(Section):

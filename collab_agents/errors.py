@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from collab_agents._internal.secrets import mask
+
 
 class CollabError(Exception):
     """Base of every error below."""
@@ -54,8 +56,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return exit_call(error)
     if isinstance(error, CollabError | Exited):
-        return str(error)
-    return " ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__
+        return mask(str(error))
+    return mask(" ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__)
 
 
 def first_problem(error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """A run directory: settings, finished trajectories, failures, and a lock that one process holds."""
 
 import json
+import os
 import platform
 import re
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from collab_agents._internal.secrets import mask
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import Failure, JsonlStore, Trajectory
 
@@ -24,10 +26,19 @@ class RunDirectory:
     and `resume` is not set, or was made with other settings.
 
     wait: seconds to wait for another process that uses it. finished: the ids of the tasks that are done. spent: the
-    calls, tokens and turns of the trajectories that were there when it was opened.
+    calls, tokens and turns of the trajectories that were there when it was opened. private: whether what is made is
+    for its owner alone, whatever the umask.
     """
 
-    def __init__(self, path: str | Path, *, settings: Mapping[str, Any], resume: bool = False, wait: float = 0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        settings: Mapping[str, Any],
+        resume: bool = False,
+        wait: float = 0,
+        private: bool = True,
+    ) -> None:
         self.path = Path(path)
         self.settings = dict(settings)
         self.resume = resume
@@ -35,13 +46,14 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.spent: Counter[str] = Counter()
         self._failed: dict[str, Failure] = {}
-        self._trajectories = JsonlStore(self.path / "trajectories.jsonl")
-        self._failures = JsonlStore(self.path / "failures.jsonl")
-        self._lock = FileLock(self.path / "run.lock", timeout=wait)
+        self._private = private
+        self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
+        self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
+        self._lock = FileLock(self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644)
 
     def __enter__(self) -> "RunDirectory":
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700 if self._private else 0o777, parents=True, exist_ok=True)
             self._lock.acquire()
         except Timeout as error:
             raise RunDirectoryError(
@@ -108,6 +120,8 @@ class RunDirectory:
             self._write({"config": self.settings, "versions": _versions()})
         self._trajectories.open()
         self._failures.open()
+        # SQLite gives the files beside it the same rights.
+        os.close(os.open(self.checkpoints, os.O_CREAT | os.O_WRONLY, 0o600 if self._private else 0o644))
         for _, line in self._trajectories.lines():
             self.finished.add(line["task"]["id"])
             self.spent.update(line.get("usage") or {})
@@ -134,7 +148,9 @@ class RunDirectory:
 
     def _write(self, run: dict[str, Any]) -> None:
         draft = self.path / "run.json.new"
-        draft.write_text(json.dumps(run, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
+        with open(draft, "w", encoding="utf-8", opener=self._trajectories.opener) as file:
+            file.write(text)
         draft.replace(self.path / "run.json")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from collab_agents._internal.secrets import mask
 from collab_agents.errors import RunDirectoryError, first_problem
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
@@ -89,19 +90,25 @@ class Failure(Record):
     error: str
 
 
+def _owners_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class JsonlStore:
     """A file of one JSON object a line, appended to by one process at a time.
 
     A line counts once it is on the disk with its line break. What a killed process left of a line is cut off when
-    the file is opened to append.
+    the file is opened to append. private: whether it is made for its owner alone, whatever the umask. Keys that this
+    process knows are masked in what is written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, private: bool = True) -> None:
         self.path = Path(path)
+        self.opener = _owners_alone if private else None
 
     def open(self) -> None:
         """Make the file, or cut off the torn line at its end."""
-        with open(self.path, "a+b") as file:
+        with open(self.path, "a+b", opener=self.opener) as file:
             size = file.seek(0, os.SEEK_END)
             end = size
             while end:
@@ -116,8 +123,8 @@ class JsonlStore:
 
     def append(self, record: BaseModel) -> None:
         """Write the record as a line; when this returns, it is on the disk. If it raises, nothing is left of it."""
-        line = record.model_dump_json().encode() + b"\n"
-        with open(self.path, "ab", buffering=0) as file:
+        line = mask(record.model_dump_json()).encode() + b"\n"
+        with open(self.path, "ab", buffering=0, opener=self.opener) as file:
             size = file.seek(0, os.SEEK_END)
             try:
                 written = 0
@@ -131,7 +138,8 @@ class JsonlStore:
     def replace(self, records: list[BaseModel]) -> None:
         """Put the records in the place of all there are, in one step."""
         draft = self.path.with_name(self.path.name + ".new")
-        draft.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
+        with open(draft, "w", encoding="utf-8", opener=self.opener) as file:
+            file.writelines(mask(record.model_dump_json()) + "\n" for record in records)
         draft.replace(self.path)
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:

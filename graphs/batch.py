@@ -71,6 +71,7 @@ def generate_trajectories(
     max_concurrency: int = 32,
     out: str | Path | None = None,
     resume: bool = False,
+    private: bool = True,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
@@ -84,6 +85,7 @@ def generate_trajectories(
         Without it such tasks are logged.
     resume: go on with the run in `out`: finished tasks are skipped, unfinished and failed ones go on from their last
         completed step. Trajectories of an earlier call are not yielded again.
+    private: whether the files in `out` are for their owner alone; otherwise the umask decides.
     settings: what else to keep in run.json, and to compare when the run is resumed.
     progress: an object to keep up to date.
 
@@ -104,6 +106,7 @@ def generate_trajectories(
         max_concurrency=max_concurrency,
         out=out,
         resume=resume,
+        private=private,
         progress=progress,
     )
     return Stream(played, folder=out)
@@ -121,6 +124,7 @@ def play_conversations(
     max_concurrency: int = 32,
     out: str | Path | None = None,
     resume: bool = False,
+    private: bool = True,
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
@@ -140,6 +144,7 @@ def play_conversations(
         max_concurrency=max_concurrency,
         out=out,
         resume=resume,
+        private=private,
         progress=progress,
     )
     return Stream(played, folder=out)
@@ -179,6 +184,7 @@ async def _play_all(
     max_concurrency: int,
     out: str | Path | None,
     resume: bool,
+    private: bool,
     progress: Progress | None,
 ) -> AsyncGenerator[Trajectory, None]:
     if max_concurrency < 1:
@@ -192,7 +198,7 @@ async def _play_all(
         if out is not None:
             if resume:
                 await make_way(out)
-            run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume))
+            run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             saver = await stack.enter_async_context(open_checkpoints(run.checkpoints))
             run.begin(run.spent + await _spent_on_unfinished(saver, run.finished))
             stack.callback(lambda: _close(run, progress, started))

@@ -61,6 +61,7 @@ async def evaluate(
     max_concurrency: int = 32,
     out: str | Path | None = None,
     resume: bool = False,
+    private: bool = True,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> Scorecard:
@@ -71,6 +72,7 @@ async def evaluate(
     seed: of the first repeat; the others' are derived from it.
     max_concurrency: conversations under way at once.
     out: a folder, in which each set, assistant and seed has a run directory. resume: go on with them.
+    private: whether the files in it are for their owner alone; otherwise the umask decides.
     settings: what to keep in the run.json of each assistant's runs.
     progress: an object to keep up to date, over all runs.
 
@@ -100,11 +102,11 @@ async def evaluate(
         for number in range(repeats)
     ]
     for run in runs:
-        _check_folder(run, resume)
+        _check_folder(run, resume, private)
     played: dict[str, dict[str, list[list[Played]]]] = {}
     failed: dict[str, dict[str, int]] = {}
     for run in runs:
-        found, lost = await _play(run, assistants[run.side], max_concurrency, progress or Progress())
+        found, lost = await _play(run, assistants[run.side], max_concurrency, private, progress or Progress())
         played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
         counts = failed.setdefault(run.tasks.name, {})
         counts[run.side] = counts.get(run.side, 0) + lost
@@ -147,12 +149,12 @@ def _folder(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-")
 
 
-def _check_folder(run: _Run, resume: bool) -> None:
+def _check_folder(run: _Run, resume: bool, private: bool) -> None:
     """Make the run's directory, or see that it can be gone on with."""
     if run.folder is None:
         return
     kept = conversation_settings(run.settings, run.tasks.max_exchanges, run.seed)
-    with RunDirectory(run.folder, settings=kept, resume=resume) as directory:
+    with RunDirectory(run.folder, settings=kept, resume=resume, private=private) as directory:
         if not directory.finished:
             return
     now = {task.id: task for task in run.tasks.tasks}
@@ -163,7 +165,9 @@ def _check_folder(run: _Run, resume: bool) -> None:
             )
 
 
-async def _play(run: _Run, assistant: Assistant, width: int, progress: Progress) -> tuple[list[Played], int]:
+async def _play(
+    run: _Run, assistant: Assistant, width: int, private: bool, progress: Progress
+) -> tuple[list[Played], int]:
     before = progress.failed
     stream = play_conversations(
         run.tasks.tasks,
@@ -176,6 +180,7 @@ async def _play(run: _Run, assistant: Assistant, width: int, progress: Progress)
         max_concurrency=width,
         out=run.folder,
         resume=True,
+        private=private,
         settings=run.settings,
         progress=progress,
     )

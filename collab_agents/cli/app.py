@@ -59,6 +59,7 @@ def generate(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
     out: Annotated[Path, typer.Option(help="The run directory to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask says.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks.")] = None,
     max_concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks under way at once.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
@@ -72,7 +73,7 @@ def generate(
         settings = settings.model_copy(update={"tasks": settings.tasks.model_copy(update={"limit": limit})})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = run_to_end(run(settings, out, resume=resume))
+        done = run_to_end(run(settings, out, resume=resume, private=not shared))
     except KeyboardInterrupt:
         errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
         raise
@@ -86,6 +87,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     against: Annotated[Path | None, typer.Option(help="The YAML file of an assistant to compare it with.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask says.")] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Play every task this many times, each with its seed.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks of each set.")] = None,
     max_concurrency: Annotated[int | None, typer.Option(min=1, help="Conversations under way at once.")] = None,
@@ -106,7 +108,7 @@ def evaluate(
         settings = settings.model_copy(update={"tasks": tasks})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume))
+        done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared))
     except KeyboardInterrupt:
         errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
         raise

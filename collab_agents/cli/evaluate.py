@@ -31,6 +31,7 @@ async def evaluate(
     *,
     repeats: int,
     resume: bool,
+    private: bool,
 ) -> bool:
     """Play, write scorecard.json and scorecard.md, and print the tables. False if a conversation could not be finished.
 
@@ -53,6 +54,7 @@ async def evaluate(
             max_concurrency=config.limits.max_concurrency,
             out=out,
             resume=resume,
+            private=private,
             settings={name: _plain(section) for name, section in sections.items()},
             progress=progress,
         )

@@ -15,7 +15,7 @@ from collab_agents.runs import read_failures
 from collab_agents.trajectories import Trajectory
 
 
-async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
+async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
     """Run it, show how it goes, and end with a table. False if a task could not be finished."""
     console = Console()
     personas = personas_of(config.user)
@@ -35,6 +35,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool) -> bool:
         max_concurrency=config.limits.max_concurrency,
         out=out,
         resume=resume,
+        private=private,
         settings=config.model_dump(mode="json", exclude={"seed", "lookahead"}),
         progress=progress,
     )

@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
+from collab_agents._internal.secrets import mask
 from collab_agents._internal.sync import run_sync
 from collab_agents.errors import ModelError
 from collab_agents.seeds import seed_for
@@ -243,5 +244,6 @@ def describe(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError) and not str(error):
         first = "no answer in time"
+    first = mask(first)
     status = status_of(error)
     return f"HTTP {status}: {first}" if status is not None and str(status) not in first else first

@@ -4,12 +4,13 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from pydantic import SecretStr, ValidationError
 
+from collab_agents._internal.secrets import names_of_secrets, remember_environment, remember_secret
 from collab_agents.errors import ConfigError, ModelError, first_problem, nearest
 from collab_agents.models.limits import LimitedChatModel, Limits, describe, status_of
 
@@ -41,6 +42,8 @@ def load_chat_model(
             f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>"
             f"{nearest(provider, PROVIDERS)}"
         )
+    remember_environment()
+    remember_secret(api_key)
     if base_url is not None:
         _check_url(name, base_url)
     try:
@@ -68,7 +71,7 @@ def _openai(
         max_retries=0,
         timeout=limits.timeout,
         limits=limits,
-        label=f"{name} at {base_url}" if base_url else name,
+        label=_label(name, base_url),
         **options,
     )
 
@@ -85,7 +88,7 @@ def _huggingface(
     if not api_key and not base_url:
         raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for a server of yours")
     _check_options(name, options, LimitedChatHuggingFace, also=["provider"])
-    label = f"{name} at {base_url}" if base_url else name
+    label = _label(name, base_url)
     return connect(model, base_url=base_url, api_key=api_key, limits=limits or Limits(), label=label, **options)
 
 
@@ -132,12 +135,19 @@ async def check_chat_model(model: BaseChatModel) -> None:
                 raise ModelError(f"{model.label}: {describe(error)}") from error
 
 
+def _label(name: str, base_url: str | None) -> str:
+    return f"{name} at {urlsplit(base_url)._replace(query='', fragment='').geturl()}" if base_url else name
+
+
 def _check_url(name: str, base_url: str) -> None:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"model {name!r}: base_url {base_url!r} is not an address such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise ConfigError(f"model {name!r}: base_url holds a password; give it as api_key (api_key_env in run.yaml)")
+    query = dict(parse_qsl(parts.query))
+    for key in names_of_secrets(query):
+        remember_secret(query[key])
 
 
 _ELSEWHERE = {

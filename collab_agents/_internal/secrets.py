@@ -1,0 +1,61 @@
+"""Keys, kept out of everything that is written.
+
+A server may echo a key in an error, or a model in a reply. Keys that this process knows are masked in run folders and
+in errors: those given to a model, and those in environment variables that are named like one.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_SHORTEST = 8
+"""Characters. A shorter text is no key, and would be masked in ordinary words."""
+_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_SECRET = re.compile(
+    r"api[-_]?key|(access|private|secret)[-_]?key|^key$|secret|passw|credential|authori[sz]ation|bearer|(^|[-_])token$",
+    re.IGNORECASE,
+)
+
+_known: set[str] = set()
+
+
+def remember_secret(value: str | None) -> None:
+    """From now on it is masked."""
+    if value and len(value) >= _SHORTEST and value.isascii():
+        _known.add(value)
+
+
+def remember_environment() -> None:
+    for name, value in os.environ.items():
+        if _VARIABLE.search(name.upper()):
+            remember_secret(value)
+
+
+def mask(text: str) -> str:
+    """The text with stars for every key that is known, as many as it has characters."""
+    for secret in _known:
+        if secret in text:
+            text = text.replace(secret, "*" * len(secret))
+    return text
+
+
+def mask_bytes(data: bytes) -> bytes:
+    for secret in _known:
+        if secret.encode() in data:
+            data = data.replace(secret.encode(), b"*" * len(secret))
+    return data
+
+
+def names_of_secrets(value: Any, path: str = "") -> Iterator[str]:
+    """Where in a configuration a secret seems to stand, by the names of its keys, as dotted paths."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            here = f"{path}.{key}" if path else str(key)
+            if _SECRET.search(str(key)) and not str(key).lower().endswith("_env") and isinstance(inner, str | bytes):
+                yield here
+            else:
+                yield from names_of_secrets(inner, here)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from names_of_secrets(inner, f"{path}.{index}")
