@@ -39,7 +39,8 @@ class Section(BaseModel):
 def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
     if name := next(names_of_secrets(options), None):
         raise ValueError(
-            f"{name} may hold a secret, and the configuration is kept in run.json: name an environment variable instead"
+            f"{name} may hold a secret, which a configuration must not; use api_key_env, or read it from the "
+            "environment in code of your own"
         )
     return options
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from collab_agents._internal.secrets import mask
+from collab_agents._internal.text import valid
 
 
 class CollabError(Exception):
@@ -56,8 +57,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return exit_call(error)
     if isinstance(error, CollabError | Exited):
-        return mask(str(error))
-    return mask(" ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__)
+        return valid(mask(str(error)))
+    return valid(mask(" ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__))
 
 
 def first_problem(error: ValidationError) -> str:

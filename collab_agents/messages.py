@@ -15,6 +15,9 @@ from langchain_core.messages import (
     messages_from_dict,
 )
 
+from collab_agents._internal.text import valid
+from collab_agents.usage import token_count
+
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 _NAMES = {"human": "User", "ai": "Assistant", "system": "System", "tool": "Tool"}
 
@@ -55,6 +58,7 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
             (message,) = messages_from_dict([message_to_dict(message)])
         if message.id is None or message.id in taken:
             message = message.model_copy(update={"id": f"{seed:08x}-{len(old)}-{index}"})
+        message = _valid(message)
         taken.add(message.id)
         named_messages.append(message)
     return named_messages
@@ -67,6 +71,14 @@ def as_example(message: BaseMessage) -> BaseMessage:
 
 def is_example(message: BaseMessage) -> bool:
     return bool(message.additional_kwargs.get(_EXAMPLE))
+
+
+def _valid(message: BaseMessage) -> BaseMessage:
+    parts: dict[str, Any] = {"content": message.content, "additional_kwargs": message.additional_kwargs}
+    if isinstance(message, AIMessage):
+        parts["tool_calls"] = message.tool_calls
+    changed = {name: made for name, part in parts.items() if (made := valid(part)) != part}
+    return message.model_copy(update=changed) if changed else message
 
 
 _EXAMPLE = "example"
@@ -109,7 +121,7 @@ def text_of(message: BaseMessage) -> str:
 def tokens_of(message: BaseMessage) -> int:
     """How many tokens the message has: as its model reported, else one for four characters, rounded up."""
     if isinstance(message, AIMessage) and message.usage_metadata:
-        return message.usage_metadata["output_tokens"]
+        return token_count(message.usage_metadata["output_tokens"])
     return -(-len(text_of(message)) // 4)
 
 

@@ -1,5 +1,6 @@
 """A run directory: settings, finished trajectories, failures, and a lock that one process holds."""
 
+import hashlib
 import json
 import os
 import platform
@@ -13,8 +14,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from collab_agents._internal.secrets import mask
+from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
-from collab_agents.trajectories import Failure, JsonlStore, Trajectory
+from collab_agents.personas import Persona
+from collab_agents.tasks import Task
+from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_record
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
 """Settings under which a run may be resumed although they differ: they decide how much and how fast, not what."""
@@ -45,6 +49,7 @@ class RunDirectory:
         self.finished: set[str] = set()
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.spent: Counter[str] = Counter()
+        self._played: dict[str, str] = {}
         self._failed: dict[str, Failure] = {}
         self._private = private
         self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
@@ -63,6 +68,9 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
         try:
             self._open()
+        except OSError as error:
+            self._lock.release()
+            raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
         except BaseException:
             self._lock.release()
             raise
@@ -71,10 +79,16 @@ class RunDirectory:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
+    def check_same(self, task: Task, persona: Persona | None) -> None:
+        """Raises RunDirectoryError if the task was finished as another one, or by another persona."""
+        if self._played[task.id] != digest(task, persona):
+            raise changed(task.id)
+
     def finish(self, trajectory: Trajectory) -> None:
         """Keep a finished trajectory; when this returns, it is on the disk."""
         self._trajectories.append(trajectory)
         self.finished.add(trajectory.task.id)
+        self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
         if self._failed.pop(trajectory.task.id, None):
             self._failures.replace(list(self._failed.values()))
 
@@ -112,6 +126,11 @@ class RunDirectory:
         run["totals"] |= {"trajectories": len(self.finished), "failures": len(self._failed)}
 
     def _open(self) -> None:
+        for file in self.path.iterdir():
+            if file.is_symlink():
+                raise RunDirectoryError(f"{file} is a symbolic link: a run keeps its files in its own directory")
+        if (self.path / "trajectories.jsonl").exists() and not (self.path / "run.json").exists():
+            raise RunDirectoryError(f"{self.path} has trajectories and no run.json: choose another directory")
         if (self.path / "run.json").exists():
             if not self.resume:
                 raise RunDirectoryError(f"{self.path} already holds a run: resume it, or choose another directory")
@@ -122,10 +141,14 @@ class RunDirectory:
         self._failures.open()
         # SQLite gives the files beside it the same rights.
         os.close(os.open(self.checkpoints, os.O_CREAT | os.O_WRONLY, 0o600 if self._private else 0o644))
-        for _, line in self._trajectories.lines():
-            self.finished.add(line["task"]["id"])
-            self.spent.update(line.get("usage") or {})
-            self.spent["turns"] += len(line.get("turns") or []) or turns_in(line.get("messages") or [])
+        for number, line in self._trajectories.lines():
+            try:
+                self._played[line["task"]["id"]] = digest(line["task"], line.get("persona"))
+                self.finished.add(line["task"]["id"])
+                self.spent.update(line.get("usage") or {})
+                self.spent["turns"] += len(line.get("turns") or []) or turns_in(line.get("messages") or [])
+            except (LookupError, TypeError, AttributeError, ValueError) as error:
+                raise RunDirectoryError(f"{self._trajectories.path}:{number}: it is not a trajectory") from error
         failures = read_failures(self.path)
         self._failed = {one.task.id: one for one in failures if one.task.id not in self.finished}
         if len(self._failed) < len(failures):
@@ -141,10 +164,14 @@ class RunDirectory:
                 )
 
     def _read(self) -> dict[str, Any]:
+        file = self.path / "run.json"
         try:
-            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunDirectoryError(f"{self.path / 'run.json'} is not JSON: {error}") from error
+            run = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise RunDirectoryError(f"{file} is not JSON: {error}") from error
+        if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), dict) for key in ("config", "totals")):
+            raise RunDirectoryError(f"{file} is not what a run wrote: choose another directory")
+        return run
 
     def _write(self, run: dict[str, Any]) -> None:
         draft = self.path / "run.json.new"
@@ -181,4 +208,22 @@ def turns_in(messages: Iterable[Mapping[str, Any]]) -> int:
 
 def read_failures(path: str | Path) -> list[Failure]:
     """The failures that a run directory holds."""
-    return [Failure.model_validate(line) for _, line in JsonlStore(Path(path) / "failures.jsonl").lines()]
+    file = Path(path) / "failures.jsonl"
+    return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
+
+
+def changed(task_id: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"task {task_id!r} is another one now, or is played by another persona: resume with the same tasks and "
+        "personas, or choose another directory"
+    )
+
+
+def digest(task: Task | Mapping[str, Any], persona: Persona | Mapping[str, Any] | None) -> str:
+    """Of what a task is and by whom it is played, to tell whether they are still the same."""
+    kept = [
+        Task.model_validate(task).model_dump(mode="json"),
+        Persona.model_validate(persona).model_dump(mode="json") if persona else None,
+    ]
+    text = mask(json.dumps(valid(kept), sort_keys=True))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -4,16 +4,18 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collab_agents._internal.secrets import mask
+from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError, first_problem
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
 from collab_agents.usage import Usage
 
+R = TypeVar("R", bound=BaseModel)
 Message = dict[str, Any]
 """A message as a role/content dict in the OpenAI format."""
 
@@ -90,6 +92,14 @@ class Failure(Record):
     error: str
 
 
+def _line(record: BaseModel) -> str:
+    try:
+        text = record.model_dump_json()
+    except ValueError:  # Half a character in what nobody checks, such as a task's metadata.
+        text = json.dumps(valid(record.model_dump()), default=str)
+    return mask(text) + "\n"
+
+
 def _owners_alone(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
@@ -123,7 +133,7 @@ class JsonlStore:
 
     def append(self, record: BaseModel) -> None:
         """Write the record as a line; when this returns, it is on the disk. If it raises, nothing is left of it."""
-        line = mask(record.model_dump_json()).encode() + b"\n"
+        line = _line(record).encode()
         with open(self.path, "ab", buffering=0, opener=self.opener) as file:
             size = file.seek(0, os.SEEK_END)
             try:
@@ -139,7 +149,7 @@ class JsonlStore:
         """Put the records in the place of all there are, in one step."""
         draft = self.path.with_name(self.path.name + ".new")
         with open(draft, "w", encoding="utf-8", opener=self.opener) as file:
-            file.writelines(mask(record.model_dump_json()) + "\n" for record in records)
+            file.writelines(map(_line, records))
         draft.replace(self.path)
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -151,9 +161,12 @@ class JsonlStore:
                 if not line.endswith(b"\n"):
                     return  # Being written, or torn by a kill: it does not count.
                 try:
-                    yield number, json.loads(line)
-                except ValueError as error:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
                     raise RunDirectoryError(f"{self.path}:{number}: not a JSON line: {error}") from error
+                if not isinstance(value, dict):
+                    raise RunDirectoryError(f"{self.path}:{number}: an object is needed, got {str(value)[:40]!r}")
+                yield number, value
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
@@ -165,7 +178,13 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
     if not file.is_file():
         raise RunDirectoryError(f"{path}: there is no trajectories.jsonl; is it a run directory?")
     for number, line in JsonlStore(file).lines():
-        try:
-            yield Trajectory.model_validate(line)
-        except ValidationError as error:
-            raise RunDirectoryError(f"{file}:{number}: {first_problem(error)}") from error
+        yield read_record(Trajectory, line, file, number)
+
+
+def read_record(kind: type[R], line: dict[str, Any], file: Path, number: int) -> R:
+    """A line as a record. Raises RunDirectoryError, which names the line."""
+    try:
+        return kind.model_validate(line)
+    except (ValidationError, RecursionError) as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else "it is nested too deep"
+        raise RunDirectoryError(f"{file}:{number}: {why}") from error

@@ -25,6 +25,8 @@ class Usage:
         self.output_tokens += other.output_tokens
 
 
+_MOST_TOKENS = 10**9
+
 SAID_AGAIN = "said_again"
 """The tag of a run that looks like a model's call and is a reply that was there already."""
 
@@ -45,6 +47,13 @@ def track_usage(usage: Usage | None = None) -> Iterator[Usage]:
         _open.reset(token)
 
 
+def token_count(reported: Any) -> int:
+    """A number of tokens as a server reports it, as one that there can be: 0 to a billion."""
+    if not isinstance(reported, int | float) or not reported > 0:
+        return 0
+    return int(min(reported, _MOST_TOKENS))
+
+
 def record_usage(metadata: Any, run_id: UUID | None = None) -> None:
     """Count one answered call; `metadata` is a message's `usage_metadata`, or None if none was reported.
 
@@ -53,7 +62,8 @@ def record_usage(metadata: Any, run_id: UUID | None = None) -> None:
     counter = _counter.get()
     if counter and run_id:
         counter.counted.add(run_id)
-    one = Usage(1, (metadata or {}).get("input_tokens", 0), (metadata or {}).get("output_tokens", 0))
+    read, wrote = ((metadata or {}).get(name) for name in ("input_tokens", "output_tokens"))
+    one = Usage(1, token_count(read), token_count(wrote))
     for usage in _open.get():
         usage.add(one)
 

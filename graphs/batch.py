@@ -1,11 +1,13 @@
 """Many rollouts at once: bounded, cancellable, and resumable from a run directory."""
 
 import asyncio
+import errno
 import logging
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from collab_agents._internal.checkpoints import open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
+from collab_agents._internal.refusals import noting_refusals
 from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
-from collab_agents.errors import ConfigError, RunDirectoryError, reason_of
+from collab_agents.errors import ConfigError, ModelError, RunDirectoryError, reason_of
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
@@ -27,9 +30,10 @@ from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
-from collab_agents.runs import RunDirectory
+from collab_agents.runs import RunDirectory, changed, digest
 from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
+from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import Usage, track_usage
 from collab_agents.users import AnyUser
@@ -38,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
 """Seconds that tasks get to end when they are cancelled. One that takes longer is left behind."""
+
+_MOST_REFUSED = 3
+"""Tasks in a row that may fail because a model refuses its key."""
 
 _NOBODY = "give one that is simulated, or play a single conversation by its graph or by collab-agents chat"
 
@@ -164,6 +171,7 @@ def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: Multiturn
     problem_for_user = getattr(user, "problem_with", lambda task: None)
     seen: set[str] = set()
     for task in tasks:
+        check_plain(task)
         if problem := problem_for_user(task) or reward.problem_with(task):
             raise ConfigError(f"{source}: {problem}")
         if task.id in seen:
@@ -223,6 +231,7 @@ async def _play_all(
                 done.remove(coming)
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
+                    run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
                     progress.skipped += 1
                 elif task is not None:
                     under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
@@ -250,51 +259,74 @@ class _Player:
         self.personas = personas
         self.seed = seed
         self.progress = progress
+        self.refused = 0
 
     async def play(self, task: Task) -> Trajectory | None:
         self.progress.running += 1
         try:
-            with track_usage(self.progress.usage):
+            with track_usage(self.progress.usage), noting_refusals() as refusals:
                 trajectory = await self._roll_out(task)
-        except PASS_THROUGH:
+                if self.run is not None and self.saver is not None:
+                    self.run.finish(trajectory)
+                    await self.saver.adelete_thread(task.id)
+        except (*PASS_THROUGH, RunDirectoryError):
             raise
         except BaseException as error:
-            self.progress.failed += 1
-            if self.run is None:
-                logger.warning("task %s could not be finished: %s", task.id, reason_of(error))
-            else:
-                self.run.fail(Failure(task=task, error=reason_of(error)))
+            if isinstance(error, OSError | sqlite3.OperationalError):
+                self._check_disk(error)
+            self._fail(task, error)
+            self._count(refusals)
             return None
         finally:
             self.progress.running -= 1
-        if self.run is not None and self.saver is not None:
-            self.run.finish(trajectory)
-            await self.saver.adelete_thread(task.id)
+        self.refused = 0
         self.progress.finished += 1
         return trajectory
+
+    def _fail(self, task: Task, error: BaseException) -> None:
+        self.progress.failed += 1
+        if self.run is None:
+            logger.warning("task %s could not be finished: %s", task.id, reason_of(error))
+        else:
+            self.run.fail(Failure(task=task, error=reason_of(error)))
+
+    def _count(self, refusals: Sequence[str]) -> None:
+        """Raises ModelError when one task after another fails because a model refuses its key."""
+        self.refused = self.refused + 1 if refusals else 0
+        if self.refused >= _MOST_REFUSED:
+            raise ModelError(f"stopped after {self.refused} tasks in a row, since the model refuses: {refusals[-1]}")
+
+    def _check_disk(self, error: BaseException) -> None:
+        full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
+        if full and self.run is not None:
+            raise RunDirectoryError(f"{self.run.path}: the disk is full; free some space and resume") from error
 
     async def _roll_out(self, task: Task) -> Trajectory:
         persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
         branch = derive_seed(self.seed, task.id)
         config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
-        begin: dict[str, Any] | None = {
+        begin: dict[str, Any] = {
             "messages": [],
             "task": task.model_dump(),
             "persona": persona.model_dump() if persona else None,
             "seed": branch,
         }
         state: dict[str, Any] = {}
-        unfinished = True
+        unfinished, resumed = True, False
         if self.saver and self.run and self.run.resume:
             snapshot = await self.graph.aget_state(config)
-            if snapshot.values:
-                begin, state, unfinished = None, snapshot.values, bool(snapshot.tasks)
+            if "task" in snapshot.values:  # Else it was killed while it began.
+                if digest(snapshot.values["task"], snapshot.values.get("persona")) != digest(task, persona):
+                    raise changed(task.id)
+                state, unfinished, resumed = snapshot.values, bool(snapshot.tasks), True
                 if snapshot.next == ("choose",) and not any_scored(state["candidates"]):
                     # The task failed here before: the turn gets new candidates.
                     await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")
         if unfinished:
             durability: dict[str, Any] = {"durability": "sync"} if self.saver else {}
-            events = self.graph.astream(begin, config, stream_mode=["updates", "values"], **durability)
+            events = self.graph.astream(
+                None if resumed else begin, config, stream_mode=["updates", "values"], **durability
+            )
             async for mode, event in events:
                 if mode == "values":
                     state = event
@@ -309,6 +341,7 @@ async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerat
     async for task in _each(tasks):
         if task.id in seen:
             raise ConfigError(f"two tasks have the id {task.id!r}: ids must differ")
+        check_plain(task)
         seen.add(task.id)
         yield task
 
@@ -359,4 +392,5 @@ async def _cancel(under_way: set[asyncio.Task[Any]]) -> None:
 
 
 def _close(run: RunDirectory, progress: Progress, started: float) -> None:
-    run.add_totals({**asdict(progress.usage), "turns": progress.turns, "seconds": time.monotonic() - started})
+    with suppress(OSError):  # Of a full disk. The next attempt counts what the checkpoints know.
+        run.add_totals({**asdict(progress.usage), "turns": progress.turns, "seconds": time.monotonic() - started})

@@ -13,6 +13,7 @@ from langgraph.graph import START, StateGraph
 
 from collab_agents._internal.containment import PASS_THROUGH, contained
 from collab_agents._internal.langgraph_private import DURABILITY
+from collab_agents._internal.text import valid
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
@@ -109,7 +110,7 @@ def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
         return {
             "reward": result.value,
             "scores": {name: score.value for name, score in result.scores.items()},
-            "reasons": {name: score.reason for name, score in result.scores.items() if score.reason},
+            "reasons": {name: valid(score.reason) for name, score in result.scores.items() if score.reason},
         }
 
     return judge
@@ -188,4 +189,4 @@ def turn_of(state: ConversationState) -> int:
 
 
 def _own(memory: Memory) -> Memory:
-    return {key: value for key, value in memory.items() if key not in LENT}
+    return valid({key: value for key, value in memory.items() if key not in LENT})

@@ -1,7 +1,9 @@
 """A run's checkpoint database: opened, and closed whatever happens."""
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,25 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from collab_agents._internal.secrets import mask_bytes
 from collab_agents._internal.stream import until_done
+from collab_agents.errors import RunDirectoryError
 
 
 class _Masking(JsonPlusSerializer):
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         kind, data = super().dumps_typed(obj)
         return kind, mask_bytes(data)
+
+
+async def _shrink(connection: aiosqlite.Connection) -> None:
+    """Give back to the disk what finished tasks have left, if that is most of the file."""
+    with suppress(sqlite3.Error, ValueError):  # Such as a full disk, or a connection that was never made.
+        counts = []
+        for pragma in ("freelist_count", "page_count"):
+            async with connection.execute(f"PRAGMA {pragma}") as cursor:
+                counts += [row[0] for row in await cursor.fetchall()]
+        free, all_pages = counts
+        if 2 * free > all_pages:
+            await connection.execute("VACUUM")
 
 
 @asynccontextmanager
@@ -29,11 +44,17 @@ async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
     # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
     connection._thread.daemon = True
     try:
-        saver = AsyncSqliteSaver(await connection, serde=_Masking(allowed_msgpack_modules=None))
-        await saver.setup()
-        # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
-        await saver.conn.execute("PRAGMA synchronous=NORMAL")
+        try:
+            saver = AsyncSqliteSaver(await connection, serde=_Masking(allowed_msgpack_modules=None))
+            await saver.setup()
+            # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
+            await saver.conn.execute("PRAGMA synchronous=NORMAL")
+        except sqlite3.DatabaseError as error:
+            raise RunDirectoryError(
+                f"{path} is not a database, or damaged ({error}): delete it to play the unfinished tasks again"
+            ) from error
         yield saver
     finally:
+        await until_done(asyncio.ensure_future(_shrink(connection)))
         if closed := connection.stop():
             await until_done(closed)

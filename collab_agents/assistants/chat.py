@@ -4,7 +4,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage, convert_to_messages
 
-from collab_agents.errors import ConfigError
+from collab_agents.errors import ConfigError, UnusableReply
 from collab_agents.memory import Memory
 from collab_agents.messages import as_example
 from collab_agents.prompts import render
@@ -48,6 +48,9 @@ class ChatAssistant:
         examples = self.proactive_examples if proactive else self.examples
         system = [SystemMessage(prompt)] if prompt else []
         reply = await invoke(self.model, [*system, *examples, *messages], seed=memory["seed"])
+        if reply.tool_calls:
+            called = ", ".join(call["name"] for call in reply.tool_calls)
+            raise UnusableReply(f"the model calls tools ({called}), of which it has none")
         return [reply], memory
 
 

@@ -21,8 +21,9 @@ from langgraph.types import Command
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.text import harmless
 from collab_agents.cli.coach import Coach, coach_table, number
-from collab_agents.cli.terminal import StreamedReply, Terminal, harmless
+from collab_agents.cli.terminal import StreamedReply, Terminal
 from collab_agents.compose import Composition, compose, personas_of, tasks_of
 from collab_agents.config import RunConfig
 from collab_agents.errors import ConfigError, RunDirectoryError, nearest, reason_of

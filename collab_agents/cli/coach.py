@@ -9,8 +9,8 @@ from langchain_core.messages import BaseMessage
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.text import harmless
 from collab_agents.assistants import Assistant
-from collab_agents.cli.terminal import harmless
 from collab_agents.config import Lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph

@@ -3,7 +3,6 @@
 import asyncio
 import codecs
 import os
-import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -13,12 +12,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from rich.console import Console
 from rich.text import Text
 
+from collab_agents._internal.text import harmless
 from collab_agents.messages import text_of
-
-
-def harmless(words: str) -> str:
-    """Without what would move the cursor, ring or recolour, as nothing that a model says should."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", words)
 
 
 class Terminal:

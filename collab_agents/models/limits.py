@@ -17,13 +17,17 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
+from collab_agents._internal.refusals import note_refusal
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.sync import run_sync
+from collab_agents._internal.text import valid
 from collab_agents.errors import ModelError
+from collab_agents.messages import text_of
 from collab_agents.seeds import seed_for
 from collab_agents.usage import record_usage
 
 T = TypeVar("T")
+_KEY_REFUSED = {401, 403}
 TRANSIENT_STATUS = {408, 409, 425, 429}
 
 
@@ -125,9 +129,15 @@ class LimitedChatModel(BaseChatModel):
                 return await self._request(messages, stop, run_manager, **kwargs)
 
         result = await self._retried(attempt)
-        message = result.generations[0].message
+        generation = result.generations[0]
+        message = generation.message
         usage = message.usage_metadata if isinstance(message, AIMessage) else None
         record_usage(usage, run_id)
+        cut = (generation.generation_info or {}).get("finish_reason") == "length"
+        if cut and not text_of(message).strip() and not getattr(message, "tool_calls", None):
+            raise ModelError(
+                f"{self.label or self._llm_type}: the reply was cut at its length before its first word: raise max_tokens"
+            )
         return result
 
     def _seeded(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +206,10 @@ class LimitedChatModel(BaseChatModel):
             except Exception as error:
                 if tries > self.limits.max_retries or not self.is_transient(error):
                     after = f" (after {tries} attempts)" if tries > 1 else ""
-                    raise ModelError(f"{self.label or self._llm_type}: {describe(error)}{after}") from error
+                    reason = f"{self.label or self._llm_type}: {describe(error)}{after}"
+                    if status_of(error) in _KEY_REFUSED:
+                        note_refusal(reason)
+                    raise ModelError(reason) from error
                 pause = _pause(error, tries)
             tries += 1
             await asyncio.sleep(pause)
@@ -244,6 +257,6 @@ def describe(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError) and not str(error):
         first = "no answer in time"
-    first = mask(first)
+    first = valid(mask(first))
     status = status_of(error)
     return f"HTTP {status}: {first}" if status is not None and str(status) not in first else first

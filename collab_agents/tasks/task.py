@@ -1,6 +1,9 @@
+import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from collab_agents.errors import ConfigError
 
 
 class Task(BaseModel):
@@ -20,3 +23,11 @@ class Task(BaseModel):
     prompt: str = Field(min_length=1)
     reference: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+def check_plain(task: Task) -> None:
+    """Raises ConfigError for metadata that is not JSON."""
+    try:
+        json.dumps(task.metadata, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"task {task.id!r}: metadata is not JSON: {error}") from error
