@@ -13,16 +13,21 @@ from langchain_core.outputs import LLMResult
 
 @dataclass
 class Usage:
-    """Model calls answered, and the tokens they read and wrote as the provider reports them."""
+    """Model calls answered, and the tokens they read and wrote as the provider reports them.
+
+    unreported: the calls for which it reported none, whose tokens are not counted.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    unreported: int = 0
 
     def add(self, other: "Usage") -> None:
         self.calls += other.calls
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
+        self.unreported += other.unreported
 
 
 _MOST_TOKENS = 10**9
@@ -63,7 +68,7 @@ def record_usage(metadata: Any, run_id: UUID | None = None) -> None:
     if counter and run_id:
         counter.counted.add(run_id)
     read, wrote = ((metadata or {}).get(name) for name in ("input_tokens", "output_tokens"))
-    one = Usage(1, token_count(read), token_count(wrote))
+    one = Usage(1, token_count(read), token_count(wrote), int(metadata is None))
     for usage in _open.get():
         usage.add(one)
 

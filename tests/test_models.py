@@ -53,7 +53,7 @@ async def test_a_key_from_the_environment_goes_to_its_own_provider_only(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     server = serve("--log")
     await openai(server).ainvoke(HELLO)
-    assert server.bodies()[0]["authorization"] == "Bearer unused"
+    assert not server.bodies()[0]["authorization"]
 
 
 async def test_structured_outputs_and_streams_go_through_the_sdk(serve: Serve) -> None:
@@ -168,7 +168,7 @@ async def test_what_another_try_cannot_mend_is_not_tried_again(serve: Serve) -> 
 
 async def test_a_hung_server_is_left_after_the_timeout(serve: Serve) -> None:
     server = serve("--latency", "30")
-    with pytest.raises(ModelError, match=r"no answer in time \(after 2 attempts\)"):
+    with pytest.raises(ModelError, match=r"no answer within limits\.timeout \(0\.2 s\) \(after 2 attempts\)"):
         await openai(server, Limits(timeout=0.2, max_retries=1)).ainvoke(HELLO)
 
 
@@ -187,7 +187,9 @@ async def test_the_check_passes_a_server_that_answers_and_names_one_that_does_no
     for status in ("400", "401", "404"):
         with pytest.raises(ModelError, match=f"HTTP {status}: the server is overloaded"):
             await check_chat_model(openai(serve("--error-rate", "1", "--error-status", status)))
-    with pytest.raises(ModelError, match=r"openai:any at http://127.0.0.1:9/v1: Cannot connect"):
+    with pytest.raises(
+        ModelError, match=r"openai:any at http://127.0.0.1:9/v1: cannot connect to 127.0.0.1:9: Connection refused"
+    ):
         await check_chat_model(load_chat_model("openai:any", base_url="http://127.0.0.1:9/v1"))
 
 

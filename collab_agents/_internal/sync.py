@@ -1,8 +1,10 @@
 """Running async code from sync code, to an end that waits for nothing that hangs."""
 
 import asyncio
-from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
+import queue
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import aclosing, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -27,6 +29,37 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """What a coroutine returns, run to its end on a thread: this one may have an event loop that is running."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(copy_context().run, run, work).result()
+
+
+def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What an async generator yields, advanced on a thread. It is closed when the iterator is left."""
+    handed: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def pump() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        try:
+            async with aclosing(values):
+                async for value in values:
+                    handed.put((value,))
+            handed.put(None)
+        except BaseException as error:
+            handed.put(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        pumping = pool.submit(copy_context().run, run, pump())
+        try:
+            while (item := handed.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item[0]
+        finally:
+            loop, task = started.result()
+            if not pumping.done():
+                with suppress(RuntimeError):  # It ends just now.
+                    loop.call_soon_threadsafe(task.cancel)
 
 
 def _create_loop() -> asyncio.AbstractEventLoop:

@@ -1,4 +1,4 @@
-"""Hugging Face's inference providers and dedicated endpoints, through langchain-huggingface."""
+"""Hugging Face's inference providers, through langchain-huggingface."""
 
 from typing import Any, ClassVar
 
@@ -10,20 +10,17 @@ from collab_agents.models.limits import LimitedChatModel, Limits
 
 
 class LimitedChatHuggingFace(LimitedChatModel, ChatHuggingFace):
-    """`ChatHuggingFace` over an endpoint, within limits."""
+    """`ChatHuggingFace` over the Hub's inference providers, within limits."""
 
     transient: ClassVar[tuple[type[BaseException], ...]] = (httpx.TransportError, aiohttp.ClientError)
 
 
-def connect(
-    repo: str, *, base_url: str | None, api_key: str | None, limits: Limits, label: str, **options: Any
-) -> LimitedChatHuggingFace:
-    """The chat model `repo`, on the Hub's inference providers or, with `base_url`, on an endpoint of its own."""
-    where = {"endpoint_url": base_url} if base_url else {"repo_id": repo}
+def connect(repo: str, *, api_key: str, limits: Limits, label: str, **options: Any) -> LimitedChatHuggingFace:
+    """The chat model `repo` on the Hub's inference providers."""
     endpoint = HuggingFaceEndpoint(
-        **where,
+        repo_id=repo,
         huggingfacehub_api_token=api_key,
         provider=options.pop("provider", None),
         timeout=int(limits.timeout or 3600),
     )
-    return LimitedChatHuggingFace(llm=endpoint, model_id=base_url or repo, limits=limits, label=label, **options)
+    return LimitedChatHuggingFace(llm=endpoint, model_id=repo, limits=limits, label=label, **options)

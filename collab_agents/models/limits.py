@@ -2,9 +2,11 @@
 
 import asyncio
 import email.utils
+import json
+import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from collab_agents._internal.refusals import note_refusal
 from collab_agents._internal.secrets import mask
-from collab_agents._internal.sync import run_sync
+from collab_agents._internal.sync import iterate_sync, run_sync
 from collab_agents._internal.text import valid
 from collab_agents.errors import ModelError
 from collab_agents.messages import text_of
@@ -28,6 +30,8 @@ from collab_agents.usage import record_usage
 
 T = TypeVar("T")
 _KEY_REFUSED = {401, 403}
+_REFUSED = {400, 422}
+_LONGEST_WORDS = 500
 TRANSIENT_STATUS = {408, 409, 425, 429}
 
 
@@ -38,7 +42,8 @@ class Limits(BaseModel):
     max_concurrent_calls: calls under way at once.
     timeout: seconds for one attempt, connection and body included; None waits for ever.
     max_retries: further attempts after a transient failure (timeout, dropped connection, HTTP 408, 409, 425,
-        429 or 5xx, a body that is not a reply), after what Retry-After asks for and a random exponential backoff.
+        429 or 5xx, a body that is not a reply), after what Retry-After asks for and a random exponential backoff. The
+        pauses after HTTP 429 without a Retry-After are longer: six of them outlast a minute.
     max_retry_wait: seconds; a server that asks by Retry-After for a longer pause ends the call with its error.
     """
 
@@ -87,10 +92,14 @@ class LimitedChatModel(BaseChatModel):
     _slots: PerLoop[asyncio.Semaphore] = PrivateAttr()
     _throttle: Throttler | None = PrivateAttr(default=None)
     _queue: PerLoop[asyncio.Lock] = PrivateAttr()
+    _asks_usage: bool = PrivateAttr(default=True)
+    """Whether streams ask for their usage. A server that refuses to is not asked again."""
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
-        self._slots = PerLoop(lambda: asyncio.Semaphore(self.limits.max_concurrent_calls))
+        # Nothing that the model holds refers to it: its connections close as soon as it is dropped.
+        most = self.limits.max_concurrent_calls
+        self._slots = PerLoop(lambda: asyncio.Semaphore(most))
         self._queue = PerLoop(asyncio.Lock)
         if self.limits.requests_per_minute:
             self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
@@ -135,9 +144,8 @@ class LimitedChatModel(BaseChatModel):
         record_usage(usage, run_id)
         cut = (generation.generation_info or {}).get("finish_reason") == "length"
         if cut and not text_of(message).strip() and not getattr(message, "tool_calls", None):
-            raise ModelError(
-                f"{self.label or self._llm_type}: the reply was cut at its length before its first word: raise max_tokens"
-            )
+            name = self.label or self._llm_type
+            raise ModelError(f"{name}: the reply was cut at its length before its first word: raise max_tokens")
         return result
 
     def _seeded(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -154,14 +162,59 @@ class LimitedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        run_id = run_manager.run_id if run_manager else None
+        async for chunk in self._streamed(messages, stop, run_manager, run_id, kwargs):
+            yield chunk
+
+    def _chunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        """One attempt at a stream."""
+        return super()._astream(messages, stop, run_manager, **kwargs)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        """The sync door: the same stream, on an event loop of its own."""
+        run_id = run_manager.run_id if run_manager else None
+        for chunk in iterate_sync(self._streamed(messages, stop, None, run_id, kwargs)):
+            if run_manager:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _streamed(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        run_id: UUID | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
         # What was streamed cannot be taken back, so a stream is retried until its first chunk and not after it.
         kwargs = self._seeded(messages, kwargs)
-        stream = super()._astream
+        chosen = "stream_usage" not in type(self).model_fields or not {"stream_usage", "stream_options"}.isdisjoint(
+            kwargs
+        )
         usage = None
 
         async def begin() -> tuple[AsyncIterator[ChatGenerationChunk], ChatGenerationChunk]:
-            chunks = stream(messages, stop, run_manager, **kwargs)
-            return chunks, await self._next_chunk(chunks)
+            asked = {} if chosen or not self._asks_usage else {"stream_usage": True}
+            chunks = self._chunks(messages, stop, run_manager, **kwargs, **asked)
+            try:
+                return chunks, await self._next_chunk(chunks)
+            except Exception as error:
+                if not asked or status_of(error) not in _REFUSED or "stream_options" not in f"{error} {_words(error)}":
+                    raise
+                self._asks_usage = False
+                return await begin()
 
         async with self._slot():
             chunks, chunk = await self._retried(begin)
@@ -172,9 +225,9 @@ class LimitedChatModel(BaseChatModel):
                     yield chunk
                     chunk = await self._next_chunk(chunks)
             except StopAsyncIteration:
-                record_usage(usage, run_manager.run_id if run_manager else None)
+                record_usage(usage, run_id)
             except Exception as error:
-                raise ModelError(f"{self.label or self._llm_type}: {describe(error)}") from error
+                raise ModelError(self._reason(error)) from error
 
     async def _next_chunk(self, chunks: AsyncIterator[ChatGenerationChunk]) -> ChatGenerationChunk:
         async with asyncio.timeout(self.limits.timeout):
@@ -205,14 +258,26 @@ class LimitedChatModel(BaseChatModel):
                 return await attempt()
             except Exception as error:
                 if tries > self.limits.max_retries or not self.is_transient(error):
-                    after = f" (after {tries} attempts)" if tries > 1 else ""
-                    reason = f"{self.label or self._llm_type}: {describe(error)}{after}"
+                    reason = self._reason(error) + (f" (after {tries} attempts)" if tries > 1 else "")
                     if status_of(error) in _KEY_REFUSED:
                         note_refusal(reason)
                     raise ModelError(reason) from error
                 pause = _pause(error, tries)
             tries += 1
             await asyncio.sleep(pause)
+
+    def _reason(self, error: BaseException) -> str:
+        """Which model failed, and how, in one sentence."""
+        reason = describe(error)
+        if isinstance(error, TimeoutError) and self.limits.timeout is not None:
+            reason = f"no answer within limits.timeout ({self.limits.timeout:g} s)"
+        if status_of(error) == 429 and retry_after(error) is None:
+            reason += "; limits.requests_per_minute keeps to what a server allows"
+        return f"{self.label or self._llm_type}: {reason}{self._hint(error)}"
+
+    def _hint(self, error: BaseException) -> str:
+        """What else may be wrong, as the end of the sentence."""
+        return ""
 
     def is_transient(self, error: BaseException) -> bool:
         """Whether another try may help."""
@@ -226,7 +291,10 @@ class LimitedChatModel(BaseChatModel):
 
 
 def _pause(error: BaseException, tries: int) -> float:
-    return (retry_after(error) or 0.0) + random.uniform(0, min(20.0, 0.25 * 2**tries))
+    asked = retry_after(error)
+    if asked is None and status_of(error) == 429:
+        return random.uniform(1.0, 1.25) * min(20.0, 2.0**tries)
+    return (asked or 0.0) + random.uniform(0, min(20.0, 0.25 * 2**tries))
 
 
 def status_of(error: BaseException) -> int | None:
@@ -253,10 +321,49 @@ def retry_after(error: BaseException) -> float | None:
 
 
 def describe(error: BaseException) -> str:
-    """An exception as a short reason: its status where it has one, and its first line."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """An exception as a short reason: its status where it has one, and the server's words or its own first line."""
+    status = status_of(error)
+    first = _words(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError) and not str(error):
         first = "no answer in time"
+    elif status is None and (unreachable := _unreachable(error)):
+        first = unreachable
     first = valid(mask(first))
-    status = status_of(error)
-    return f"HTTP {status}: {first}" if status is not None and str(status) not in first else first
+    return f"HTTP {status}: {first}" if status is not None and not first.startswith(f"HTTP {status}") else first
+
+
+def _unreachable(error: BaseException) -> str:
+    """Why there is no connection, of the exceptions of aiohttp and of httpx, which the SDKs wrap."""
+    cause: BaseException | None = error
+    while cause is not None:
+        host, port, reason = (getattr(cause, name, None) for name in ("host", "port", "os_error"))
+        if host and reason:
+            number = getattr(reason, "errno", None)
+            return f"cannot connect to {host}:{port}: {os.strerror(number) if number else reason}"
+        if type(cause).__name__ == "ConnectError":
+            return f"cannot connect: {cause}"
+        cause = cause.__cause__
+    return ""
+
+
+def _words(error: BaseException) -> str:
+    """What a server says in the body of an error, in the forms of OpenAI, FastAPI and others; "" for nothing."""
+    body = getattr(error, "body", None)
+    if body is None:
+        try:
+            body = json.loads(error.response.text)  # type: ignore[attr-defined]
+        except Exception:  # There is none, or it has not been read.
+            return ""
+    return words_of(body)
+
+
+def words_of(body: Any) -> str:
+    if isinstance(body, str):
+        return " ".join(body.split())[:_LONGEST_WORDS]
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(words_of, body)))[:_LONGEST_WORDS]
+    if not isinstance(body, dict):
+        return ""
+    if isinstance(body.get("msg"), str):  # FastAPI's, of a field.
+        return ": ".join([".".join(map(str, body.get("loc") or [])), body["msg"]]).removeprefix(": ")
+    return next((words for key in ("error", "detail", "message") if (words := words_of(body.get(key)))), "")

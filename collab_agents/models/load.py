@@ -57,8 +57,8 @@ def _openai(
 ) -> LimitedChatModel:
     from collab_agents.models.openai import LimitedChatOpenAI
 
-    api_key = api_key or ("unused" if base_url else os.environ.get("OPENAI_API_KEY"))
-    if not api_key:
+    key = api_key or (None if base_url else os.environ.get("OPENAI_API_KEY"))
+    if not key and not base_url:
         raise ConfigError(
             f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for a server of yours"
         )
@@ -67,7 +67,8 @@ def _openai(
     return LimitedChatOpenAI(
         model=model,
         base_url=base_url,
-        api_key=SecretStr(api_key),
+        api_key=SecretStr(key or "none"),
+        sends_key=bool(key),
         max_retries=0,
         timeout=limits.timeout,
         limits=limits,
@@ -79,17 +80,20 @@ def _openai(
 def _huggingface(
     name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
 ) -> LimitedChatModel:
+    if base_url is not None:  # Its inference servers have OpenAI's API, under /v1.
+        address = base_url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
+        served = _openai(name, model, f"{address}/v1", api_key, limits, options)
+        return served.model_copy(update={"label": _label(name, base_url)})
     try:
         from collab_agents.models.huggingface import LimitedChatHuggingFace, connect
     except ImportError as error:
         raise _needs_extra(name, error) from error
 
-    api_key = api_key or (None if base_url else os.environ.get("HF_TOKEN"))
-    if not api_key and not base_url:
+    api_key = api_key or os.environ.get("HF_TOKEN")
+    if not api_key:
         raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for a server of yours")
     _check_options(name, options, LimitedChatHuggingFace, also=["provider"])
-    label = _label(name, base_url)
-    return connect(model, base_url=base_url, api_key=api_key, limits=limits or Limits(), label=label, **options)
+    return connect(model, api_key=api_key, limits=limits or Limits(), label=name, **options)
 
 
 def _local(

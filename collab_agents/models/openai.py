@@ -1,7 +1,9 @@
 """OpenAI and every server that speaks its API, through langchain-openai."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -9,26 +11,44 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_openai import ChatOpenAI
-from pydantic import PrivateAttr
+from pydantic import BaseModel, PrivateAttr
 
-from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop
+from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop, status_of, words_of
+from collab_agents.structured import parse
+from collab_agents.usage import record_usage, token_count
 
 # Options that the SDK's own methods must see; a call with any of them goes through the SDK.
 _NEEDS_SDK = {"response_format", "extra_headers", "extra_query", "timeout"}
 
 
+_MOST_BYTES = 32 << 20
+
+
+class TooLarge(Exception):
+    """A reply without end."""
+
+    def __str__(self) -> str:
+        return f"the server's answer is larger than {_MOST_BYTES >> 20} MB"
+
+
 class Refused(Exception):
-    """An HTTP status of 400 or more, with the server's own words."""
+    """An HTTP status that is no success, with the server's own words."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         try:
-            error = json.loads(body)["error"]
-            message, self.code = error["message"], error.get("code")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            message, self.code = body[:200].decode(errors="replace").strip() or "no explanation", None
+            self.body: Any = json.loads(body)
+        except (ValueError, RecursionError):
+            self.body = None
+        error = self.body.get("error") if isinstance(self.body, dict) else None
+        self.code = error.get("code") if isinstance(error, dict) else None
+        message = words_of(self.body) or body[:200].decode(errors="replace").strip() or "no explanation"
+        if 300 <= status < 400:
+            message = (
+                f"it redirects to {headers.get('location', 'nowhere')}, which is not followed: give that as base_url"
+            )
         super().__init__(message)
         self.status = status
         self.headers = headers
@@ -38,31 +58,17 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
     """`ChatOpenAI` within limits, and at a third of its CPU time per call.
 
     LangChain makes plain JSON of a request and reads plain JSON of a reply. Between the two, the SDK walks through
-    every message and every field to convert them, and wraps one HTTP client in another; a plain chat completion is
-    therefore posted by aiohttp itself, with the SDK client's address and headers. Everything else (structured
-    outputs, the responses API, streams) goes through the SDK as in `ChatOpenAI`.
+    every message and every field to convert them, and wraps one HTTP client in another; chat completions and their
+    streams are therefore posted by aiohttp itself, with the SDK client's address and headers. Structured outputs and the
+    responses API go through the SDK as in `ChatOpenAI`.
     """
 
+    sends_key: bool = True
+    """Whether the key is sent. The SDK wants one even for a server that needs none."""
+
     transient: ClassVar[tuple[type[BaseException], ...]] = (openai.APIConnectionError, aiohttp.ClientError)
-    _sessions: PerLoop[AsyncGenerator[aiohttp.ClientSession, None]] = PrivateAttr()
-
-    def model_post_init(self, context: Any) -> None:
-        super().model_post_init(context)
-        self._sessions = PerLoop(self._lend_session)
-
-    async def _lend_session(self) -> AsyncGenerator[aiohttp.ClientSession, None]:
-        # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its
-        # loop, and nobody has to remember to close a model.
-        client = self.root_async_client
-        headers = {**client.auth_headers, **client.default_headers}
-        async with aiohttp.ClientSession(
-            headers={name: value for name, value in headers.items() if isinstance(value, str)},
-            connector=aiohttp.TCPConnector(limit=self.limits.max_concurrent_calls),
-            timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout is around the whole attempt.
-            proxy=_proxy(str(client.base_url)),
-        ) as session:
-            while True:
-                yield session
+    _sessions: PerLoop[AsyncGenerator[aiohttp.ClientSession, None]] | None = PrivateAttr(default=None)
+    _clients: PerLoop[openai.AsyncOpenAI] | None = PrivateAttr(default=None)
 
     async def _request(
         self,
@@ -72,24 +78,191 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         **kwargs: Any,
     ) -> ChatResult:
         payload = self._get_request_payload(messages, stop=stop, **kwargs)
-        special = self.include_response_headers or self._use_responses_api(payload) or callable(self.openai_api_key)
-        if special or not _NEEDS_SDK.isdisjoint(payload):
-            return await super()._request(messages, stop, run_manager, **kwargs)
-        payload.update(payload.pop("extra_body", None) or {})
-        session = await anext(self._sessions.get())
-        client = self.root_async_client
-        url = f"{client.base_url}chat/completions"
-        async with session.post(url, json=payload, params=client.default_query) as response:
-            body = await response.read()
-        if response.status >= 400:
-            raise Refused(response.status, response.headers, body)
+        if self._needs_sdk(payload):
+            return await self._by_sdk(messages, stop, run_manager, kwargs)
+        async with self._post(payload) as response:
+            body = await _read(response)
         try:
             result = self._create_chat_result(json.loads(body))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise MalformedReply(f"the server's answer is not a chat completion: {body[:200]!r}") from error
         if not result.generations:
             raise MalformedReply("the server's answer has no choices")
+        for generation in result.generations:
+            _bound_counts(generation.message)
         return result
+
+    async def _chunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        *,
+        stream_usage: bool | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        kwargs["stream"] = True
+        if self._should_stream_usage(stream_usage, **kwargs):
+            kwargs["stream_options"] = {"include_usage": True}
+        payload = self._get_request_payload(messages, stop=stop, **kwargs)
+        if self._needs_sdk(payload):
+            async for sdk_chunk in ChatOpenAI._astream(self._with_own_client(), messages, stop, run_manager, **kwargs):
+                yield sdk_chunk
+            return
+        kind: type = AIMessageChunk
+        async with self._post(payload) as response:
+            async for data in _events(response):
+                try:
+                    value = json.loads(data)
+                    if "error" in value:
+                        raise Refused(response.status, response.headers, data)
+                    chunk = self._convert_chunk_to_generation_chunk(value, kind, {})
+                except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+                    raise MalformedReply(f"a part of the server's answer is not a chunk: {data[:200]!r}") from error
+                if chunk is None:
+                    continue
+                kind = type(chunk.message)
+                _bound_counts(chunk.message)
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _needs_sdk(self, payload: dict[str, Any]) -> bool:
+        special = self.include_response_headers or self._use_responses_api(payload) or callable(self.openai_api_key)
+        return bool(special) or not _NEEDS_SDK.isdisjoint(payload)
+
+    @asynccontextmanager
+    async def _post(self, payload: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The server's answer. Raises Refused, with its words, for one that is no success."""
+        payload.update(payload.pop("extra_body", None) or {})
+        client, most, sends_key = self.root_async_client, self.limits.max_concurrent_calls, self.sends_key
+        if self._sessions is None:
+            self._sessions = PerLoop(lambda: _lend_session(client, most, sends_key))
+        session = await anext(self._sessions.get())
+        url = f"{str(client.base_url).rstrip('/')}/chat/completions"
+        async with session.post(url, json=payload, params=client.default_query, allow_redirects=False) as response:
+            if response.status >= 300:
+                raise Refused(response.status, response.headers, await _read(response))
+            yield response
+
+    def _with_own_client(self) -> "LimitedChatOpenAI":
+        """This model, with a client of the SDK that belongs to this event loop and follows no redirects."""
+        shared = self.root_async_client
+        if self._clients is None:
+            hooks = {} if self.sends_key else {"request": [_drop_key]}
+            self._clients = PerLoop(
+                lambda: shared.with_options(
+                    http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False, event_hooks=hooks)
+                )
+            )
+        client = self._clients.get()
+        return self.model_copy(update={"root_async_client": client, "async_client": client.chat.completions})
+
+    async def _by_sdk(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> ChatResult:
+        try:
+            return await LimitedChatModel._request(self._with_own_client(), messages, stop, run_manager, **kwargs)
+        except openai.LengthFinishReasonError as error:
+            # The SDK refuses a structured reply that was cut. What there is of it may do, as of any other reply.
+            reply = error.completion.choices[0].message.content or ""
+            usage = error.completion.usage
+            counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else None
+            shape = kwargs.get("response_format")
+            if isinstance(shape, type) and issubclass(shape, BaseModel):
+                try:
+                    parsed = parse(reply, shape)
+                except ValueError as problem:
+                    record_usage(counts)
+                    raise MalformedReply(
+                        f"the reply was cut at its length, and is no {shape.__name__}: {problem}"
+                    ) from error
+                total = {**counts, "total_tokens": sum(counts.values())} if counts else None
+                message = AIMessage(reply, additional_kwargs={"parsed": parsed}, usage_metadata=total)
+                return ChatResult(generations=[ChatGeneration(message=message)])
+            record_usage(counts)
+            raise MalformedReply("the reply was cut at its length") from error
+
+    def _hint(self, error: BaseException) -> str:
+        address = str(self.root_async_client.base_url).rstrip("/")
+        if status_of(error) == 404 and not urlsplit(address).path:
+            return f" (base_url is {address}, without the /v1 that most servers have)"
+        return ""
+
+
+async def _drop_key(request: Any) -> None:
+    request.headers.pop("Authorization", None)
+
+
+async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerator[aiohttp.ClientSession, None]:
+    # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its loop, and
+    # nobody has to remember to close a model.
+    headers = {**(client.auth_headers if sends_key else {}), **client.default_headers, "Accept-Encoding": "identity"}
+    if not sends_key:
+        headers.pop("Authorization", None)
+    async with aiohttp.ClientSession(
+        headers={name: value for name, value in headers.items() if isinstance(value, str)},
+        connector=aiohttp.TCPConnector(limit=most),
+        timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout is around the whole attempt.
+        proxy=_proxy(str(client.base_url)),
+        auto_decompress=False,
+    ) as session:
+        while True:
+            yield session
+
+
+def _bound_counts(message: BaseMessage) -> None:
+    if isinstance(message, AIMessage) and message.usage_metadata:
+        for name in ("input_tokens", "output_tokens", "total_tokens"):
+            message.usage_metadata[name] = token_count(message.usage_metadata[name])
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The data of server-sent events, up to [DONE]. A server that does not stream sends its whole answer instead."""
+    if response.content_type != "text/event-stream":
+        body = await _read(response)
+        raise MalformedReply(f"the server's answer is not a stream: {body[:200]!r}")
+    data, total = bytearray(), 0
+    async for piece in response.content:
+        total += len(piece)
+        if total > _MOST_BYTES:
+            raise TooLarge
+        line = piece.rstrip(b"\r\n")
+        if line.startswith(b"data:"):
+            data += line[5:].strip()
+        elif not line and data:
+            if data == b"[DONE]":
+                return
+            yield bytes(data)
+            data.clear()
+    if data and data != b"[DONE]":
+        yield bytes(data)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body, which may be compressed although nobody asked for it. Raises TooLarge beyond a limit."""
+    packed = bytearray()
+    while piece := await response.content.read(65536):
+        packed += piece
+        if len(packed) > _MOST_BYTES:
+            raise TooLarge
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding == "identity":
+        return bytes(packed)
+    if encoding not in ("gzip", "deflate"):
+        raise MalformedReply(f"the server's answer is encoded as {encoding!r}")
+    unpacking = zlib.decompressobj(47 if encoding == "gzip" else 15)
+    try:
+        body = unpacking.decompress(bytes(packed), _MOST_BYTES)
+    except zlib.error as error:
+        raise MalformedReply("the server's answer is not compressed as it says") from error
+    if unpacking.unconsumed_tail:
+        raise TooLarge
+    return body
 
 
 def _proxy(url: str) -> str | None:
