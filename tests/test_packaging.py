@@ -10,7 +10,13 @@ def test_the_wheel_made_from_the_sdist_has_everything_and_nothing_generic(wheel:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"collab_agents", f"collab_agents-{wheel.name.split('-')[1]}.dist-info"}
-    for needed in ("graphs/served.py", "training/__init__.py", "prompts/llm_user.txt", "py.typed", "models/local.py"):
+    for needed in (
+        "graphs/served.py",
+        "training/__init__.py",
+        "prompts/llm_user.txt",
+        "py.typed",
+        "judges/_examiner/supervise.py",
+    ):
         assert f"collab_agents/{needed}" in names
 
 

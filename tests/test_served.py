@@ -422,7 +422,7 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("rollout", {}, {"judge_model": "local:a/b"}, "model: this server does not allow 'local:a/b'; its owner allows "),
     ("conversation", {}, {"config": "../x.yaml"}, "config: '../x.yaml' is not in the folder that the server runs in"),
     ("conversation", {}, {"config": "x.yaml"}, "x.yaml: No such file or directory"),
-    ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for a goal in words "),
+    ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for tasks without "),
     ("conversation", {"task": {"id": "x"}}, {}, "task: prompt: field required"),
     ("conversation", {"persona": {"name": "x", "patience": 0}}, {}, "persona: patience: input should be greater than"),
     ("conversation", {"seed": "x"}, {}, "seed: an integer is needed, got 'x'"),

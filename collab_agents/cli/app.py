@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from collab_agents._internal.sync import run as run_to_end
+from collab_agents._internal.text import harmless
 from collab_agents.cli import ending
 from collab_agents.errors import CollabError, ConfigError
 
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    return harmless(text).replace("[", r"\[")
 
 
 @app.callback()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from collab_agents._internal.text import harmless
 from collab_agents.graphs import Progress
 from collab_agents.trajectories import Failure
 
@@ -55,6 +56,6 @@ def _line(progress: Progress, total: int, started: float) -> str:
 
 def print_failures(console: Console, failures: list[Failure], where: Path) -> None:
     for reason, count in Counter(failure.error for failure in failures).most_common(3):
-        console.print(Text(f"{count} failed: {reason}", style="red"), soft_wrap=True)
+        console.print(Text(harmless(f"{count} failed: {reason}"), style="red"), soft_wrap=True)
     if failures:
         console.print(Text(f"All failures are in {where}; --resume tries them again."), soft_wrap=True)

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from collab_agents._internal.text import harmless
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
 
@@ -23,7 +24,7 @@ def show(run: Path, task: str | None) -> None:
 def _tree(trajectory: Trajectory) -> Tree:
     persona = f", played by {trajectory.persona.name}" if trajectory.persona else ""
     root = Tree(_styled(f"task {trajectory.task.id} ({trajectory.task.kind}{persona})", "bold"))
-    root.add(Text(f"goal: {trajectory.task.prompt}", style="italic"))
+    root.add(_styled(f"goal: {trajectory.task.prompt}", "italic"))
     if not trajectory.turns:  # Played without lookahead.
         for message in trajectory.messages:
             root.add(_said(message))
@@ -66,11 +67,11 @@ def _said(message: dict[str, Any]) -> Text:
     words = message.get("content") or ""
     calls = [f"[calls {call['function']['name']}]" for call in message.get("tool_calls") or []]
     text = words if isinstance(words, str) else str(words)
-    return Text.assemble((f"{message['role']}: ", "bold"), " ".join([*text.split(), *calls]))
+    return Text.assemble((f"{message['role']}: ", "bold"), harmless(" ".join([*text.split(), *calls])))
 
 
 def _styled(text: str, style: str) -> Text:
-    return Text(text, style=style)
+    return Text(harmless(text), style=style)
 
 
 def _scores(scores: dict[str, float | None]) -> str:

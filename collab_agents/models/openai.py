@@ -59,8 +59,8 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
 
     LangChain makes plain JSON of a request and reads plain JSON of a reply. Between the two, the SDK walks through
     every message and every field to convert them, and wraps one HTTP client in another; chat completions and their
-    streams are therefore posted by aiohttp itself, with the SDK client's address and headers. Structured outputs and the
-    responses API go through the SDK as in `ChatOpenAI`.
+    streams are therefore posted by aiohttp itself, with the SDK client's address and headers. Structured outputs and
+    the responses API go through the SDK as in `ChatOpenAI`.
     """
 
     sends_key: bool = True

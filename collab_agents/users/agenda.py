@@ -39,7 +39,8 @@ class AgendaUser:
 
     def problem_with(self, task: Task) -> str | None:
         """Why the task cannot be played, or None."""
-        return Agenda.problem_in(task)
+        problem = Agenda.problem_in(task)
+        return problem and f"{problem}; for tasks without an agenda use kind: llm"
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
         task: Task = memory["task"]
