@@ -28,6 +28,7 @@ demo: $(READY)
 	rm -rf $(DEMO)
 	$(BIN)/collab-agents generate --config examples/offline.yaml --out $(DEMO)
 	$(BIN)/collab-agents show $(DEMO)
+	$(BIN)/collab-agents show $(DEMO) --task offline-test-000
 
 train-demo: $(READY)
 	rm -rf $(TRAIN)

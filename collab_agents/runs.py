@@ -164,14 +164,7 @@ class RunDirectory:
                 )
 
     def _read(self) -> dict[str, Any]:
-        file = self.path / "run.json"
-        try:
-            run = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise RunDirectoryError(f"{file} is not JSON: {error}") from error
-        if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), dict) for key in ("config", "totals")):
-            raise RunDirectoryError(f"{file} is not what a run wrote: choose another directory")
-        return run
+        return _read_run(self.path / "run.json")
 
     def _write(self, run: dict[str, Any]) -> None:
         draft = self.path / "run.json.new"
@@ -210,6 +203,22 @@ def read_failures(path: str | Path) -> list[Failure]:
     """The failures that a run directory holds."""
     file = Path(path) / "failures.jsonl"
     return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
+
+
+def read_totals(path: str | Path) -> dict[str, float]:
+    """What all attempts at a run spent, as far as it is known; nothing if it has no run.json."""
+    file = Path(path) / "run.json"
+    return _read_run(file).get("totals", {}) if file.exists() else {}
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunDirectoryError(f"{file} is not JSON: {error}") from error
+    if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), dict) for key in ("config", "totals")):
+        raise RunDirectoryError(f"{file} is not what a run wrote: choose another directory")
+    return run
 
 
 def changed(task_id: str) -> RunDirectoryError:

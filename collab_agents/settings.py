@@ -20,6 +20,7 @@ from pydantic import (
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.judges.load import JUDGES, needs_model
+from collab_agents.models import PROVIDERS
 from collab_agents.personas import PERSONAS, get_personas
 
 _BY_NAME = [
@@ -169,6 +170,8 @@ def _check_allowed(settings: Settings) -> None:
             f"base_url: this server does not allow {settings.base_url!r}; its owner allows addresses by {BASE_URLS}"
         )
     for name in (settings.model, settings.user_model, settings.judge_model):
+        if name is not None and name.partition(":")[0] not in PROVIDERS:
+            raise ConfigError(f"model {name!r} is not one of {', '.join(f'{one}:...' for one in PROVIDERS)}")
         local = name is not None and name.startswith("local:") and name != _EMBEDDED
         if name is not None and local and name.removeprefix("local:") not in _named_in(LOCAL_MODELS):
             raise ConfigError(

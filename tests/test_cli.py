@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import yaml
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+import collab_agents
 from collab_agents.tasks import offline_tasks
 from collab_agents.trajectories import read_trajectories
 from tests.conftest import Server
@@ -175,12 +177,28 @@ def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_p
     assert settings["config"]["limits"]["max_concurrency"] == 2
     assert settings["totals"]["trajectories"] == 3
 
+    code, whole, _ = run("show", out)
+    assert code == 0
+    for part in (
+        "3 trajectories",
+        "reward",
+        "54 calls",
+        "9 turns",
+        "--task prints one of them as a tree: offline-train-",
+    ):
+        assert part in whole
     code, tree, _ = run("show", out, "--task", "offline-train-001")
     assert code == 0
     for part in ("task offline-train-001", "goal: ", "turn 3", "chosen candidate", "future 1: reward", "end: "):
         assert part in tree
     code, _, error = run("show", out, "--task", "none")
     assert (code, error) == (1, f"error: {out} has no finished trajectory of a task 'none'\n")
+
+
+def test_the_version_is_the_installed_one() -> None:
+    code, output, _ = run("--version")
+    assert (code, output) == (0, f"collab-agents {collab_agents.__version__}\n")
+    assert collab_agents.__version__ == version("collab-agents")
 
 
 @pytest.mark.parametrize("name", ["conversation", "lookahead", "rollout", "lookahead-agent"])
@@ -208,7 +226,7 @@ REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}
         ({"assistant": {"model": {"name": "openai:a", "api_key_env": "NO_SUCH_KEY"}}}, "set NO_SUCH_KEY"),
         ({"assistant": {"model": {"name": "openai:a", "options": {"openai_api_key": "sk"}}}}, "use api_key_env"),
         ({"judges": [{"name": "token_cost", "weight": float("nan")}]}, "judges.0.weight: input should be a finite"),
-        ({"assistant": REMOTE}, "openai:any at http://127.0.0.1:9/v1: Cannot connect"),
+        ({"assistant": REMOTE}, "openai:any at http://127.0.0.1:9/v1: cannot connect"),
         ({"assistant": {"model": "opnai:a"}}, "did you mean 'openai'?"),
         ({"assistant": {"model": "local:./nowhere"}}, "the folder has no config.json"),
         ({"judges": [{"name": "blue"}]}, "there is no judge 'blue': choose from accuracy,"),

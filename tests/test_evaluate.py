@@ -352,7 +352,10 @@ def test_the_command_prints_the_paired_table_and_writes_it(serve: Serve, tmp_pat
     assert run("evaluate", "--config", asking, "--against", base, "--out", out, "--repeats", "2", "--resume")[0] == 0
     assert server.stats()["calls"] - calls <= 2, "only to see that the models answer"
     assert (again / "scorecard.json").read_text() == (out / "scorecard.json").read_text()
-    code, tree, _ = run("show", out / "offline" / "base" / "seed-0")
+    code, whole, _ = run("show", out / "offline" / "base" / "seed-0")
+    assert code == 0
+    task = whole.split("as a tree: ")[1].split()[0].rstrip(",")
+    code, tree, _ = run("show", out / "offline" / "base" / "seed-0", "--task", task)
     assert code == 0
     assert tree.count("assistant: ") == 2
 

@@ -11,11 +11,12 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr
 
 from collab_agents import Limits, load_chat_model
-from collab_agents.errors import ModelError
-from collab_agents.models import LimitedChatModel
+from collab_agents.errors import ConfigError, ModelError
+from collab_agents.models import LimitedChatModel, limited
 from collab_agents.models.limits import _pause
 from collab_agents.models.openai import Refused
 from collab_agents.usage import Usage, track_usage
@@ -144,8 +145,9 @@ async def test_a_servers_words_are_in_the_error_of_every_kind_of_call(name: str,
 
 async def test_too_many_requests_name_the_limit_that_helps() -> None:
     with recording(lambda request: Answer({"detail": "slow down"}, 429)) as server:
+        model = served(server, limits=Limits(max_retries=0))
         with pytest.raises(ModelError, match=r"HTTP 429: slow down; limits\.requests_per_minute keeps to what"):
-            await served(server, limits=Limits(max_retries=0)).ainvoke("hi")
+            await model.ainvoke("hi")
 
 
 async def test_an_address_without_v1_is_joined_properly_and_suspected() -> None:
@@ -253,3 +255,46 @@ async def test_the_connections_of_a_model_close_when_it_is_dropped() -> None:
             gc.enable()
         # The server's side of each connection is in this process too.
         assert left <= 12, f"{left} file descriptors are open"
+
+
+async def test_any_provider_of_langchain_is_loaded_by_name_and_keeps_to_the_limits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(request: Request) -> Answer:
+        if len(server.requests) == 1:
+            return Answer({"type": "error", "error": {"message": "busy"}}, 529)
+        usage = {"input_tokens": 7, "output_tokens": 3}
+        said = {"id": "x", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn"}
+        return Answer(said | {"content": [{"type": "text", "text": "Hello."}], "usage": usage})
+
+    with recording(answer) as server, track_usage() as usage:
+        limits = Limits(max_retries=2)
+        model = load_chat_model("anthropic:claude", base_url=server.root, api_key="sk-given-key", limits=limits)
+        assert (await model.ainvoke("hi")).text == "Hello."
+        assert [request.headers["authorization"] for request in server.requests] == ["Bearer sk-given-key"] * 2
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "of-the-environment")
+        await load_chat_model("anthropic:claude", base_url=server.root).ainvoke("hi")
+        assert "of-the-environment" not in str(server.requests[-1].headers)
+        server.answer = lambda request: Answer({"error": {"message": "no such model"}}, 404)
+        with pytest.raises(ModelError, match=r"anthropic:claude at .*: HTTP 404: no such model"):
+            await model.ainvoke("hi")
+    assert usage == Usage(calls=2, input_tokens=14, output_tokens=6)
+    with pytest.raises(ConfigError, match="langchain-cohere"):
+        load_chat_model("cohere:command")
+    with pytest.raises(ConfigError, match="model 'nobody:x' is not one of openai:<model>"):
+        load_chat_model("nobody:x")
+
+
+async def test_a_model_that_is_handed_over_keeps_to_limits_when_it_is_told_to() -> None:
+    with recording() as server:
+        inner = ChatOpenAI(model="any", base_url=server.url, api_key=SecretStr("k"), max_retries=0)
+        model = limited(inner, Limits(requests_per_minute=2, max_retries=0))
+        with track_usage() as usage:
+            await asyncio.gather(*(model.ainvoke("hi") for _ in range(2)))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(model.ainvoke("hi"), 0.3)
+        assert usage.calls == 2
+        assert limited(model) is model
+        bound: Any = limited(inner).bind_tools([Verdict])
+        await bound.ainvoke("hi")
+        assert server.requests[-1].body["tools"][0]["function"]["name"] == "Verdict"

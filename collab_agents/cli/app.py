@@ -3,6 +3,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", "RunConfig", "EvalConfig")
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -50,8 +51,18 @@ def _plain(text: str) -> str:
     return harmless(text).replace("[", r"\[")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"collab-agents {version('collab-agents')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _about() -> None:
+def _about(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Multiturn-aware rewards and scored trajectories for collaborative assistants."""
 
 
@@ -289,9 +300,9 @@ def graph(name: GraphName) -> None:
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    task: Annotated[str | None, typer.Option(help="The task's id; by default the first trajectory.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's id; without it, the whole run is summarised.")] = None,
 ) -> None:
-    """Print a trajectory as a tree of turns, candidates, futures and scores."""
+    """Summarise a run, or print one of its trajectories as a tree of turns, candidates, futures and scores."""
     from collab_agents.cli.show import show as print_tree
 
     print_tree(run, task)

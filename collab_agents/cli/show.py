@@ -6,19 +6,42 @@ from rich.text import Text
 from rich.tree import Tree
 
 from collab_agents._internal.text import harmless
+from collab_agents.cli.progress import print_failures
+from collab_agents.cli.summary import Summary
 from collab_agents.errors import RunDirectoryError
+from collab_agents.runs import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
 
+_IDS = 8
 _ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was broken off"}
 
 
 def show(run: Path, task: str | None) -> None:
-    """Print the trajectory of a task, or the run's first. Raises RunDirectoryError if there is none."""
+    """Print the trajectory of a task, or what there is in the run. Raises RunDirectoryError if there is none."""
+    if task is None:
+        _summarise(run)
+        return
     for trajectory in read_trajectories(run):
-        if task is None or trajectory.task.id == task:
+        if trajectory.task.id == task:
             Console().print(_tree(trajectory))
             return
-    raise RunDirectoryError(f"{run} has no finished trajectory{f' of a task {task!r}' if task else ''}")
+    raise RunDirectoryError(f"{run} has no finished trajectory of a task {task!r}")
+
+
+def _summarise(run: Path) -> None:
+    console, summary, ids = Console(), Summary(), list[str]()
+    for trajectory in read_trajectories(run):
+        summary.add(trajectory)
+        ids.append(trajectory.task.id)
+    if not ids:
+        raise RunDirectoryError(f"{run} has no finished trajectory")
+    console.print(summary.table("trajectories"))
+    if run.is_dir():
+        totals = read_totals(run)
+        console.print(_styled(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in totals.items()), ""))
+        print_failures(console, read_failures(run), run / "failures.jsonl")
+    tasks = ", ".join(ids[:_IDS]) + (", ..." if len(ids) > _IDS else "")
+    console.print(_styled(f"--task prints one of them as a tree: {tasks}", ""))
 
 
 def _tree(trajectory: Trajectory) -> Tree:

@@ -28,7 +28,8 @@ def load_chat_model(
     name: "openai:<model>" for OpenAI or, with `base_url`, any server with its API (a `ChatOpenAI`);
         "huggingface:<repo>" for Hugging Face's inference providers or, with `base_url`, an endpoint;
         "local:<repo or folder>" for transformers in this process, calls gathered and generated together;
-        "local:smollm2" for the embedded SmolLM2-135M-Instruct.
+        "local:smollm2" for the embedded SmolLM2-135M-Instruct; "<provider>:<model>" for any other that LangChain's
+        `init_chat_model` knows, such as "anthropic:...", whose key its own package reads from the environment.
     api_key: by default OPENAI_API_KEY or HF_TOKEN from the environment; these go to their own providers only, so a
         server at `base_url` gets a key only if it is given here.
     options: fields of the LangChain class, such as `temperature`, `max_tokens` (tokens), `top_p`.
@@ -37,17 +38,15 @@ def load_chat_model(
     `check_chat_model` asks the server.
     """
     provider, separator, model = name.partition(":")
-    if not separator or not model or provider not in PROVIDERS:
-        raise ConfigError(
-            f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>"
-            f"{nearest(provider, PROVIDERS)}"
-        )
+    if not separator or not model:
+        raise _unknown(name, provider)
     remember_environment()
     remember_secret(api_key)
     if base_url is not None:
         _check_url(name, base_url)
     try:
-        return PROVIDERS[provider](name, model, base_url, api_key, limits, options)
+        make = PROVIDERS[provider] if provider in PROVIDERS else _other
+        return make(name, model, base_url, api_key, limits, options)
     except ValidationError as error:
         raise ConfigError(f"model {name!r}: {first_problem(error)}") from error
 
@@ -94,6 +93,41 @@ def _huggingface(
         raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for a server of yours")
     _check_options(name, options, LimitedChatHuggingFace, also=["provider"])
     return connect(model, api_key=api_key, limits=limits or Limits(), label=name, **options)
+
+
+def _other(
+    name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
+) -> LimitedChatModel:
+    from collab_agents.models.foreign import LimitedForeignModel
+
+    provider = name.partition(":")[0]
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        raise _unknown(name, provider) from error
+    limits = limits or Limits()
+    # A server of one's own is not sent the provider's key, which its package would take from the environment.
+    key = api_key or ("none" if base_url else None)
+    given: dict[str, Any] = {"base_url": base_url, "api_key": key, "timeout": limits.timeout, "max_retries": 0}
+    chosen = {name: value for name, value in given.items() if value is not None} | options
+    try:
+        inner = init_chat_model(model, model_provider=provider, **chosen)
+    except ImportError as error:
+        raise ConfigError(f"model {name!r}: {str(error).splitlines()[0]}") from error
+    except ValidationError:
+        raise
+    except ValueError as error:
+        if "provider" in str(error):
+            raise _unknown(name, provider) from error
+        raise ConfigError(f"model {name!r}: {str(error).splitlines()[0]}") from error
+    return LimitedForeignModel(inner=inner, limits=limits, label=_label(name, base_url))
+
+
+def _unknown(name: str, provider: str) -> ConfigError:
+    return ConfigError(
+        f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>, or, with pip install "
+        f"langchain, another provider of its init_chat_model{nearest(provider, PROVIDERS)}"
+    )
 
 
 def _local(

@@ -1,0 +1,72 @@
+"""Chat models of other LangChain packages, within the same limits."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+import aiohttp
+import httpx
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableBinding
+
+from collab_agents.errors import ConfigError
+from collab_agents.models.limits import LimitedChatModel, Limits
+
+
+class LimitedForeignModel(LimitedChatModel):
+    """Any LangChain chat model, within limits. Made by `limited`."""
+
+    inner: BaseChatModel
+    seeded: bool = False
+    transient: ClassVar[tuple[type[BaseException], ...]] = (httpx.TransportError, aiohttp.ClientError)
+
+    @property
+    def _llm_type(self) -> str:
+        return self.inner._llm_type
+
+    async def _request(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return await self.inner._agenerate(messages, stop, run_manager, **kwargs)
+
+    async def _chunks(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        kind = type(self.inner)
+        if kind._astream is not BaseChatModel._astream or kind._stream is not BaseChatModel._stream:
+            async for chunk in self.inner._astream(messages, stop, run_manager, **kwargs):
+                yield chunk
+            return
+        for generation in (await self._request(messages, stop, run_manager, **kwargs)).generations:
+            kept = generation.message.model_dump(exclude={"type"})
+            yield ChatGenerationChunk(message=AIMessageChunk(**kept), generation_info=generation.generation_info)
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
+        bound = self.inner.bind_tools(tools, **kwargs)
+        if not isinstance(bound, RunnableBinding):
+            raise ConfigError(f"{self._llm_type}: its tools cannot be bound within limits")
+        return self.bind(**bound.kwargs)
+
+    def is_transient(self, error: BaseException) -> bool:
+        # SDKs have errors of their own for a connection that failed.
+        return super().is_transient(error) or type(error).__name__ in ("APIConnectionError", "APITimeoutError")
+
+
+def limited(model: BaseChatModel, limits: Limits | None = None) -> LimitedChatModel:
+    """A LangChain chat model within limits, retried and counted. One of this library's own is returned as it is.
+
+    Without this, a model that is handed over as an object is counted, and keeps to its own limits alone.
+    """
+    if isinstance(model, LimitedChatModel):
+        return model
+    return LimitedForeignModel(inner=model, limits=limits or Limits(), label=model.get_name())
