@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from collab_agents._internal.secrets import names_of_secrets
-from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.errors import ConfigError, first_problem, nearest, problem_at
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
 from collab_agents.rows import DataFiles
@@ -391,10 +391,16 @@ def load_config(path: str | Path, shape: type[M]) -> M:
     try:
         return shape.model_validate(raw)
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        key = str(problem["loc"][-1]) if problem["loc"] else ""
-        hint = nearest(key, _known_keys(shape) - {key}) if problem["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{path}: {first_problem(error)}{hint}") from error
+        problems: dict[tuple[Any, ...], str] = {}
+        for index, problem in enumerate(error.errors(include_url=False)):
+            # Of one field, a union of shapes has a complaint each.
+            problems.setdefault(problem["loc"][:2], f"{problem_at(error, index)}{_hint(shape, problem)}")
+        raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
+
+
+def _hint(shape: type[BaseModel], problem: Any) -> str:
+    key = str(problem["loc"][-1]) if problem["loc"] else ""
+    return nearest(key, _known_keys(shape) - {key}) if problem["type"] == "extra_forbidden" else ""
 
 
 def _known_keys(shape: type[BaseModel]) -> set[str]:

@@ -259,6 +259,25 @@ def test_bad_input_is_one_sentence_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
+def test_several_problems_of_a_config_are_reported_together(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "assistant": {"model": "openai:x", "app": "a:b"},
+                "user": {"kind": "agenda"},
+                "judges": [{"name": "token_cost", "weight": "heavy"}],
+                "lookahed": {},
+                "tasks": {"source": "offline", "limit": 0},
+            }
+        )
+    )
+    code, _, error = run("generate", "--config", file, "--out", tmp_path / "run")
+    assert code == 1
+    for part in ("assistant: either a model or an app", "judges.0.weight", "lookahed: unknown field", "tasks.limit"):
+        assert part in error
+
+
 def test_a_missing_or_broken_config_is_named(tmp_path: Path) -> None:
     code, _, error = run("generate", "--config", tmp_path / "none.yaml", "--out", tmp_path / "run")
     assert (code, error) == (1, f"error: {tmp_path / 'none.yaml'}: No such file or directory\n")

@@ -133,7 +133,9 @@ def load_splits(source: str) -> DatasetDict:
         raise
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{source}: cannot be read as a dataset: {reason}") from error
+        raise ConfigError(
+            f"{source}: there is no such folder, and no such dataset on the Hub that can be read: {reason}"
+        ) from error
     return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
 
 

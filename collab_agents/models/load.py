@@ -14,6 +14,8 @@ from collab_agents._internal.secrets import names_of_secrets, remember_environme
 from collab_agents.errors import ConfigError, ModelError, first_problem, nearest
 from collab_agents.models.limits import LimitedChatModel, Limits, describe, status_of
 
+Provider = Callable[..., LimitedChatModel]
+
 
 def load_chat_model(
     name: str,
@@ -45,7 +47,7 @@ def load_chat_model(
     if base_url is not None:
         _check_url(name, base_url)
     try:
-        make = PROVIDERS[provider] if provider in PROVIDERS else _other
+        make: Provider = PROVIDERS.get(provider, _other)
         return make(name, model, base_url, api_key, limits, options)
     except ValidationError as error:
         raise ConfigError(f"model {name!r}: {first_problem(error)}") from error
@@ -125,8 +127,8 @@ def _other(
 
 def _unknown(name: str, provider: str) -> ConfigError:
     return ConfigError(
-        f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>, or, with pip install "
-        f"langchain, another provider of its init_chat_model{nearest(provider, PROVIDERS)}"
+        f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>, or, with the package "
+        f"langchain, another provider of init_chat_model{nearest(provider, PROVIDERS)}"
     )
 
 
@@ -144,7 +146,7 @@ def _local(
     return load_local(model, limits=limits, label=name, **options)
 
 
-PROVIDERS: dict[str, Callable[..., LimitedChatModel]] = {
+PROVIDERS: dict[str, Provider] = {
     "openai": _openai,
     "huggingface": _huggingface,
     "local": _local,
