@@ -126,9 +126,10 @@ def _other(
 
 
 def _unknown(name: str, provider: str) -> ConfigError:
+    known = "openai:<model>, huggingface:<repo>, local:<repo or folder>"
     return ConfigError(
-        f"model {name!r} is not one of openai:<model>, huggingface:<repo>, local:<repo or folder>, or, with the package "
-        f"langchain, another provider of init_chat_model{nearest(provider, PROVIDERS)}"
+        f"model {name!r} is not one of {known}, or, with pip install langchain, another provider of init_chat_model"
+        f"{nearest(provider, PROVIDERS)}"
     )
 
 
