@@ -195,6 +195,22 @@ def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_p
     assert (code, error) == (1, f"error: {out} has no finished trajectory of a task 'none'\n")
 
 
+def test_the_files_to_start_from_make_a_run(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output, _ = run("init", "mine")
+    assert code == 0
+    assert [line.split("/")[-1] for line in output.splitlines()[:-1]] == sorted(os.listdir("mine"))
+    assert run("init", "mine")[0] == 1
+    monkeypatch.chdir(tmp_path / "mine")
+    # As it is but for the model, for which another takes no time.
+    here = Path("run.yaml").read_text().replace('"local:smollm2"', f'"openai:any", base_url: "{serve().url}"')
+    Path("run.yaml").write_text(here)
+    code, output, error = run("generate", "--config", "run.yaml", "--out", "runs/first")
+    assert (code, error) == (0, "")
+    assert "short_first_reply" in output
+    assert sorted(finished(Path("runs/first"))) == ["invitation", "notice"]
+
+
 def test_the_version_is_the_installed_one() -> None:
     code, output, _ = run("--version")
     assert (code, output) == (0, f"collab-agents {collab_agents.__version__}\n")

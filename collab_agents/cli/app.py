@@ -67,6 +67,16 @@ def _about(
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
+    """Write commented files to start from: run.yaml, tasks, personas and a judge."""
+    from collab_agents.cli.init import write_starting_files
+
+    for file in write_starting_files(folder):
+        print(file)
+    print(f"Next: cd {folder} && collab-agents generate --config run.yaml --out runs/first")
+
+
+@app.command()
 def generate(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
     out: Annotated[Path, typer.Option(help="The run directory to write.")],

@@ -1,0 +1,17 @@
+from importlib.resources import files
+from pathlib import Path
+
+from collab_agents.errors import ConfigError
+
+
+def write_starting_files(folder: Path) -> list[Path]:
+    """Write the files that a first run needs, with comments. Raises ConfigError if one is there already."""
+    sources = [one for one in files("collab_agents").joinpath("starting").iterdir() if one.is_file()]
+    targets = [folder / one.name for one in sources]
+    for target in targets:
+        if target.exists():
+            raise ConfigError(f"{target} is there already: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source, target in zip(sources, targets, strict=True):
+        target.write_bytes(source.read_bytes())
+    return sorted(targets)
