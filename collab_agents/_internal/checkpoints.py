@@ -2,8 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from collab_agents._internal.secrets import mask_bytes
 from collab_agents._internal.stream import until_done
 from collab_agents.errors import RunDirectoryError
+
+_PATIENCE = 30.0
+"""Seconds to wait for the database's thread, which has only to write what there is."""
 
 
 class _Masking(JsonPlusSerializer):
@@ -43,18 +46,26 @@ async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
     connection = aiosqlite.connect(path)
     # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
     connection._thread.daemon = True
+    with _explained(path):
+        await connection  # If it fails or is cancelled, the thread has ended.
     try:
-        try:
-            saver = AsyncSqliteSaver(await connection, serde=_Masking(allowed_msgpack_modules=None))
+        with _explained(path):
+            saver = AsyncSqliteSaver(connection, serde=_Masking(allowed_msgpack_modules=None))
             await saver.setup()
             # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
             await saver.conn.execute("PRAGMA synchronous=NORMAL")
-        except sqlite3.DatabaseError as error:
-            raise RunDirectoryError(
-                f"{path} is not a database, or damaged ({error}): delete it to play the unfinished tasks again"
-            ) from error
         yield saver
     finally:
-        await until_done(asyncio.ensure_future(_shrink(connection)))
+        await until_done(asyncio.ensure_future(_shrink(connection)), seconds=_PATIENCE)
         if closed := connection.stop():
-            await until_done(closed)
+            await until_done(closed, seconds=_PATIENCE)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise RunDirectoryError(
+            f"{path} is not a database, or damaged ({error}): delete it to play the unfinished tasks again"
+        ) from error

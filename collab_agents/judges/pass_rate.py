@@ -111,7 +111,7 @@ def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
     by_kind: dict[str, list[_Report]] = {}
     for report in reports:
         by_kind.setdefault(report.kind, []).append(report)
-    printed = outcome.printed.strip()[-200:]
+    printed = " ".join(outcome.printed[-_LONGEST:].split())[-200:]
     if "started" not in by_kind:
         return Score(None, f"the sandbox did not start (status {outcome.status}): {printed}")
     tests = by_kind.get("test", [])

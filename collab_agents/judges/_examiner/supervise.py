@@ -40,8 +40,12 @@ def main() -> None:
     os.dup2(2, 1)
     peer = Peer(ours)
     reports.send("started")
-    with suppress(Gone):
+    try:
         _examine(peer, request, reports) if request["isolated"] else _pass_on(peer, request, reports)
+    except Gone:
+        pass
+    except Garbled:
+        reports.send("tampered")
     if peer.gone:
         reports.send("ended", status=_status_of(child))
     reports.send("end")
