@@ -195,7 +195,7 @@ NOWHERE = "http://127.0.0.1:9/v1"
         ({"tasks": {"source": "plain.jsonl"}}, ["--as", "assistant"], "task 'a' has no metadata.agenda"),
         ({"judges": [{"name": "accuracy"}], "tasks": {"source": "plain.jsonl"}}, [], "task 'a' has no reference"),
         ({"tasks": {"source": "empty.jsonl"}}, [], "empty.jsonl has no tasks"),
-        ({}, [], f"openai:any at {NOWHERE}: Cannot connect"),
+        ({}, [], f"openai:any at {NOWHERE}: cannot connect"),
         (
             {"assistant": {"app": "collab_agents:HumanAssistant"}},
             [],
