@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from pydantic import (
@@ -22,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-from collab_agents._internal.secrets import names_of_secrets
-from collab_agents.errors import ConfigError, first_problem, nearest, problem_at
+from collab_agents._internal.secrets import names_of_secrets, secrets_in_url
+from collab_agents.errors import ConfigError, clause_of, first_problem, nearest
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
 from collab_agents.rows import DataFiles
@@ -76,8 +75,7 @@ class ModelConfig(Section):
     @field_validator("base_url")
     @classmethod
     def _no_secret_in_url(cls, base_url: str | None) -> str | None:
-        query = dict(parse_qsl(urlsplit(base_url or "").query))
-        if name := next(names_of_secrets(query), None):
+        if name := next(iter(secrets_in_url(base_url or "")), None):
             raise ValueError(f"?{name}= may hold a secret, which a configuration must not; use api_key_env")
         return base_url
 
@@ -392,9 +390,9 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         return shape.model_validate(raw)
     except ValidationError as error:
         problems: dict[tuple[Any, ...], str] = {}
-        for index, problem in enumerate(error.errors(include_url=False)):
+        for problem in error.errors(include_url=False):
             # Of one field, a union of shapes has a complaint each.
-            problems.setdefault(problem["loc"][:2], f"{problem_at(error, index)}{_hint(shape, problem)}")
+            problems.setdefault(problem["loc"][:2], f"{clause_of(problem)}{_hint(shape, problem)}")
         raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
 
 

@@ -63,11 +63,11 @@ def reason_of(error: BaseException) -> str:
 
 def first_problem(error: ValidationError) -> str:
     """pydantic's first complaint as one clause: the field, what is wrong, and the value."""
-    return problem_at(error, 0)
+    return clause_of(error.errors(include_url=False)[0])
 
 
-def problem_at(error: ValidationError, index: int) -> str:
-    problem: Any = error.errors(include_url=False)[index]
+def clause_of(problem: Any) -> str:
+    """One of pydantic's complaints, as `ValidationError.errors` gives them."""
     where = ".".join(str(part) for part in problem["loc"]) or "the value"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown field"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from collab_agents import Limits, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
-from collab_agents.models import LimitedChatModel, limited
+from collab_agents.models import LimitedChatModel, check_chat_model, limited
 from collab_agents.models.limits import _pause
 from collab_agents.models.openai import Refused
 from collab_agents.usage import Usage, track_usage
@@ -154,7 +154,7 @@ async def test_an_address_without_v1_is_joined_properly_and_suspected() -> None:
     with recording(lambda request: Answer({"detail": "Not Found"}, 404)) as server:
         for address in (server.root, server.root + "/"):
             model = load_chat_model("openai:any", base_url=address)
-            for call in (model.ainvoke("hi"), anext(model.astream("hi"))):
+            for call in (model.ainvoke("hi"), anext(model.astream("hi")), check_chat_model(model)):
                 with pytest.raises(ModelError, match=r"HTTP 404: Not Found \(base_url is .*, without the /v1 that"):
                     await call
         assert {request.path for request in server.requests} == {"/chat/completions"}
@@ -173,7 +173,10 @@ async def test_a_server_that_is_not_there_is_said_without_ssl(name: str) -> None
 
 
 async def test_a_redirect_is_not_followed() -> None:
-    with recording() as other, recording(lambda request: Answer({}, 307, {"location": other.url})) as server:
+    with (
+        recording() as other,
+        recording(lambda request: Answer({"detail": "moved"}, 307, {"location": other.url})) as server,
+    ):
         with pytest.raises(ModelError, match=f"it redirects to {other.url}, which is not followed"):
             await served(server, api_key="sk-given-key").ainvoke("hi")
         with pytest.raises(ModelError):

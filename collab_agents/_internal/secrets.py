@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 _SHORTEST = 8
 """Characters. A shorter text is no key, and would be masked in ordinary words."""
@@ -34,17 +35,23 @@ def remember_environment() -> None:
 
 def mask(text: str) -> str:
     """The text with stars for every key that is known, as many as it has characters."""
-    for secret in _known:
+    for secret in tuple(_known):  # Another thread may load a model meanwhile.
         if secret in text:
             text = text.replace(secret, "*" * len(secret))
     return text
 
 
 def mask_bytes(data: bytes) -> bytes:
-    for secret in _known:
+    for secret in tuple(_known):
         if secret.encode() in data:
             data = data.replace(secret.encode(), b"*" * len(secret))
     return data
+
+
+def secrets_in_url(url: str) -> dict[str, str]:
+    """What in an address's query seems to be a secret, by its name."""
+    query = dict(parse_qsl(urlsplit(url).query))
+    return {name: query[name] for name in names_of_secrets(query)}
 
 
 def names_of_secrets(value: Any, path: str = "") -> Iterator[str]:

@@ -40,24 +40,21 @@ def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
         task = asyncio.current_task()
         assert task is not None
         started.set_result((asyncio.get_running_loop(), task))
-        try:
-            async with aclosing(values):
-                async for value in values:
-                    handed.put((value,))
-            handed.put(None)
-        except BaseException as error:
-            handed.put(error)
+        async with aclosing(values):
+            async for value in values:
+                handed.put((value,))
 
     with ThreadPoolExecutor(1) as pool:
         pumping = pool.submit(copy_context().run, run, pump())
+        pumping.add_done_callback(lambda done: handed.put(done.exception()))
         try:
             while (item := handed.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield item[0]
         finally:
-            loop, task = started.result()
             if not pumping.done():
+                loop, task = started.result()
                 with suppress(RuntimeError):  # It ends just now.
                     loop.call_soon_threadsafe(task.cancel)
 

@@ -225,10 +225,10 @@ class GraphAssistant:
         RolloutError, before anything is done, if the live thread has gone on since `fork`, ConfigError if what came
         before the reply was only simulated.
         """
-        self._check(memory)
-        self._check(after)
         if is_simulating():
             return Executed(list(reply), after)
+        self._check(memory)
+        self._check(after)
         if memory.get("branch", {}).get("pretended"):
             raise ConfigError(f"app {self.name!r}: the turns before this reply were simulated and not executed")
         await self._player.check_unchanged(after["branch"])

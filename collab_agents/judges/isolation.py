@@ -11,6 +11,7 @@ import itertools
 import re
 import unittest
 from collections.abc import Iterator
+from functools import lru_cache
 
 _MODULES = {
     *("__future__", "bisect", "collections", "contextlib", "copy", "datetime", "decimal", "fractions", "functools"),
@@ -40,7 +41,8 @@ _PLAIN = (
 _ATTRIBUTES = {name for kind in _PLAIN for name in dir(kind)} | {"exception", "__doc__", "__name__"}
 
 
-def solutions_names(tests: str, entry_point: str | None) -> list[str] | None:
+@lru_cache(maxsize=4096)
+def solutions_names(tests: str, entry_point: str | None) -> tuple[str, ...] | None:
     """The names that tests take from the code, if they can run apart from it; None if they need to share its process.
 
     They can if all that they do with the code is to call its functions with plain values and to look at the plain
@@ -64,7 +66,7 @@ def solutions_names(tests: str, entry_point: str | None) -> list[str] | None:
     known = _ATTRIBUTES | _defined(nodes) | {name for module in modules for name in _dir(module)}
     if any(_needs_more(node, theirs, known) for node in nodes):
         return None
-    return sorted(free | asked)
+    return tuple(sorted(free | asked))
 
 
 def _needs_more(node: ast.AST, theirs: set[str], known: set[str]) -> bool:

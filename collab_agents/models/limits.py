@@ -227,7 +227,7 @@ class LimitedChatModel(BaseChatModel):
             except StopAsyncIteration:
                 record_usage(usage, run_id)
             except Exception as error:
-                raise ModelError(self._reason(error)) from error
+                raise ModelError(self.reason_for(error)) from error
 
     async def _next_chunk(self, chunks: AsyncIterator[ChatGenerationChunk]) -> ChatGenerationChunk:
         async with asyncio.timeout(self.limits.timeout):
@@ -258,7 +258,7 @@ class LimitedChatModel(BaseChatModel):
                 return await attempt()
             except Exception as error:
                 if tries > self.limits.max_retries or not self.is_transient(error):
-                    reason = self._reason(error) + (f" (after {tries} attempts)" if tries > 1 else "")
+                    reason = self.reason_for(error) + (f" (after {tries} attempts)" if tries > 1 else "")
                     if status_of(error) in _KEY_REFUSED:
                         note_refusal(reason)
                     raise ModelError(reason) from error
@@ -266,7 +266,7 @@ class LimitedChatModel(BaseChatModel):
             tries += 1
             await asyncio.sleep(pause)
 
-    def _reason(self, error: BaseException) -> str:
+    def reason_for(self, error: BaseException) -> str:
         """Which model failed, and how, in one sentence."""
         reason = describe(error)
         if isinstance(error, TimeoutError) and self.limits.timeout is not None:

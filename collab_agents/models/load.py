@@ -4,15 +4,15 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from pydantic import SecretStr, ValidationError
 
-from collab_agents._internal.secrets import names_of_secrets, remember_environment, remember_secret
+from collab_agents._internal.secrets import remember_environment, remember_secret, secrets_in_url
 from collab_agents.errors import ConfigError, ModelError, first_problem, nearest
-from collab_agents.models.limits import LimitedChatModel, Limits, describe, status_of
+from collab_agents.models.limits import LimitedChatModel, Limits, status_of
 
 Provider = Callable[..., LimitedChatModel]
 
@@ -173,7 +173,7 @@ async def check_chat_model(model: BaseChatModel) -> None:
             if status is not None and model.is_transient(error):
                 return
             if last or not model.is_transient(error):
-                raise ModelError(f"{model.label}: {describe(error)}") from error
+                raise ModelError(model.reason_for(error)) from error
 
 
 def _label(name: str, base_url: str | None) -> str:
@@ -186,9 +186,8 @@ def _check_url(name: str, base_url: str) -> None:
         raise ConfigError(f"model {name!r}: base_url {base_url!r} is not an address such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise ConfigError(f"model {name!r}: base_url holds a password; give it as api_key (api_key_env in run.yaml)")
-    query = dict(parse_qsl(parts.query))
-    for key in names_of_secrets(query):
-        remember_secret(query[key])
+    for secret in secrets_in_url(base_url).values():
+        remember_secret(secret)
 
 
 _ELSEWHERE = {

@@ -39,12 +39,12 @@ class Refused(Exception):
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         try:
-            self.body: Any = json.loads(body)
+            parsed = json.loads(body)
         except (ValueError, RecursionError):
-            self.body = None
-        error = self.body.get("error") if isinstance(self.body, dict) else None
+            parsed = None
+        error = parsed.get("error") if isinstance(parsed, dict) else None
         self.code = error.get("code") if isinstance(error, dict) else None
-        message = words_of(self.body) or body[:200].decode(errors="replace").strip() or "no explanation"
+        message = words_of(parsed) or body[:200].decode(errors="replace").strip() or "no explanation"
         if 300 <= status < 400:
             message = (
                 f"it redirects to {headers.get('location', 'nowhere')}, which is not followed: give that as base_url"
