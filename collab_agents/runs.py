@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,6 @@ class RunDirectory:
         self.path = Path(path)
         self.settings = dict(settings)
         self.resume = resume
-        self.finished: set[str] = set()
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.spent: Counter[str] = Counter()
         self._played: dict[str, str] = {}
@@ -55,6 +54,10 @@ class RunDirectory:
         self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
         self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
         self._lock = FileLock(self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644)
+
+    @property
+    def finished(self) -> Set[str]:
+        return self._played.keys()
 
     def __enter__(self) -> "RunDirectory":
         try:
@@ -87,7 +90,6 @@ class RunDirectory:
     def finish(self, trajectory: Trajectory) -> None:
         """Keep a finished trajectory; when this returns, it is on the disk."""
         self._trajectories.append(trajectory)
-        self.finished.add(trajectory.task.id)
         self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
         if self._failed.pop(trajectory.task.id, None):
             self._failures.replace(list(self._failed.values()))
@@ -144,7 +146,6 @@ class RunDirectory:
         for number, line in self._trajectories.lines():
             try:
                 self._played[line["task"]["id"]] = digest(line["task"], line.get("persona"))
-                self.finished.add(line["task"]["id"])
                 self.spent.update(line.get("usage") or {})
                 self.spent["turns"] += len(line.get("turns") or []) or turns_in(line.get("messages") or [])
             except (LookupError, TypeError, AttributeError, ValueError) as error:

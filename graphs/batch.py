@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from collab_agents._internal.checkpoints import open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
-from collab_agents._internal.refusals import noting_refusals
+from collab_agents._internal.notes import refusals
 from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
@@ -264,7 +264,7 @@ class _Player:
     async def play(self, task: Task) -> Trajectory | None:
         self.progress.running += 1
         try:
-            with track_usage(self.progress.usage), noting_refusals() as refusals:
+            with track_usage(self.progress.usage), refusals.taken() as refused:
                 trajectory = await self._roll_out(task)
                 if self.run is not None and self.saver is not None:
                     self.run.finish(trajectory)
@@ -275,7 +275,7 @@ class _Player:
             if isinstance(error, OSError | sqlite3.OperationalError):
                 self._check_disk(error)
             self._fail(task, error)
-            self._count(refusals)
+            self._count(refused)
             return None
         finally:
             self.progress.running -= 1
@@ -355,7 +355,7 @@ async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Ta
             yield task
 
 
-async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: set[str]) -> Counter[str]:
+async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: Set[str]) -> Counter[str]:
     """The calls, tokens and turns of the tasks that were begun, by their checkpoints.
 
     The checkpoints of tasks that were finished just before a kill are dropped.
@@ -367,7 +367,7 @@ async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: set[str]) -> C
         if thread in finished:
             await saver.adelete_thread(thread)
             continue
-        with refused_types() as refused:
+        with refused_types.taken() as refused:
             kept = await saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
         if refused:
             raise RunDirectoryError(

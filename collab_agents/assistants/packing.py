@@ -58,7 +58,7 @@ def _check(kind: str, data: bytes, types: Types) -> None:
         return
     value, refused = None, [f"{kind} data"]
     if kind in ("null", "bytes", "bytearray", "msgpack"):
-        with refused_types() as refused:
+        with refused_types.taken() as refused:
             value = strict(types).loads_typed((kind, data))
     if refused:
         raise ConfigError(

@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 
-def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
-    """The conversation of role/content dicts in the tokenizer's template. options: of `apply_chat_template`."""
+def _text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> str:
     return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
 
 
 def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-    """The same as token ids. A special token's text in a message, such as `<|im_start|>`, is text like any other."""
+    """A conversation of role/content dicts in the tokenizer's template. options: of `apply_chat_template`.
+
+    A special token's text in a message, such as `<|im_start|>`, is text like any other.
+    """
     special = _special(tokenizer)
     if special is None or not _holds(messages, special):
-        return _ids(tokenizer, chat_text(tokenizer, messages, **options))
+        return _ids(tokenizer, _text(tokenizer, messages, options))
     mark = next(mark for mark in map(chr, range(0xE000, 0xF8FF)) if not _holds(messages, re.compile(mark)))
     texts: list[str] = []
 
@@ -22,7 +25,7 @@ def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options
         texts.append(found[0])
         return f"{mark}{len(texts) - 1}{mark}"
 
-    text = chat_text(tokenizer, _replaced(messages, special, held_back), **options)
+    text = _text(tokenizer, _replaced(messages, special, held_back), options)
     ids: list[int] = []
     for index, part in enumerate(re.split(f"{mark}(\\d+){mark}", text)):
         if index % 2:
@@ -36,6 +39,7 @@ def _ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, **options)["input_ids"])
 
 
+@lru_cache(maxsize=16)
 def _special(tokenizer: Any) -> re.Pattern[str] | None:
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     texts = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)

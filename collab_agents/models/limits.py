@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
-from collab_agents._internal.refusals import note_refusal
+from collab_agents._internal.notes import refusals
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.sync import iterate_sync, run_sync
 from collab_agents._internal.text import valid
@@ -260,7 +260,7 @@ class LimitedChatModel(BaseChatModel):
                 if tries > self.limits.max_retries or not self.is_transient(error):
                     reason = self.reason_for(error) + (f" (after {tries} attempts)" if tries > 1 else "")
                     if status_of(error) in _KEY_REFUSED:
-                        note_refusal(reason)
+                        refusals.add(reason)
                     raise ModelError(reason) from error
                 pause = _pause(error, tries)
             tries += 1

@@ -1,0 +1,31 @@
+"""Texts that are noted down deep inside a call, for whoever asked outside."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+
+class Notes:
+    """One kind of them. Where nobody asked, nothing is kept."""
+
+    def __init__(self, name: str) -> None:
+        self._open: ContextVar[list[str] | None] = ContextVar(f"collab_agents_{name}", default=None)
+
+    @contextmanager
+    def taken(self) -> Iterator[list[str]]:
+        """What is noted inside, in this task and in every task started from it."""
+        notes: list[str] = []
+        token = self._open.set(notes)
+        try:
+            yield notes
+        finally:
+            self._open.reset(token)
+
+    def add(self, text: str) -> None:
+        notes = self._open.get()
+        if notes is not None:
+            notes.append(text)
+
+
+refusals = Notes("refusals")
+"""Where a model refused its key, so that a run does not spend all its tasks on it."""
