@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collab_agents.config import Budget, Lookahead, RunConfig
     from collab_agents.graphs import (
         Progress,
+        ProgressBar,
         TaskSet,
         create_conversation_graph,
         create_lookahead_agent,
@@ -35,6 +36,7 @@ _HOMES = {
     "config": ("Budget", "Lookahead", "RunConfig"),
     "graphs": (
         "Progress",
+        "ProgressBar",
         "TaskSet",
         "create_conversation_graph",
         "create_lookahead_agent",
@@ -71,6 +73,7 @@ __all__ = [
     "MultiturnReward",
     "Persona",
     "Progress",
+    "ProgressBar",
     "RunConfig",
     "ScriptedUser",
     "SimulatedUser",

@@ -4,6 +4,7 @@ Those of a run are of a built-in kind too: of any other, a LangGraph server keep
 """
 
 import difflib
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,9 @@ from pydantic import ValidationError
 
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
+from collab_agents._internal.tracebacks import own_line, printed
+
+logger = logging.getLogger(__name__)
 
 
 class CollabError(Exception):
@@ -44,18 +48,25 @@ class Exited(BaseException):
     """
 
     def __init__(self, error: SystemExit, place: str) -> None:
-        super().__init__(exit_call(error))
+        super().__init__(reason_of(error))
         self.place = place
 
 
-def exit_call(error: SystemExit) -> str:
-    return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
-
-
 def reason_of(error: BaseException) -> str:
-    """An exception as a reason to record: the sentence of one of ours, the type and text of any other."""
+    """An exception as a reason to record: its words, and the line of the user's own code that raised it, if one did.
+
+    The traceback goes to the log, at level DEBUG.
+    """
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%s", printed(error))
+    place = "" if isinstance(error, CollabError | Exited) else own_line(error)
+    return f"{words_of(error)} ({place})" if place else words_of(error)
+
+
+def words_of(error: BaseException) -> str:
+    """The sentence of an exception of ours, the type and text of any other, in one line and without keys."""
     if isinstance(error, SystemExit):
-        return exit_call(error)
+        return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
     if isinstance(error, CollabError | Exited):
         return valid(mask(str(error)))
     return valid(mask(" ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__))

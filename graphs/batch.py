@@ -6,9 +6,19 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+    Set,
+    Sized,
+)
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +35,7 @@ from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError, reason_of
 from collab_agents.graphs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
+from collab_agents.graphs.progress import Progress
 from collab_agents.graphs.rollout import any_scored, create_rollout_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
@@ -35,7 +46,7 @@ from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
-from collab_agents.usage import Usage, track_usage
+from collab_agents.usage import track_usage
 from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
@@ -47,23 +58,6 @@ _MOST_REFUSED = 3
 """Tasks in a row that may fail because a model refuses its key."""
 
 _NOBODY = "give one that is simulated, or play a single conversation by its graph or by collab-agents chat"
-
-
-@dataclass
-class Progress:
-    """What has been done so far, kept up to date while `generate_trajectories` runs.
-
-    finished, failed: tasks of this call. skipped: tasks that were done before. running: tasks under way.
-    candidates, turns: completed in this call. usage: calls and tokens of this call.
-    """
-
-    finished: int = 0
-    failed: int = 0
-    skipped: int = 0
-    running: int = 0
-    candidates: int = 0
-    turns: int = 0
-    usage: Usage = field(default_factory=Usage)
 
 
 def generate_trajectories(
@@ -94,7 +88,7 @@ def generate_trajectories(
         completed step. Trajectories of an earlier call are not yielded again.
     private: whether the files in `out` are for their owner alone; otherwise the umask decides.
     settings: what else to keep in run.json, and to compare when the run is resumed.
-    progress: an object to keep up to date.
+    progress: an object to keep up to date; a `ProgressBar` shows itself.
 
     All work under way is cancelled, and `out` given back, when the iterator is closed (`aclose`, `async with`),
     dropped, as by a `break`, when the task that awaits it is cancelled, or when the event loop ends. A later call in
@@ -198,6 +192,8 @@ async def _play_all(
     if max_concurrency < 1:
         raise ConfigError(f"max_concurrency is {max_concurrency}: at least 1 is needed")
     progress = progress if progress is not None else Progress()
+    if progress.total is None and isinstance(tasks, Sized):
+        progress.total = len(tasks)
     started = time.monotonic()
     async with AsyncExitStack() as stack:
         stack.enter_context(fewer_collections())
@@ -232,7 +228,7 @@ async def _play_all(
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
                     run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
-                    progress.skipped += 1
+                    progress.add(skipped=1)
                 elif task is not None:
                     under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
             for one in done:
@@ -262,7 +258,7 @@ class _Player:
         self.refused = 0
 
     async def play(self, task: Task) -> Trajectory | None:
-        self.progress.running += 1
+        self.progress.add(running=1)
         try:
             with track_usage(self.progress.usage), refusals.taken() as refused:
                 trajectory = await self._roll_out(task)
@@ -278,13 +274,13 @@ class _Player:
             self._count(refused)
             return None
         finally:
-            self.progress.running -= 1
+            self.progress.add(running=-1)
         self.refused = 0
-        self.progress.finished += 1
+        self.progress.add(finished=1)
         return trajectory
 
     def _fail(self, task: Task, error: BaseException) -> None:
-        self.progress.failed += 1
+        self.progress.add(failed=1)
         if self.run is None:
             logger.warning("task %s could not be finished: %s", task.id, reason_of(error))
         else:
@@ -331,8 +327,7 @@ class _Player:
                 if mode == "values":
                     state = event
                 else:
-                    self.progress.candidates += "candidate" in event
-                    self.progress.turns += "choose" in event or "assistant" in event
+                    self.progress.add(candidates="candidate" in event, turns="choose" in event or "assistant" in event)
         return trajectory_of(state, task, persona, branch)
 
 

@@ -101,6 +101,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._end = None if plan.budget.seconds is None else self._loop.time() + plan.budget.seconds
         self.calls = _CallBudget(plan.budget.calls)
+        self._failed: Exception | None = None
         self._replying: dict[asyncio.Task[Any], int] = {}
         self._looking: dict[asyncio.Task[Any], int] = {}
 
@@ -183,7 +184,7 @@ class _Run:
             waited = f"{self.plan.budget.grace:g} s after"
             raise RolloutError(f"there is no reply {waited} {self.stopped}") from None
         if not self.replies:
-            raise RolloutError(f"no candidate: {'; '.join(dict.fromkeys(self.errors.values()))}")
+            raise RolloutError(f"no candidate: {'; '.join(dict.fromkeys(self.errors.values()))}") from self._failed
 
     def _take(self, task: asyncio.Task[Any]) -> None:
         replying = task in self._replying
@@ -193,6 +194,7 @@ class _Run:
         except ConfigError:  # Of the goal: nodes say where they fail, and fail otherwise.
             raise
         except Exception as error:
+            self._failed = error
             self.errors[index] = f"candidate {index}: {reason_of(error)}"
             return
         if replying:

@@ -10,7 +10,8 @@ from typing import Any
 
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.graphs.batch import Progress, check_tasks, conversation_settings, play_conversations
+from collab_agents.graphs.batch import check_tasks, conversation_settings, play_conversations
+from collab_agents.graphs.progress import Progress
 from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
 from collab_agents.personas import Persona
@@ -74,7 +75,7 @@ async def evaluate(
     out: a folder, in which each set, assistant and seed has a run directory. resume: go on with them.
     private: whether the files in it are for their owner alone; otherwise the umask decides.
     settings: what to keep in the run.json of each assistant's runs.
-    progress: an object to keep up to date, over all runs.
+    progress: an object to keep up to date, over all runs; a `ProgressBar` shows itself.
 
     A conversation that cannot be finished is counted as failed and is in no mean. Before anything is played, raises
     ConfigError for a set without tasks, a task that cannot be played or judged, or names that are not distinct, and
@@ -103,10 +104,12 @@ async def evaluate(
     ]
     for run in runs:
         _check_folder(run, resume, private)
+    progress = Progress() if progress is None else progress
+    progress.total = sum(len(run.tasks.tasks) for run in runs)
     played: dict[str, dict[str, list[list[Played]]]] = {}
     failed: dict[str, dict[str, int]] = {}
     for run in runs:
-        found, lost = await _play(run, assistants[run.side], max_concurrency, private, progress or Progress())
+        found, lost = await _play(run, assistants[run.side], max_concurrency, private, progress)
         played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
         counts = failed.setdefault(run.tasks.name, {})
         counts[run.side] = counts.get(run.side, 0) + lost

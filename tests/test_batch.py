@@ -17,6 +17,7 @@ from collab_agents import (
     Lookahead,
     MultiturnReward,
     Progress,
+    ProgressBar,
     Task,
     generate_trajectories,
     load_chat_model,
@@ -131,13 +132,40 @@ async def test_no_more_tasks_are_read_than_are_under_way() -> None:
     assert (finished, progress.finished, progress.turns) == (50, 50, 100)
 
 
+async def test_progress_calls_a_function_at_every_change() -> None:
+    seen: list[tuple[int, int, int]] = []
+    progress = Progress(on_change=lambda now: seen.append((now.running, now.turns, now.finished)))
+    await collect(list(parties(3)), max_concurrency=1, progress=progress)
+    one = [(1, 0, 0)] + [(1, 0, 0)] * 2 + [(1, 1, 0)] + [(1, 1, 0)] * 2 + [(1, 2, 0), (0, 2, 0), (0, 2, 1)]
+    assert seen[: len(one)] == one
+    assert (progress.total, progress.done, seen[-1]) == (3, 3, (0, 6, 3))
+
+
+async def test_a_callback_that_fails_costs_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress(on_change=lambda now: 1 / 0)
+    assert len(await collect(parties(3), progress=progress)) == 3
+    (record,) = caplog.records
+    assert record.exc_info
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_a_bar_shows_a_run_and_closes_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    await collect(list(parties(3)), assistant=Counts(fail_on="number 2"), progress=ProgressBar(desc="playing"))
+    shown = capsys.readouterr().err
+    assert "playing: 100%" in shown
+    assert "3/3" in shown
+    assert "0 under way, 1 failed, 4 turns" in shown
+    assert shown.endswith("\n")
+
+
 async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
     progress = Progress()
     done = await collect(parties(5), assistant=Counts(fail_on="number 2"), out=tmp_path, progress=progress)
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
     assert failure.task.id == "party-2"
-    why = "candidate 0: assistant: RuntimeError: no luck; candidate 1: assistant: RuntimeError: no luck"
+    line = f"tests/test_batch.py:{Counts.respond.__code__.co_firstlineno + 7}"
+    why = "; ".join(f"candidate {index}: assistant: RuntimeError: no luck ({line})" for index in (0, 1))
     assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)
 

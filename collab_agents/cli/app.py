@@ -1,3 +1,4 @@
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -5,13 +6,15 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from collab_agents._internal.sync import run as run_to_end
 from collab_agents._internal.text import harmless
+from collab_agents._internal.tracebacks import printed
 from collab_agents.cli import ending
 from collab_agents.errors import CollabError, ConfigError
 
@@ -20,7 +23,17 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", "RunConfig", "EvalConfig")
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _Commands(TyperGroup):
+    """Takes --debug after the command too, where one adds it to a line that has failed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--debug" in args[1:]:
+            args = ["--debug", *(one for one in args if one != "--debug")]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
 
 
@@ -38,6 +51,8 @@ def main() -> None:
     try:
         app()
     except (CollabError, OSError) as error:
+        if logging.getLogger("collab_agents").isEnabledFor(logging.DEBUG):
+            errors.print(_plain(printed(error)), soft_wrap=True)
         errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
         code = 1
     except KeyboardInterrupt:
@@ -62,8 +77,13 @@ def _about(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of whatever fails.")] = False,
 ) -> None:
     """Multiturn-aware rewards and scored trajectories for collaborative assistants."""
+    if debug:
+        logger = logging.getLogger("collab_agents")
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.DEBUG)
 
 
 @app.command()

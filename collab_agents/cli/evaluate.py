@@ -44,8 +44,8 @@ async def evaluate(
     sets = [_task_set(config, tasks, models) for tasks in config.tasks]
     total = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets) * len(assistants) * repeats
     await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
-    progress = Progress()
-    async with shown(console, progress, total):
+    progress = Progress(total=total)
+    async with shown(console, progress):
         scorecard = await play(
             sets,
             assistants,

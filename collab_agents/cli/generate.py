@@ -19,7 +19,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
     parts = compose(config)
     total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
     await asyncio.gather(*(check_chat_model(model) for model in parts.models))
-    progress = Progress()
+    progress = Progress(total=total)
     summary = Summary()
     trajectories = generate_trajectories(
         tasks_of(config.tasks),
@@ -36,7 +36,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
         settings=config.model_dump(mode="json", exclude={"seed", "lookahead"}),
         progress=progress,
     )
-    async with shown(console, progress, total):
+    async with shown(console, progress):
         try:
             async for trajectory in trajectories:
                 summary.add(trajectory)

@@ -19,36 +19,36 @@ PLAIN_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def shown(console: Console, progress: Progress, total: int) -> AsyncIterator[None]:
+async def shown(console: Console, progress: Progress) -> AsyncIterator[None]:
     """A line that is kept up to date on a terminal and printed now and then elsewhere, and once more at the end."""
     started = time.monotonic()
-    showing = asyncio.create_task(_show(console, progress, total, started))
+    showing = asyncio.create_task(_show(console, progress, started))
     try:
         yield
     finally:
         showing.cancel()
         with suppress(asyncio.CancelledError):
             await showing
-    console.print(_line(progress, total, started), soft_wrap=True)
+    console.print(_line(progress, started), soft_wrap=True)
 
 
-async def _show(console: Console, progress: Progress, total: int, started: float) -> None:
+async def _show(console: Console, progress: Progress, started: float) -> None:
     if not console.is_terminal:
         while True:
             await asyncio.sleep(PLAIN_SECONDS)
-            console.print(_line(progress, total, started), soft_wrap=True)
+            console.print(_line(progress, started), soft_wrap=True)
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
-            live.update(Text(_line(progress, total, started)), refresh=True)
+            live.update(Text(_line(progress, started)), refresh=True)
             await asyncio.sleep(0.2)
 
 
-def _line(progress: Progress, total: int, started: float) -> str:
+def _line(progress: Progress, started: float) -> str:
     seconds = time.monotonic() - started
     usage = progress.usage
-    done = progress.finished + progress.skipped
+    done = f"{progress.finished + progress.skipped}/{progress.total}"
     return (
-        f"tasks {done}/{total} ({progress.running} under way, {progress.failed} failed)  turns {progress.turns}  "
+        f"tasks {done} ({progress.running} under way, {progress.failed} failed)  turns {progress.turns}  "
         f"calls {usage.calls}  tokens {usage.input_tokens + usage.output_tokens:,}  "
         f"{usage.calls / max(seconds, 1e-3):.1f} calls/s  {seconds:.0f} s"
     )

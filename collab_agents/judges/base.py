@@ -10,7 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
 from collab_agents._internal.containment import Late, within
-from collab_agents.errors import CollabError, ModelError, UnusableReply
+from collab_agents.errors import CollabError, ConfigError, ModelError, UnusableReply
 from collab_agents.judges.artefact import extract_artefact
 from collab_agents.messages import replies
 from collab_agents.prompts import Prompt, render, transcript
@@ -143,10 +143,20 @@ def as_judge(function: AnyJudge | Judge, *, timeout: float | None = OWN_TIMEOUT)
     """A judge made of a plain function, sync or async, that returns a number or a `Score`.
 
     A sync function is called on the event loop: it must not wait. timeout: seconds for one conversation, after which
-    there is no score; None waits for ever. The judges of this library have limits of their own.
+    there is no score; None waits for ever. The judges of this library have limits of their own. Raises ConfigError
+    for what cannot be called with a conversation and a task.
     """
     if isinstance(function, CheckedJudge):
         return function
+    if not callable(function):
+        raise ConfigError(f"a judge is a function of a conversation and a task, got {function!r}")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise ConfigError(f"judge {name}: it is called with a conversation and a task, and takes others") from error
+    except ValueError:  # Of some builtins: what they take is not known.
+        pass
 
     async def judge(conversation: Conversation, task: Task) -> Score:
         async def judged() -> Judgement:

@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from collab_agents.errors import reason_of
+from collab_agents.errors import words_of
 from collab_agents.messages import text_of
 
 _state: ContextVar[dict[str, Any] | None] = ContextVar("collab_agents_user_state", default=None)
@@ -55,7 +55,7 @@ async def run_tools(
                     result = await tool.ainvoke({**call, "type": "tool_call"})
             except Exception as error:
                 why = (
-                    f"{call['name']}: no result within {seconds:g} s" if limit and limit.expired() else reason_of(error)
+                    f"{call['name']}: no result within {seconds:g} s" if limit and limit.expired() else words_of(error)
                 )
                 result = ToolMessage(why, name=call["name"], tool_call_id=call["id"], status="error")
             results.append(result)
