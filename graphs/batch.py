@@ -18,7 +18,6 @@ from collections.abc import (
     Sized,
 )
 from contextlib import AsyncExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -388,4 +387,4 @@ async def _cancel(under_way: set[asyncio.Task[Any]]) -> None:
 
 def _close(run: RunDirectory, progress: Progress, started: float) -> None:
     with suppress(OSError):  # Of a full disk. The next attempt counts what the checkpoints know.
-        run.add_totals({**asdict(progress.usage), "turns": progress.turns, "seconds": time.monotonic() - started})
+        run.add_totals({**progress.not_yet_kept(), "seconds": time.monotonic() - started})

@@ -2,8 +2,9 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -37,11 +38,19 @@ class Progress:
     turns: int = 0
     usage: Usage = field(default_factory=Usage)
     on_change: Callable[["Progress"], Any] | None = field(default=None, repr=False)
+    _kept: Counter[str] = field(default_factory=Counter, init=False, repr=False)
 
     @property
     def done(self) -> int:
         """Tasks that nothing is left to do for."""
         return self.finished + self.failed + self.skipped
+
+    def not_yet_kept(self) -> dict[str, int]:
+        """Calls, tokens and turns since this was last asked: what the run that ends now adds to its totals."""
+        spent = Counter({**asdict(self.usage), "turns": self.turns})
+        new = {name: count - self._kept[name] for name, count in spent.items()}
+        self._kept = spent
+        return new
 
     def add(self, **changes: int) -> None:
         """Add to the numbers, by name, and say so."""

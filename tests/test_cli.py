@@ -165,24 +165,26 @@ def test_a_second_process_on_the_same_run_is_refused(serve: Serve, tmp_path: Pat
 
 
 def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_path: Path) -> None:
-    file, out = config(serve(), tmp_path), tmp_path / "run"
+    server = serve()
+    file, out = config(server, tmp_path), tmp_path / "run"
     options = ("--limit", "3", "--seed", "9", "--max-concurrency", "2")
     code, output, error = run("generate", "--config", file, "--out", out, *options)
     assert (code, error) == (0, "")
-    assert re.search(r"tasks 3/3 \(0 under way, 0 failed\) +turns 9 +calls 54 +tokens [\d,]+", output)
+    assert re.search(r"tasks 3/3 \(0 under way, 0 failed\) +turns 9 +calls 55 +tokens [\d,]+", output)
     for row in ("3 new trajectories", "reward", "fact_coverage", "token_cost", "exchanges"):
         assert row in output
     settings = json.loads((out / "run.json").read_text())
     assert settings["config"]["seed"] == 9
     assert settings["config"]["limits"]["max_concurrency"] == 2
     assert settings["totals"]["trajectories"] == 3
+    assert settings["totals"]["calls"] == server.stats()["calls"] == 55, "one of them to see that the server answers"
 
     code, whole, _ = run("show", out)
     assert code == 0
     for part in (
         "3 trajectories",
         "reward",
-        "54 calls",
+        "55 calls",
         "9 turns",
         "--task prints one of them as a tree: offline-train-",
     ):

@@ -342,8 +342,9 @@ def test_the_command_prints_the_paired_table_and_writes_it(serve: Serve, tmp_pat
         "exchanges ↓",
         "ended by user",
     ]
-    kept = json.loads((out / "offline" / "asking" / "seed-1" / "run.json").read_text())["config"]
-    assert kept["assistant"]["proactive"] is True
+    kept = [json.loads(file.read_text()) for file in (out / "offline").rglob("run.json")]
+    assert sum(one["totals"]["calls"] for one in kept) == server.stats()["calls"]
+    assert [one["config"]["assistant"]["proactive"] for one in kept].count(True) == 2
 
     again = tmp_path / "again"
     assert run("evaluate", "--config", asking, "--against", base, "--out", again, "--repeats", "2")[0] == 0

@@ -62,7 +62,8 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     if coach or side == "user":
         check_simulated(parts.assistant, instead="collab-agents chat --as assistant lets you be it")
     task = _task(config, parts, task_id, simulated=coach or side == "assistant")
-    await asyncio.gather(*(check_chat_model(model) for model in parts.models))
+    with track_usage() as checking:
+        await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS):
         pass  # It can be used.
     session = _Session(config, parts, task, Terminal(), side=side, coach=coach, show_goal=show_goal)
@@ -78,7 +79,8 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     finally:
         trajectory = session.trajectory(why)
         if trajectory:
-            _keep(trajectory, out, time.monotonic() - started)
+            checking.add(trajectory.usage)
+            _keep(trajectory, out, checking, time.monotonic() - started)
         session.close(trajectory, out)
 
 
@@ -283,12 +285,12 @@ class _Session:
         self.terminal.note(f"Kept as {name} in {out}: {show}")
 
 
-def _keep(trajectory: Trajectory, out: Path, seconds: float) -> None:
+def _keep(trajectory: Trajectory, out: Path, spent: Usage, seconds: float) -> None:
     """Add the session to the directory. Where that fails it is put elsewhere, and the RunDirectoryError says where."""
     try:
         with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS) as run:
             run.finish(trajectory)
-            run.add_totals({**asdict(trajectory.usage), "turns": len(trajectory.turns), "seconds": seconds})
+            run.add_totals({**asdict(spent), "turns": len(trajectory.turns), "seconds": seconds})
     except BaseException as error:
         handle, name = tempfile.mkstemp(prefix="collab-agents-chat-", suffix=".jsonl")
         os.close(handle)

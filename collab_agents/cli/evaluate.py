@@ -17,6 +17,7 @@ from collab_agents.graphs.evaluate import run_folders
 from collab_agents.models import check_chat_model
 from collab_agents.runs import read_failures
 from collab_agents.scorecard import Difference, Estimate, Scorecard, SetScores
+from collab_agents.usage import track_usage
 
 NOT_METRICS = {"interactivity", "token_cost", "asks_first", "assistant_tokens", "user_tokens"}
 BRACKETS = "In brackets: 95% bootstrap intervals over tasks."
@@ -43,8 +44,9 @@ async def evaluate(
     assistants = {name: assistant_of(section, models) for name, section in sections.items()}
     sets = [_task_set(config, tasks, models) for tasks in config.tasks]
     total = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets) * len(assistants) * repeats
-    await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
     progress = Progress(total=total)
+    with track_usage(progress.usage):
+        await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
     async with shown(console, progress):
         scorecard = await play(
             sets,

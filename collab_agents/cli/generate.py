@@ -10,6 +10,7 @@ from collab_agents.config import RunConfig
 from collab_agents.graphs import Progress, check_tasks, generate_trajectories
 from collab_agents.models import check_chat_model
 from collab_agents.runs import read_failures
+from collab_agents.usage import track_usage
 
 
 async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
@@ -18,8 +19,9 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
     personas = personas_of(config.user)
     parts = compose(config)
     total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
-    await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     progress = Progress(total=total)
+    with track_usage(progress.usage):
+        await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     summary = Summary()
     trajectories = generate_trajectories(
         tasks_of(config.tasks),

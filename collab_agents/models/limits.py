@@ -15,7 +15,7 @@ from uuid import UUID
 from asyncio_throttle import Throttler
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
@@ -26,7 +26,7 @@ from collab_agents._internal.text import valid
 from collab_agents.errors import ModelError
 from collab_agents.messages import text_of
 from collab_agents.seeds import seed_for
-from collab_agents.usage import record_usage
+from collab_agents.usage import record_usage, token_count
 
 T = TypeVar("T")
 _KEY_REFUSED = {401, 403}
@@ -75,6 +75,15 @@ class PerLoop(Generic[T]):
                 self._values = {known: value for known, value in self._values.items() if not known.is_closed()}
                 self._values[loop] = self._make()
         return self._values[loop]
+
+
+def usage_of(message: BaseMessage) -> Any:
+    """The usage that came with the reply, whose numbers of tokens are made such as there can be; None if none came."""
+    if not isinstance(message, AIMessage) or not message.usage_metadata:
+        return None
+    for name in ("input_tokens", "output_tokens", "total_tokens"):
+        message.usage_metadata[name] = token_count(message.usage_metadata[name])
+    return message.usage_metadata
 
 
 class LimitedChatModel(BaseChatModel):
@@ -140,8 +149,7 @@ class LimitedChatModel(BaseChatModel):
         result = await self._retried(attempt)
         generation = result.generations[0]
         message = generation.message
-        usage = message.usage_metadata if isinstance(message, AIMessage) else None
-        record_usage(usage, run_id)
+        record_usage(usage_of(message), run_id)
         cut = (generation.generation_info or {}).get("finish_reason") == "length"
         if cut and not text_of(message).strip() and not getattr(message, "tool_calls", None):
             name = self.label or self._llm_type
@@ -220,8 +228,7 @@ class LimitedChatModel(BaseChatModel):
             chunks, chunk = await self._retried(begin)
             try:
                 while True:
-                    if isinstance(chunk.message, AIMessageChunk):
-                        usage = chunk.message.usage_metadata or usage
+                    usage = usage_of(chunk.message) or usage
                     yield chunk
                     chunk = await self._next_chunk(chunks)
             except StopAsyncIteration:

@@ -12,7 +12,8 @@ from pydantic import SecretStr, ValidationError
 
 from collab_agents._internal.secrets import remember_environment, remember_secret, secrets_in_url
 from collab_agents.errors import ConfigError, ModelError, first_problem, nearest
-from collab_agents.models.limits import LimitedChatModel, Limits, status_of
+from collab_agents.models.limits import LimitedChatModel, Limits, status_of, usage_of
+from collab_agents.usage import record_usage
 
 Provider = Callable[..., LimitedChatModel]
 
@@ -158,7 +159,7 @@ async def check_chat_model(model: BaseChatModel) -> None:
     """Ask the model for a word. Raises ModelError, in one sentence, if it cannot be reached (tried twice), refuses the
 
     key or the request, or does not exist. A server that answers that it is busy passes. A model that is not one of
-    ours, or runs in this process, passes unasked.
+    ours, or runs in this process, passes unasked. The call is counted as any other, see `track_usage`.
     """
     if not isinstance(model, LimitedChatModel) or model.label.startswith("local:"):
         return
@@ -166,7 +167,8 @@ async def check_chat_model(model: BaseChatModel) -> None:
     for last in (False, True):
         try:
             async with asyncio.timeout(model.limits.timeout):
-                await model._request([HumanMessage("Say: ok")], None, None, **seed)
+                result = await model._request([HumanMessage("Say: ok")], None, None, **seed)
+            record_usage(usage_of(result.generations[0].message))
             return
         except Exception as error:
             status = status_of(error)

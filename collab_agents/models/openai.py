@@ -18,7 +18,7 @@ from pydantic import BaseModel, PrivateAttr
 
 from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop, status_of, words_of
 from collab_agents.structured import parse
-from collab_agents.usage import record_usage, token_count
+from collab_agents.usage import record_usage
 
 # Options that the SDK's own methods must see; a call with any of them goes through the SDK.
 _NEEDS_SDK = {"response_format", "extra_headers", "extra_query", "timeout"}
@@ -88,8 +88,6 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
             raise MalformedReply(f"the server's answer is not a chat completion: {body[:200]!r}") from error
         if not result.generations:
             raise MalformedReply("the server's answer has no choices")
-        for generation in result.generations:
-            _bound_counts(generation.message)
         return result
 
     async def _chunks(
@@ -122,7 +120,6 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
                 if chunk is None:
                     continue
                 kind = type(chunk.message)
-                _bound_counts(chunk.message)
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -213,12 +210,6 @@ async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerat
     ) as session:
         while True:
             yield session
-
-
-def _bound_counts(message: BaseMessage) -> None:
-    if isinstance(message, AIMessage) and message.usage_metadata:
-        for name in ("input_tokens", "output_tokens", "total_tokens"):
-            message.usage_metadata[name] = token_count(message.usage_metadata[name])
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
