@@ -23,6 +23,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import StateSnapshot
 
 from collab_agents._internal.checkpoints import open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
@@ -314,9 +315,8 @@ class _Player:
                 if digest(snapshot.values["task"], snapshot.values.get("persona")) != digest(task, persona):
                     raise changed(task.id)
                 state, unfinished, resumed = snapshot.values, bool(snapshot.tasks), True
-                if snapshot.next == ("choose",) and not any_scored(state["candidates"]):
-                    # The task failed here before: the turn gets new candidates.
-                    await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")
+                if _failed_to_choose(snapshot):
+                    await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")  # Gets new ones.
         if unfinished:
             durability: dict[str, Any] = {"durability": "sync"} if self.saver else {}
             events = self.graph.astream(
@@ -328,6 +328,14 @@ class _Player:
                 else:
                     self.progress.add(candidates="candidate" in event, turns="choose" in event or "assistant" in event)
         return trajectory_of(state, task, persona, branch)
+
+
+def _failed_to_choose(snapshot: StateSnapshot) -> bool:
+    """Whether a rollout stands where none of a turn's candidates could be scored, or is about to find that out."""
+    if snapshot.next == ("choose",):
+        return not any_scored(snapshot.values["candidates"])
+    results = [task.result for task in snapshot.tasks if task.name == "candidate"]
+    return bool(results) and not any(result is None or any_scored(result["candidates"]) for result in results)
 
 
 async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:

@@ -90,6 +90,19 @@ async def test_the_line_on_disk_is_the_documented_one(tmp_path: Path) -> None:
     assert list(read_trajectories(tmp_path)) == list(yielded.values())
 
 
+async def test_a_turn_that_had_only_failures_when_it_was_stopped_gets_new_candidates(tmp_path: Path) -> None:
+    failed = asyncio.Event()
+    progress = Progress(on_change=lambda now: failed.set() if now.candidates == SMALL.candidates else None)
+    fails = Counts(fail_on="number 0")
+    playing = asyncio.create_task(collect(parties(1), assistant=fails, out=tmp_path, progress=progress))
+    await failed.wait()
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert read_failures(tmp_path) == []
+    assert list(await collect(parties(1), out=tmp_path, resume=True)) == ["party-0"]
+
+
 async def test_the_same_config_gives_the_same_trajectories_at_any_concurrency(serve: Serve) -> None:
     server = serve("--deterministic", "--latency", "0.005", "--jitter", "2")
     model = load_chat_model("openai:any", base_url=server.url)

@@ -1,6 +1,7 @@
-"""The command line, as a process of its own."""
+"""The command line."""
 
 import asyncio
+import io
 import json
 import os
 import random
@@ -11,15 +12,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 import collab_agents
+from collab_agents.cli.app import run_command
 from collab_agents.tasks import offline_tasks
 from collab_agents.trajectories import read_trajectories
 from tests.conftest import Server
@@ -56,9 +60,11 @@ def start(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]"
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    """The exit code of a command, and what it prints: in this process, which has everything loaded."""
+    out, err = io.StringIO(), io.StringIO()
+    with patch.dict(os.environ, {"OPENAI_API_KEY": ""}), redirect_stdout(out), redirect_stderr(err):
+        code = run_command([str(argument) for argument in arguments])
+    return code, out.getvalue(), err.getvalue()
 
 
 def wait_for_turns(server: Server, process: "subprocess.Popen[str]", calls: int) -> None:

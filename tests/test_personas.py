@@ -4,7 +4,6 @@ import asyncio
 import csv
 import itertools
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from collab_agents import (
     offline_tasks,
     sample_personas,
 )
-from collab_agents.cli import main
 from collab_agents.compose import personas_of
 from collab_agents.config import PersonasConfig, RunConfig, UserConfig, load_config
 from collab_agents.errors import ConfigError
@@ -33,6 +31,7 @@ from collab_agents.tasks import Agenda, Task
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import Memory
 from tests.conftest import ROOT, Server
+from tests.test_training_data import run
 
 NAMES = sorted({fact["name"] for task in offline_tasks() for fact in task.metadata["agenda"]["facts"]})
 
@@ -340,16 +339,9 @@ def test_run_yaml_lists_draws_or_reads_its_personas(tmp_path: Path) -> None:
     assert {persona.name for persona in configured({"source": source, "sample": 3, "mix": {"ben": 1}})} == {"ben"}
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["collab-agents", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return int(end.value.code or 0)
-
-
 @pytest.mark.parametrize("verb", ["generate", "evaluate"])
 def test_a_run_plays_the_personas_it_draws_and_resumes_with_the_same(
-    serve: Callable[..., Server], tmp_path: Path, verb: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    serve: Callable[..., Server], tmp_path: Path, verb: str, capsys: Any
 ) -> None:
     file, out = tmp_path / "run.yaml", tmp_path / "out"
     config: dict[str, Any] = {
@@ -360,22 +352,22 @@ def test_a_run_plays_the_personas_it_draws_and_resumes_with_the_same(
         "user": {"personas": {"sample": 4, "seed": 1, "mix": {"patience": {2: 1, 8: 1}}}},
     }
     file.write_text(yaml.safe_dump(config))
-    assert command(monkeypatch, verb, "--config", file, "--out", out) == 0
+    assert run(verb, "--config", file, "--out", out) == 0
     (record,) = out.rglob("run.json")
     kept = json.loads(record.read_text())["config"]["user"]["personas"]
     assert kept == PersonasConfig.model_validate(config["user"]["personas"]).model_dump(mode="json")
     played = [one.persona for one in read_trajectories(record.parent)]
     assert len(played) == 6
     assert all(persona in configured(config["user"]["personas"]) for persona in played)
-    assert command(monkeypatch, verb, "--config", file, "--out", out, "--resume") == 0
+    assert run(verb, "--config", file, "--out", out, "--resume") == 0
     config["user"]["personas"]["mix"]["patience"][2] = 3
     file.write_text(yaml.safe_dump(config))
-    assert command(monkeypatch, verb, "--config", file, "--out", out, "--resume") == 1
+    assert run(verb, "--config", file, "--out", out, "--resume") == 1
     assert "was made with user.personas.mix.patience.2 = 1, and now it is 3" in capsys.readouterr().err
 
 
-def test_the_shipped_personas_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    assert command(monkeypatch, "personas") == 0
+def test_the_shipped_personas_are_listed(capsys: Any) -> None:
+    assert run("personas") == 0
     listing = capsys.readouterr().out
     for name in PERSONAS:
         assert name in listing

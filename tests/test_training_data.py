@@ -4,14 +4,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import pytest
 from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collab_agents.cli import main
+from collab_agents.cli.app import run_command
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.rows import read_rows
 from collab_agents.seeds import derive_seed
@@ -307,9 +306,4 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def run(*arguments: str | Path) -> int:
-    with mock.patch.object(sys, "argv", ["collab-agents", *map(str, arguments)]):
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-    return 0
+    return run_command([str(argument) for argument in arguments])

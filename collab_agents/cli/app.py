@@ -44,22 +44,27 @@ def main() -> None:
     Ctrl-C is 130, and SIGTERM, which stops a command as Ctrl-C does, 143.
     """
     termination = ending.Termination()
+    code = run_command()
+    ending.leave(ending.TERMINATED if termination.came and code == ending.INTERRUPTED else code)
+
+
+def run_command(arguments: list[str] | None = None) -> int:
+    """The exit code of a command, by default that of the process's own arguments."""
     if not sys.stderr.isatty():
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
-    code = 0
     try:
-        app()
+        app(arguments)
     except (CollabError, OSError) as error:
         if logging.getLogger("collab_agents").isEnabledFor(logging.DEBUG):
             errors.print(_plain(printed(error)), soft_wrap=True)
         errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
-        code = 1
+        return 1
     except KeyboardInterrupt:
-        code = ending.INTERRUPTED
+        return ending.INTERRUPTED
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    ending.leave(ending.TERMINATED if termination.came and code == ending.INTERRUPTED else code)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
 
 
 def _plain(text: str) -> str:

@@ -35,10 +35,16 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream:
             stream.flush()
-    until = time.monotonic() + _PATIENCE
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
-    for thread in others:
-        thread.join(max(0, until - time.monotonic()))
-    if any(thread.is_alive() for thread in others):
-        os._exit(code)  # Python would join them, for ever.
+    if others:
+        threading.Thread(target=_exit_without, args=(others, code), daemon=True).start()
     sys.exit(code)
+
+
+def _exit_without(threads: list[threading.Thread], code: int) -> None:
+    """Exit by force if the threads, which Python joins when it exits, do not end: they would be joined for ever."""
+    until = time.monotonic() + _PATIENCE
+    for thread in threads:
+        thread.join(max(0, until - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        os._exit(code)
