@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -46,10 +48,9 @@ async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
     connection = aiosqlite.connect(path)
     # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
     connection._thread.daemon = True
-    with _explained(path):
-        await connection  # If it fails or is cancelled, the thread has ended.
     try:
         with _explained(path):
+            await connection
             saver = AsyncSqliteSaver(connection, serde=_Masking(allowed_msgpack_modules=None))
             await saver.setup()
             # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
@@ -57,8 +58,16 @@ async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
         yield saver
     finally:
         await until_done(asyncio.ensure_future(_shrink(connection)), seconds=_PATIENCE)
-        if closed := connection.stop():
-            await until_done(closed, seconds=_PATIENCE)
+        connection.stop()
+        await _until_ended(connection._thread)
+
+
+async def _until_ended(thread: threading.Thread) -> None:
+    """The thread answers every request on the event loop, so the loop must not close before it has."""
+    until = time.monotonic() + _PATIENCE
+    while thread.is_alive() and time.monotonic() < until:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.001)
 
 
 @contextmanager
