@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from collab_agents.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -81,6 +79,8 @@ class ProgressBar(Progress):
 
     def _draw(self, _: Progress) -> None:
         if self._bar is None:
+            from tqdm.auto import tqdm  # Which warns in a notebook that has no widgets.
+
             self._bar = tqdm(total=self.total, **self._options)
         over = not self.running and self.total is not None and self.done >= self.total
         if not over and time.monotonic() < self._drawn + _SECONDS_BETWEEN:

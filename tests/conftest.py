@@ -40,6 +40,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def line_in(function: Any, number: int) -> str:
+    """Where the function's line of that number is, from 0, as reasons name it."""
+    code = function.__code__
+    return f"{Path(code.co_filename).relative_to(Path.cwd())}:{code.co_firstlineno + number}"
+
+
 @dataclass(frozen=True)
 class Application:
     """A folder of somebody's, with packages `graphs` and `training` of its own, and where the wheel is installed."""

@@ -31,7 +31,7 @@ from collab_agents.judges import Conversation, interactivity, token_cost
 from collab_agents.models import Limits
 from collab_agents.trajectories import Candidate
 from collab_agents.users import Memory
-from tests.conftest import Server, party
+from tests.conftest import Server, line_in, party
 from tests.test_apps import Calls
 
 HELLO: dict[str, Any] = {"messages": [HumanMessage("Write me an invitation.")]}
@@ -314,7 +314,8 @@ async def test_one_candidate_that_fails_at_once_is_no_agreement() -> None:
 
     agent = create_lookahead_agent(Fails(), USER, ASKS, agree=lambda texts: texts[0] == texts[1])
     told = (await agent.ainvoke(HELLO))["lookahead"]
-    assert told["candidates"][0]["error"] == "candidate 0: assistant: ValueError: not today"
+    reason = f"candidate 0: assistant: ValueError: not today ({line_in(Fails.respond, 3)})"
+    assert told["candidates"][0]["error"] == reason
     assert told["why"] == "the highest reward"
 
 

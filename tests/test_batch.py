@@ -28,7 +28,7 @@ from collab_agents.judges import fact_coverage, interactivity, token_cost
 from collab_agents.runs import read_failures
 from collab_agents.trajectories import Trajectory
 from collab_agents.users import Memory
-from tests.conftest import Server, party
+from tests.conftest import Server, line_in, party
 
 Serve = Callable[..., Server]
 SMALL = Lookahead(candidates=2, futures=2, window=1, max_exchanges=2)
@@ -177,7 +177,7 @@ async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_re
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
     assert failure.task.id == "party-2"
-    line = f"tests/test_batch.py:{Counts.respond.__code__.co_firstlineno + 7}"
+    line = line_in(Counts.respond, 7)
     why = "; ".join(f"candidate {index}: assistant: RuntimeError: no luck ({line})" for index in (0, 1))
     assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)

@@ -16,7 +16,7 @@ from collab_agents.scorecard import Scorecard
 from collab_agents.tasks import TASK_SETS, Task, load_tasks
 from tests.coding_tasks import UNITTEST_TASKS
 from tests.conftest import ROOT
-from tests.test_cli import Serve, run
+from tests.test_cli import Serve, start
 
 Rows = list[dict[str, Any]]
 Write = Callable[..., str]
@@ -379,8 +379,9 @@ def test_the_papers_evaluation_runs_on_every_set(serve: Serve, write: Write, tmp
     settings["assistant"]["model"] |= {"name": "openai:any", "base_url": server.url}
     model = json.dumps({"name": "openai:any", "base_url": server.url})
     (tmp_path / "paper.yaml").write_text(json.dumps(settings).replace('"MODEL"', model))
-    code, _, error = run("evaluate", "--config", tmp_path / "paper.yaml", "--limit", "3", "--out", tmp_path / "out")
-    assert (code, error) == (0, "")
+    process = start("evaluate", "--config", tmp_path / "paper.yaml", "--limit", "3", "--out", tmp_path / "out")
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (0, "")
     card = Scorecard.model_validate_json((tmp_path / "out" / "scorecard.json").read_text())
     metrics = {one.name: one.metric for one in card.sets}
     assert metrics == {MED: "bleu", BCB: "pass_rate", MATH: "accuracy", ABG: "clarification"}

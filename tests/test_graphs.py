@@ -23,7 +23,7 @@ from collab_agents import (
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
 from collab_agents.users import Memory, closing
-from tests.conftest import DRAFT, Server, party
+from tests.conftest import DRAFT, Server, line_in, party
 
 
 class Says:
@@ -180,7 +180,8 @@ async def test_a_future_that_fails_is_recorded_and_left_out_of_the_mean() -> Non
     end = await graph.ainvoke({"messages": [HumanMessage("a"), AIMessage("")], "task": party(), "seed": 1})
     errors = [(index, future["error"]) for index, future in enumerate(end["futures"]) if future["reward"] is None]
     assert 0 < len(errors) < 8
-    assert all(error == f"future {index}: assistant: TimeoutError: too slow" for index, error in errors)
+    reason = f"assistant: TimeoutError: too slow ({line_in(sometimes, 2)})"
+    assert all(error == f"future {index}: {reason}" for index, error in errors)
     assert end["reward"] == pytest.approx(-0.005)
 
 

@@ -30,7 +30,7 @@ from collab_agents.judges import (
 )
 from collab_agents.rewards import mean
 from collab_agents.tasks import Task
-from tests.conftest import DRAFT, Server, party
+from tests.conftest import DRAFT, Server, line_in, party
 
 PLAIN = Task(id="plain", prompt="You want a letter.")
 
@@ -133,7 +133,7 @@ async def test_a_judge_that_fails_or_has_no_score_leaves_the_conversation_unscor
 
     reward = await MultiturnReward({"fine": token_cost(), "broken": as_judge(broken)}).score(conversation(), PLAIN)
     assert reward.value is None
-    assert reward.reason == "broken: RuntimeError: no luck"
+    assert reward.reason == f"broken: RuntimeError: no luck ({line_in(broken, 1)})"
     reward = await MultiturnReward({"nan": as_judge(lambda *_: float("nan"))}).score(conversation(), PLAIN)
     assert (reward.value, reward.reason) == (None, "nan: the judge returned nan")
 

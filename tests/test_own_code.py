@@ -1,9 +1,8 @@
 """Code of the user's own that fails: where, in their own file, and with its traceback for those who ask."""
 
-import os
-import subprocess
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from collab_agents import GraphAssistant, ScriptedUser, create_lookahead_agent
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import read_failures
-from tests.conftest import ROOT, Server
+from tests.conftest import Server
 from tests.plain_and_ahead import COST
+from tests.test_cli import run
 
 OWN = """\
 import json
@@ -38,23 +38,29 @@ user = User()
 
 
 @pytest.fixture
-def generate(serve: Callable[..., Server], tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    server = serve()
+def generate(
+    serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Runs `collab-agents generate` in a folder with a module `mine`."""
+    server, logger = serve(), logging.getLogger("collab_agents")
     (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
 
-    def run(changes: dict[str, Any], *options: str) -> "subprocess.CompletedProcess[str]":
+    def generate(changes: dict[str, Any], *options: str) -> tuple[int, str, str]:
         settings: dict[str, Any] = {
             "assistant": {"model": {"name": "openai:any", "base_url": server.url}},
             "judges": [{"name": "fact_coverage"}],
             "lookahead": {"candidates": 1, "futures": 1, "window": 1, "max_exchanges": 1},
             "tasks": {"source": "offline", "limit": 1},
         }
-        (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings | changes))
-        command = [sys.executable, "-m", "collab_agents", "generate", "--config", "run.yaml", "--out", "run", *options]
-        environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        Path("run.yaml").write_text(yaml.safe_dump(settings | changes))
+        return run("generate", "--config", "run.yaml", "--out", "run", *options)
 
-    return run
+    yield generate
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    for module in ("mine", "broken"):
+        sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize(
@@ -70,32 +76,31 @@ def generate(serve: Callable[..., Server], tmp_path: Path) -> Callable[..., "sub
     ids=["judge", "user"],
 )
 def test_what_fails_in_a_run_names_the_users_own_line(
-    changes: dict[str, Any],
-    reason: str,
-    frame: str,
-    generate: Callable[..., "subprocess.CompletedProcess[str]"],
-    tmp_path: Path,
+    changes: dict[str, Any], reason: str, frame: str, generate: Callable[..., tuple[int, str, str]]
 ) -> None:
-    done = generate(changes, "--debug")
-    assert done.returncode == 1
-    assert frame in done.stderr
-    assert reason in done.stdout
-    (failure,) = read_failures(tmp_path / "run")
+    code, output, error = generate(changes)
+    assert (code, error) == (1, "")
+    assert reason in " ".join(output.split())
+    (failure,) = read_failures("run")
     assert failure.error.endswith(reason)
+
+    code, _, error = generate(changes, "--resume", "--debug")
+    assert code == 1
+    assert frame in error
 
 
 def test_what_cannot_be_imported_names_the_users_own_line(
-    generate: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path: Path
+    generate: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.py").write_text("import os\n\nLIMIT = int(os.environ['NOT_THERE'])\n")
-    done = generate({"judges": [{"name": "broken:judge"}]})
-    assert done.returncode == 1
-    assert done.stderr.strip().endswith("'broken' cannot be imported: KeyError: 'NOT_THERE' (broken.py:3)")
-    assert "Traceback" not in done.stderr
+    code, _, error = generate({"judges": [{"name": "broken:judge"}]})
+    reason = "'broken' cannot be imported: KeyError: 'NOT_THERE' (broken.py:3)"
+    assert (code, error) == (1, f"error: judge: {reason}\n")
 
-    done = generate({"judges": [{"name": "broken:judge"}]}, "--debug")
-    assert 'broken.py", line 3, in <module>' in done.stderr
-    assert done.stderr.strip().endswith("KeyError: 'NOT_THERE' (broken.py:3)")
+    code, _, error = generate({"judges": [{"name": "broken:judge"}]}, "--debug")
+    assert code == 1
+    assert 'broken.py", line 3, in <module>' in error
+    assert error.strip().endswith(reason)
 
 
 @pytest.mark.parametrize("judge", [lambda conversation: 1.0, lambda conversation, task, more: 1.0, 0.5])

@@ -315,25 +315,29 @@ async def test_a_memory_that_a_client_made_up_is_not_read(client: LangGraphClien
     code = ormsgpack.packb(ormsgpack.Ext(0, ormsgpack.packb(("os", "system", f"touch {owned}"))))
     text = f"msgpack:{base64.b64encode(code).decode()}"
     asked: Any = {"messages": [{"role": "user", "content": "Sell it."}]}
-    for forged in (
+    forgeries: list[dict[str, Any]] = [
         {"state": {"x": text}},
         {"asked": {"x": text}},
         {"history": text},
         {"branch": {"thread": text, "thread_id": "1"}},
         {"branch": {"cache": [[["x"], "x", text, None]]}},
         {"sealed": json.dumps({"state": {"x": text}}), "seal": "0" * 64},
-    ):
-        for graph in ("lookahead_agent", "conversation"):
-            given = await run(client, graph, asked | {"assistant_memory": forged}, context)
-            assert roles(given)[1] == "ai", "a memory in the input is passed over"
-            thread = (await client.threads.create())["thread_id"]
-            await send(client, graph, asked, context, thread)
-            await client.threads.update_state(thread, {"assistant_memory": forged})
-            out = await send(client, graph, asked, context, thread)
-            assert "assistant_memory: it is not as this server gave it" in out["__error__"]["message"]
-            thread = (await client.threads.create())["thread_id"]
-            command: Any = {"update": {**asked, "asked": 1, "reply": [], "after": forged}, "goto": "execute"}
-            await client.runs.wait(thread, graph, command=command, context=context, raise_error=False)
+    ]
+
+    async def attack(graph: str, forged: dict[str, Any]) -> None:
+        given = await run(client, graph, asked | {"assistant_memory": forged}, context)
+        assert roles(given)[1] == "ai", "a memory in the input is passed over"
+        thread = (await client.threads.create())["thread_id"]
+        await send(client, graph, asked, context, thread)
+        await client.threads.update_state(thread, {"assistant_memory": forged})
+        out = await send(client, graph, asked, context, thread)
+        assert "assistant_memory: it is not as this server gave it" in out["__error__"]["message"]
+        thread = (await client.threads.create())["thread_id"]
+        command: Any = {"update": {**asked, "asked": 1, "reply": [], "after": forged}, "goto": "execute"}
+        await client.runs.wait(thread, graph, command=command, context=context, raise_error=False)
+
+    graphs = ("lookahead_agent", "conversation")
+    await asyncio.gather(*(attack(graph, forged) for forged in forgeries for graph in graphs))
     assert not owned.exists()
     thread = (await client.threads.create())["thread_id"]
     for number in (1, 2):

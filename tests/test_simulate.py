@@ -124,7 +124,10 @@ async def test_a_reply_is_read_from_a_path_or_by_a_function_and_the_last_words_m
             "result.replies.0",
             r"its output has no 'result\.replies\.0': KeyError: 'replies'; its keys are",
         ),
-        (lambda state: state["other"], "output_key failed: KeyError: 'other'; its keys are question, result"),
+        (
+            lambda state: state["other"],
+            r"output_key failed: KeyError: 'other' \(.*test_simulate.py:\d+\); its keys are question, result",
+        ),
         ("result.answers", r"'result\.answers' is '\[Answer.*: messages, one, or a text are needed"),
     ):
         with pytest.raises(RolloutError, match=problem):

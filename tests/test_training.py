@@ -375,7 +375,9 @@ async def test_futures_may_be_played_by_a_served_model_and_the_call_come_from_an
     assert server.stats()["calls"] == 2 * 4 * 3
 
 
-def test_training_that_was_killed_goes_on_to_the_same_loss(tiny: str, tmp_path: Path) -> None:
+def test_training_that_was_killed_goes_on_to_the_same_loss(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = ["zq" * n for n in range(1, 30)]
     rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in texts]
     Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
@@ -387,21 +389,20 @@ def test_training_that_was_killed_goes_on_to_the_same_loss(tiny: str, tmp_path: 
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
 
     def command(out: str, *more: str) -> list[str]:
-        run = [sys.executable, "-m", "collab_agents", "train", "sft", "--config", "train.yaml", "--out", out]
-        return [*run, *more]
+        return ["train", "sft", "--config", str(tmp_path / "train.yaml"), "--out", str(tmp_path / out), *more]
 
-    subprocess.run(command("whole"), cwd=tmp_path, check=True, capture_output=True)
-    killed = subprocess.Popen(command("cut"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert run(*command("whole")) == 0
+    cut = [sys.executable, "-m", "collab_agents", *command("cut")]
+    killed = subprocess.Popen(cut, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while killed.poll() is None and not (tmp_path / "cut" / "checkpoint-10" / "trainer_state.json").exists():
         time.sleep(0.005)
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "cut" / "training_log.json").exists()
     (tmp_path / "cut" / "checkpoint-999").mkdir()  # As a kill leaves it that comes while one is written.
-    refused = subprocess.run(command("cut"), cwd=tmp_path, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "already holds a training" in refused.stderr
-    subprocess.run(command("cut", "--resume"), cwd=tmp_path, check=True, capture_output=True)
+    assert run(*command("cut")) == 1
+    assert "already holds a training" in capsys.readouterr().err
+    assert run(*command("cut", "--resume")) == 0
     losses = {
         out: {
             entry["step"]: entry["loss"]
@@ -422,7 +423,7 @@ def launched(processes: int, command: list[str], folder: Path) -> subprocess.Com
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--rdzv_backend", "c10d"]
     launch += ["--rdzv_endpoint", "localhost:0"]
     return subprocess.run(
-        [sys.executable, *(launch if processes > 1 else []), "-m", "collab_agents", *command],
+        [sys.executable, *launch, "-m", "collab_agents", *command],
         cwd=folder, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -472,9 +473,9 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_
             },
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
-    for name, processes in (("one", 1), ("two", 2)):
-        done = launched(processes, ["train", "sft", "--config", f"{name}.yaml", "--out", name], tmp_path)
-        assert done.returncode == 0, done.stderr[-2000:]
+    assert run("train", "sft", "--config", tmp_path / "one.yaml", "--out", tmp_path / "one") == 0
+    done = launched(2, ["train", "sft", "--config", "two.yaml", "--out", "two"], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     logs = [
         [entry["loss"] for entry in json.loads((tmp_path / name / "training_log.json").read_text()) if "loss" in entry]
         for name in ("one", "two")
