@@ -383,7 +383,11 @@ def load_config(path: str | Path, shape: type[M]) -> M:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        # Not the line itself: a client of a server may name any file.
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = "" if line is None else f":{line + 1}"
+        why = getattr(error, "problem", None) or type(error).__name__
+        raise ConfigError(f"{path}{where}: not YAML: {why}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a mapping is needed, with the keys {', '.join(shape.model_fields)}")
     try:

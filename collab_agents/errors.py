@@ -1,6 +1,7 @@
 """The errors this library raises on purpose. Their text is one sentence that a user can act on.
 
-Those of a run are of a built-in kind too: of any other, a LangGraph server keeps the text from its clients.
+Errors raised during a run also subclass a built-in type: a LangGraph server hides the text of all others from its
+clients.
 """
 
 import difflib
@@ -42,7 +43,7 @@ class RunDirectoryError(CollabError):
 
 
 class Exited(BaseException):
-    """A sys.exit() in a branch, in the place of the SystemExit that would end every other branch too.
+    """Stands in for a branch's SystemExit, which would end every other branch too.
 
     place: the LangGraph task in which it was called, "node:id|inner node:id".
     """
@@ -69,7 +70,12 @@ def words_of(error: BaseException) -> str:
         return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
     if isinstance(error, CollabError | Exited):
         return valid(mask(str(error)))
-    return valid(mask(" ".join(f"{type(error).__name__}: {error}".split()) if str(error) else type(error).__name__))
+    name = type(error).__name__
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # Of somebody's exception that cannot say what it is.
+        text = ""
+    return valid(mask(f"{name}: {text}" if text else name))
 
 
 def first_problem(error: ValidationError) -> str:
@@ -87,7 +93,7 @@ def clause_of(problem: Any) -> str:
     whole = problem["type"] == "value_error" and isinstance(
         problem["input"], dict
     )  # A section says what of it is wrong.
-    value = "" if whole or problem["type"] == "missing" else f", got {str(problem['input'])[:80]!r}"
+    value = "" if whole or problem["type"] == "missing" else f", got {mask(str(problem['input']))[:80]!r}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}{value}"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from collab_agents._internal.secrets import mask
+from collab_agents._internal.secrets import mask, remember_environment
 from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
 from collab_agents.personas import Persona
@@ -60,6 +60,7 @@ class RunDirectory:
         return self._played.keys()
 
     def __enter__(self) -> "RunDirectory":
+        remember_environment()
         try:
             self.path.mkdir(mode=0o700 if self._private else 0o777, parents=True, exist_ok=True)
             self._lock.acquire()
@@ -172,6 +173,8 @@ class RunDirectory:
         text = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         with open(draft, "w", encoding="utf-8", opener=self._trajectories.opener) as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(self.path / "run.json")
 
 

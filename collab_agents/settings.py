@@ -3,7 +3,6 @@
 import inspect
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -34,10 +33,12 @@ _EMBEDDED = "local:smollm2"
 
 BASE_URLS = "COLLAB_AGENTS_BASE_URLS"
 LOCAL_MODELS = "COLLAB_AGENTS_LOCAL_MODELS"
+CONFIGS = "COLLAB_AGENTS_CONFIGS"
 """Environment variables of the server's owner, lists with commas between: the addresses that clients may have asked,
+what they may name as local:<repo or folder>, and the run.yaml files that they may choose.
 
-and what they may name as local:<repo or folder>. Otherwise a client could make the server call into its own network,
-load any folder, or download any repository.
+Otherwise a client could make the server call into its own network, load any folder, download any repository, or run
+whatever a file in its folder names.
 """
 
 _BESIDE_A_FILE = {"config", "persona", "seed", "budget_seconds", "budget_calls"}
@@ -78,6 +79,7 @@ class Settings(BaseModel):
     temperature: float | None = Field(default=0.7, ge=0, description="Of the assistant's model.")
     max_tokens: PositiveInt | None = Field(
         default=None,
+        le=65536,
         description="The assistant's longest reply, in tokens; by default 96 for local:smollm2, else its provider's.",
     )
     user: Literal["agenda", "llm"] = Field(
@@ -94,11 +96,13 @@ class Settings(BaseModel):
     judge_model: str | None = Field(
         default=None, description="The model of judges that need one; by default the assistant's."
     )
-    candidates: PositiveInt = Field(default=2, description="Replies sampled at a turn (rollout, lookahead_agent).")
-    futures: PositiveInt = Field(default=2, description="Futures played after a reply (all but conversation).")
-    window: NonNegativeInt = Field(default=1, description="Exchanges in a future (all but conversation).")
+    candidates: PositiveInt = Field(
+        default=2, le=64, description="Replies sampled at a turn (rollout, lookahead_agent)."
+    )
+    futures: PositiveInt = Field(default=2, le=64, description="Futures played after a reply (all but conversation).")
+    window: NonNegativeInt = Field(default=1, le=64, description="Exchanges in a future (all but conversation).")
     max_exchanges: PositiveInt = Field(
-        default=3, description="Exchanges after which the conversation ends (conversation, rollout)."
+        default=3, le=256, description="Exchanges after which the conversation ends (conversation, rollout)."
     )
     proactive_ratio: float = Field(
         default=0.5, ge=0, le=1, description="The share of the candidates that are sampled with a prompt that asks."
@@ -112,8 +116,9 @@ class Settings(BaseModel):
     seed: int | None = Field(default=None, description="Of everything random; by default the input's seed, or 0.")
     config: str | None = Field(
         default=None,
-        description="A run.yaml in the server's folder that says all this instead, but for persona, seed and budget. "
-        "It may also name judges of one's own, keys (api_key_env), limits, and tasks; the first task is the default.",
+        description="A run.yaml that the server allows and that says all this instead, but for persona, seed and "
+        "budget. It may also name judges of one's own, keys (api_key_env), limits, and tasks; the first task is the "
+        "default.",
     )
 
 
@@ -131,7 +136,7 @@ def settings_of(context: Mapping[str, Any]) -> Settings:
 def run_config(settings: Settings) -> RunConfig:
     """The settings as a run's configuration, or the file they name. Reads that file.
 
-    Raises ConfigError for a file outside the working folder or of another shape, and for settings beside it.
+    Raises ConfigError for a file that the server's owner does not list or of another shape, and for settings beside it.
     """
     if settings.config is not None:
         return _from_file(settings, settings.config)
@@ -189,10 +194,10 @@ def _from_file(settings: Settings, name: str) -> RunConfig:
     besides = settings.model_dump(exclude_defaults=True, exclude=_BESIDE_A_FILE)
     if besides:
         raise ConfigError(f"{min(besides)}: {name} says that; leave it out, or leave out config")
-    try:
-        inside = Path(name).resolve().is_relative_to(Path.cwd().resolve())
-    except ValueError:  # No path at all, as of a null byte.
-        inside = False
-    if not inside:
-        raise ConfigError(f"config: {name!r} is not in the folder that the server runs in")
-    return load_config(name, RunConfig)
+    if name not in _named_in(CONFIGS):
+        raise ConfigError(f"config: this server does not allow {name!r}; its owner allows files by {CONFIGS}")
+    config = load_config(name, RunConfig)
+    for judge in config.judges:
+        if judge.options.get("sandbox") == "none":
+            raise ConfigError(f"config: {name} judges without a sandbox, and a client brings the tests")
+    return config

@@ -20,7 +20,9 @@ S = TypeVar("S", bound=BaseModel)
 
 
 _MOST_ROUNDS = 10
-_MOST_OBJECTS = 1000
+_MOST_OBJECTS = 200
+_LONGEST_ANSWER = 100_000
+"""Characters of a reply that are looked at, from its end: looking takes the event loop's time."""
 _DECODER = json.JSONDecoder()
 
 Use = Callable[[AIMessage], Awaitable[Sequence[BaseMessage]]]
@@ -37,9 +39,10 @@ async def ask(
     tools: Sequence[BaseTool] = (),
     use: Use | None = None,
 ) -> S:
-    """The model's answer as a `shape`. Near misses (code fences, a missing bracket, single quotes) are repaired;
+    """The model's answer as a `shape`.
 
-    anything else is asked again, with what was wrong, up to `attempts` times in all. Raises UnusableReply then.
+    Near misses (code fences, a missing bracket, single quotes) are repaired; anything else is asked again, with what
+    was wrong, up to `attempts` times in all. Raises UnusableReply then.
     tools: which the model may call before it answers, by `use`, in ten rounds at most.
     """
     told = list(messages)  # And what the tools gave.
@@ -76,7 +79,7 @@ def parse(text: str, shape: type[S]) -> S:
 
     Raises ValueError with a short reason.
     """
-    answer = text.rpartition("</think>")[2]
+    answer = text.rpartition("</think>")[2][-_LONGEST_ANSWER:]
     problem: ValidationError | None = None
     for value in reversed(_objects(answer) or _repaired(answer)):
         try:
@@ -106,7 +109,7 @@ def _repaired(text: str) -> list[Any]:
         return []
     try:
         value: Any = json_repair.loads(text[start:])
-    except RecursionError:
+    except (RecursionError, ValueError):  # Of brackets without end.
         return []
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else [value]
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -104,6 +104,11 @@ def _owners_alone(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def opener(private: bool) -> Callable[[str, int], int] | None:
+    """For `open`: makes a file for its owner alone, or as the umask says."""
+    return _owners_alone if private else None
+
+
 class JsonlStore:
     """A file of one JSON object a line, appended to by one process at a time.
 
@@ -114,7 +119,7 @@ class JsonlStore:
 
     def __init__(self, path: str | Path, *, private: bool = True) -> None:
         self.path = Path(path)
-        self.opener = _owners_alone if private else None
+        self.opener = opener(private)
 
     def open(self) -> None:
         """Make the file, or cut off the torn line at its end."""
@@ -150,6 +155,8 @@ class JsonlStore:
         draft = self.path.with_name(self.path.name + ".new")
         with open(draft, "w", encoding="utf-8", opener=self.opener) as file:
             file.writelines(map(_line, records))
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(self.path)
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -25,12 +25,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import StateSnapshot
 
-from collab_agents._internal.checkpoints import open_checkpoints
+from collab_agents._internal.checkpoints import explained, open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
 from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
+from collab_agents.assistants.packing import mask_packed
 from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError, reason_of
 from collab_agents.graphs._collector import fewer_collections
@@ -129,9 +130,9 @@ def play_conversations(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
-    """Play every task without lookahead, one reply a turn, judge the conversation, and yield the trajectories, first
+    """Play every task without lookahead, one reply a turn, and yield the judged trajectories, first done first.
 
-    done first. They have no turns; everything else, and every argument, is as for `generate_trajectories`.
+    They have no turns; everything else, and every argument, is as for `generate_trajectories`.
     """
     check_simulated(user, assistant, instead=_NOBODY)
     played = _play_all(
@@ -190,21 +191,23 @@ async def _play_all(
     progress: Progress | None,
 ) -> AsyncGenerator[Trajectory, None]:
     if max_concurrency < 1:
-        raise ConfigError(f"max_concurrency is {max_concurrency}: at least 1 is needed")
+        raise ConfigError(f"max_concurrency must be at least 1, got {max_concurrency}")
     progress = progress if progress is not None else Progress()
     if progress.total is None and isinstance(tasks, Sized):
         progress.total = len(tasks)
     started = time.monotonic()
     async with AsyncExitStack() as stack:
         stack.enter_context(fewer_collections())
+        stack.callback(progress.end)
         run: RunDirectory | None = None
         saver: AsyncSqliteSaver | None = None
         if out is not None:
             if resume:
                 await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
-            saver = await stack.enter_async_context(open_checkpoints(run.checkpoints))
-            run.begin(run.spent + await _spent_on_unfinished(saver, run.finished))
+            saver = await stack.enter_async_context(open_checkpoints(run.checkpoints, mask=mask_packed))
+            with explained(run.checkpoints):
+                run.begin(run.spent + await _spent_on_unfinished(saver, run.finished))
             stack.callback(lambda: _close(run, progress, started))
         player = _Player(create_graph(saver), saver, run, personas, seed, progress)
         under_way: set[asyncio.Task[Any]] = set()
@@ -264,7 +267,8 @@ class _Player:
                 trajectory = await self._roll_out(task)
                 if self.run is not None and self.saver is not None:
                     self.run.finish(trajectory)
-                    await self.saver.adelete_thread(task.id)
+                    with suppress(sqlite3.Error):  # The next attempt drops what is left of it.
+                        await self.saver.adelete_thread(task.id)
         except (*PASS_THROUGH, RunDirectoryError):
             raise
         except BaseException as error:

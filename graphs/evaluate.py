@@ -82,9 +82,9 @@ async def evaluate(
     RunDirectoryError as `generate_trajectories`.
     """
     if not 1 <= len(assistants) <= 2:
-        raise ConfigError(f"{len(assistants)} assistants: one is evaluated, or one against another")
+        raise ConfigError(f"assistants must be one, or two to compare, got {len(assistants)}")
     if repeats < 1:
-        raise ConfigError(f"repeats is {repeats}: at least 1 is needed")
+        raise ConfigError(f"repeats must be at least 1, got {repeats}")
     seeds = [seed, *(derive_seed(seed, "repeat", repeat) for repeat in range(1, repeats))]
     folders = run_folders([one.name for one in sets], list(assistants), repeats)
     check_simulated(*assistants.values(), *(one.user for one in sets), instead="evaluate with simulated ones")
@@ -156,6 +156,8 @@ def _check_folder(run: _Run, resume: bool, private: bool) -> None:
     """Make the run's directory, or see that it can be gone on with."""
     if run.folder is None:
         return
+    for folder in (run.folder.parent.parent.parent, run.folder.parent.parent, run.folder.parent):
+        folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Of parents, it ignores the mode.
     kept = conversation_settings(run.settings, run.tasks.max_exchanges, run.seed)
     with RunDirectory(run.folder, settings=kept, resume=resume, private=private) as directory:
         if not directory.finished:

@@ -17,9 +17,9 @@ _SECONDS_BETWEEN = 0.2
 
 @dataclass
 class Progress:
-    """What has been done so far, kept up to date while `generate_trajectories`, `play_conversations` or `evaluate`
+    """What a run has done so far.
 
-    runs.
+    `generate_trajectories`, `play_conversations` and `evaluate` keep it up to date.
     total: tasks there are, where their number is known. finished, failed: tasks of this call. skipped: tasks that were
         done before. running: tasks under way. candidates, turns: completed in this call. usage: calls and tokens of
         this call.
@@ -40,8 +40,11 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Tasks that nothing is left to do for."""
+        """Tasks finished, failed or skipped."""
         return self.finished + self.failed + self.skipped
+
+    def end(self) -> None:
+        """The run has ended, or been stopped."""
 
     def not_yet_kept(self) -> dict[str, int]:
         """Calls, tokens and turns since this was last asked: what the run that ends now adds to its totals."""
@@ -77,13 +80,19 @@ class ProgressBar(Progress):
         self._bar: Any = None
         self._drawn = 0.0
 
+    def end(self) -> None:
+        if self._bar is not None:
+            self._drawn = 0.0
+            self._draw(self)
+            self._bar.close()
+            self._bar = None
+
     def _draw(self, _: Progress) -> None:
         if self._bar is None:
             from tqdm.auto import tqdm  # Which warns in a notebook that has no widgets.
 
             self._bar = tqdm(total=self.total, **self._options)
-        over = not self.running and self.total is not None and self.done >= self.total
-        if not over and time.monotonic() < self._drawn + _SECONDS_BETWEEN:
+        if time.monotonic() < self._drawn + _SECONDS_BETWEEN:
             return
         self._drawn = time.monotonic()
         self._bar.n = self.done
@@ -92,5 +101,3 @@ class ProgressBar(Progress):
             f"{self.running} under way, {self.failed} failed, {self.turns} turns, "
             f"{self.usage.calls} calls, {tokens:,} tokens"
         )
-        if over:
-            self._bar.close()

@@ -313,5 +313,5 @@ async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_
         await collect(parties(3), out=tmp_path, resume=True, lookahead=other)
     with pytest.raises(RunDirectoryError, match="cannot be used as a run directory"):
         await collect(parties(1), out=tmp_path / "run.json" / "x")
-    with pytest.raises(ConfigError, match="max_concurrency is 0"):
+    with pytest.raises(ConfigError, match="max_concurrency must be at least 1, got 0"):
         await collect(parties(1), max_concurrency=0)

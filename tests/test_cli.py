@@ -310,6 +310,9 @@ def test_a_missing_or_broken_config_is_named(tmp_path: Path) -> None:
     assert code == 1
     assert "not YAML" in error
     assert error.count("\n") == 1
+    (tmp_path / "bad.yaml").write_text('a: 1\nPASSWORD: "b: c')
+    code, _, error = run("generate", "--config", tmp_path / "bad.yaml", "--out", tmp_path / "run")
+    assert (code, error) == (1, f"error: {tmp_path}/bad.yaml:2: not YAML: found unexpected end of stream\n")
 
 
 def test_a_run_with_failures_only_ends_with_an_error_code(serve: Serve, tmp_path: Path) -> None:

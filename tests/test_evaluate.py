@@ -278,7 +278,7 @@ async def test_a_wrong_evaluation_is_refused() -> None:
     for sets, assistants, problem in (
         ([facts([])], {"a": Says("")}, "parties has no tasks"),
         ([facts(parties()), facts(parties())], {"a": Says("")}, "two task sets are named 'parties'"),
-        ([facts(parties())], {}, "0 assistants"),
+        ([facts(parties())], {}, "assistants must be one, or two to compare, got 0"),
         ([facts([party("a"), party("a")])], {"a": Says("")}, "parties: two tasks have the id 'a'"),
         ([facts([Task(id="b", prompt="p")])], {"a": Says("")}, "task 'b' has no metadata.agenda"),
         ([facts(parties())], {"gpt 4": Says(""), "gpt-4": Says("")}, "two assistants are named 'gpt 4', or nearly"),
@@ -291,7 +291,7 @@ async def test_a_wrong_evaluation_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             await evaluate(sets, assistants)
-    with pytest.raises(ConfigError, match="repeats is 0"):
+    with pytest.raises(ConfigError, match="repeats must be at least 1, got 0"):
         await evaluate([facts(parties())], {"a": Says("")}, repeats=0)
 
 

@@ -1,14 +1,28 @@
 """Keys are not written anywhere, whoever echoes them."""
 
+import base64
+import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, MessagesState, StateGraph
 
-from collab_agents import ChatAssistant, MultiturnReward, Task, generate_trajectories, load_chat_model
+from collab_agents import (
+    ChatAssistant,
+    GraphAssistant,
+    Lookahead,
+    MultiturnReward,
+    Task,
+    generate_trajectories,
+    load_chat_model,
+)
+from collab_agents._internal.secrets import mask, remember_environment, remember_secret
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.judges import token_cost
@@ -60,6 +74,60 @@ async def test_a_key_that_a_server_echoes_is_masked_in_every_file(
     assert b"hf_of_the_environment" not in files
 
 
+async def test_a_key_in_an_apps_own_state_is_masked_on_the_disk_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THE_APPS_API_KEY", "sk-known-to-nobody-but-the-app")
+    key, fails = os.environ["THE_APPS_API_KEY"], True
+
+    class Holds(MessagesState):
+        secret: str
+
+    def answer(state: Holds) -> dict[str, Any]:
+        if fails and len(state["messages"]) > 2:
+            raise ValueError(f"{key} was refused")
+        return {"messages": [("ai", f"I have {key}.")], "secret": key}
+
+    graph = StateGraph(Holds).add_node("answer", answer).add_edge(START, "answer")
+    app = graph.compile(checkpointer=InMemorySaver())
+
+    async def play(resume: bool) -> list[Any]:
+        stream = generate_trajectories(
+            [Task(id="t", prompt="say")],
+            user=ScriptedUser(["hello", "go on"]),
+            assistant=GraphAssistant(app),
+            reward=MultiturnReward({"cost": token_cost()}),
+            lookahead=Lookahead(candidates=1, futures=1, window=0, max_exchanges=2),
+            out=tmp_path,
+            resume=resume,
+        )
+        return [one async for one in stream]
+
+    assert await play(resume=False) == []
+    files = written(tmp_path)
+    packed = [base64.b64decode(text) for text in re.findall(rb"msgpack:([A-Za-z0-9+/=]+):", files)]
+    assert len(packed) > 0
+    assert all(key.encode() not in one for one in [files, *packed])
+    assert any(b"*" * len(key) in one for one in packed)
+    fails = False
+    assert len(await play(resume=True)) == 1
+    assert key.encode() not in written(tmp_path)
+
+
+def test_keys_are_masked_longest_first_and_as_json_has_them() -> None:
+    remember_secret("sk-begins")
+    remember_secret("sk-begins-and-goes-on")
+    remember_secret('sk-"quoted"-here')
+    assert mask("sk-begins-and-goes-on") == "*" * 21
+    assert "quoted" not in mask(json.dumps({"error": 'no sk-"quoted"-here'}))
+
+
+def test_a_plain_word_in_the_environment_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_PASSWORD", "metadata")
+    remember_environment()
+    assert mask("metadata") == "metadata"
+
+
 @pytest.mark.parametrize(
     ("part", "where"),
     [
@@ -69,6 +137,7 @@ async def test_a_key_that_a_server_echoes_is_masked_in_every_file(
         ({"assistant": {"app": "mine:app", "options": {"config": {"configurable": {"api_key": "k"}}}}}, "config.configurable.api_key"),
         ({"judges": [{"name": "x", "judge": "m:x", "options": {"password": "k"}}]}, "password"),
         ({"tasks": {"source": "offline", "options": {"hub_token": "k"}}}, "hub_token"),
+        ({"judges": [{"name": "x", "judge": "m:x", "options": {"api_keys": ["k"]}}]}, "api_keys"),
     ],
 )  # fmt: skip
 def test_a_secret_in_a_configuration_is_refused_wherever_it_stands(part: Any, where: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from langgraph_sdk.client import LangGraphClient
 
 from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_rollout_graph
 from collab_agents.errors import ConfigError
-from collab_agents.settings import BASE_URLS
+from collab_agents.settings import BASE_URLS, CONFIGS
 from collab_agents.tasks import offline_tasks
 from tests.conftest import ROOT, Server
 
@@ -102,6 +102,9 @@ def app(models: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tasks": {"source": "offline", "split": "train"},
     }
     (app / "run.yaml").write_text(yaml.safe_dump(settings))
+    (app / "unlisted.yaml").write_text(yaml.safe_dump(settings))
+    unsafe = {"name": "pass_rate", "options": {"sandbox": "none"}}
+    (app / "open.yaml").write_text(yaml.safe_dump(settings | {"judges": [unsafe]}))
     return app
 
 
@@ -124,6 +127,7 @@ def url(app: Path, models: Server, refusing: Server) -> Iterator[str]:
                 "PYTHONPATH": path,
                 "OPENAI_API_KEY": "",
                 BASE_URLS: f"{models.url}, {refusing.url}",
+                CONFIGS: "run.yaml, agent.yaml, desk.yaml, judged.yaml, limited.yaml, open.yaml, x.yaml",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -430,8 +434,11 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ),
     ("conversation", {}, {"model": "local:/etc"}, "model: this server does not allow 'local:/etc'; its owner allows "),
     ("rollout", {}, {"judge_model": "local:a/b"}, "model: this server does not allow 'local:a/b'; its owner allows "),
-    ("conversation", {}, {"config": "../x.yaml"}, "config: '../x.yaml' is not in the folder that the server runs in"),
+    ("conversation", {}, {"config": "../x.yaml"}, "config: this server does not allow '../x.yaml'; its owner"),
     ("conversation", {}, {"config": "x.yaml"}, "x.yaml: No such file or directory"),
+    ("conversation", {}, {"config": "unlisted.yaml"}, "config: this server does not allow 'unlisted.yaml'; its owner"),
+    ("conversation", {}, {"config": "open.yaml"}, "config: open.yaml judges without a sandbox, and a client brings "),
+    ("rollout", {}, {"candidates": 65}, "candidates: input should be less than or equal to 64, got '65'"),
     ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for tasks without "),
     ("conversation", {"task": {"id": "x"}}, {}, "task: prompt: field required"),
     ("conversation", {"persona": {"name": "x", "patience": 0}}, {}, "persona: patience: input should be greater than"),

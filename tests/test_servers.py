@@ -92,6 +92,33 @@ async def test_a_server_that_refuses_to_report_a_streams_usage_is_asked_once_and
     assert usage == Usage(calls=3, unreported=3)
 
 
+async def test_a_streams_first_words_are_asked_for_again_whatever_came_instead() -> None:
+    answers = [
+        Answer({}, 503, {"retry-after": "Mon, 01 Jan 99999 00:00:00 GMT"}),
+        streamed(),
+        streamed({"error": {"message": "too many", "code": "rate_limit_exceeded"}}),
+        streamed(chunk("x" * 300_000)),
+    ]
+    with recording(lambda request: answers.pop(0)) as server:
+        model = load_chat_model("openai:any", base_url=server.url, limits=Limits(max_retries=3))
+        assert sum([len(str(one.content)) async for one in model.astream("hi")]) == 300_000
+        assert answers == []
+        server.answer = lambda request: streamed()
+        hurried = load_chat_model("openai:any", base_url=server.url, limits=Limits(max_retries=0))
+        with pytest.raises(ModelError, match="the server's stream has no chunk"):
+            await anext(hurried.astream("hi"))
+
+
+async def test_every_attempt_at_a_stream_keeps_to_the_rate() -> None:
+    answers = [Answer({}, 503), Answer({}, 503), streamed(chunk("Hello."))]
+    with recording(lambda request: answers.pop(0)) as server:
+        model = load_chat_model("openai:any", base_url=server.url, limits=Limits(requests_per_minute=2))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(6):
+                await anext(model.astream("hi"))
+        assert len(server.requests) == 2
+
+
 async def test_a_sync_stream_is_tried_again_and_can_be_left() -> None:
     answers = [Answer({}, 503), streamed(chunk("a"), chunk("b"), chunk("c"))]
     with recording(lambda request: answers.pop(0)) as server:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,23 @@ async def test_an_apps_memory_of_somebody_else_is_read_as_far_as_its_state_decla
     assert app.state_of(memories["shop"])["declared"] == Declared(1)
     with pytest.raises(ConfigError, match=r"holds tests\.test_untrusted\.Undeclared, which the app's state does not"):
         await shop("undeclared").respond(later["undeclared"], memories["undeclared"] | {"seed": 1})
+
+
+@pytest.mark.parametrize("kind", [tuple, list, deque, set, dict.fromkeys, lambda pair: deque([*pair])])
+@pytest.mark.parametrize("place", range(4))
+async def test_code_in_an_apps_thread_is_not_run_whatever_holds_it(place: int, kind: Any, tmp_path: Path) -> None:
+    owned = tmp_path / "owned"
+    evil = kind(("msgpack", touching(owned)))
+    plain, nothing = ("msgpack", ormsgpack.packb({"channel_versions": {}})), ("null", b"")
+    entry = [
+        *["", "1", evil if place == 0 else plain, evil if place == 1 else nothing, None],
+        *[[["x", "1", evil]] if place == 2 else [], [["t", 0, "x", evil, ""]] if place == 3 else []],
+    ]
+    for taken in ([entry], deque([entry]), {"a": entry}):
+        forged = pack(taken).rsplit(":", 1)[0]
+        with pytest.raises(ConfigError, match="assistant_memory"):
+            await shop().respond([HumanMessage("Hello")], {"branch": {"thread": forged, "thread_id": "1"}, "seed": 1})
+    assert not owned.exists()
 
 
 @pytest.mark.parametrize("place", ["thread", "state", "asked"])

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import aiosqlite
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from collab_agents._internal.secrets import mask_bytes
 from collab_agents._internal.stream import until_done
 from collab_agents.errors import RunDirectoryError
 
@@ -22,9 +21,13 @@ _PATIENCE = 30.0
 
 
 class _Masking(JsonPlusSerializer):
+    def __init__(self, mask: Callable[[bytes], bytes]) -> None:
+        super().__init__(allowed_msgpack_modules=None)
+        self._mask = mask
+
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
         kind, data = super().dumps_typed(obj)
-        return kind, mask_bytes(data)
+        return kind, self._mask(data)
 
 
 async def _shrink(connection: aiosqlite.Connection) -> None:
@@ -40,18 +43,18 @@ async def _shrink(connection: aiosqlite.Connection) -> None:
 
 
 @asynccontextmanager
-async def open_checkpoints(path: Path) -> AsyncIterator[AsyncSqliteSaver]:
+async def open_checkpoints(path: Path, *, mask: Callable[[bytes], bytes]) -> AsyncIterator[AsyncSqliteSaver]:
     """A saver on the database at `path`, made if it is not there.
 
-    It reads messages and plain values alone, and masks the keys that this process knows.
+    It reads messages and plain values alone. mask: what is done to all that it writes, which keeps its length.
     """
     connection = aiosqlite.connect(path)
     # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
     connection._thread.daemon = True
     try:
-        with _explained(path):
+        with explained(path):
             await connection
-            saver = AsyncSqliteSaver(connection, serde=_Masking(allowed_msgpack_modules=None))
+            saver = AsyncSqliteSaver(connection, serde=_Masking(mask))
             await saver.setup()
             # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
             await saver.conn.execute("PRAGMA synchronous=NORMAL")
@@ -71,9 +74,11 @@ async def _until_ended(thread: threading.Thread) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     try:
         yield
+    except sqlite3.OperationalError as error:  # Of the disk, or of another program that uses it.
+        raise RunDirectoryError(f"{path} cannot be used: {error}; mend that, and resume") from error
     except sqlite3.DatabaseError as error:
         raise RunDirectoryError(
             f"{path} is not a database, or damaged ({error}): delete it to play the unfinished tasks again"

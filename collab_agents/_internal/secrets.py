@@ -4,6 +4,7 @@ A server may echo a key in an error, or a model in a reply. Keys that this proce
 in errors: those given to a model, and those in environment variables that are named like one.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,31 +19,34 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 
-_known: set[str] = set()
+_known: tuple[str, ...] = ()
+"""Longest first: one key may begin with another."""
 
 
 def remember_secret(value: str | None) -> None:
-    """From now on it is masked."""
+    """From now on it is masked, as it is and as JSON has it."""
+    global _known
     if value and len(value) >= _SHORTEST and value.isascii():
-        _known.add(value)
+        _known = tuple(sorted({*_known, value, json.dumps(value)[1:-1]}, key=len, reverse=True))
 
 
 def remember_environment() -> None:
+    """Remember the variables that are named like a key. A single word, such as a password for tests, is none."""
     for name, value in os.environ.items():
-        if _VARIABLE.search(name.upper()):
+        if _VARIABLE.search(name.upper()) and not value.isalpha():
             remember_secret(value)
 
 
 def mask(text: str) -> str:
     """The text with stars for every key that is known, as many as it has characters."""
-    for secret in tuple(_known):  # Another thread may load a model meanwhile.
+    for secret in _known:
         if secret in text:
             text = text.replace(secret, "*" * len(secret))
     return text
 
 
 def mask_bytes(data: bytes) -> bytes:
-    for secret in tuple(_known):
+    for secret in _known:
         if secret.encode() in data:
             data = data.replace(secret.encode(), b"*" * len(secret))
     return data
@@ -59,7 +63,9 @@ def names_of_secrets(value: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             here = f"{path}.{key}" if path else str(key)
-            if _SECRET.search(str(key)) and not str(key).lower().endswith("_env") and isinstance(inner, str | bytes):
+            texts = inner if isinstance(inner, list | tuple) else [inner]
+            named = _SECRET.search(str(key)) and not str(key).lower().endswith("_env")
+            if named and any(isinstance(one, str | bytes) for one in texts):
                 yield here
             else:
                 yield from names_of_secrets(inner, here)

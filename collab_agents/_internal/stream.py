@@ -75,6 +75,7 @@ class _Work(Generic[T]):
         self.folder = folder
         self.ended: Future[None] = Future()
         self._taken_by: str | None = None
+        self._raised = False
         self._asked = asyncio.Event()
         self._answer: asyncio.Future[T] | None = None
         self._loop = asyncio.get_running_loop()
@@ -99,13 +100,14 @@ class _Work(Generic[T]):
         if self._taken_by:
             raise RunDirectoryError(self._taken_by)
         if not self.task.cancelled() and (error := self.task.exception()):
+            self._raised = True
             raise error
         raise StopAsyncIteration
 
     async def close(self) -> None:
         self.cancel()
         await asyncio.wait([self.task])
-        if not self.task.cancelled() and (error := self.task.exception()):
+        if not self._raised and not self.task.cancelled() and (error := self.task.exception()):
             raise error
 
     def cancel(self, reason: str | None = None) -> None:
@@ -140,7 +142,7 @@ def _resolved(folder: str | Path) -> Path:
 async def make_way(folder: str | Path) -> None:
     """Close the iterators of this process that hold the folder, and wait until they have ended.
 
-    One that was left by a `break` may still be named by a variable, or be closing just now.
+    An iterator left by `break` may still be referenced, or be closing.
     """
     wanted = _resolved(folder)
     for work in list(_under_way):

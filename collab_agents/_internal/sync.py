@@ -27,8 +27,18 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """What a coroutine returns, run to its end on a thread: this one may have an event loop that is running."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def working() -> T:
+        started.set_result((asyncio.get_running_loop(), _current_task()))
+        return await work
+
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(copy_context().run, run, work).result()
+        running = pool.submit(copy_context().run, run, working())
+        try:
+            return running.result()
+        finally:
+            _cancel(started, running)
 
 
 def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
@@ -37,9 +47,7 @@ def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def pump() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        started.set_result((asyncio.get_running_loop(), task))
+        started.set_result((asyncio.get_running_loop(), _current_task()))
         async with aclosing(values):
             async for value in values:
                 handed.put((value,))
@@ -53,17 +61,28 @@ def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
                     raise item
                 yield item[0]
         finally:
-            if not pumping.done():
-                loop, task = started.result()
-                with suppress(RuntimeError):  # It ends just now.
-                    loop.call_soon_threadsafe(task.cancel)
+            _cancel(started, pumping)
+
+
+def _current_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _cancel(started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]]", running: "Future[Any]") -> None:
+    """Cancel what runs on the thread, if it still does."""
+    if not running.done():
+        loop, task = started.result()
+        with suppress(RuntimeError):  # It ends just now.
+            loop.call_soon_threadsafe(task.cancel)
 
 
 def _create_loop() -> asyncio.AbstractEventLoop:
     loop, executor = asyncio.new_event_loop(), ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
 
-    async def shutdown() -> None:
+    async def shutdown(*_: Any) -> None:  # From Python 3.12 on with a timeout.
         executor.shutdown(wait=False, cancel_futures=True)
 
     vars(loop)["shutdown_default_executor"] = shutdown

@@ -23,8 +23,10 @@ def own_line(error: BaseException) -> str:
 
 def _short(file: str) -> str:
     """Relative to the current folder where it is inside, else its name: reasons are kept in files that are shared."""
-    path = Path(os.path.abspath(file))
-    here = Path.cwd()
+    try:
+        path, here = Path(os.path.abspath(file)), Path.cwd()
+    except OSError:  # The current folder is gone.
+        return Path(file).name
     return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 

@@ -6,16 +6,19 @@ LangGraph serialized calls what it names, so a text is read as it is only if thi
 """
 
 import base64
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from collab_agents._internal.sealing import KEY_VARIABLE, is_sealed, seal_of
+from collab_agents._internal.secrets import mask_bytes
 from collab_agents._internal.serde import Types, refused_types, strict
 from collab_agents.errors import ConfigError
 
 _SERDE = JsonPlusSerializer()
+_PACKED = re.compile(rb"(\w+):((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?):([0-9a-f]{64})")
 
 
 def pack(value: Any) -> str:
@@ -25,6 +28,22 @@ def pack(value: Any) -> str:
     """
     kind, data = _SERDE.dumps_typed(value)
     return f"{kind}:{base64.b64encode(data).decode()}:{seal_of(_sealed(kind, data))}"
+
+
+def mask_packed(data: bytes) -> bytes:
+    """The bytes with stars for every known key, also in the packed values inside, which stay readable."""
+
+    def masked(found: re.Match[bytes]) -> bytes:
+        kind, text, seal = found.groups()
+        before = base64.b64decode(text)
+        after = mask_packed(before)
+        if after == before:
+            return found[0]
+        if is_sealed(_sealed(kind.decode(), before), seal.decode()):
+            seal = seal_of(_sealed(kind.decode(), after)).encode()
+        return b":".join([kind, base64.b64encode(after), seal])
+
+    return _PACKED.sub(masked, mask_bytes(data))
 
 
 def unpack(text: str) -> Any:
@@ -70,14 +89,17 @@ def _check(kind: str, data: bytes, types: Types) -> None:
 
 
 def _serialized_in(value: Any) -> Iterator[tuple[str, bytes]]:
-    """What is serialized once more inside, as the values of a thread are."""
-    if isinstance(value, list | tuple):
-        match value:
-            case [str() as kind, bytes() as data]:
-                yield kind, data
-            case _:
-                for one in value:
-                    yield from _serialized_in(one)
-    elif isinstance(value, dict):
-        for one in value.values():
-            yield from _serialized_in(one)
+    """What is serialized once more inside, as the values of a thread are, whatever kind of collection holds it."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, Collection) or isinstance(one, str | bytes | bytearray):
+            continue
+        inside = list(one)
+        if len(inside) == 2:
+            for kind, data in (inside, inside[::-1]):  # A set has no order.
+                if isinstance(kind, str) and isinstance(data, bytes | bytearray):
+                    yield kind, bytes(data)
+        waiting += inside
+        if isinstance(one, Mapping):
+            waiting += one.values()

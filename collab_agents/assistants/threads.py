@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from collab_agents._internal import langgraph_private
 from collab_agents.assistants.packing import pack, unpack
 from collab_agents.assistants.subgraphs import App
-from collab_agents.errors import RolloutError
+from collab_agents.errors import ConfigError, RolloutError
 
 Saver = BaseCheckpointSaver[Any]
 
@@ -58,12 +58,12 @@ class BranchSaver(InMemorySaver):
         taken = unpack(text)
         ids = {one[1] for one in taken}
         for ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes in taken:
-            at = (tuple(checkpoint), tuple(metadata), parent if parent in ids else None)
+            at = (_pair(checkpoint), _pair(metadata), parent if parent in ids else None)
             self.storage[thread_id][ns][checkpoint_id] = at
             for channel, version, value in blobs:
-                self.blobs[thread_id, ns, channel, version] = tuple(value)
+                self.blobs[thread_id, ns, channel, version] = _pair(value)
             for task_id, index, channel, value, path in writes:
-                self.writes[thread_id, ns, checkpoint_id][task_id, index] = (task_id, channel, tuple(value), path)
+                self.writes[thread_id, ns, checkpoint_id][task_id, index] = (task_id, channel, _pair(value), path)
 
     def _dump(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Any]:
         checkpoint, metadata, parent = self.storage[thread_id][ns][checkpoint_id]
@@ -80,6 +80,14 @@ class BranchSaver(InMemorySaver):
         if any(kind == _KEPT for kind, _ in [*(one[2] for one in blobs), *(one[3] for one in writes)]):
             raise TypeError("a value in it cannot be serialized")
         return [ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes]
+
+
+def _pair(serialized: Any) -> tuple[str, bytes]:
+    """What LangGraph serialized, which `check_packed` has looked into. Raises ConfigError for anything else."""
+    match serialized:
+        case [str() as kind, bytes() as data]:
+            return kind, data
+    raise ConfigError("assistant_memory holds a thread that no assistant wrote")
 
 
 _KEPT = "kept"

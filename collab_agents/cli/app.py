@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
+from collab_agents._internal.secrets import mask
 from collab_agents._internal.sync import run as run_to_end
 from collab_agents._internal.text import harmless
 from collab_agents._internal.tracebacks import printed
@@ -57,18 +59,17 @@ def run_command(arguments: list[str] | None = None) -> int:
         app(arguments)
     except (CollabError, OSError) as error:
         if logging.getLogger("collab_agents").isEnabledFor(logging.DEBUG):
-            errors.print(_plain(printed(error)), soft_wrap=True)
-        errors.print(f"[bold red]error:[/] {_plain(str(error))}", soft_wrap=True)
+            errors.print(Text(printed(error)), soft_wrap=True)
+        errors.print(Text.assemble(("error:", "bold red"), " ", harmless(mask(str(error)))), soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return ending.INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:  # Of this library's own making: to be reported.
+        errors.print(Text(printed(error)), soft_wrap=True)
+        return 1
     return 0
-
-
-def _plain(text: str) -> str:
-    return harmless(text).replace("[", r"\[")
 
 
 def _print_version(wanted: bool) -> None:
@@ -122,7 +123,7 @@ def generate(
     try:
         done = run_to_end(run(settings, out, resume=resume, private=not shared))
     except KeyboardInterrupt:
-        errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
+        errors.print(Text(f"Stopped. What is finished is in {out}; go on with --resume."), soft_wrap=True)
         raise
     if not done:
         raise typer.Exit(1)
@@ -157,7 +158,7 @@ def evaluate(
     try:
         done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared))
     except KeyboardInterrupt:
-        errors.print(f"Stopped. What is finished is in {out}; go on with --resume.", soft_wrap=True)
+        errors.print(Text(f"Stopped. What is finished is in {out}; go on with --resume."), soft_wrap=True)
         raise
     if not done:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -34,7 +35,8 @@ def leave(code: int) -> NoReturn:
     """Exit with the code, and leave threads behind that do not end by themselves."""
     for stream in (sys.stdout, sys.stderr):
         if stream:
-            stream.flush()
+            with suppress(OSError):  # Of a pipe that nobody reads any more.
+                stream.flush()
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
     if others:
         threading.Thread(target=_exit_without, args=(others, code), daemon=True).start()

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.text import harmless
 from collab_agents.cli.progress import print_failures, shown
 from collab_agents.compose import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.config import AgainstConfig, AssistantConfig, EvalConfig, JudgeConfig, TaskSetConfig
@@ -17,6 +18,7 @@ from collab_agents.graphs.evaluate import run_folders
 from collab_agents.models import check_chat_model
 from collab_agents.runs import read_failures
 from collab_agents.scorecard import Difference, Estimate, Scorecard, SetScores
+from collab_agents.trajectories import opener
 from collab_agents.usage import track_usage
 
 NOT_METRICS = {"interactivity", "token_cost", "asks_first", "assistant_tokens", "user_tokens"}
@@ -60,11 +62,11 @@ async def evaluate(
             settings={name: _plain(section) for name, section in sections.items()},
             progress=progress,
         )
-    _write(scorecard, out)
+    _write(scorecard, out, private=private)
     for one in scorecard.sets:
         console.print(_table(one, console))
         for line in _unscored(one):
-            console.print(Text(line, style="yellow"), soft_wrap=True)
+            console.print(Text(harmless(line), style="yellow"), soft_wrap=True)
     folders = run_folders([one.name for one in sets], list(assistants), repeats).values()
     print_failures(console, [failure for folder in folders for failure in read_failures(out / folder)], out)
     console.print(Text(f"{BRACKETS} Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}."), soft_wrap=True)
@@ -108,8 +110,7 @@ def _plain(section: AssistantConfig | Any) -> dict[str, Any]:
     return section.model_dump(mode="json")
 
 
-def _write(scorecard: Scorecard, out: Path) -> None:
-    (out / "scorecard.json").write_text(scorecard.model_dump_json(indent=2) + "\n", encoding="utf-8")
+def _write(scorecard: Scorecard, out: Path, *, private: bool) -> None:
     parts = ["# Scorecard\n"]
     for one in scorecard.sets:
         header, rows = _cells(one)
@@ -118,7 +119,10 @@ def _write(scorecard: Scorecard, out: Path) -> None:
         parts.append(f"## {_title(one)}\n\n{table}\n")
         parts.extend(f"{line}\n" for line in _unscored(one))
     parts.append(f"{BRACKETS}\n")
-    (out / "scorecard.md").write_text("\n".join(parts), encoding="utf-8")
+    texts = {"scorecard.json": scorecard.model_dump_json(indent=2) + "\n", "scorecard.md": "\n".join(parts)}
+    for name, text in texts.items():
+        with open(out / name, "w", encoding="utf-8", opener=opener(private)) as file:
+            file.write(harmless(text))
 
 
 def _console() -> Console:

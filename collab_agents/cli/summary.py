@@ -3,6 +3,7 @@ from collections import Counter
 from rich.table import Table
 
 from collab_agents.rewards import mean, mean_scores
+from collab_agents.runs import turns_in
 from collab_agents.trajectories import Trajectory
 
 
@@ -19,11 +20,12 @@ class Summary:
     def add(self, trajectory: Trajectory) -> None:
         self._rewards.append(trajectory.reward)
         self._scores.append(trajectory.scores)
-        self._exchanges.append(len(trajectory.turns))
+        self._exchanges.append(len(trajectory.turns) or turns_in(trajectory.messages))
         self._stopped[trajectory.stopped] += 1
         for turn in trajectory.turns:
             rewards = [one.reward for one in turn.candidates if one.reward is not None]
-            self._gaps.append(max(rewards) - min(rewards))
+            if rewards:
+                self._gaps.append(max(rewards) - min(rewards))
 
     def table(self, what: str) -> Table:
         table = Table(title=f"{len(self._rewards)} {what}")

@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Score:
-    """A judgement with its reason. A value of None is "no score": the conversation could not be judged, and is left
+    """A judgement with its reason.
 
-    out of every mean.
+    A value of None is "no score": the conversation could not be judged, and is left out of averages.
     """
 
     value: float | None

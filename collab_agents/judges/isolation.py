@@ -27,6 +27,7 @@ _ELSEWHERE = {
 }
 """Names of what sees more than values: files, output, identity, or a type of the tests' own."""
 
+_TYPE_SECOND = {"isinstance", "issubclass", "assertIsInstance", "assertNotIsInstance"}
 _BY_TYPE = {
     *("isinstance", "issubclass", "type"),
     *("assertIsInstance", "assertNotIsInstance", "assertRaises", "assertRaisesRegex"),
@@ -83,7 +84,7 @@ def _needs_more(node: ast.AST, theirs: set[str], known: set[str]) -> bool:
             return [ast.unparse(base) for base in bases] not in (["unittest.TestCase"], ["TestCase"])
         case ast.Call(func=function, args=arguments):
             callee = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-            by_type = arguments[1:2] if callee in ("isinstance", "issubclass", "assertIsInstance") else arguments[:1]
+            by_type = arguments[1:2] if callee in _TYPE_SECOND else arguments[:1]
             return callee in _BY_TYPE and any(_reads(one, theirs) for one in by_type if not isinstance(one, ast.Call))
         case ast.ExceptHandler(type=kind):
             return kind is not None and _reads(kind, theirs)

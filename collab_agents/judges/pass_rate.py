@@ -120,13 +120,16 @@ def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
     if "broken" in by_kind:
         return Score(0.0, f"the code does not run: {by_kind['broken'][0].reason}")
     if "unready" in by_kind and not (shared and "planned" in by_kind):  # By then, the code may have seen to that.
-        return Score(None, f"the tests need the module {by_kind['unready'][0].module}, which is not there")
+        report = by_kind["unready"][0]
+        missing = f"the tests need the module {report.module}, which is not there"
+        return Score(None, f"this Python cannot read the tests: {report.reason}" if report.reason else missing)
     if "tampered" in by_kind:
         return Score(0.0, f"the code interferes with its tests{failure}")
     status = by_kind["ended"][0].status if "ended" in by_kind else outcome.status
     if status is not None and -status == signal.SIGXCPU:
         return Score(0.0, f"stopped: it used more than {limits.cpu_seconds} s of CPU time")
-    if "ended" in by_kind or "end" not in by_kind or by_kind["end"][0].number != len(reports):
+    ended = "planned" in by_kind and "end" in by_kind and by_kind["end"][0].number == len(reports)
+    if "ended" in by_kind or not ended:
         why = failure or (f": {printed}" if printed else "")
         return Score(0.0, f"the program ended before its tests did (status {status}){why}")
     # Where a statement between the tests fails, those behind it are not reached.

@@ -10,7 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding
+from pydantic import SecretStr
 
+from collab_agents._internal.secrets import remember_secret
 from collab_agents.errors import ConfigError
 from collab_agents.models.limits import LimitedChatModel, Limits
 
@@ -69,4 +71,7 @@ def limited(model: BaseChatModel, limits: Limits | None = None) -> LimitedChatMo
     """
     if isinstance(model, LimitedChatModel):
         return model
+    for value in vars(model).values():
+        if isinstance(value, SecretStr):
+            remember_secret(value.get_secret_value())
     return LimitedForeignModel(inner=model, limits=limits or Limits(), label=model.get_name())

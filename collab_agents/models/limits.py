@@ -7,7 +7,6 @@ import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from threading import Lock
 from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
@@ -16,6 +15,7 @@ from asyncio_throttle import Throttler
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
@@ -77,12 +77,12 @@ class PerLoop(Generic[T]):
         return self._values[loop]
 
 
-def usage_of(message: BaseMessage) -> Any:
-    """The usage that came with the reply, whose numbers of tokens are made such as there can be; None if none came."""
+def usage_of(message: BaseMessage) -> UsageMetadata | None:
+    """The reply's usage with its token counts made plausible, or None."""
     if not isinstance(message, AIMessage) or not message.usage_metadata:
         return None
     for name in ("input_tokens", "output_tokens", "total_tokens"):
-        message.usage_metadata[name] = token_count(message.usage_metadata[name])
+        message.usage_metadata[name] = token_count(message.usage_metadata.get(name))
     return message.usage_metadata
 
 
@@ -143,8 +143,10 @@ class LimitedChatModel(BaseChatModel):
         kwargs = self._seeded(messages, kwargs)
 
         async def attempt() -> ChatResult:
-            async with self._slot(), asyncio.timeout(self.limits.timeout):
-                return await self._request(messages, stop, run_manager, **kwargs)
+            async with self._slots.get():
+                await self._throttled()
+                async with asyncio.timeout(self.limits.timeout):
+                    return await self._request(messages, stop, run_manager, **kwargs)
 
         result = await self._retried(attempt)
         generation = result.generations[0]
@@ -211,24 +213,29 @@ class LimitedChatModel(BaseChatModel):
         chosen = "stream_usage" not in type(self).model_fields or not {"stream_usage", "stream_options"}.isdisjoint(
             kwargs
         )
-        usage = None
+        usage: UsageMetadata | None = None
 
         async def begin() -> tuple[AsyncIterator[ChatGenerationChunk], ChatGenerationChunk]:
             asked = {} if chosen or not self._asks_usage else {"stream_usage": True}
+            await self._throttled()
             chunks = self._chunks(messages, stop, run_manager, **kwargs, **asked)
             try:
                 return chunks, await self._next_chunk(chunks)
+            except StopAsyncIteration:
+                raise MalformedReply("the server's stream has no chunk") from None
             except Exception as error:
-                if not asked or status_of(error) not in _REFUSED or "stream_options" not in f"{error} {_words(error)}":
+                refused = status_of(error) in _REFUSED and "stream_options" in f"{error} {_words_of(error)}"
+                if not asked or not refused:
                     raise
                 self._asks_usage = False
                 return await begin()
 
-        async with self._slot():
+        async with self._slots.get():
             chunks, chunk = await self._retried(begin)
             try:
                 while True:
-                    usage = usage_of(chunk.message) or usage
+                    if more := usage_of(chunk.message):
+                        usage = add_usage(usage, more)
                     yield chunk
                     chunk = await self._next_chunk(chunks)
             except StopAsyncIteration:
@@ -250,13 +257,11 @@ class LimitedChatModel(BaseChatModel):
         """The sync door: the same call, on an event loop of its own."""
         return run_sync(self._answer(messages, stop, None, run_manager.run_id if run_manager else None, kwargs))
 
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        async with self._slots.get():
-            if self._throttle:
-                async with self._queue.get():  # The throttler polls; of all that wait, only the first should.
-                    await self._throttle.acquire()
-            yield
+    async def _throttled(self) -> None:
+        """Wait until another request may be made."""
+        if self._throttle:
+            async with self._queue.get():  # The throttler polls; of all that wait, only the first should.
+                await self._throttle.acquire()
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         tries = 1
@@ -323,14 +328,18 @@ def retry_after(error: BaseException) -> float | None:
     try:
         return max(0.0, float(value))
     except ValueError:
+        pass
+    try:
         parsed = email.utils.parsedate_tz(value)
         return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
+    except (ValueError, OverflowError):  # No date that there can be.
+        return None
 
 
 def describe(error: BaseException) -> str:
     """An exception as a short reason: its status where it has one, and the server's words or its own first line."""
     status = status_of(error)
-    first = _words(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = _words_of(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError) and not str(error):
         first = "no answer in time"
     elif status is None and (unreachable := _unreachable(error)):
@@ -353,7 +362,7 @@ def _unreachable(error: BaseException) -> str:
     return ""
 
 
-def _words(error: BaseException) -> str:
+def _words_of(error: BaseException) -> str:
     """What a server says in the body of an error, in the forms of OpenAI, FastAPI and others; "" for nothing."""
     body = getattr(error, "body", None)
     if body is None:
@@ -361,16 +370,16 @@ def _words(error: BaseException) -> str:
             body = json.loads(error.response.text)  # type: ignore[attr-defined]
         except Exception:  # There is none, or it has not been read.
             return ""
-    return words_of(body)
+    return message_in(body)
 
 
-def words_of(body: Any) -> str:
+def message_in(body: Any) -> str:
     if isinstance(body, str):
-        return " ".join(body.split())[:_LONGEST_WORDS]
+        return mask(" ".join(body.split()))[:_LONGEST_WORDS]
     if isinstance(body, list):
-        return "; ".join(filter(None, map(words_of, body)))[:_LONGEST_WORDS]
+        return "; ".join(filter(None, map(message_in, body)))[:_LONGEST_WORDS]
     if not isinstance(body, dict):
         return ""
     if isinstance(body.get("msg"), str):  # FastAPI's, of a field.
         return ": ".join([".".join(map(str, body.get("loc") or [])), body["msg"]]).removeprefix(": ")
-    return next((words for key in ("error", "detail", "message") if (words := words_of(body.get(key)))), "")
+    return next((words for key in ("error", "detail", "message") if (words := message_in(body.get(key)))), "")

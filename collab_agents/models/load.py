@@ -101,7 +101,7 @@ def _huggingface(
 def _other(
     name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
 ) -> LimitedChatModel:
-    from collab_agents.models.foreign import LimitedForeignModel
+    from collab_agents.models.foreign import limited
 
     provider = name.partition(":")[0]
     try:
@@ -123,7 +123,7 @@ def _other(
         if "provider" in str(error):
             raise _unknown(name, provider) from error
         raise ConfigError(f"model {name!r}: {str(error).splitlines()[0]}") from error
-    return LimitedForeignModel(inner=inner, limits=limits, label=_label(name, base_url))
+    return limited(inner, limits).model_copy(update={"label": _label(name, base_url)})
 
 
 def _unknown(name: str, provider: str) -> ConfigError:
@@ -156,10 +156,11 @@ PROVIDERS: dict[str, Provider] = {
 
 
 async def check_chat_model(model: BaseChatModel) -> None:
-    """Ask the model for a word. Raises ModelError, in one sentence, if it cannot be reached (tried twice), refuses the
+    """Ask the model for one word, to see that it answers.
 
-    key or the request, or does not exist. A server that answers that it is busy passes. A model that is not one of
-    ours, or runs in this process, passes unasked. The call is counted as any other, see `track_usage`.
+    Raises ModelError if it cannot be reached (tried twice), refuses the key or the request, or does not exist. A server
+    that answers that it is busy passes. A model that is not one of ours, or runs in this process, passes unasked. The
+    call is counted as any other, see `track_usage`.
     """
     if not isinstance(model, LimitedChatModel) or model.label.startswith("local:"):
         return

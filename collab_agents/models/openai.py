@@ -16,7 +16,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, PrivateAttr
 
-from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop, status_of, words_of
+from collab_agents._internal.secrets import mask
+from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop, message_in, status_of
 from collab_agents.structured import parse
 from collab_agents.usage import record_usage
 
@@ -44,7 +45,7 @@ class Refused(Exception):
             parsed = None
         error = parsed.get("error") if isinstance(parsed, dict) else None
         self.code = error.get("code") if isinstance(error, dict) else None
-        message = words_of(parsed) or body[:200].decode(errors="replace").strip() or "no explanation"
+        message = message_in(parsed) or mask(body[:1000].decode(errors="replace"))[:200].strip() or "no explanation"
         if 300 <= status < 400:
             message = (
                 f"it redirects to {headers.get('location', 'nowhere')}, which is not followed: give that as base_url"
@@ -85,7 +86,9 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         try:
             result = self._create_chat_result(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise MalformedReply(f"the server's answer is not a chat completion: {body[:200]!r}") from error
+            raise MalformedReply(
+                f"the server's answer is not a chat completion: {mask(repr(body[:1000]))[:200]}"
+            ) from error
         if not result.generations:
             raise MalformedReply("the server's answer has no choices")
         return result
@@ -113,10 +116,12 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
                 try:
                     value = json.loads(data)
                     if "error" in value:
-                        raise Refused(response.status, response.headers, data)
+                        raise Refused(_status_in(value), response.headers, data)
                     chunk = self._convert_chunk_to_generation_chunk(value, kind, {})
                 except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                    raise MalformedReply(f"a part of the server's answer is not a chunk: {data[:200]!r}") from error
+                    raise MalformedReply(
+                        f"a part of the server's answer is not a chunk: {mask(repr(data[:1000]))[:200]}"
+                    ) from error
                 if chunk is None:
                     continue
                 kind = type(chunk.message)
@@ -191,6 +196,15 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         return ""
 
 
+def _status_in(event: dict[str, Any]) -> int:
+    """The HTTP status that an error within a stream would have had before it; by default one that may pass."""
+    error = event["error"]
+    code = error.get("code") if isinstance(error, dict) else None
+    if code == "rate_limit_exceeded":
+        return 429
+    return code if isinstance(code, int) and 400 <= code < 600 else 500
+
+
 async def _drop_key(request: Any) -> None:
     request.headers.pop("Authorization", None)
 
@@ -216,13 +230,9 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The data of server-sent events, up to [DONE]. A server that does not stream sends its whole answer instead."""
     if response.content_type != "text/event-stream":
         body = await _read(response)
-        raise MalformedReply(f"the server's answer is not a stream: {body[:200]!r}")
-    data, total = bytearray(), 0
-    async for piece in response.content:
-        total += len(piece)
-        if total > _MOST_BYTES:
-            raise TooLarge
-        line = piece.rstrip(b"\r\n")
+        raise MalformedReply(f"the server's answer is not a stream: {mask(repr(body[:1000]))[:200]}")
+    data = bytearray()
+    async for line in _lines(response):
         if line.startswith(b"data:"):
             data += line[5:].strip()
         elif not line and data:
@@ -232,6 +242,18 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             data.clear()
     if data and data != b"[DONE]":
         yield bytes(data)
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    rest, total = b"", 0
+    async for piece in response.content.iter_any():
+        total += len(piece)
+        if total > _MOST_BYTES:
+            raise TooLarge
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r")
+    yield rest.rstrip(b"\r")
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -32,14 +32,21 @@ class _Reports:
         self.send("test", **({"name": name[:1000], "problem": problem} if problem else {}))
 
 
+def missing_module(tests: str) -> str:
+    """The module that the tests need and that is not there; empty if none is. Imports what they need."""
+    try:
+        _import_what_is_needed(tests)
+    except ModuleNotFoundError as error:
+        return str(error.name)[:1000]
+    return ""
+
+
 def serve(peer: Peer) -> None:
     request = peer.receive()
     reports = _Reports(peer)
     module = create_module()
-    try:
-        _import_what_is_needed(request["tests"])
-    except ModuleNotFoundError as error:
-        reports.send("unready", module=str(error.name)[:1000])
+    if missing := missing_module(request["tests"]):
+        reports.send("unready", module=missing)
         reports.send("end")
         return
     before = dict(_framework())

@@ -102,6 +102,8 @@ def _pass_on(peer: Peer, request: dict[str, Any], reports: Reports) -> None:
             report = peer.receive()
             if report["kind"] == "end":
                 return
+            if report["kind"] == "unready" and not shared.missing_module(request["tests"]):
+                break  # The solution says so, to get no score.
             texts = {key: clean(report[key]) for key in ("name", "problem", "reason", "module") if key in report}
             counts = {key: int(report[key]) for key in ("count",) if key in report}
             reports.send(clean(report["kind"]), **texts, **counts)
@@ -119,7 +121,3 @@ def _status_of(child: int) -> int | None:
                 return os.waitstatus_to_exitcode(status)
             time.sleep(0.01)
     return None
-
-
-if __name__ == "__main__":
-    main()
