@@ -168,7 +168,8 @@ async def test_a_key_that_is_revoked_stops_the_run_after_a_few_tasks(tmp_path: P
         server.answer = revoked
         with pytest.raises(ModelError, match=r"stopped after 3 tasks in a row, .* HTTP 401: the key was revoked"):
             await collect(parties(100), out=tmp_path, **options)
-        assert len(read_failures(tmp_path)) <= 4
+        # A task that has its replies already may be finished between two that fail.
+        assert len(read_failures(tmp_path)) <= 6
         assert 0 < len(list(read_trajectories(tmp_path))) < 20
         server.answer = lambda request: Answer(completion())
         await collect(parties(20), out=tmp_path, resume=True, **options)
