@@ -172,9 +172,10 @@ def _personas(value: Any) -> Any:
 
 
 class UserConfig(Section):
-    """kind: "llm" (needs a model), "agenda" (needs tasks with agendas), "scripted" (needs lines), or
+    """Who plays the user.
 
-    "module:attribute", a user of one's own, made with `model` and `options` if there are any (see `load_user`).
+    kind: "llm" (needs a model), "agenda" (needs tasks with agendas), "scripted" (needs lines), or "module:attribute", a
+    user of one's own, made with `model` and `options` if there are any (see `load_user`).
     template, tools: of an llm user (see `LLMUser`); tools as "module:attribute".
 
     personas: a list of names of shipped personas and of personas written out, or how to come by them; each task is
@@ -212,8 +213,9 @@ class UserConfig(Section):
 
 
 class JudgeConfig(Section):
-    """name: in the record. judge: which it is, by default the one of that name: a judge of this library, or
+    """A judge and its weight.
 
+    name: in the record. judge: which it is, by default the one of that name: a judge of this library, or
     "module:function". weight: in the reward; with 0 it is recorded and does not count. timeout: seconds that one of
     your own gets for a conversation, after which there is no score; by default 300.
     """

@@ -25,9 +25,10 @@ _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
 
 
 class RunDirectory:
-    """Use as a context manager. Raises RunDirectoryError if the directory is in use by another process, holds a run
+    """A run's folder, held for this process as a context manager.
 
-    and `resume` is not set, or was made with other settings.
+    Raises RunDirectoryError if it is in use by another process, holds a run and `resume` is not set, or was made with
+    other settings.
 
     wait: seconds to wait for another process that uses it. finished: the ids of the tasks that are done. spent: the
     calls, tokens and turns of the trajectories that were there when it was opened. private: whether what is made is

@@ -360,9 +360,10 @@ async def _read(stream: asyncio.StreamReader, into: bytearray, room: int, beyond
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of it: every process by itself, since one that is just starting does not yet end with the one
+    """Kill what is left of it.
 
-    before it. Stopped first, so that none escapes.
+    Every process by itself, since one that is just starting does not yet end with its parent; the first is stopped
+    before, so that none escapes.
     """
     if process.returncode is None:
         with suppress(ProcessLookupError):

@@ -21,6 +21,7 @@ S = TypeVar("S", bound=BaseModel)
 
 _MOST_ROUNDS = 10
 _MOST_OBJECTS = 200
+_LONGEST_REPAIR = 20_000
 _LONGEST_ANSWER = 100_000
 """Characters of a reply that are looked at, from its end: looking takes the event loop's time."""
 _DECODER = json.JSONDecoder()
@@ -105,7 +106,7 @@ def _objects(text: str) -> list[Any]:
 
 def _repaired(text: str) -> list[Any]:
     start = text.find("{")
-    if start < 0:
+    if start < 0 or len(text) - start > _LONGEST_REPAIR:
         return []
     try:
         value: Any = json_repair.loads(text[start:])

@@ -33,7 +33,7 @@ async def main(out: Path) -> None:
             {"facts": fact_coverage(), "asks": asks_first(), "cost": token_cost()}, weights={"asks": 0.1}
         ),
         personas=sample_personas(4, seed=2),
-        lookahead=Lookahead(candidates=2, futures=1, window=1, max_exchanges=2, proactive_ratio=0.5),
+        lookahead=Lookahead(candidates=2, futures=1, window=1, max_exchanges=1, proactive_ratio=0.5),
         max_concurrency=4,
         out=out,
         resume=(out / "run.json").exists(),

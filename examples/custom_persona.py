@@ -41,7 +41,7 @@ async def shouts(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseM
 
 async def main() -> None:
     assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7))
-    look = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2, proactive_ratio=0.5)
+    look = Lookahead(candidates=2, futures=1, window=1, max_exchanges=1, proactive_ratio=0.5)
     for user, personas in ((agenda, [hurried, *others]), (shouts, [hurried])):
         async for trajectory in generate_trajectories(
             offline_tasks("train")[:2], user=user, assistant=assistant, reward=reward, personas=personas, lookahead=look

@@ -77,9 +77,9 @@ async def evaluate(
     settings: what to keep in the run.json of each assistant's runs.
     progress: an object to keep up to date, over all runs; a `ProgressBar` shows itself.
 
-    A conversation that cannot be finished is counted as failed and is in no mean. Before anything is played, raises
-    ConfigError for a set without tasks, a task that cannot be played or judged, or names that are not distinct, and
-    RunDirectoryError as `generate_trajectories`.
+    A conversation that cannot be finished is counted as failed and left out of averages. Before anything is played,
+    raises ConfigError for a set without tasks, a task that cannot be played or judged, or names that are not distinct,
+    and RunDirectoryError as `generate_trajectories`.
     """
     if not 1 <= len(assistants) <= 2:
         raise ConfigError(f"assistants must be one, or two to compare, got {len(assistants)}")

@@ -21,7 +21,7 @@ class Late(TimeoutError):
 
 
 class _Limit:
-    """When the tasks of a branch have to have begun, on the event loop's clock.
+    """The time after which a branch may start no new task, on the event loop's clock.
 
     left_behind: whether work was abandoned, which must begin nothing more. over: the branch has ended and left nothing
     behind; a task of it that goes on, such as a worker that an app has started, is a task like any other.

@@ -1,4 +1,4 @@
-"""Bytes that are known again after they were where others can write: a server's thread, a run's checkpoints."""
+"""Signs bytes that are stored where others can write, such as a run's checkpoints, so that a change shows."""
 
 import hashlib
 import hmac
@@ -18,7 +18,7 @@ def load_key() -> bytes:
 
 
 def seal_of(data: bytes) -> str:
-    """What only who has the key can give for these bytes."""
+    """The HMAC-SHA256 of the bytes under this process's key, as hexadecimal digits."""
     return hmac.digest(load_key(), data, "sha256").hex()
 
 

@@ -67,7 +67,7 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS):
         pass  # It can be used.
     session = _Session(config, parts, task, Terminal(), side=side, coach=coach, show_goal=show_goal)
-    _stop_as_by_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    _stop_when_the_terminal_closes()
     started = time.monotonic()
     why = ""
     try:
@@ -102,12 +102,11 @@ def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulate
     raise ConfigError(f"--task {wanted!r}: {source} has no such task among its {len(ids)}{hint}")
 
 
-def _stop_as_by_ctrl_c(*signals: signal.Signals) -> None:
+def _stop_when_the_terminal_closes() -> None:
+    """As by Ctrl-C, unless that is ignored (nohup)."""
     stop = signal.getsignal(signal.SIGINT)
-    for one in signals:
-        # One that is ignored (nohup) stays so.
-        if callable(stop) and signal.getsignal(one) is signal.SIG_DFL:
-            signal.signal(one, stop)
+    if callable(stop) and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, stop)
 
 
 class _Session:

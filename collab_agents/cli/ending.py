@@ -26,7 +26,7 @@ class Termination:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.came = True
         interrupt = signal.getsignal(signal.SIGINT)
-        if not callable(interrupt):  # Ignored, as that of a job in the background of a script is.
+        if not callable(interrupt):  # SIGINT is ignored, as for a background job of a script.
             raise KeyboardInterrupt
         interrupt(signal.SIGINT, frame)
 

@@ -10,7 +10,7 @@ from rich.text import Text
 from collab_agents._internal.text import harmless
 from collab_agents.cli.progress import print_failures, shown
 from collab_agents.compose import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
-from collab_agents.config import AgainstConfig, AssistantConfig, EvalConfig, JudgeConfig, TaskSetConfig
+from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import Progress, TaskSet, check_tasks
 from collab_agents.graphs import evaluate as play
@@ -106,7 +106,7 @@ def _metric(judges: Sequence[JudgeConfig]) -> str | None:
     return next((judge.name for judge in judges if (judge.judge or judge.name) not in NOT_METRICS), None)
 
 
-def _plain(section: AssistantConfig | Any) -> dict[str, Any]:
+def _plain(section: Any) -> dict[str, Any]:
     return section.model_dump(mode="json")
 
 

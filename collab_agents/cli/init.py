@@ -10,7 +10,7 @@ def write_starting_files(folder: Path) -> list[Path]:
     targets = [folder / one.name for one in sources]
     for target in targets:
         if target.exists():
-            raise ConfigError(f"{target} is there already: choose another folder")
+            raise ConfigError(f"{target} already exists; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for source, target in zip(sources, targets, strict=True):
         target.write_bytes(source.read_bytes())

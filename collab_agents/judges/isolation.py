@@ -18,7 +18,7 @@ _MODULES = {
     *("heapq", "itertools", "json", "math", "operator", "re", "statistics", "string", "textwrap", "typing"),
     *("unittest", "uuid"),
 }
-"""Modules that tests may import and still run apart: none in which the code could leave something to be seen."""
+"""Modules whose use in a test can neither reveal nor carry state of the code under test."""
 
 _ELSEWHERE = {
     *("eval", "exec", "open", "input", "print", "globals", "locals", "vars", "id", "super", "__import__"),

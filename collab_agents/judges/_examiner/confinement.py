@@ -1,4 +1,4 @@
-"""What a process takes upon itself before anything foreign runs in it."""
+"""Limits that a process sets on itself before it runs foreign code."""
 
 import ctypes
 import os

@@ -60,7 +60,7 @@ class NotPlain(TypeError):
 
 
 class Garbled(Exception):
-    """The other side sent what it cannot have meant."""
+    """The other side broke the protocol."""
 
 
 class Gone(BaseException):
