@@ -41,9 +41,9 @@ user = User()
 def generate(
     serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    """Runs `collab-agents generate` in a folder with a module `mine`."""
+    """Runs `collab-agents generate` in a folder with a module `failing`."""
     server, logger = serve(), logging.getLogger("collab_agents")
-    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "failing.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
 
     def generate(changes: dict[str, Any], *options: str) -> tuple[int, str, str]:
@@ -59,18 +59,18 @@ def generate(
     yield generate
     logger.handlers.clear()
     logger.setLevel(logging.NOTSET)
-    for module in ("mine", "broken"):
+    for module in ("failing", "broken"):
         sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize(
     ("changes", "reason", "frame"),
     [
-        ({"judges": [{"name": "mine:judge"}]}, "KeyError: 'score' (mine.py:4)", 'mine.py", line 7, in judge'),
+        ({"judges": [{"name": "failing:judge"}]}, "KeyError: 'score' (failing.py:4)", 'failing.py", line 7, in judge'),
         (
-            {"user": {"kind": "mine:user"}},
-            "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (mine.py:4)",
-            'mine.py", line 11, in respond',
+            {"user": {"kind": "failing:user"}},
+            "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (failing.py:4)",
+            'failing.py", line 11, in respond',
         ),
     ],
     ids=["judge", "user"],
