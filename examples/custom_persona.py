@@ -44,7 +44,7 @@ async def main() -> None:
     look = Lookahead(candidates=2, futures=1, window=1, max_exchanges=1, proactive_ratio=0.5)
     for user, personas in ((agenda, [hurried, *others]), (shouts, [hurried])):
         async for trajectory in generate_trajectories(
-            offline_tasks("train")[:2], user=user, assistant=assistant, reward=reward, personas=personas, lookahead=look
+            offline_tasks("train")[:1], user=user, assistant=assistant, reward=reward, personas=personas, lookahead=look
         ):
             assert trajectory.persona
             print(f"{trajectory.task.id}, played by {trajectory.persona.name}: {trajectory.messages[0]['content']}")

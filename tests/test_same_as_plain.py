@@ -3,45 +3,44 @@
 and the same messages, state, thread, store and cache.
 """
 
-from typing import Any, get_args
+from random import Random
+from typing import get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.app_shapes import Description, Shape, make, simulated_by
 from tests.plain_and_ahead import LIVE, run_ahead, run_plainly, stored, values
 
+APPS_OF_A_SHAPE = 34
 
-@st.composite
-def descriptions(draw: Any, shape: Shape) -> Description:
+
+def description(shape: Shape, chance: Random) -> Description:
     agent = shape.startswith("create_agent")
-    asks = draw(st.sampled_from(["nobody", "nobody", "tool", *([] if agent or shape == "one node" else ["node"])]))
+    asks = chance.choice(["nobody", "nobody", "tool", *([] if agent or shape == "one node" else ["node"])])
     # A node that calls tools in its own code gives them no state or store; a tool of an agent that is called in a node
     # returns no command to a state that is not there.
-    gives = draw(st.sampled_from(["text"] if shape == "one node" else ["text", "artifact", "store", "command"]))
+    gives = chance.choice(["text"] if shape == "one node" else ["text", "artifact", "store", "command"])
     if gives == "command" and agent:
         gives = "artifact"
     return Description(
         shape=shape,
-        rounds=tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=2))),
-        reads=draw(st.booleans()),
-        answers=draw(st.sampled_from(["same", "other"])),
+        rounds=tuple(chance.randint(1, 3) for _ in range(chance.randint(1, 2))),
+        reads=chance.random() < 0.5,
+        answers=chance.choice(["same", "other"]),
         gives=gives,
         asks=asks,
-        marked=shape == "one node" or draw(st.booleans()),
-        checkpointer=asks != "nobody" or draw(st.booleans()),
-        store=draw(st.booleans()),
-        cache=draw(st.booleans()),
-        middleware=tuple(draw(st.sets(st.sampled_from(["todo", "limit", "counting"])))) if agent else (),
+        marked=shape == "one node" or chance.random() < 0.5,
+        checkpointer=asks != "nobody" or chance.random() < 0.5,
+        store=chance.random() < 0.5,
+        cache=chance.random() < 0.5,
+        middleware=tuple(one for one in ("todo", "limit", "counting") if agent and chance.random() < 0.5),
     )
 
 
+@pytest.mark.parametrize("number", range(APPS_OF_A_SHAPE))
 @pytest.mark.parametrize("shape", get_args(Shape))
-@settings(max_examples=34, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(data=st.data())
-async def test_an_app_ends_as_a_plain_run_of_it(shape: Shape, data: Any) -> None:
-    described = data.draw(descriptions(shape))
+async def test_an_app_ends_as_a_plain_run_of_it(shape: Shape, number: int) -> None:
+    described = description(shape, Random(f"{shape} {number}"))
     plain, ahead = make(described), make(described)
     words = ["a mug", "two cups"]
     tools = {} if described.marked else {"pay": simulated_by(described)}

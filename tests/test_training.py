@@ -448,6 +448,8 @@ def test_two_processes_train_on_the_lookahead_reward_and_resume(tiny: str, tmp_p
     assert "8 prompts rows of 8 tasks" in done.stdout
     logs = json.loads((tmp_path / "out" / "training_log.json").read_text())
     assert logs[0]["judges/token_cost"] < 0
+    if method == "online-dpo":  # It resumes by the same code.
+        return
     for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
         (tmp_path / "out" / name).unlink()
     again = launched(2, [*command, "--resume"], tmp_path)
