@@ -4,7 +4,7 @@ and the same messages, state, thread, store and cache.
 """
 
 from random import Random
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -16,10 +16,10 @@ APPS_OF_A_SHAPE = 34
 
 def description(shape: Shape, chance: Random) -> Description:
     agent = shape.startswith("create_agent")
-    asks = chance.choice(["nobody", "nobody", "tool", *([] if agent or shape == "one node" else ["node"])])
+    asks: Any = chance.choice(["nobody", "nobody", "tool", *([] if agent or shape == "one node" else ["node"])])
     # A node that calls tools in its own code gives them no state or store; a tool of an agent that is called in a node
     # returns no command to a state that is not there.
-    gives = chance.choice(["text"] if shape == "one node" else ["text", "artifact", "store", "command"])
+    gives: Any = chance.choice(["text"] if shape == "one node" else ["text", "artifact", "store", "command"])
     if gives == "command" and agent:
         gives = "artifact"
     return Description(
