@@ -385,7 +385,7 @@ def load_config(path: str | Path, shape: type[M]) -> M:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError) as error:
-        # Not the line itself: a client of a server may name any file.
+        # Not the line itself, which may hold a key.
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f":{line + 1}"
         why = getattr(error, "problem", None) or type(error).__name__

@@ -198,7 +198,7 @@ async def _play_all(
     started = time.monotonic()
     async with AsyncExitStack() as stack:
         stack.enter_context(fewer_collections())
-        stack.callback(progress.end)
+        stack.enter_context(progress.open())
         run: RunDirectory | None = None
         saver: AsyncSqliteSaver | None = None
         if out is not None:

@@ -108,11 +108,12 @@ async def evaluate(
     progress.total = sum(len(run.tasks.tasks) for run in runs)
     played: dict[str, dict[str, list[list[Played]]]] = {}
     failed: dict[str, dict[str, int]] = {}
-    for run in runs:
-        found, lost = await _play(run, assistants[run.side], max_concurrency, private, progress)
-        played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
-        counts = failed.setdefault(run.tasks.name, {})
-        counts[run.side] = counts.get(run.side, 0) + lost
+    with progress.open():
+        for run in runs:
+            found, lost = await _play(run, assistants[run.side], max_concurrency, private, progress)
+            played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
+            counts = failed.setdefault(run.tasks.name, {})
+            counts[run.side] = counts.get(run.side, 0) + lost
     cards = [
         await asyncio.to_thread(
             score_set,

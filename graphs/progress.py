@@ -3,7 +3,8 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,14 +38,26 @@ class Progress:
     usage: Usage = field(default_factory=Usage)
     on_change: Callable[["Progress"], Any] | None = field(default=None, repr=False)
     _kept: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+    _runs: int = field(default=0, init=False, repr=False)
 
     @property
     def done(self) -> int:
         """Tasks finished, failed or skipped."""
         return self.finished + self.failed + self.skipped
 
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Around a run, or around several that share this object; `end` is called when the outermost has ended."""
+        self._runs += 1
+        try:
+            yield
+        finally:
+            self._runs -= 1
+            if not self._runs:
+                self.end()
+
     def end(self) -> None:
-        """The run has ended, or been stopped."""
+        """All is done, or has been stopped."""
 
     def not_yet_kept(self) -> dict[str, int]:
         """Calls, tokens and turns since this was last asked: what the run that ends now adds to its totals."""

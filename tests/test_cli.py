@@ -62,8 +62,12 @@ def start(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]"
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     """The exit code of a command, and what it prints: in this process, which has everything loaded."""
     out, err = io.StringIO(), io.StringIO()
-    alone = patch.dict(os.environ, {"OPENAI_API_KEY": ""}), patch.object(sys, "path", [*sys.path])
-    with alone[0], alone[1], redirect_stdout(out), redirect_stderr(err):
+    with (
+        patch.dict(os.environ, {"OPENAI_API_KEY": ""}),
+        patch.object(sys, "path", [*sys.path]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
         code = run_command([str(argument) for argument in arguments])
     return code, out.getvalue(), err.getvalue()
 

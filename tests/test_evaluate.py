@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from collab_agents import AgendaUser, MultiturnReward
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.graphs import Progress, TaskSet, evaluate
+from collab_agents.graphs import ProgressBar, TaskSet, evaluate
 from collab_agents.judges import clarification, fact_coverage
 from collab_agents.scorecard import Played, Scorecard, SetScores, score_set
 from collab_agents.tasks import Task
@@ -202,9 +202,9 @@ def facts(tasks: Sequence[Task]) -> TaskSet:
     )
 
 
-async def test_two_assistants_play_the_same_tasks_and_seeds(tmp_path: Path) -> None:
+async def test_two_assistants_play_the_same_tasks_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = Says(DRAFT), Says("I do not know.")
-    progress = Progress()
+    progress = ProgressBar()
     card = await evaluate(
         [facts(parties())], {"good": good, "bad": bad}, repeats=2, seed=5, out=tmp_path, progress=progress
     )
@@ -212,6 +212,9 @@ async def test_two_assistants_play_the_same_tasks_and_seeds(tmp_path: Path) -> N
     assert [side.name for side in result.sides] == ["good", "bad"]
     assert [side.finished for side in result.sides] == [8, 8]
     assert progress.finished == 16
+    bar = capsys.readouterr().err
+    assert "16/16" in bar
+    assert bar.count("\n") == 1
     assert (good.calls, bad.calls) == (8, 16)
     assert result.difference is not None
     assert result.difference["facts"].value == 1.0

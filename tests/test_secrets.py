@@ -23,6 +23,7 @@ from collab_agents import (
     load_chat_model,
 )
 from collab_agents._internal.secrets import mask, remember_environment, remember_secret
+from collab_agents.assistants.packing import mask_packed
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.judges import token_cost
@@ -120,6 +121,11 @@ def test_keys_are_masked_longest_first_and_as_json_has_them() -> None:
     remember_secret('sk-"quoted"-here')
     assert mask("sk-begins-and-goes-on") == "*" * 21
     assert "quoted" not in mask(json.dumps({"error": 'no sk-"quoted"-here'}))
+
+
+def test_a_word_without_end_is_searched_for_packed_values_in_one_pass() -> None:
+    word = b"a" * 2_000_000
+    assert mask_packed(word) == word
 
 
 def test_a_plain_word_in_the_environment_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:

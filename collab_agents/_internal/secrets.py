@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,13 +22,15 @@ _SECRET = re.compile(
 
 _known: tuple[str, ...] = ()
 """Longest first: one key may begin with another."""
+_adding = Lock()
 
 
 def remember_secret(value: str | None) -> None:
     """From now on it is masked, as it is and as JSON has it."""
     global _known
     if value and len(value) >= _SHORTEST and value.isascii():
-        _known = tuple(sorted({*_known, value, json.dumps(value)[1:-1]}, key=len, reverse=True))
+        with _adding:
+            _known = tuple(sorted({*_known, value, json.dumps(value)[1:-1]}, key=len, reverse=True))
 
 
 def remember_environment() -> None:

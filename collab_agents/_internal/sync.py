@@ -4,7 +4,7 @@ import asyncio
 import queue
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -27,55 +27,47 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
     """What a coroutine returns, run to its end on a thread: this one may have an event loop that is running."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
-
-    async def working() -> T:
-        started.set_result((asyncio.get_running_loop(), _current_task()))
-        return await work
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(copy_context().run, run, working())
-        try:
-            return running.result()
-        finally:
-            _cancel(started, running)
+    with _on_a_thread(work) as working:
+        return working.result()
 
 
 def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
     """What an async generator yields, advanced on a thread. It is closed when the iterator is left."""
     handed: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def pump() -> None:
-        started.set_result((asyncio.get_running_loop(), _current_task()))
         async with aclosing(values):
             async for value in values:
                 handed.put((value,))
 
-    with ThreadPoolExecutor(1) as pool:
-        pumping = pool.submit(copy_context().run, run, pump())
+    with _on_a_thread(pump()) as pumping:
         pumping.add_done_callback(lambda done: handed.put(done.exception()))
+        while (item := handed.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item[0]
+
+
+@contextmanager
+def _on_a_thread(work: Coroutine[Any, Any, T]) -> "Iterator[Future[T]]":
+    """Run it on an event loop and a thread of its own. It is cancelled if it is left before it has ended."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def working() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        started.set_result((asyncio.get_running_loop(), task))
+        return await work
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(copy_context().run, run, working())
         try:
-            while (item := handed.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item[0]
+            yield running
         finally:
-            _cancel(started, pumping)
-
-
-def _current_task() -> "asyncio.Task[Any]":
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
-def _cancel(started: "Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]]", running: "Future[Any]") -> None:
-    """Cancel what runs on the thread, if it still does."""
-    if not running.done():
-        loop, task = started.result()
-        with suppress(RuntimeError):  # It ends just now.
-            loop.call_soon_threadsafe(task.cancel)
+            if not running.done():
+                loop, task = started.result()
+                with suppress(RuntimeError):  # It ends just now.
+                    loop.call_soon_threadsafe(task.cancel)
 
 
 def _create_loop() -> asyncio.AbstractEventLoop:

@@ -18,7 +18,7 @@ from collab_agents._internal.serde import Types, refused_types, strict
 from collab_agents.errors import ConfigError
 
 _SERDE = JsonPlusSerializer()
-_PACKED = re.compile(rb"(\w+):((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?):([0-9a-f]{64})")
+_PACKED = re.compile(rb"(\w{1,16}):((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?):([0-9a-f]{64})")
 
 
 def pack(value: Any) -> str:

@@ -29,8 +29,8 @@ _ELSEWHERE = {
 
 _TYPE_SECOND = {"isinstance", "issubclass", "assertIsInstance", "assertNotIsInstance"}
 _BY_TYPE = {
-    *("isinstance", "issubclass", "type"),
-    *("assertIsInstance", "assertNotIsInstance", "assertRaises", "assertRaisesRegex"),
+    *_TYPE_SECOND,
+    *("type", "assertRaises", "assertRaisesRegex"),
 }
 """What takes a class; from the code, it would be one of its own."""
 

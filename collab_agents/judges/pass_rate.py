@@ -128,8 +128,8 @@ def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
     status = by_kind["ended"][0].status if "ended" in by_kind else outcome.status
     if status is not None and -status == signal.SIGXCPU:
         return Score(0.0, f"stopped: it used more than {limits.cpu_seconds} s of CPU time")
-    ended = "planned" in by_kind and "end" in by_kind and by_kind["end"][0].number == len(reports)
-    if "ended" in by_kind or not ended:
+    whole = "planned" in by_kind and "end" in by_kind and by_kind["end"][0].number == len(reports)
+    if "ended" in by_kind or not whole:
         why = failure or (f": {printed}" if printed else "")
         return Score(0.0, f"the program ended before its tests did (status {status}){why}")
     # Where a statement between the tests fails, those behind it are not reached.

@@ -86,9 +86,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         try:
             result = self._create_chat_result(json.loads(body))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise MalformedReply(
-                f"the server's answer is not a chat completion: {mask(repr(body[:1000]))[:200]}"
-            ) from error
+            raise MalformedReply(f"the server's answer is not a chat completion: {_beginning(body)}") from error
         if not result.generations:
             raise MalformedReply("the server's answer has no choices")
         return result
@@ -119,9 +117,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
                         raise Refused(_status_in(value), response.headers, data)
                     chunk = self._convert_chunk_to_generation_chunk(value, kind, {})
                 except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-                    raise MalformedReply(
-                        f"a part of the server's answer is not a chunk: {mask(repr(data[:1000]))[:200]}"
-                    ) from error
+                    raise MalformedReply(f"a part of the server's answer is not a chunk: {_beginning(data)}") from error
                 if chunk is None:
                     continue
                 kind = type(chunk.message)
@@ -196,6 +192,10 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         return ""
 
 
+def _beginning(data: bytes) -> str:
+    return mask(repr(bytes(data[:1000])))[:200]
+
+
 def _status_in(event: dict[str, Any]) -> int:
     """The HTTP status that an error within a stream would have had before it; by default one that may pass."""
     error = event["error"]
@@ -230,7 +230,7 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The data of server-sent events, up to [DONE]. A server that does not stream sends its whole answer instead."""
     if response.content_type != "text/event-stream":
         body = await _read(response)
-        raise MalformedReply(f"the server's answer is not a stream: {mask(repr(body[:1000]))[:200]}")
+        raise MalformedReply(f"the server's answer is not a stream: {_beginning(body)}")
     data = bytearray()
     async for line in _lines(response):
         if line.startswith(b"data:"):
@@ -245,15 +245,17 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    rest, total = b"", 0
+    line, total = bytearray(), 0
     async for piece in response.content.iter_any():
         total += len(piece)
         if total > _MOST_BYTES:
             raise TooLarge
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line.rstrip(b"\r")
-    yield rest.rstrip(b"\r")
+        *ends, rest = piece.split(b"\n")
+        for end in ends:
+            yield bytes(line + end).rstrip(b"\r")
+            line.clear()
+        line += rest
+    yield bytes(line).rstrip(b"\r")
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -5,6 +5,7 @@ the solution patches, returns or forks is near them. Other tests share the solut
 passed on.
 """
 
+import ast
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 
 from . import shared, solution, suite
 from .confinement import OPEN_FILES, confine, shield
-from .reports import Reports, clean
+from .reports import Reports, clean, describe
 from .wire import Garbled, Gone, NotPlain, Peer
 
 _PATIENCE = 1.0
@@ -40,8 +41,12 @@ def main() -> None:
     os.dup2(2, 1)
     peer = Peer(ours)
     reports.send("started")
+    examine = _examine if request["isolated"] else _pass_on
     try:
-        _examine(peer, request, reports) if request["isolated"] else _pass_on(peer, request, reports)
+        if reason := _unreadable(request["tests"]):
+            reports.send("unready", reason=reason)
+        else:
+            examine(peer, request, reports)
     except Gone:
         pass
     except Garbled:
@@ -66,6 +71,15 @@ def _run_child(ours: socket.socket, theirs: socket.socket, options: dict[str, An
         (shared if Peer(end).receive()["shared"] else solution).serve(Peer(end))
     finally:
         os._exit(0)
+
+
+def _unreadable(tests: str) -> str:
+    """Why this Python, which may be older than the judge's, cannot read the tests; empty if it can."""
+    try:
+        ast.parse(tests)
+    except SyntaxError as error:
+        return describe(error)
+    return ""
 
 
 def _examine(peer: Peer, request: dict[str, Any], reports: Reports) -> None:
