@@ -1,10 +1,10 @@
-"""Many trajectories at once, on disk as they finish, with no API: python examples/batch.py [folder]
+"""Many trajectories at once, on disk as they finish, with no API: python examples/batch.py [folder [tasks]]
 
 Run it again after a kill, and it goes on where it was.
 """
 
 import asyncio
-import sys
+from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
@@ -23,10 +23,10 @@ from collab_agents import (
 from collab_agents.judges import asks_first, fact_coverage, token_cost
 
 
-async def main(out: Path) -> None:
+async def main(out: Path, count: int) -> None:
     progress = Progress()
     async for trajectory in generate_trajectories(
-        offline_tasks("train")[:4],
+        offline_tasks("train")[:count],
         user=AgendaUser(),
         assistant=ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7)),
         reward=MultiturnReward(
@@ -39,11 +39,15 @@ async def main(out: Path) -> None:
         resume=(out / "run.json").exists(),
         progress=progress,
     ):
-        print(f"{progress.finished} of 4: {trajectory.task.id}, reward {trajectory.reward:.2f}")
+        print(f"{progress.finished} of {count}: {trajectory.task.id}, reward {trajectory.reward:.2f}")
     kept = list(read_trajectories(out))
     chosen = Counter(turn.candidates[turn.chosen].proactive for one in kept for turn in one.turns)
     print(f"{len(kept)} trajectories in {out}; {chosen[True]} of {chosen.total()} replies chosen were proactive ones")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/batch")))
+    arguments = ArgumentParser(description=__doc__)
+    arguments.add_argument("folder", nargs="?", type=Path, default=Path("runs/batch"))
+    arguments.add_argument("tasks", nargs="?", type=int, default=4)
+    given = arguments.parse_args()
+    asyncio.run(main(given.folder, given.tasks))

@@ -34,7 +34,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The distribution, built as for a release."""
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)]
+    command = [sys.executable, "-m", "build", "--installer", "uv", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     (found,) = out.glob("*.whl")
     return found
@@ -70,8 +70,8 @@ class Application:
 @pytest.fixture(scope="session")
 def application(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Application:
     made = Application(tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("site"))
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(made.site), str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--no-deps", "--target", str(made.site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
     for package in ("graphs", "training"):
         (made.folder / package).mkdir()
         (made.folder / package / "__init__.py").write_text("MINE = True\n")

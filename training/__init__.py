@@ -1,25 +1,74 @@
-"""How an assistant learns from scored trajectories. Needs the extra `[train]`."""
+"""How an assistant learns from scored trajectories. Needs the extra `[train]`.
 
-from collab_agents.training.config import LoraSection, PolicyConfig
-from collab_agents.training.dataset_folder import push_dataset, read_dataset, save_dataset
-from collab_agents.training.datasets import (
-    Made,
-    preference_rows,
-    prompt_row,
-    prompt_rows,
-    read_all,
-    sft_rows,
-    split_by_task,
-)
-from collab_agents.training.dpo import train_dpo
-from collab_agents.training.grpo import train_grpo
-from collab_agents.training.online_dpo import OnlineDPOTrainer, train_online_dpo
-from collab_agents.training.policy import merge_adapter
-from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
-from collab_agents.training.prompts import opening_rows
-from collab_agents.training.published import from_published, to_flat, to_nested
-from collab_agents.training.rewards import MultiturnRewardFunction
-from collab_agents.training.sft import train_sft
+The names below are imported when they are first used: making a dataset does not load what trains on it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collab_agents.training.config import LoraSection, PolicyConfig
+    from collab_agents.training.dataset_folder import push_dataset, read_dataset, save_dataset
+    from collab_agents.training.datasets import (
+        Made,
+        preference_rows,
+        prompt_row,
+        prompt_rows,
+        read_all,
+        sft_rows,
+        split_by_task,
+    )
+    from collab_agents.training.dpo import train_dpo
+    from collab_agents.training.grpo import train_grpo
+    from collab_agents.training.online_dpo import OnlineDPOTrainer, train_online_dpo
+    from collab_agents.training.policy import merge_adapter
+    from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
+    from collab_agents.training.prompts import opening_rows
+    from collab_agents.training.published import from_published, to_flat, to_nested
+    from collab_agents.training.rewards import MultiturnRewardFunction
+    from collab_agents.training.sft import train_sft
+
+_HOMES = {
+    "config": (
+        "LoraSection",
+        "PolicyConfig",
+    ),
+    "dataset_folder": (
+        "push_dataset",
+        "read_dataset",
+        "save_dataset",
+    ),
+    "datasets": (
+        "Made",
+        "preference_rows",
+        "prompt_row",
+        "prompt_rows",
+        "read_all",
+        "sft_rows",
+        "split_by_task",
+    ),
+    "dpo": ("train_dpo",),
+    "grpo": ("train_grpo",),
+    "online_dpo": (
+        "OnlineDPOTrainer",
+        "train_online_dpo",
+    ),
+    "policy": ("merge_adapter",),
+    "ppo": (
+        "PPOConfig",
+        "PPOTrainer",
+        "train_ppo",
+    ),
+    "prompts": ("opening_rows",),
+    "published": (
+        "from_published",
+        "to_flat",
+        "to_nested",
+    ),
+    "rewards": ("MultiturnRewardFunction",),
+    "sft": ("train_sft",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "LoraSection",
@@ -49,3 +98,13 @@ __all__ = [
     "train_ppo",
     "train_sft",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

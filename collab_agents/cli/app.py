@@ -253,7 +253,7 @@ def dataset(
 ) -> None:
     """Make a dataset for TRL, as Parquet with a card, of scored trajectories."""
     with _needing("train"):
-        from collab_agents.cli.train import make_dataset
+        from collab_agents.cli.dataset import make_dataset
 
     make_dataset(
         kind.value,

@@ -1,4 +1,4 @@
-"""`train`, `dataset` and `merge`: from configuration files to the training package."""
+"""`train` and `merge`: from configuration files to the training package."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from trl import DPOConfig, GRPOConfig, SFTConfig
 
+from collab_agents.cli.dataset import rows_of
 from collab_agents.compose import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import check_tasks
@@ -24,16 +25,10 @@ from collab_agents.training import (
     PPOConfig,
     merge_adapter,
     opening_rows,
-    preference_rows,
     prompt_rows,
-    push_dataset,
     read_all,
     read_dataset,
-    save_dataset,
-    sft_rows,
     split_by_task,
-    to_flat,
-    to_nested,
     train_dpo,
     train_grpo,
     train_online_dpo,
@@ -45,7 +40,7 @@ from collab_agents.training.datasets import dataset_of, task_of_row
 from collab_agents.training.fit import claim, last_checkpoint
 from collab_agents.training.online_dpo import OnlineDPOConfig
 
-__all__ = ["make_dataset", "merge_adapter", "train_offline", "train_online"]
+__all__ = ["merge_adapter", "train_offline", "train_online"]
 
 OPENED = "prompts.jsonl"
 """What the tasks' users opened with, in the training's folder."""
@@ -99,44 +94,6 @@ def train_online(method: str, config: OnlineConfig, out: Path, *, resume: bool) 
     _finish(console, method, logs, out)
 
 
-def make_dataset(
-    kind: str,
-    sources: list[str],
-    out: Path,
-    *,
-    eval_share: float,
-    seed: int,
-    minimum_gap: float,
-    pairs: str,
-    lower_bounds: dict[str, float],
-    push_to_hub: str | None,
-) -> None:
-    console = Console()
-    if kind in ("nested", "flat"):
-        made = Made(kind)
-        trajectories = list(read_all(sources))
-        made.made_from = len(trajectories)
-        made.rows = list((to_nested if kind == "nested" else to_flat)(trajectories))
-        made.rewards = [one.reward for one in trajectories if one.reward is not None]
-        for row in made.rows:  # Arrow has no place for objects that differ from row to row.
-            row["single_turn_metadata"] = json.dumps(row["single_turn_metadata"])
-            row["task_id"] = row["conv_id"]
-    else:
-        options = DataConfig(runs=sources, minimum_gap=minimum_gap, pairs=pairs, lower_bounds=lower_bounds)
-        made = _made(kind, options)
-    data = split_by_task(made.dataset(), eval_share=eval_share, seed=seed)
-    how: dict[str, Any] = {"kind": kind, "from": sources, "eval_share": eval_share, "seed": seed}
-    if kind == "preference":
-        how |= {"minimum_gap": minimum_gap, "pairs": pairs}
-    if lower_bounds:
-        how["lower_bounds"] = lower_bounds
-    save_dataset(data, made, out, how=how)
-    counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.items())
-    console.print(f"{made.report()}. In {out}: {counts}.", soft_wrap=True, highlight=False)
-    if push_to_hub is not None:
-        console.print(f"Pushed to {push_dataset(out, push_to_hub)}", soft_wrap=True)
-
-
 async def _reachable(models: Models) -> None:
     await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
 
@@ -145,20 +102,9 @@ def _data(method: str, config: DataConfig, console: Console) -> DatasetDict:
     kind = "sft" if method == "sft" else "preference"
     if config.dataset is not None:
         return _read(config.dataset, kind, config.eval_share, config.seed)
-    made = _made(kind, config)
+    made = rows_of(kind, config)
     console.print(made.report(), soft_wrap=True)
     return split_by_task(made.dataset(), eval_share=config.eval_share, seed=config.seed)
-
-
-def _made(kind: str, config: DataConfig) -> Made:
-    trajectories = read_all(config.runs)
-    if kind == "sft":
-        return sft_rows(trajectories, lower_bounds=config.lower_bounds, system_prompt=config.system_prompt)
-    if kind == "preference":
-        return preference_rows(
-            trajectories, minimum_gap=config.minimum_gap, pairs=config.pairs, system_prompt=config.system_prompt
-        )
-    return prompt_rows(trajectories, system_prompt=config.system_prompt)
 
 
 def _prompts(config: OnlineConfig, user: Any, args: Any, out: Path, console: Console) -> DatasetDict:
