@@ -21,13 +21,17 @@ class Termination:
 
     def __init__(self) -> None:
         self.came = False
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # As for a script's background job. An event loop cancels its work on SIGINT only where Python's own handler
+            # is installed, so it is; the signal itself is still kept from this process.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, self._interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.came = True
         interrupt = signal.getsignal(signal.SIGINT)
-        if not callable(interrupt):  # SIGINT is ignored, as for a background job of a script.
-            raise KeyboardInterrupt
+        assert callable(interrupt)
         interrupt(signal.SIGINT, frame)
 
 
