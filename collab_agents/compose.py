@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from collab_agents._internal.importing import attribute_at
 from collab_agents.assistants import Assistant, ChatAssistant, load_assistant
 from collab_agents.config import (
     AssistantConfig,
@@ -16,7 +17,6 @@ from collab_agents.config import (
     UserConfig,
 )
 from collab_agents.errors import ConfigError
-from collab_agents.importing import attribute_at
 from collab_agents.judges import load_judge
 from collab_agents.models import LimitedChatModel, Limits, load_chat_model
 from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas

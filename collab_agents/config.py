@@ -21,11 +21,11 @@ from pydantic import (
     model_validator,
 )
 
+from collab_agents._internal.rows import DataFiles
 from collab_agents._internal.secrets import names_of_secrets, secrets_in_url
 from collab_agents.errors import ConfigError, clause_of, first_problem, nearest
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
-from collab_agents.rows import DataFiles
 from collab_agents.tasks.mapped import Columns
 
 M = TypeVar("M", bound=BaseModel)

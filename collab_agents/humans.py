@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 
 from collab_agents.errors import ConfigError
-from collab_agents.memory import Memory
 from collab_agents.messages import as_seen, text_of
+from collab_agents.participants import Memory
 from collab_agents.users.base import closing
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from collab_agents.seeds import derive_seed
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.trajectories import Trajectory
 
 RESAMPLES = 10_000

@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
+from collab_agents._internal.markers import HiddenFromApps
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.judges.load import JUDGES, needs_model
@@ -58,7 +59,7 @@ JudgeName = Annotated[str, AfterValidator(_judge), Field(json_schema_extra={"enu
 PersonaName = Annotated[str, AfterValidator(_persona), Field(json_schema_extra={"enum": [*PERSONAS]})]
 
 
-class Settings(BaseModel):
+class Settings(BaseModel, HiddenFromApps):
     """Who takes part, who judges, and how far to look. As it is, it needs no API and no GPU.
 
     Clients choose these values, so none of them names code to run or a key to send.

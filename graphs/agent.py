@@ -25,10 +25,10 @@ from langgraph.graph.message import MessagesState
 from langgraph.types import Send, interrupt
 
 from collab_agents._internal.langgraph_private import can_be_resumed
+from collab_agents._internal.seeds import branch_seed, derive_seed
 from collab_agents._internal.sync import run_sync
 from collab_agents.assistants import Assistant
-from collab_agents.assistants.base import Executing
-from collab_agents.assistants.interrupts import question_in
+from collab_agents.assistants.apps.interrupts import question_in
 from collab_agents.config import Budget, check_lookahead
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.conversation import Graph
@@ -37,10 +37,10 @@ from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
 from collab_agents.messages import as_text, is_users, text_of, with_ids
+from collab_agents.participants import Executing
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
-from collab_agents.seeds import branch_seed, derive_seed
 from collab_agents.tasks import Task
 from collab_agents.usage import SAID_AGAIN
 from collab_agents.users import AnyUser, Memory, as_user

@@ -28,10 +28,11 @@ from langgraph.types import StateSnapshot
 from collab_agents._internal.checkpoints import explained, open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
+from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
-from collab_agents.assistants.packing import mask_packed
+from collab_agents.assistants.apps.packing import mask_packed
 from collab_agents.config import Lookahead
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError, reason_of
 from collab_agents.graphs._collector import fewer_collections
@@ -43,7 +44,6 @@ from collab_agents.humans import check_simulated
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import RunDirectory, changed, digest
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.graphs.batch import check_tasks, conversation_settings, play_conversations
@@ -18,7 +19,6 @@ from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import RunDirectory, read_failures
 from collab_agents.scorecard import RESERVED, Played, Scorecard, score_set
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import AnyUser

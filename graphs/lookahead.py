@@ -6,6 +6,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
@@ -22,7 +23,6 @@ from collab_agents.graphs.states import (
 from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward, mean, mean_scores
-from collab_agents.seeds import derive_seed
 from collab_agents.trajectories import Future
 from collab_agents.users import AnyUser, SimulatedUser, as_user
 

@@ -8,6 +8,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, StateGraph
 from langgraph.types import Send
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
@@ -18,7 +19,6 @@ from collab_agents.graphs.states import ConversationInput, RolloutState, ServedI
 from collab_agents.humans import check_simulated
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
-from collab_agents.seeds import derive_seed
 from collab_agents.users import AnyUser, as_user
 
 

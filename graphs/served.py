@@ -14,7 +14,6 @@ from typing import Any
 
 from langgraph_sdk.runtime import ServerRuntime
 
-from collab_agents.assistants.base import Executing
 from collab_agents.assistants.sealed import SealedAssistant
 from collab_agents.compose import Composition, compose, personas_of
 from collab_agents.config import Budget
@@ -25,6 +24,7 @@ from collab_agents.graphs.outline import Anybody, open_up
 from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.scene import Cast, create_goal, create_scene
 from collab_agents.judges import token_cost
+from collab_agents.participants import Executing
 from collab_agents.personas import PERSONAS, Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.settings import Settings, run_config, settings_of

@@ -9,12 +9,12 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import ValidationError
 
+from collab_agents._internal.importing import made_with
 from collab_agents.assistants import Assistant, ChatAssistant
-from collab_agents.assistants.app import GraphAssistant
+from collab_agents.assistants.apps.assistant import GraphAssistant
 from collab_agents.errors import ConfigError, first_problem
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.states import trajectory_of
-from collab_agents.importing import made_with
 from collab_agents.judges import AnyJudge, Judge
 from collab_agents.models import load_chat_model
 from collab_agents.personas import Persona, get_personas

@@ -21,7 +21,7 @@ from collab_agents import (
     create_lookahead_agent,
     is_simulating,
 )
-from collab_agents.assistants.interrupts import answer_in, question_in
+from collab_agents.assistants.apps.interrupts import answer_in, question_in
 from collab_agents.errors import RolloutError
 from tests.app_shapes import Scripted
 from tests.conftest import party

@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 from collab_agents import ChatAssistant, Limits, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models import LimitedChatModel, check_chat_model
-from collab_agents.structured import invoke
+from collab_agents.models.ask import invoke
 from collab_agents.usage import Usage, track_usage
 from tests.conftest import Server
 

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from collab_agents import ChatAssistant, MultiturnReward, Persona, Task, load_chat_model
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
 from collab_agents.judges import Score, token_cost
-from collab_agents.memory import Memory
+from collab_agents.participants import Memory
 from collab_agents.runs import read_failures
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import ScriptedUser

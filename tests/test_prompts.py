@@ -23,8 +23,8 @@ from collab_agents.judges import (
     pass_rate,
     rubric,
 )
+from collab_agents.models.ask import parse
 from collab_agents.prompts import transcript
-from collab_agents.structured import parse
 from collab_agents.tasks import Task
 from collab_agents.users import LLMUser
 

@@ -23,7 +23,7 @@ from collab_agents import (
     load_chat_model,
 )
 from collab_agents._internal.secrets import mask, remember_environment, remember_secret
-from collab_agents.assistants.packing import mask_packed
+from collab_agents.assistants.apps.packing import mask_packed
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.judges import token_cost

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collab_agents.errors import ConfigError
-from collab_agents.questions import is_draft, questions
 from collab_agents.tasks import Agenda, Task, load_tasks, offline_tasks
+from collab_agents.tasks.questions import is_draft, questions
 from tests.conftest import party
 
 

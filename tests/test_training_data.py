@@ -10,10 +10,10 @@ from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collab_agents._internal.rows import read_rows
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.cli.app import run_command
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.rows import read_rows
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.training import (
     from_published,

@@ -18,10 +18,10 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from collab_agents import GraphAssistant, load_chat_model
 from collab_agents._internal.sealing import KEY_VARIABLE
-from collab_agents.assistants.packing import pack
+from collab_agents.assistants.apps.packing import pack
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import reward_model
-from collab_agents.memory import Memory
+from collab_agents.participants import Memory
 from collab_agents.runs import read_failures
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.policy import load_policy

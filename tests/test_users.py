@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from collab_agents import AgendaUser, LLMUser, Persona, ScriptedUser, load_chat_model
 from collab_agents.errors import ConfigError, UnusableReply
-from collab_agents.structured import parse
+from collab_agents.models.ask import parse
 from collab_agents.tasks import Agenda, Task
 from collab_agents.users import Memory, as_user, is_closing
 from collab_agents.users.llm import UserReply

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 
+from collab_agents._internal.rows import load_fresh
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.personas import Persona
-from collab_agents.rows import load_fresh
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.training.published import from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories

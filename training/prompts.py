@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
 from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona, pick_persona
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.training.datasets import Made, prompt_row
 from collab_agents.users import SimulatedUser

@@ -16,15 +16,15 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, reason_of
 from collab_agents.graphs import create_lookahead_graph
 from collab_agents.humans import check_simulated
 from collab_agents.messages import from_dicts, text_of
+from collab_agents.models.ask import invoke
 from collab_agents.models.local import Engine, LocalChatModel
 from collab_agents.rewards import MultiturnReward, mean
-from collab_agents.seeds import derive_seed
-from collab_agents.structured import invoke
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.policy import clean
 from collab_agents.users import AnyUser, Memory

@@ -3,19 +3,19 @@
 from importlib import import_module
 from typing import Any
 
-from collab_agents.assistants.base import Assistant
 from collab_agents.assistants.chat import ChatAssistant
 from collab_agents.assistants.load import load_assistant
+from collab_agents.participants import Assistant
 
 __all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "load_assistant", "simulate_as"]
 
 
 # These import langgraph, which `import collab_agents.assistants` does not.
 _HOME_OF = {
-    "AskUser": "interrupts",
-    "GraphAssistant": "app",
-    "is_simulating": "simulation",
-    "simulate_as": "simulation",
+    "AskUser": "apps.interrupts",
+    "GraphAssistant": "apps.assistant",
+    "is_simulating": "apps.simulated_tools",
+    "simulate_as": "apps.simulated_tools",
 }
 
 

@@ -5,10 +5,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, SystemMessage, convert_to_messages
 
 from collab_agents.errors import ConfigError, UnusableReply
-from collab_agents.memory import Memory
 from collab_agents.messages import as_example
+from collab_agents.models.ask import invoke
+from collab_agents.participants import Memory
 from collab_agents.prompts import render
-from collab_agents.structured import invoke
 
 
 class ChatAssistant:

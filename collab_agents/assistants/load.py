@@ -4,10 +4,10 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from collab_agents.assistants.base import Assistant
+from collab_agents._internal.importing import attribute_at, made_with
 from collab_agents.assistants.chat import ChatAssistant
 from collab_agents.errors import ConfigError
-from collab_agents.importing import attribute_at, made_with
+from collab_agents.participants import Assistant
 
 
 def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> Assistant:
@@ -24,7 +24,7 @@ def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> As
     if isinstance(own, BaseChatModel) and not left:
         return ChatAssistant(own)
     if isinstance(own, Runnable):
-        from collab_agents.assistants.app import GraphAssistant  # Imports langgraph.
+        from collab_agents.assistants.apps.assistant import GraphAssistant  # Imports langgraph.
 
         return made_with({"app": own, **left}, GraphAssistant, what)
     if isinstance(own, Assistant) and not left:

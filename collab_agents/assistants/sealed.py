@@ -5,9 +5,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from collab_agents._internal.sealing import is_sealed, load_key, seal_of
-from collab_agents.assistants.base import Executed, Executing
 from collab_agents.errors import ConfigError
-from collab_agents.memory import LENT, Memory
+from collab_agents.participants import LENT, Executed, Executing, Memory
 
 
 class SealedAssistant:

@@ -21,6 +21,7 @@ from langgraph.types import Command
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.cli.coach import Coach, coach_table, number
 from collab_agents.cli.terminal import StreamedReply, Terminal
@@ -35,7 +36,6 @@ from collab_agents.messages import text_of, to_dicts
 from collab_agents.models import check_chat_model
 from collab_agents.personas import pick_persona
 from collab_agents.runs import RunDirectory
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 from collab_agents.trajectories import JsonlStore, Trajectory, Turn
 from collab_agents.usage import Usage, track_usage

@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessage
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.assistants import Assistant
 from collab_agents.config import Lookahead
@@ -20,7 +21,6 @@ from collab_agents.graphs.rollout import why_unscored
 from collab_agents.graphs.states import branch_of
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
-from collab_agents.seeds import derive_seed
 from collab_agents.trajectories import Candidate, Message, Turn
 from collab_agents.users import SimulatedUser
 

@@ -6,11 +6,11 @@ from typing import Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator, validate_call
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
+from collab_agents.models.ask import ask
 from collab_agents.prompts import render
-from collab_agents.seeds import derive_seed
-from collab_agents.structured import ask
 from collab_agents.tasks import Task
 from collab_agents.worker import WorkerPool, WorkerTimeout
 

@@ -4,7 +4,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
-from collab_agents.structured import ask
+from collab_agents.models.ask import ask
 
 
 class Artefact(BaseModel):

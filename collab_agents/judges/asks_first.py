@@ -1,12 +1,12 @@
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.models.ask import ask
 from collab_agents.prompts import render
-from collab_agents.questions import asks
-from collab_agents.seeds import derive_seed
-from collab_agents.structured import ask
 from collab_agents.tasks import Task
+from collab_agents.tasks.questions import asks
 
 
 class Verdict(BaseModel):
@@ -18,7 +18,7 @@ def asks_first(model: BaseChatModel | None = None) -> Judge:
     """Whether the assistant's first message asks the user for something: 1 or 0.
 
     Decided by the model, or without one by rule: a sentence that ends in a question mark or requests something, and
-    is no offer or courtesy (`collab_agents.questions.asks`).
+    is no offer or courtesy (`collab_agents.tasks.questions.asks`).
     """
 
     @checked()

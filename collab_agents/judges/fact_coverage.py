@@ -1,6 +1,6 @@
 from collab_agents.judges.base import Conversation, Judge, Score, checked
-from collab_agents.questions import is_draft
 from collab_agents.tasks import Agenda, Task
+from collab_agents.tasks.questions import is_draft
 
 
 def fact_coverage() -> Judge:

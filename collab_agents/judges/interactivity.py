@@ -1,10 +1,10 @@
 from langchain_core.language_models import BaseChatModel
 from pydantic import ConfigDict, PositiveInt, validate_call
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.judges.verdicts import judged
 from collab_agents.prompts import render
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks import Task
 
 

@@ -4,8 +4,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from pydantic import ConfigDict, PositiveFloat, validate_call
 
+from collab_agents._internal.importing import callable_at, called, check_takes
 from collab_agents.errors import ConfigError
-from collab_agents.importing import callable_at, called, check_takes
 from collab_agents.judges.base import OWN_TIMEOUT, Conversation, Judge, Score, checked, in_time
 from collab_agents.messages import is_assistants, to_dicts
 from collab_agents.tasks import Task

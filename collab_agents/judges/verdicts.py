@@ -6,10 +6,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 from pydantic import AliasChoices, BaseModel, Field
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import UnusableReply
 from collab_agents.judges.base import Score
-from collab_agents.seeds import derive_seed
-from collab_agents.structured import ask
+from collab_agents.models.ask import ask
 
 
 class Verdict(BaseModel):

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 
 from collab_agents._internal.notes import refusals
 from collab_agents._internal.secrets import mask
+from collab_agents._internal.seeds import seed_for
 from collab_agents._internal.sync import iterate_sync, run_sync
 from collab_agents._internal.text import valid
 from collab_agents.errors import ModelError
 from collab_agents.messages import text_of
-from collab_agents.seeds import seed_for
 from collab_agents.usage import record_usage, token_count
 
 T = TypeVar("T")

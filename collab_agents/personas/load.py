@@ -8,10 +8,10 @@ from typing import BinaryIO
 import yaml
 from pydantic import ValidationError
 
+from collab_agents._internal.rows import BUILDERS, DataFiles, parsed_lines, read_rows, short_hash
 from collab_agents.errors import ConfigError, first_problem
 from collab_agents.personas.persona import Persona
 from collab_agents.personas.sampling import Mix, fields_of, with_fields
-from collab_agents.rows import BUILDERS, DataFiles, parsed_lines, read_rows, short_hash
 
 _WRITTEN_OUT = (".yaml", ".yml", ".jsonl")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, first_problem, nearest
 from collab_agents.personas.library import PERSONAS
 from collab_agents.personas.persona import Persona
-from collab_agents.seeds import derive_seed
 
 Mix = Mapping[str, Any]
 """What personas are drawn by: a persona's name -> its weight, a field of `Persona` -> {value: weight}, or both."""

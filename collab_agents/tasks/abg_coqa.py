@@ -2,8 +2,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from collab_agents._internal.rows import DataFiles, Row, Rows, read_rows, short_hash
 from collab_agents.errors import ConfigError
-from collab_agents.rows import DataFiles, Row, Rows, read_rows, short_hash
 from collab_agents.tasks.splits import shuffled
 from collab_agents.tasks.task import Task
 

@@ -1,8 +1,8 @@
 import ast
 from collections.abc import Iterator
 
+from collab_agents._internal.rows import DataFiles, Row, Rows, read_rows
 from collab_agents.errors import ConfigError
-from collab_agents.rows import DataFiles, Row, Rows, read_rows
 from collab_agents.tasks.splits import shuffled, split_off
 from collab_agents.tasks.task import Task
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from collab_agents.rows import BUILDERS, DataFiles, Row, read_rows, short_hash
+from collab_agents._internal.rows import BUILDERS, DataFiles, Row, read_rows, short_hash
 from collab_agents.tasks.task import Task
 
 

@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
+from collab_agents._internal.rows import DataFiles, Rows, read_rows, short_hash
 from collab_agents.errors import ConfigError
-from collab_agents.rows import DataFiles, Rows, read_rows, short_hash
 from collab_agents.tasks.splits import shuffled
 from collab_agents.tasks.task import Task
 

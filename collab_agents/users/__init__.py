@@ -1,8 +1,8 @@
 """Simulated users: played by a chat model, by an agenda, or from a script."""
 
-from collab_agents.memory import Memory
+from collab_agents.participants import Memory, SimulatedUser
 from collab_agents.users.agenda import AgendaUser
-from collab_agents.users.base import SimulatedUser, closing, is_closing
+from collab_agents.users.base import closing, is_closing
 from collab_agents.users.llm import LLMUser
 from collab_agents.users.own import AnyUser, as_user, load_user
 from collab_agents.users.runnable import STOP, RunnableUser

@@ -3,13 +3,13 @@ from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
-from collab_agents.memory import Memory
 from collab_agents.messages import replies as said_by_assistant
+from collab_agents.participants import Memory
 from collab_agents.personas import Persona
-from collab_agents.questions import is_draft, is_open_question, questions
-from collab_agents.seeds import derive_seed
 from collab_agents.tasks.agenda import Agenda, Fact
+from collab_agents.tasks.questions import is_draft, is_open_question, questions
 from collab_agents.tasks.task import Task
 from collab_agents.users.base import closing
 from collab_agents.users.slips import misspell, mistaken, telling

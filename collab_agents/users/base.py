@@ -1,32 +1,14 @@
-"""What a simulated user is: a function from the conversation and a memory to the next message and memory."""
+"""What users are made of: a plain function as a user, and the message that closes a conversation."""
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from collab_agents.memory import Memory
+from collab_agents.participants import Memory
 
 _CLOSING = "closes_conversation"
-
-
-@runtime_checkable
-class SimulatedUser(Protocol):
-    """Plays the user. Holds no state between calls: everything it remembers is in the memory it returns, so that
-
-    a conversation branches by copying a value.
-    """
-
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        """The user's next message and memory.
-
-        messages: the conversation so far, empty before the first turn.
-        memory: as this method returned it last, {} before the first turn; see `Memory` for what is added.
-
-        No message (None) ends the conversation; so does a message made by `closing`, which is kept.
-        """
-        ...
 
 
 class FunctionUser:

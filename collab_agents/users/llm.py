@@ -10,10 +10,10 @@ from langchain_core.tools import tool as make_tool
 from pydantic import BaseModel, field_validator, model_validator
 
 from collab_agents.errors import ConfigError
-from collab_agents.memory import Memory
+from collab_agents.models.ask import ask
+from collab_agents.participants import Memory
 from collab_agents.personas import Persona
 from collab_agents.prompts import Prompt, fill, render, tagged, template_of, transcript
-from collab_agents.structured import ask
 from collab_agents.tasks import Task
 from collab_agents.users.base import closing
 from collab_agents.users.tools import noted, run_tools

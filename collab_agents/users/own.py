@@ -6,9 +6,10 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from collab_agents._internal.importing import attribute_at, made_with
 from collab_agents.errors import ConfigError
-from collab_agents.importing import attribute_at, made_with
-from collab_agents.users.base import FunctionUser, SimulatedUser
+from collab_agents.participants import SimulatedUser
+from collab_agents.users.base import FunctionUser
 from collab_agents.users.llm import LLMUser
 from collab_agents.users.runnable import RunnableUser
 

@@ -4,8 +4,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 
-from collab_agents.memory import Memory
 from collab_agents.messages import as_seen, replies, text_of
+from collab_agents.participants import Memory
 from collab_agents.users.base import closing
 
 STOP = "###STOP###"
@@ -25,16 +25,16 @@ class RunnableUser:
     def __init__(
         self, app: Runnable[Any, Any], *, stop: str = STOP, inputs: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
-        from collab_agents.assistants.app import GraphAssistant  # Imports langgraph.
+        from collab_agents.assistants.apps.assistant import GraphAssistant  # Imports langgraph.
 
         self.stop = stop
         self._inputs = dict(inputs or {})
-        self._player = GraphAssistant(app, **options)
+        self._app = GraphAssistant(app, **options)
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
         persona = memory.get("persona")
         told = {"goal": memory["task"].prompt, "persona": persona.describe() if persona else "", **self._inputs}
-        said, after = await self._player.respond(
+        said, after = await self._app.respond(
             _from_the_other_side(messages), memory | {"executable": False}, inputs=told
         )
         words, stop, _ = "\n\n".join(replies(said)).partition(self.stop)

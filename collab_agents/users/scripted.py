@@ -2,8 +2,8 @@ from collections.abc import Sequence
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from collab_agents.memory import Memory
 from collab_agents.messages import is_users
+from collab_agents.participants import Memory
 
 
 class ScriptedUser:

@@ -15,26 +15,20 @@ from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Command, Interrupt
 
 from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
+from collab_agents._internal.copies import branch_copy, own_copy
 from collab_agents._internal.sealing import load_key
-from collab_agents.assistants.base import Executed
-from collab_agents.assistants.branches import packed_in, types_in
-from collab_agents.assistants.interrupts import AskUser, question_in
-from collab_agents.assistants.packing import check_packed, pack, unpack
-from collab_agents.assistants.playing import (
-    AppError,
-    LocalPlayer,
-    Played,
-    Player,
-    RemotePlayer,
-    context_around,
-    without_coordinates,
-)
-from collab_agents.assistants.reading import as_messages, reply_in
-from collab_agents.assistants.simulation import WAY_OUT, Mode, Turn, intercept_tools, is_simulating, taking
+from collab_agents._internal.seeds import Calls, seeded
+from collab_agents.assistants.apps.branches import packed_in, types_in
+from collab_agents.assistants.apps.driver import AppError, AppResult, Driver, context_around, without_coordinates
+from collab_agents.assistants.apps.interrupts import AskUser, question_in
+from collab_agents.assistants.apps.local import LocalDriver
+from collab_agents.assistants.apps.packing import check_packed, pack, unpack
+from collab_agents.assistants.apps.remote import RemoteDriver
+from collab_agents.assistants.apps.reply import as_messages, reply_in
+from collab_agents.assistants.apps.simulated_tools import WAY_OUT, Mode, Turn, intercept_tools, is_simulating, taking
 from collab_agents.errors import ConfigError, reason_of
-from collab_agents.memory import Memory, branch_copy, own_copy
 from collab_agents.messages import as_given, as_internal, is_users, text_of, with_ids
-from collab_agents.seeds import Calls, seeded
+from collab_agents.participants import Executed, Memory
 
 
 class GraphAssistant:
@@ -127,17 +121,17 @@ class GraphAssistant:
         channel = channels.get(self._output) if self._output else None
         # Messages that are only those of the last step need not hold the history.
         self._accumulates = channel is not None and not isinstance(channel, LastValue)
-        self._player: Player
+        self._driver: Driver
         if isinstance(app, RemoteGraph):
             if simulate_tools:
                 raise ConfigError("simulate_tools: the tools of a deployment cannot be replaced from here")
-            self._player = RemotePlayer(app, self.name, timeout=timeout)
+            self._driver = RemoteDriver(app, self.name, timeout=timeout)
         else:
             if isinstance(app, Pregel):
                 intercept_tools(app, self.name, self.simulate_tools)
             elif simulate_tools:
                 raise ConfigError(f"simulate_tools: {self.name!r} is no compiled graph; {WAY_OUT}")
-            self._player = LocalPlayer(app, self.name, timeout=timeout, interruptible=self.interrupts is not None)
+            self._driver = LocalDriver(app, self.name, timeout=timeout, interruptible=self.interrupts is not None)
 
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, *, inputs: Mapping[str, Any] | None = None
@@ -151,11 +145,11 @@ class GraphAssistant:
         turn = Turn(Mode.pausing if executable else Mode.simulated, self.simulate_tools)
         with taking(turn), seeded(memory.get("seed", 0)) as calls:
             given, new = self._given(messages, memory, inputs or {})
-            played = await self._play(memory.get("branch", {}), given, turn, calls)
-        reply, after = self._finished(messages, memory, new, played, in_words=True)
-        if turn.pretended and played.kept is not None:
+            result = await self._drive(memory.get("branch", {}), given, turn, calls)
+        reply, after = self._finished(messages, memory, new, result, in_words=True)
+        if turn.pretended and result.kept is not None:
             how = {key: memory[key] for key in ("seed", "proactive") if key in memory}
-            after["unexecuted"] = {"branch": played.kept, "tools": turn.simulated, **how}
+            after["unexecuted"] = {"branch": result.kept, "tools": turn.simulated, **how}
         return reply, after
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
@@ -176,7 +170,7 @@ class GraphAssistant:
         """
         if not (thread.get("configurable") or {}).get("thread_id"):
             raise ConfigError('thread: a config {"configurable": {"thread_id": ...}} is needed')
-        values, interrupts, branch = await self._player.fork(thread)
+        values, interrupts, branch = await self._driver.fork(thread)
         if interrupts and not isinstance(self.interrupts, AskUser):
             asked = question_in(interrupts[0].value)[:200]
             raise ConfigError(
@@ -195,7 +189,7 @@ class GraphAssistant:
         branch = memory.get("branch", {})
         if branch.get("pretended"):
             raise ConfigError(f"app {self.name!r}: what was simulated cannot be committed: execute the reply first")
-        return memory | {"branch": await self._player.commit(branch)}
+        return memory | {"branch": await self._driver.commit(branch)}
 
     async def execute(
         self,
@@ -231,7 +225,7 @@ class GraphAssistant:
         self._check(after)
         if memory.get("branch", {}).get("pretended"):
             raise ConfigError(f"app {self.name!r}: the turns before this reply were simulated and not executed")
-        await self._player.check_unchanged(after["branch"])
+        await self._driver.check_unchanged(after["branch"])
         unexecuted = after.get("unexecuted")
         if unexecuted is None and not (answers or (after.get("asked") and not in_words)):
             return Executed(list(reply), await self._settled(after))
@@ -253,30 +247,30 @@ class GraphAssistant:
                 given, new = self._given(messages, memory)
                 if branch:  # Otherwise the app keeps no thread, and is called again.
                     given = Command(resume=dict(answers)) if answers else None
-                played = await self._play(branch, given, turn, calls)
+                result = await self._drive(branch, given, turn, calls)
         except AppError as error:
             if error.branch is not None:
                 error.after = after | left(error.branch)
             raise
         try:
-            played.before = await self._player.values(memory.get("branch", {}))
-            waits = bool(played.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
-            reply, done = self._finished(messages, memory, new, played, in_words=not waits)
+            result.before = await self._driver.values(memory.get("branch", {}))
+            waits = bool(result.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
+            reply, done = self._finished(messages, memory, new, result, in_words=not waits)
             if waits:
-                return Executed(reply, done | left(played.branch), played.interrupts)
+                return Executed(reply, done | left(result.branch), result.interrupts)
             return Executed(reply, await self._settled(done))
         except PASS_THROUGH:
             raise
         except BaseException as error:
             failed = error if isinstance(error, AppError) else AppError(f"app {self.name!r}: {reason_of(error)}")
-            if played.kept:
-                failed.after = after | left(played.kept)
+            if result.kept:
+                failed.after = after | left(result.kept)
             raise failed from error
 
     async def aclose(self) -> None:
         """Delete the threads that were made on a deployment. For every other app there is nothing to do."""
-        if isinstance(self._player, RemotePlayer):
-            await self._player.delete_threads()
+        if isinstance(self._driver, RemoteDriver):
+            await self._driver.delete_threads()
 
     def _check(self, memory: Memory) -> None:
         """Raises ConfigError for a memory that others may have written and that does more than it says when read."""
@@ -288,7 +282,7 @@ class GraphAssistant:
 
     async def _settled(self, after: Memory) -> Memory:
         branch = after["branch"]
-        return after if "since" in branch else after | {"branch": await self._player.settle(branch)}
+        return after if "since" in branch else after | {"branch": await self._driver.settle(branch)}
 
     def _given(
         self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
@@ -311,19 +305,19 @@ class GraphAssistant:
         messages: Sequence[BaseMessage],
         memory: Memory,
         new: Sequence[BaseMessage],
-        played: Played,
+        result: AppResult,
         *,
         in_words: bool,
     ) -> tuple[list[BaseMessage], Memory]:
         """The reply that came of a turn, with the question that the app waits with put in words, and the memory."""
-        reply = self._reply([*self._history(played.before), *new], played.values)
-        if in_words and played.interrupts and isinstance(self.interrupts, AskUser):
-            questions = (self.interrupts.show(one.value) for one in played.interrupts)
+        reply = self._reply([*self._history(result.before), *new], result.values)
+        if in_words and result.interrupts and isinstance(self.interrupts, AskUser):
+            questions = (self.interrupts.show(one.value) for one in result.interrupts)
             reply.append(AIMessage("\n\n".join(questions), additional_kwargs={_QUESTION: True}))
-        if not played.interrupts and not any(message.type in ("ai", "tool") for message in reply):
+        if not result.interrupts and not any(message.type in ("ai", "tool") for message in reply):
             raise AppError(f"app {self.name!r}: it returned no reply, under {self.output_name}, to the user's message")
         reply = with_ids(reply, messages, memory.get("seed", 0))
-        return reply, self._memory(played.branch, played.interrupts, played.values, reply)
+        return reply, self._memory(result.branch, result.interrupts, result.values, reply)
 
     def _without_question(self, reply: Sequence[BaseMessage]) -> list[BaseMessage]:
         return [message for message in reply if not message.additional_kwargs.get(_QUESTION)]
@@ -342,38 +336,38 @@ class GraphAssistant:
             "begin without assistant_memory, and the app is given what there is"
         )
 
-    async def _play(self, branch: Mapping[str, Any], given: Any, turn: Turn, calls: Calls) -> Played:
+    async def _drive(self, branch: Mapping[str, Any], given: Any, turn: Turn, calls: Calls) -> AppResult:
         context = context_around() if self.context is None else self.context
         config = self._config
         if turn.mode is not Mode.executed:
             context = self._own("context", context)
             if "configurable" in config:
                 config = {**config, "configurable": self._own("configurable", config["configurable"])}
-        played = await self._player.play(branch, given, config, context, turn, calls)
-        before, kept = played.before, played.kept
+        result = await self._driver.drive(branch, given, config, context, turn, calls)
+        before, kept = result.before, result.kept
         for _ in range(_MOST_INTERRUPTS):
             if turn.mode is Mode.executed:
-                kept = played.kept
-            if played.interrupts and self.interrupts is None and turn.mode is not Mode.executed:
-                asked = question_in(played.interrupts[0].value)[:200]
+                kept = result.kept
+            if result.interrupts and self.interrupts is None and turn.mode is not Mode.executed:
+                asked = question_in(result.interrupts[0].value)[:200]
                 raise AppError(f"app {self.name!r} interrupts with {asked!r}: say by `interrupts` what answers it")
-            if not played.interrupts or not callable(self.interrupts):
+            if not result.interrupts or not callable(self.interrupts):
                 break
             turn.pretended = turn.mode is not Mode.executed
             try:
-                answers = {one.id: await self._answer(self.interrupts, one.value) for one in played.interrupts}
+                answers = {one.id: await self._answer(self.interrupts, one.value) for one in result.interrupts}
             except AppError as error:
                 error.branch = kept
                 raise
             if turn.mode is Mode.executed and None in answers.values():
                 break
             turn.came_back()
-            played = await self._player.play(played.branch, Command(resume=answers), config, context, turn, calls)
+            result = await self._driver.drive(result.branch, Command(resume=answers), config, context, turn, calls)
         else:
             failed = AppError(f"app {self.name!r}: it still interrupts after {_MOST_INTERRUPTS} answers")
             failed.branch = kept
             raise failed
-        return replace(played, before=before, kept=kept)
+        return replace(result, before=before, kept=kept)
 
     async def _answer(self, policy: Callable[[Any], Any], value: Any) -> Any:
         async def answer() -> Any:

@@ -1,4 +1,4 @@
-"""What an assistant is."""
+"""Who takes part in a conversation: what a simulated user and an assistant are, and what they remember."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,7 +6,35 @@ from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 
-from collab_agents.memory import Memory
+Memory = dict[str, Any]
+"""What a participant remembers between its turns: JSON values under keys of its own.
+
+A user finds three more keys in it, put there by the graph for each call and not to be changed: `task` (the `Task`,
+with the goal), `persona` (a `Persona` or None) and `seed` (an int, this branch's own). An assistant finds `seed` and
+`proactive` (whether to use its proactive prompt).
+"""
+
+
+LENT = {"task", "persona", "seed", "proactive", "executable"}
+"""Keys that a participant finds in its memory for one call and that are not kept there."""
+
+
+@runtime_checkable
+class SimulatedUser(Protocol):
+    """Plays the user. Holds no state between calls: everything it remembers is in the memory it returns, so that
+
+    a conversation branches by copying a value.
+    """
+
+    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
+        """The user's next message and memory.
+
+        messages: the conversation so far, empty before the first turn.
+        memory: as this method returned it last, {} before the first turn; see `Memory` for what is added.
+
+        No message (None) ends the conversation; so does a message made by `closing`, which is kept.
+        """
+        ...
 
 
 @runtime_checkable

@@ -12,10 +12,18 @@ from langgraph.types import Interrupt, StateSnapshot
 
 from collab_agents._internal import langgraph_private
 from collab_agents._internal.serde import Types
-from collab_agents.assistants.caches import ForkedCache, write_to
-from collab_agents.assistants.stores import ForkedStore, abatch, forked, make_forkable, put_of
-from collab_agents.assistants.subgraphs import App, graphs_in
-from collab_agents.assistants.threads import BranchSaver, Captured, Saver, check_unchanged, commit, fork, needs_history
+from collab_agents.assistants.apps.caches import ForkedCache, write_to
+from collab_agents.assistants.apps.stores import ForkedStore, abatch, forked, make_forkable, put_of
+from collab_agents.assistants.apps.subgraphs import App, graphs_in
+from collab_agents.assistants.apps.threads import (
+    BranchSaver,
+    Captured,
+    Saver,
+    check_unchanged,
+    commit,
+    fork,
+    needs_history,
+)
 from collab_agents.errors import ConfigError
 
 THREAD = "simulation"

@@ -5,7 +5,7 @@ from typing import Any
 
 from langgraph.cache.base import BaseCache, FullKey, Namespace
 
-from collab_agents.assistants.packing import pack, unpack
+from collab_agents.assistants.apps.packing import pack, unpack
 
 
 class ForkedCache(BaseCache[Any]):

@@ -1,22 +1,10 @@
-"""What participants remember."""
+"""Copies of values, one for each branch."""
 
 from copy import copy, deepcopy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import BaseModel
-
-Memory = dict[str, Any]
-"""What a participant remembers between its turns: JSON values under keys of its own.
-
-A user finds three more keys in it, put there by the graph for each call and not to be changed: `task` (the `Task`,
-with the goal), `persona` (a `Persona` or None) and `seed` (an int, this branch's own). An assistant finds `seed` and
-`proactive` (whether to use its proactive prompt).
-"""
-
-
-LENT = {"task", "persona", "seed", "proactive", "executable"}
-"""Keys that a participant finds in its memory for one call and that are not kept there."""
 
 
 def own_copy(value: Any) -> Any:

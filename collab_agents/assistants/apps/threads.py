@@ -15,8 +15,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from collab_agents._internal import langgraph_private
-from collab_agents.assistants.packing import pack, unpack
-from collab_agents.assistants.subgraphs import App
+from collab_agents.assistants.apps.packing import pack, unpack
+from collab_agents.assistants.apps.subgraphs import App
 from collab_agents.errors import ConfigError, RolloutError
 
 Saver = BaseCheckpointSaver[Any]

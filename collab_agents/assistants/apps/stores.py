@@ -21,8 +21,8 @@ from langgraph.store.base import (
 )
 from langgraph.store.memory import InMemoryStore
 
+from collab_agents._internal.copies import own_copy
 from collab_agents._internal.place import task_around
-from collab_agents.memory import own_copy
 
 _ALL = 1_000_000
 

@@ -1,0 +1,2 @@
+class HiddenFromApps:
+    """Marks a runtime context that is not handed on to the apps that run inside the graph."""
