@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collab_agents.judges import Score, pass_rate
-from collab_agents.judges.isolation import solutions_names
+from collab_agents.judges._sandbox.isolation import solutions_names
 from tests.coding_tasks import TASKS
 from tests.test_sandbox import TIGHT, coding, said
 
@@ -35,7 +35,7 @@ assert not work(9) != 10
 
 EQUAL = "    def __eq__(self, other): return True\n    def __ne__(self, other): return False\n"
 EQUAL += "    def __hash__(self): return 0\n    def __contains__(self, other): return True\n"
-WIRE = "import sys\nwire = sys.modules['_examiner.wire']\n"
+WIRE = "import sys\nwire = sys.modules['examiner.wire']\n"
 SOCKET = "import json, os, struct\ndef tell(one):\n    data = json.dumps(one).encode()\n"
 SOCKET += "    os.write(511, struct.pack('>I', len(data)) + data)\n"
 SEARCH = "import gc, sys, os\ndef work(x):\n    frame = sys._getframe()\n    while frame:\n"

@@ -15,7 +15,7 @@ def test_the_wheel_made_from_the_sdist_has_everything_and_nothing_generic(wheel:
         "training/__init__.py",
         "prompts/llm_user.txt",
         "py.typed",
-        "judges/_examiner/supervise.py",
+        "judges/_sandbox/examiner/supervise.py",
     ):
         assert f"collab_agents/{needed}" in names
 

@@ -18,7 +18,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation, Score, load_judge, pass_rate, problem_with
-from collab_agents.sandbox import SandboxLimits
+from collab_agents.judges._sandbox.jail import SandboxLimits
 from collab_agents.tasks import Task
 from tests.coding_tasks import TASKS, CodingTask
 from tests.conftest import ROOT

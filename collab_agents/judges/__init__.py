@@ -1,5 +1,6 @@
 """Judges: each scores a finished conversation. One judge a file; each is a function of its options."""
 
+from collab_agents.judges._sandbox.jail import SandboxLimits
 from collab_agents.judges.accuracy import accuracy
 from collab_agents.judges.asks_first import asks_first
 from collab_agents.judges.base import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
@@ -21,6 +22,7 @@ __all__ = [
     "AnyJudge",
     "Conversation",
     "Judge",
+    "SandboxLimits",
     "Score",
     "accuracy",
     "as_judge",

@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, field_validator, vali
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
+from collab_agents.judges._math.worker import WorkerPool, WorkerTimeout
 from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
 from collab_agents.models.ask import ask
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
-from collab_agents.worker import WorkerPool, WorkerTimeout
 
 
 class Verdict(BaseModel):
@@ -87,4 +87,4 @@ def _by_model(model: BaseChatModel) -> Judge:
 
 @cache
 def _workers(seconds: float) -> WorkerPool:
-    return WorkerPool(Path(__file__).with_name("mathematics.py"), timeout=seconds)
+    return WorkerPool(Path(__file__).parent / "_math" / "mathematics.py", timeout=seconds)

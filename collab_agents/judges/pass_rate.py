@@ -9,17 +9,17 @@ from typing import Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
+from collab_agents.judges._sandbox.isolation import solutions_names
+from collab_agents.judges._sandbox.jail import Isolation, Outcome, Sandbox, SandboxLimits
 from collab_agents.judges.base import Conversation, Judge, Score, checked
-from collab_agents.judges.isolation import solutions_names
 from collab_agents.prompts import render
-from collab_agents.sandbox import Isolation, Outcome, Sandbox, SandboxLimits
 from collab_agents.tasks import Task
 
 _FENCED = re.compile(
     r"^[ \t]*(```+|~~~+)[ \t]*(\w*)(?:[^\w\n][^\n]*)?\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
 )
 
-_EXAMINER = Path(__file__).parent / "_examiner"
+_EXAMINER = Path(__file__).parent / "_sandbox" / "examiner"
 _LONGEST = 2_000
 
 

@@ -7,8 +7,7 @@ import os
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from threading import Lock
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from asyncio_throttle import Throttler
@@ -20,6 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
 from collab_agents._internal.notes import refusals
+from collab_agents._internal.per_loop import PerLoop
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.seeds import seed_for
 from collab_agents._internal.sync import iterate_sync, run_sync
@@ -58,23 +58,6 @@ class Limits(BaseModel):
 
 class MalformedReply(Exception):
     """The server answered, but not with a chat completion. Asking again may help."""
-
-
-class PerLoop(Generic[T]):
-    """One value for each event loop: what asyncio and aiohttp objects need when `asyncio.run` is called twice."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
-        self._values: dict[asyncio.AbstractEventLoop, T] = {}
-        self._making = Lock()
-
-    def get(self) -> T:
-        loop = asyncio.get_running_loop()
-        if loop not in self._values:
-            with self._making:  # Sync calls have a loop each, on threads of their own.
-                self._values = {known: value for known, value in self._values.items() if not known.is_closed()}
-                self._values[loop] = self._make()
-        return self._values[loop]
 
 
 def usage_of(message: BaseMessage) -> UsageMetadata | None:

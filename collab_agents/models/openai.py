@@ -16,9 +16,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, PrivateAttr
 
+from collab_agents._internal.per_loop import PerLoop
 from collab_agents._internal.secrets import mask
 from collab_agents.models.ask import parse
-from collab_agents.models.limits import LimitedChatModel, MalformedReply, PerLoop, message_in, status_of
+from collab_agents.models.limits import LimitedChatModel, MalformedReply, message_in, status_of
 from collab_agents.usage import record_usage
 
 # Options that the SDK's own methods must see; a call with any of them goes through the SDK.

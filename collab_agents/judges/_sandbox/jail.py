@@ -23,9 +23,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
+from collab_agents._internal.per_loop import PerLoop
 from collab_agents.errors import ConfigError
-from collab_agents.models.limits import PerLoop
-from collab_agents.seccomp import filter_file, memory_file
+from collab_agents.judges._sandbox.seccomp import filter_file, memory_file
 
 Isolation = Literal["bubblewrap", "none"]
 
@@ -98,7 +98,7 @@ class Sandbox:
     python: the interpreter, with the libraries that the programs need; by default this one.
 
     The script is a package without dependencies, of which `supervise.main` is called. It is told its limits and its
-    users, sets them (`confine` in judges/_examiner), writes the line `READY`, and is then given its request on standard
+    users, sets them (`confine` in examiner), writes the line `READY`, and is then given its request on standard
     input.
 
     Raises ConfigError if bubblewrap is missing or cannot make a sandbox here, or there is no such interpreter.

@@ -1,0 +1,1 @@
+"""Mathematical equality, decided in worker processes that can be stopped."""
