@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate_as
-    from collab_agents.config import Budget, Lookahead, RunConfig
+    from collab_agents.config import RunConfig
     from collab_agents.graphs import (
         Progress,
         ProgressBar,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         simulate,
     )
     from collab_agents.humans import HumanAssistant, HumanUser
+    from collab_agents.lookahead import Budget, Lookahead
     from collab_agents.models import Limits, load_chat_model
     from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assistants": ("AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate_as"),
-    "config": ("Budget", "Lookahead", "RunConfig"),
+    "config": ("RunConfig",),
+    "lookahead": ("Budget", "Lookahead"),
     "graphs": (
         "Progress",
         "ProgressBar",

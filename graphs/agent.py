@@ -29,13 +29,13 @@ from collab_agents._internal.seeds import branch_seed, derive_seed
 from collab_agents._internal.sync import run_sync
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.interrupts import question_in
-from collab_agents.config import Budget, check_lookahead
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
+from collab_agents.lookahead import Budget, check_lookahead
 from collab_agents.messages import as_text, is_users, text_of, with_ids
 from collab_agents.participants import Executing
 from collab_agents.personas import Persona

@@ -17,11 +17,11 @@ from collab_agents._internal.containment import abandon, contained
 from collab_agents._internal.langgraph_private import streams_messages
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced, with_handlers
-from collab_agents.config import Budget
 from collab_agents.errors import ConfigError, RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored
+from collab_agents.lookahead import Budget
 from collab_agents.messages import as_text, to_dicts
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage

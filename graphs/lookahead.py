@@ -8,7 +8,6 @@ from langgraph.types import Send
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
-from collab_agents.config import check_lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, user_node
@@ -21,6 +20,7 @@ from collab_agents.graphs.states import (
     branch_of,
 )
 from collab_agents.humans import check_simulated
+from collab_agents.lookahead import check_lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward, mean, mean_scores
 from collab_agents.trajectories import Future

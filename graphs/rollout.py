@@ -10,13 +10,13 @@ from langgraph.types import Send
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
-from collab_agents.config import check_lookahead
 from collab_agents.errors import RolloutError, reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, branch_of
 from collab_agents.humans import check_simulated
+from collab_agents.lookahead import check_lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import AnyUser, as_user

@@ -8,8 +8,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
 
-from collab_agents.compose import Composition, tasks_of
 from collab_agents.config import RunConfig
+from collab_agents.config.build import Composition, tasks_of
 from collab_agents.errors import ConfigError, first_problem
 from collab_agents.graphs.agent import goal_so_far
 from collab_agents.graphs.nodes import Node

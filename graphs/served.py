@@ -15,8 +15,7 @@ from typing import Any
 from langgraph_sdk.runtime import ServerRuntime
 
 from collab_agents.assistants.sealed import SealedAssistant
-from collab_agents.compose import Composition, compose, personas_of
-from collab_agents.config import Budget
+from collab_agents.config.build import Composition, compose, personas_of
 from collab_agents.graphs.agent import create_lookahead_agent
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.lookahead import create_lookahead_graph
@@ -24,6 +23,7 @@ from collab_agents.graphs.outline import Anybody, open_up
 from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.scene import Cast, create_goal, create_scene
 from collab_agents.judges import token_cost
+from collab_agents.lookahead import Budget
 from collab_agents.participants import Executing
 from collab_agents.personas import PERSONAS, Persona, pick_persona
 from collab_agents.rewards import MultiturnReward

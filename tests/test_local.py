@@ -25,8 +25,8 @@ from collab_agents import (
     generate_trajectories,
     load_chat_model,
 )
-from collab_agents.compose import Models, assistant_of
 from collab_agents.config import RunConfig, load_config
+from collab_agents.config.build import Models, assistant_of
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.judges import fact_coverage, token_cost
 from collab_agents.messages import is_users, to_dicts

@@ -348,8 +348,8 @@ NO_TOOL = {
 async def test_a_template_and_tools_are_named_in_run_yaml(
     serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collab_agents.compose import compose
     from collab_agents.config import RunConfig, load_config
+    from collab_agents.config.build import compose
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)
@@ -401,8 +401,8 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
 def test_what_cannot_be_used_in_run_yaml_is_one_sentence(
     user: Any, assistant: Any, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from collab_agents.compose import compose
     from collab_agents.config import RunConfig, load_config
+    from collab_agents.config.build import compose
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "mine", raising=False)

@@ -23,8 +23,8 @@ from collab_agents import (
     offline_tasks,
     sample_personas,
 )
-from collab_agents.compose import personas_of
 from collab_agents.config import PersonasConfig, RunConfig, UserConfig, load_config
+from collab_agents.config.build import personas_of
 from collab_agents.errors import ConfigError
 from collab_agents.messages import text_of
 from collab_agents.tasks import Agenda, Task

@@ -12,13 +12,13 @@ from rich.text import Text
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.assistants import Assistant
-from collab_agents.config import Lookahead
 from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph, create_lookahead_graph
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored
 from collab_agents.graphs.states import branch_of
+from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.trajectories import Candidate, Message, Turn

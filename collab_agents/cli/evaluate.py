@@ -9,8 +9,8 @@ from rich.text import Text
 
 from collab_agents._internal.text import harmless
 from collab_agents.cli.progress import print_failures, shown
-from collab_agents.compose import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
+from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import Progress, TaskSet, check_tasks
 from collab_agents.graphs import evaluate as play

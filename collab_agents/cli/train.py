@@ -15,7 +15,7 @@ from rich.table import Table
 from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from collab_agents.cli.dataset import rows_of
-from collab_agents.compose import Models, personas_of, reward_of, tasks_of, user_of
+from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import check_tasks
 from collab_agents.models import check_chat_model

@@ -7,7 +7,7 @@ from typing import Any
 
 from collab_agents._internal.importing import attribute_at
 from collab_agents.assistants import Assistant, ChatAssistant, load_assistant
-from collab_agents.config import (
+from collab_agents.config.sections import (
     AssistantConfig,
     JudgeConfig,
     ModelConfig,

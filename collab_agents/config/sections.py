@@ -1,10 +1,8 @@
-"""The configuration of a run: what `run.yaml` may say, checked at the door."""
+"""The sections of `run.yaml` and `eval.yaml`, checked when they are read."""
 
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -12,23 +10,20 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from collab_agents._internal.rows import DataFiles
 from collab_agents._internal.secrets import names_of_secrets, secrets_in_url
-from collab_agents.errors import ConfigError, clause_of, first_problem, nearest
+from collab_agents.errors import nearest
+from collab_agents.lookahead import Lookahead
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
 from collab_agents.tasks.mapped import Columns
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -228,38 +223,6 @@ class JudgeConfig(Section):
     timeout: PositiveFloat | None = None
 
 
-class Lookahead(Section):
-    """How far and how wide to look.
-
-    candidates: replies sampled at a turn. futures: of each candidate. window: exchanges in a future (one user and
-    one assistant message each). max_exchanges: of the conversation. proactive_ratio: the share of candidates that
-    are sampled with the assistant's proactive prompt, in [0, 1].
-    """
-
-    candidates: PositiveInt = 3
-    futures: PositiveInt = 3
-    window: NonNegativeInt = 2
-    max_exchanges: PositiveInt = 8
-    proactive_ratio: float = Field(default=0.0, ge=0, le=1)
-
-    @property
-    def proactive_candidates(self) -> int:
-        """How many: half up, and at least one if any are wanted."""
-        return max(1, int(self.candidates * self.proactive_ratio + 0.5)) if self.proactive_ratio else 0
-
-
-class Budget(Section):
-    """What one reply by lookahead may cost.
-
-    seconds: until it has to be there. calls: of models, started for it; retries of a call are part of it.
-    grace: seconds that the one call may take which is left when the budget is spent and there is no reply yet.
-    """
-
-    seconds: PositiveFloat | None = None
-    calls: PositiveInt | None = None
-    grace: PositiveFloat = 60.0
-
-
 class RunLimits(Limits):
     """max_concurrency: tasks under way at once. The rest is for every model of the run."""
 
@@ -368,45 +331,3 @@ def check_distinct(judges: list[JudgeConfig]) -> None:
     names = [judge.name for judge in judges]
     if len(set(names)) < len(names):
         raise ValueError(f"judges: {max(names, key=names.count)!r} is there twice; give each a name of its own")
-
-
-def check_lookahead(**chosen: Any) -> Lookahead:
-    """The chosen values, the rest by default. Raises ConfigError for one out of range."""
-    try:
-        return Lookahead(**chosen)
-    except ValidationError as error:
-        raise ConfigError(first_problem(error)) from error
-
-
-def load_config(path: str | Path, shape: type[M]) -> M:
-    """The YAML file as a `shape`. Raises ConfigError, which names the file, the key and the value."""
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        # Not the line itself, which may hold a key.
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = "" if line is None else f":{line + 1}"
-        why = getattr(error, "problem", None) or type(error).__name__
-        raise ConfigError(f"{path}{where}: not YAML: {why}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a mapping is needed, with the keys {', '.join(shape.model_fields)}")
-    try:
-        return shape.model_validate(raw)
-    except ValidationError as error:
-        problems: dict[tuple[Any, ...], str] = {}
-        for problem in error.errors(include_url=False):
-            # Of one field, a union of shapes has a complaint each.
-            problems.setdefault(problem["loc"][:2], f"{clause_of(problem)}{_hint(shape, problem)}")
-        raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
-
-
-def _hint(shape: type[BaseModel], problem: Any) -> str:
-    key = str(problem["loc"][-1]) if problem["loc"] else ""
-    return nearest(key, _known_keys(shape) - {key}) if problem["type"] == "extra_forbidden" else ""
-
-
-def _known_keys(shape: type[BaseModel]) -> set[str]:
-    sections: list[type[BaseModel]] = [shape, *Section.__subclasses__(), TaskSetConfig, Limits, RunLimits, Persona]
-    return {name for section in sections for name in section.model_fields}

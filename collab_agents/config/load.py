@@ -1,0 +1,48 @@
+"""Reading a configuration file."""
+
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from collab_agents.errors import ConfigError, clause_of, nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_config(path: str | Path, shape: type[M]) -> M:
+    """The YAML file as a `shape`. Raises ConfigError, which names the file, the key and the value."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        # Not the line itself, which may hold a key.
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = "" if line is None else f":{line + 1}"
+        why = getattr(error, "problem", None) or type(error).__name__
+        raise ConfigError(f"{path}{where}: not YAML: {why}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a mapping is needed, with the keys {', '.join(shape.model_fields)}")
+    try:
+        return shape.model_validate(raw)
+    except ValidationError as error:
+        problems: dict[tuple[Any, ...], str] = {}
+        for problem in error.errors(include_url=False):
+            # Of one field, a union of shapes has a complaint each.
+            problems.setdefault(problem["loc"][:2], f"{clause_of(problem)}{_hint(shape, problem)}")
+        raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
+
+
+def _hint(shape: type[BaseModel], problem: Any) -> str:
+    key = str(problem["loc"][-1]) if problem["loc"] else ""
+    return nearest(key, _known_keys(shape) - {key}) if problem["type"] == "extra_forbidden" else ""
+
+
+def _known_keys(shape: Any) -> set[str]:
+    """The keys of a model and of the models within it."""
+    if isinstance(shape, type) and issubclass(shape, BaseModel):
+        within = [_known_keys(field.annotation) for field in shape.model_fields.values()]
+        return set(shape.model_fields).union(*within)
+    return set[str]().union(*(_known_keys(one) for one in get_args(shape)))
