@@ -11,23 +11,25 @@ if TYPE_CHECKING:
     from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate_as
     from collab_agents.config import RunConfig
     from collab_agents.graphs import (
-        Progress,
-        ProgressBar,
-        TaskSet,
         create_conversation_graph,
         create_lookahead_agent,
         create_lookahead_graph,
         create_rollout_graph,
-        evaluate,
-        generate_trajectories,
-        play_conversations,
-        simulate,
     )
     from collab_agents.humans import HumanAssistant, HumanUser
     from collab_agents.lookahead import Budget, Lookahead
     from collab_agents.models import Limits, load_chat_model
     from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
+    from collab_agents.runs import (
+        Progress,
+        ProgressBar,
+        TaskSet,
+        evaluate,
+        generate_trajectories,
+        play_conversations,
+        simulate,
+    )
     from collab_agents.tasks import Task, load_tasks, offline_tasks
     from collab_agents.trajectories import Trajectory, read_trajectories
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
@@ -37,22 +39,24 @@ _HOMES = {
     "config": ("RunConfig",),
     "lookahead": ("Budget", "Lookahead"),
     "graphs": (
-        "Progress",
-        "ProgressBar",
-        "TaskSet",
         "create_conversation_graph",
         "create_lookahead_agent",
         "create_lookahead_graph",
         "create_rollout_graph",
-        "evaluate",
-        "generate_trajectories",
-        "play_conversations",
-        "simulate",
     ),
     "humans": ("HumanAssistant", "HumanUser"),
     "models": ("Limits", "load_chat_model"),
     "personas": ("PERSONAS", "Persona", "load_personas", "sample_personas"),
     "rewards": ("MultiturnReward",),
+    "runs": (
+        "Progress",
+        "ProgressBar",
+        "TaskSet",
+        "evaluate",
+        "generate_trajectories",
+        "play_conversations",
+        "simulate",
+    ),
     "tasks": ("Task", "load_tasks", "offline_tasks"),
     "trajectories": ("Trajectory", "read_trajectories"),
     "users": ("AgendaUser", "LLMUser", "ScriptedUser", "SimulatedUser"),

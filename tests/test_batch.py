@@ -25,7 +25,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import fact_coverage, interactivity, token_cost
-from collab_agents.runs import read_failures
+from collab_agents.runs.directory import read_failures
 from collab_agents.trajectories import Trajectory
 from collab_agents.users import Memory
 from tests.conftest import Server, line_in, party

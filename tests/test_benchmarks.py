@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation, accuracy, as_judge, clarification, pass_rate, problem_with
-from collab_agents.scorecard import Scorecard
+from collab_agents.runs.scorecard import Scorecard
 from collab_agents.tasks import TASK_SETS, Task, load_tasks
 from tests.coding_tasks import UNITTEST_TASKS
 from tests.conftest import ROOT

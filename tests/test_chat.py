@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from collab_agents.cli.app import app
 from collab_agents.errors import CollabError
-from collab_agents.runs import RunDirectory
+from collab_agents.runs.directory import RunDirectory
 from collab_agents.tasks import offline_tasks
 from collab_agents.training.datasets import preference_rows
 from collab_agents.trajectories import Trajectory, read_trajectories

@@ -26,7 +26,7 @@ from collab_agents import (
 )
 from collab_agents.errors import RolloutError
 from collab_agents.judges import Conversation, as_judge
-from collab_agents.runs import read_failures
+from collab_agents.runs.directory import read_failures
 from collab_agents.tasks import Task
 from tests.conftest import party
 from tests.plain_and_ahead import COST

@@ -13,9 +13,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from collab_agents import AgendaUser, MultiturnReward
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.graphs import ProgressBar, TaskSet, evaluate
 from collab_agents.judges import clarification, fact_coverage
-from collab_agents.scorecard import Played, Scorecard, SetScores, score_set
+from collab_agents.runs import ProgressBar, TaskSet, evaluate
+from collab_agents.runs.scorecard import Played, Scorecard, SetScores, score_set
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Trajectory, read_trajectories
 from collab_agents.users import Memory, ScriptedUser

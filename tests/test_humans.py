@@ -26,8 +26,8 @@ from collab_agents import (
     play_conversations,
 )
 from collab_agents.errors import ConfigError, RolloutError
-from collab_agents.graphs import TaskSet
 from collab_agents.judges import token_cost
+from collab_agents.runs import TaskSet
 from collab_agents.training import MultiturnRewardFunction
 from collab_agents.users import Memory
 from tests.conftest import party

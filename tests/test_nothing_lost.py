@@ -15,7 +15,7 @@ from collab_agents import ChatAssistant, MultiturnReward, Persona, Task, load_ch
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
 from collab_agents.judges import Score, token_cost
 from collab_agents.participants import Memory
-from collab_agents.runs import read_failures
+from collab_agents.runs.directory import read_failures
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import ScriptedUser
 from tests.recording import Answer, completion, recording

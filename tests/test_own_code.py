@@ -15,7 +15,7 @@ from langgraph.types import interrupt
 from collab_agents import GraphAssistant, ScriptedUser, create_lookahead_agent
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.rewards import MultiturnReward
-from collab_agents.runs import read_failures
+from collab_agents.runs.directory import read_failures
 from tests.conftest import Server
 from tests.plain_and_ahead import COST
 from tests.test_cli import run

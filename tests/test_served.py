@@ -23,7 +23,7 @@ from langgraph_sdk.client import LangGraphClient
 
 from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_rollout_graph
 from collab_agents.errors import ConfigError
-from collab_agents.settings import BASE_URLS, CONFIGS
+from collab_agents.server.settings import BASE_URLS, CONFIGS
 from collab_agents.tasks import offline_tasks
 from tests.conftest import ROOT, Server
 

@@ -26,7 +26,7 @@ PIECES = f"""
 import asyncio, gc, itertools, sys, tempfile, threading
 from pathlib import Path
 from collab_agents import AgendaUser, Lookahead, MultiturnReward, read_trajectories
-from collab_agents.graphs import generate_trajectories, play_conversations
+from collab_agents.runs import generate_trajectories, play_conversations
 from collab_agents.judges import fact_coverage
 from tests.test_batch import Counts, parties
 

@@ -22,7 +22,7 @@ from collab_agents.assistants.apps.packing import pack
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import reward_model
 from collab_agents.participants import Memory
-from collab_agents.runs import read_failures
+from collab_agents.runs.directory import read_failures
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.policy import load_policy
 from collab_agents.trajectories import read_trajectories

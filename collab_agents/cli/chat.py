@@ -35,7 +35,7 @@ from collab_agents.humans import HumanAssistant, HumanUser, check_simulated
 from collab_agents.messages import text_of, to_dicts
 from collab_agents.models import check_chat_model
 from collab_agents.personas import pick_persona
-from collab_agents.runs import RunDirectory
+from collab_agents.runs.directory import RunDirectory
 from collab_agents.tasks import Task
 from collab_agents.trajectories import JsonlStore, Trajectory, Turn
 from collab_agents.usage import Usage, track_usage

@@ -12,12 +12,12 @@ from collab_agents.cli.progress import print_failures, shown
 from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
-from collab_agents.graphs import Progress, TaskSet, check_tasks
-from collab_agents.graphs import evaluate as play
-from collab_agents.graphs.evaluate import run_folders
 from collab_agents.models import check_chat_model
-from collab_agents.runs import read_failures
-from collab_agents.scorecard import Difference, Estimate, Scorecard, SetScores
+from collab_agents.runs import Progress, TaskSet, check_tasks
+from collab_agents.runs import evaluate as play
+from collab_agents.runs.directory import read_failures
+from collab_agents.runs.evaluate import run_folders
+from collab_agents.runs.scorecard import Difference, Estimate, Scorecard, SetScores
 from collab_agents.trajectories import opener
 from collab_agents.usage import track_usage
 

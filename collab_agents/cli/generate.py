@@ -7,9 +7,9 @@ from collab_agents.cli.progress import print_failures, shown
 from collab_agents.cli.summary import Summary
 from collab_agents.config import RunConfig
 from collab_agents.config.build import compose, personas_of, tasks_of
-from collab_agents.graphs import Progress, check_tasks, generate_trajectories
 from collab_agents.models import check_chat_model
-from collab_agents.runs import read_failures
+from collab_agents.runs import Progress, check_tasks, generate_trajectories
+from collab_agents.runs.directory import read_failures
 from collab_agents.usage import track_usage
 
 

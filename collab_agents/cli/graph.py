@@ -8,7 +8,7 @@ from collab_agents.graphs import (
     create_lookahead_graph,
     create_rollout_graph,
 )
-from collab_agents.graphs.outline import Anybody, open_up
+from collab_agents.graphs.drawing import Anybody, open_up
 from collab_agents.judges import token_cost
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import ScriptedUser

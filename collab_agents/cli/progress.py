@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from collab_agents._internal.text import harmless
-from collab_agents.graphs import Progress
+from collab_agents.runs import Progress
 from collab_agents.trajectories import Failure
 
 PLAIN_SECONDS = 5.0

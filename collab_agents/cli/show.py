@@ -9,7 +9,7 @@ from collab_agents._internal.text import harmless
 from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.errors import RunDirectoryError
-from collab_agents.runs import read_failures, read_totals
+from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
 
 _IDS = 8

@@ -3,7 +3,7 @@ from collections import Counter
 from rich.table import Table
 
 from collab_agents.rewards import mean, mean_scores
-from collab_agents.runs import turns_in
+from collab_agents.runs.directory import turns_in
 from collab_agents.trajectories import Trajectory
 
 

@@ -17,8 +17,8 @@ from trl import DPOConfig, GRPOConfig, SFTConfig
 from collab_agents.cli.dataset import rows_of
 from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
-from collab_agents.graphs import check_tasks
 from collab_agents.models import check_chat_model
+from collab_agents.runs import check_tasks
 from collab_agents.training import (
     Made,
     MultiturnRewardFunction,

@@ -14,7 +14,7 @@ from collab_agents.errors import ConfigError, first_problem
 from collab_agents.graphs.agent import goal_so_far
 from collab_agents.graphs.nodes import Node
 from collab_agents.personas import Persona, get_personas, pick_persona
-from collab_agents.settings import Settings
+from collab_agents.server.settings import Settings
 from collab_agents.tasks import Task
 
 _AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}

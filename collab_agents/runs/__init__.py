@@ -1,0 +1,17 @@
+"""Many conversations: generating trajectories, evaluating assistants, and what is kept of it on disk."""
+
+from collab_agents.runs.evaluate import TaskSet, evaluate
+from collab_agents.runs.generate import check_tasks, generate_trajectories, play_conversations
+from collab_agents.runs.progress import Progress, ProgressBar
+from collab_agents.runs.simulate import simulate
+
+__all__ = [
+    "Progress",
+    "ProgressBar",
+    "TaskSet",
+    "check_tasks",
+    "evaluate",
+    "generate_trajectories",
+    "play_conversations",
+    "simulate",
+]
