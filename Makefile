@@ -45,6 +45,7 @@ train-demo: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 # Models take one thread each, so that the tests beside them get on too.

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
-from collab_agents.errors import ConfigError, first_problem
+from collab_agents._internal.reasons import first_problem
+from collab_agents.errors import ConfigError
 
 
 class Lookahead(BaseModel):

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from collab_agents._internal.containment import PASS_THROUGH, contained
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.tracing import traced
-from collab_agents.errors import ConfigError, reason_of
+from collab_agents.errors import ConfigError
 from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
 from collab_agents.tasks import Task
 

@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
-from collab_agents.errors import RunDirectoryError, first_problem
+from collab_agents.errors import RunDirectoryError
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
 from collab_agents.usage import Usage

@@ -15,9 +15,10 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from collab_agents._internal.containment import abandon, contained
 from collab_agents._internal.langgraph_private import streams_messages
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced, with_handlers
-from collab_agents.errors import ConfigError, RolloutError, reason_of
+from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.rollout import why_unscored

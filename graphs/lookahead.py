@@ -6,9 +6,9 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send
 
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
-from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, user_node
 from collab_agents.graphs.states import (

@@ -14,11 +14,12 @@ from langgraph.graph import START, StateGraph
 from collab_agents._internal.containment import PASS_THROUGH, contained
 from collab_agents._internal.copies import own_copy
 from collab_agents._internal.langgraph_private import DURABILITY
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import valid
 from collab_agents._internal.tracing import traced
 from collab_agents.assistants import Assistant
-from collab_agents.errors import ConfigError, RolloutError, reason_of
+from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import is_users, with_ids

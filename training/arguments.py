@@ -9,7 +9,8 @@ from typing import Any, TypeVar, get_type_hints
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from collab_agents.errors import ConfigError, nearest
+from collab_agents._internal.reasons import nearest
+from collab_agents.errors import ConfigError
 
 A = TypeVar("A")
 

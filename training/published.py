@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from collab_agents.errors import ConfigError, first_problem
+from collab_agents._internal.reasons import first_problem
+from collab_agents.errors import ConfigError
 from collab_agents.rewards import mean
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate, Future, Message, Trajectory, Turn

@@ -16,9 +16,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
 
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
-from collab_agents.errors import ConfigError, reason_of
+from collab_agents.errors import ConfigError
 from collab_agents.graphs import create_lookahead_graph
 from collab_agents.humans import check_simulated
 from collab_agents.messages import from_dicts, text_of

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from collab_agents._internal.place import task_around
+from collab_agents._internal.reasons import reason_of
 from collab_agents.errors import Exited
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ async def _inside(coro: Any, loop: asyncio.AbstractEventLoop, limit: _Limit) -> 
     try:
         return await coro
     except SystemExit as error:
-        raise Exited(error, task_around()) from error
+        raise Exited(reason_of(error), task_around()) from error
     except GeneratorExit as error:
         if error.__traceback__ and error.__traceback__.tb_next:  # Raised in there, and not thrown in to close it.
             raise RuntimeError("it raised GeneratorExit") from error

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-from collab_agents.errors import ConfigError, nearest, reason_of
+from collab_agents._internal.reasons import nearest, reason_of
+from collab_agents.errors import ConfigError
 
 
 def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any]:

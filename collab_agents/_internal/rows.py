@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents._internal.reasons import first_problem, nearest
+from collab_agents.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -21,13 +21,14 @@ from langgraph.types import Command
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.reasons import nearest, reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.cli.coach import Coach, coach_table, number
 from collab_agents.cli.terminal import StreamedReply, Terminal
 from collab_agents.config import RunConfig
 from collab_agents.config.build import Composition, compose, personas_of, tasks_of
-from collab_agents.errors import ConfigError, RunDirectoryError, nearest, reason_of
+from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.graphs import create_conversation_graph, create_rollout_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import judge_node

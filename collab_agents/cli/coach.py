@@ -9,10 +9,10 @@ from langchain_core.messages import BaseMessage
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.assistants import Assistant
-from collab_agents.errors import reason_of
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph, create_lookahead_graph
 from collab_agents.graphs.nodes import inside, turn_of

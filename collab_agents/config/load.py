@@ -6,7 +6,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from collab_agents.errors import ConfigError, clause_of, nearest
+from collab_agents._internal.reasons import clause_of, nearest
+from collab_agents.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -17,9 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+from collab_agents._internal.reasons import nearest
 from collab_agents._internal.rows import DataFiles
 from collab_agents._internal.secrets import names_of_secrets, secrets_in_url
-from collab_agents.errors import nearest
 from collab_agents.lookahead import Lookahead
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas

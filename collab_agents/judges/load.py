@@ -8,7 +8,8 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
 
 from collab_agents._internal.importing import callable_at, not_taken
-from collab_agents.errors import ConfigError, first_problem, nearest, reason_of
+from collab_agents._internal.reasons import first_problem, nearest, reason_of
+from collab_agents.errors import ConfigError
 from collab_agents.judges.accuracy import accuracy
 from collab_agents.judges.asks_first import asks_first
 from collab_agents.judges.base import OWN_TIMEOUT, Judge, as_judge

@@ -10,8 +10,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ValidationError
 
+from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.errors import UnusableReply, first_problem
+from collab_agents.errors import UnusableReply
 from collab_agents.messages import text_of
 from collab_agents.models.limits import LimitedChatModel
 from collab_agents.usage import is_counting_all, record_usage

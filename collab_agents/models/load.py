@@ -10,8 +10,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 from pydantic import SecretStr, ValidationError
 
+from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents._internal.secrets import remember_environment, remember_secret, secrets_in_url
-from collab_agents.errors import ConfigError, ModelError, first_problem, nearest
+from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.limits import LimitedChatModel, Limits, status_of, usage_of
 from collab_agents.usage import record_usage
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from collab_agents.errors import ConfigError, ModelError, nearest
+from collab_agents._internal.reasons import nearest
+from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.local import check_folder, loading, placement

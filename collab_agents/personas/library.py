@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 
-from collab_agents.errors import ConfigError, nearest
+from collab_agents._internal.reasons import nearest
+from collab_agents.errors import ConfigError
 from collab_agents.personas.persona import Persona
 
 PERSONAS: dict[str, Persona] = {

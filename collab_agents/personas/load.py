@@ -8,8 +8,9 @@ from typing import BinaryIO
 import yaml
 from pydantic import ValidationError
 
+from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.rows import BUILDERS, DataFiles, parsed_lines, read_rows, short_hash
-from collab_agents.errors import ConfigError, first_problem
+from collab_agents.errors import ConfigError
 from collab_agents.personas.persona import Persona
 from collab_agents.personas.sampling import Mix, fields_of, with_fields
 

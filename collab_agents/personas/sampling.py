@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.errors import ConfigError
 from collab_agents.personas.library import PERSONAS
 from collab_agents.personas.persona import Persona
 

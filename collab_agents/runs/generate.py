@@ -33,7 +33,8 @@ from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.packing import mask_packed
-from collab_agents.errors import ConfigError, ModelError, RunDirectoryError, reason_of
+from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
+from collab_agents._internal.reasons import reason_of
 from collab_agents.runs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.runs.progress import Progress

@@ -8,9 +8,10 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
 
+from collab_agents._internal.reasons import first_problem
 from collab_agents.config import RunConfig
 from collab_agents.config.build import Composition, tasks_of
-from collab_agents.errors import ConfigError, first_problem
+from collab_agents.errors import ConfigError
 from collab_agents.graphs.agent import goal_so_far
 from collab_agents.graphs.nodes import Node
 from collab_agents.personas import Persona, get_personas, pick_persona

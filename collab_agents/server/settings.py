@@ -17,8 +17,9 @@ from pydantic import (
 )
 
 from collab_agents._internal.markers import HiddenFromApps
+from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents.config import RunConfig, load_config
-from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.errors import ConfigError
 from collab_agents.judges.load import JUDGES, needs_model
 from collab_agents.models import PROVIDERS
 from collab_agents.personas import PERSONAS, get_personas

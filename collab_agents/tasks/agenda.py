@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from collab_agents.errors import first_problem
+from collab_agents._internal.reasons import first_problem
 from collab_agents.tasks.questions import questions
 from collab_agents.tasks.task import Task
 

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ConfigDict as Options
 from pydantic import ValidationError, validate_call
 
+from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents._internal.rows import parsed_lines
-from collab_agents.errors import ConfigError, first_problem, nearest
+from collab_agents.errors import ConfigError
 from collab_agents.tasks.abg_coqa import abg_coqa
 from collab_agents.tasks.bigcodebench import bigcodebench_chat
 from collab_agents.tasks.mapped import Columns, read_mapped

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from collab_agents._internal.reasons import nearest
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.errors import ConfigError, nearest
+from collab_agents.errors import ConfigError
 from collab_agents.tasks.task import Task
 
 SPLITS = {"train": 192, "test": 48}

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
+from collab_agents._internal.reasons import nearest
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.errors import ConfigError, nearest
+from collab_agents.errors import ConfigError
 from collab_agents.tasks.task import Task
 
 SPLITS = ("train", "test")

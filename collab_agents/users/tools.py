@@ -10,7 +10,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.tools import BaseTool
 
-from collab_agents.errors import words_of
+from collab_agents._internal.reasons import words_of
 from collab_agents.messages import text_of
 
 _state: ContextVar[dict[str, Any] | None] = ContextVar("collab_agents_user_state", default=None)

@@ -16,6 +16,7 @@ from langgraph.types import Command, Interrupt
 
 from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
 from collab_agents._internal.copies import branch_copy, own_copy
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.sealing import load_key
 from collab_agents._internal.seeds import Calls, seeded
 from collab_agents.assistants.apps.branches import packed_in, types_in
@@ -26,7 +27,7 @@ from collab_agents.assistants.apps.packing import check_packed, pack, unpack
 from collab_agents.assistants.apps.remote import RemoteDriver
 from collab_agents.assistants.apps.reply import as_messages, reply_in
 from collab_agents.assistants.apps.simulated_tools import WAY_OUT, Mode, Turn, intercept_tools, is_simulating, taking
-from collab_agents.errors import ConfigError, reason_of
+from collab_agents.errors import ConfigError
 from collab_agents.messages import as_given, as_internal, is_users, text_of, with_ids
 from collab_agents.participants import Executed, Memory
 

@@ -14,6 +14,7 @@ from langgraph.types import Interrupt
 
 from collab_agents._internal.containment import PASS_THROUGH, Late, contained, within
 from collab_agents._internal.copies import branch_copy
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import Calls
 from collab_agents._internal.tracing import with_handlers
 from collab_agents.assistants.apps.branches import Branch, Kept, LiveApp
@@ -24,7 +25,7 @@ from collab_agents.assistants.apps.driver import (
 )
 from collab_agents.assistants.apps.simulated_tools import Mode, ToolGuard, Turn, is_pause
 from collab_agents.assistants.apps.threads import Captured
-from collab_agents.errors import ConfigError, Exited, RolloutError, reason_of
+from collab_agents.errors import ConfigError, Exited, RolloutError
 
 
 class LocalDriver:

@@ -9,11 +9,12 @@ from langgraph.pregel.remote import RemoteGraph
 from langgraph.types import Interrupt
 
 from collab_agents._internal.containment import Late, within
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import Calls
 from collab_agents.assistants.apps.branches import Kept
 from collab_agents.assistants.apps.driver import AppError, AppResult, own_root
 from collab_agents.assistants.apps.simulated_tools import Turn
-from collab_agents.errors import ConfigError, reason_of
+from collab_agents.errors import ConfigError
 
 
 class RemoteDriver:

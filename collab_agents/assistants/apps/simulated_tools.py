@@ -28,8 +28,9 @@ from langgraph.types import Interrupt
 from collab_agents._internal.copies import own_copy
 from collab_agents._internal.langgraph_private import Interceptor, intercept, pause_task
 from collab_agents._internal.place import task_around
+from collab_agents._internal.reasons import nearest
 from collab_agents.assistants.apps.subgraphs import App, tool_nodes
-from collab_agents.errors import ConfigError, RolloutError, nearest
+from collab_agents.errors import ConfigError, RolloutError
 
 SIMULATED = "simulated"
 """The key in a tool message's `additional_kwargs` that says that the tool was not run."""
