@@ -19,11 +19,11 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced, with_handlers
 from collab_agents.errors import ConfigError, RolloutError
+from collab_agents.graphs.candidates import best_of, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
-from collab_agents.graphs.rollout import why_unscored
 from collab_agents.lookahead import Budget
-from collab_agents.messages import as_text, to_dicts
+from collab_agents.messages import as_text
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage
 
@@ -129,23 +129,16 @@ class _Run:
         first = min(self.replies)
         if self.stopped:
             return first, f"the first candidate: {self.stopped}"
-        scored = {index: look["reward"] for index, look in self.looks.items() if look["reward"] is not None}
-        if not scored:
-            return first, "the first candidate: none could be scored"
-        return max(scored, key=lambda index: (scored[index], -index)), "the highest reward"
+        best = best_of([self.looks.get(index, {}).get("reward") for index in range(self.plan.candidates)])
+        return (first, "the first candidate: none could be scored") if best is None else (best, "the highest reward")
 
     def record(self, index: int) -> Candidate:
-        reply, look = self.replies.get(index), self.looks.get(index, {})
-        futures = look.get("futures", [])
-        scored = any(future["reward"] is not None for future in futures)
-        unscored = "" if scored else why_unscored(futures)
-        return Candidate(
-            messages=to_dicts(reply["messages"][len(self.state["messages"]) :]) if reply else [],
+        reply, weighed = self.replies.get(index), self.looks.get(index)
+        return record_candidate(
+            reply["messages"][len(self.state["messages"]) :] if reply else [],
             proactive=self._is_proactive(index),
-            reward=look.get("reward"),
-            scores=look.get("scores", {}),
-            futures=futures,
-            error=self.errors.get(index) or unscored or (None if look else self.stopped or "it was not looked at"),
+            weighed=weighed,
+            error=self.errors.get(index) or (None if weighed else self.stopped or "it was not looked at"),
         )
 
     async def _look_ahead(self) -> None:

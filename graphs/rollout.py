@@ -1,6 +1,6 @@
 """A rollout: at every turn several candidate replies, the lookahead of each, and the best one goes on."""
 
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -12,6 +12,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.errors import RolloutError
+from collab_agents.graphs.candidates import best_of, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
@@ -20,6 +21,7 @@ from collab_agents.humans import check_simulated
 from collab_agents.lookahead import check_lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
+from collab_agents.trajectories import Turn
 from collab_agents.users import AnyUser, as_user
 
 
@@ -62,19 +64,11 @@ def create_rollout_graph(
     own_futures = player is user
     check_simulated(player, instead="pass simulated_user, who plays the futures")
     check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
-    proactive = shape.proactive_candidates
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
-        return [
-            Send(
-                "candidate",
-                branch_of(state)
-                | ({} if own_futures else {"memory": {}})
-                | {"index": i, "proactive": i < proactive, "seed": derive_seed(turn, "candidate", i)},
-            )
-            for i in range(candidates)
-        ]
+        branch = branch_of(state) | ({} if own_futures else {"memory": {}})
+        return [Send("candidate", branch | asdict(sample)) for sample in plan_candidates(shape, turn)]
 
     async def begin(state: Any) -> str | list[Send]:
         return await fan_out(state) if ends_with_user(state) else "simulated_user"
@@ -97,10 +91,6 @@ def create_rollout_graph(
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
     graph.add_edge("judge", END)
     return graph.compile(name="rollout", checkpointer=checkpointer)
-
-
-def any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
-    return any(one["reward"] is not None for one in candidates)
 
 
 def _candidate_node(look: Graph) -> Node:
@@ -131,41 +121,32 @@ def _candidate_node(look: Graph) -> Node:
             "scores": end["scores"],
             "futures": futures,
             "first": firsts[0] if firsts else None,
-            "error": None if firsts else why_unscored(futures),
+            "error": None,
         }
         return {"candidates": [record]}
 
     return candidate
 
 
-def why_unscored(futures: Sequence[dict[str, Any]]) -> str:
-    """Why none of a candidate's futures has a reward."""
-    return "; ".join(dict.fromkeys(_why(future) for future in futures))
-
-
-def _why(future: dict[str, Any]) -> str:
-    unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
-    return "; ".join(unscored) or future["error"]
-
-
 def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
     async def choose(state: Any) -> dict[str, Any]:
         candidates = sorted(state["candidates"], key=lambda one: one["index"])
         exchanges = state.get("exchanges", 0) + 1
-        if not any_scored(candidates):
-            reasons = "; ".join(dict.fromkeys(one["error"] for one in candidates))
+        records = [
+            record_candidate(one["reply"], proactive=one["proactive"], weighed=one, error=one["error"])
+            for one in candidates
+        ]
+        chosen = best_of([one.reward for one in records])
+        if chosen is None:
+            reasons = "; ".join(dict.fromkeys(str(one.error) for one in records))
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
-        best = max((one for one in candidates if one["reward"] is not None), key=lambda one: one["reward"])
-        turn = {
-            "prompt": to_dicts(state["messages"]),
-            "chosen": best["index"],
-            "candidates": [_record(one) for one in candidates],
-        }
+        best = candidates[chosen]
+        turn = Turn(prompt=to_dicts(state["messages"]), chosen=chosen, candidates=records)
         update: dict[str, Any] = {
             "messages": best["reply"],
             "assistant_memory": best["assistant_memory"],
             "exchanges": exchanges,
-            "turns": [turn],
+            "turns": [turn.model_dump()],
             "candidates": None,
         }
         if exchanges >= max_exchanges:
@@ -175,8 +156,3 @@ def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
         return update | first | {"messages": [*best["reply"], *first.get("messages", [])]}
 
     return choose
-
-
-def _record(one: dict[str, Any]) -> dict[str, Any]:
-    kept = ("proactive", "reward", "scores", "futures", "error")
-    return {"messages": to_dicts(one["reply"]), **{key: one[key] for key in kept}}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from textwrap import shorten
 from typing import Any
 
@@ -13,10 +14,10 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.assistants import Assistant
+from collab_agents.graphs.candidates import Sample, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph, create_lookahead_graph
 from collab_agents.graphs.nodes import inside, turn_of
-from collab_agents.graphs.rollout import why_unscored
 from collab_agents.graphs.states import branch_of
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
@@ -41,32 +42,27 @@ class Coach:
         """
         turn = derive_seed(state["seed"], "turn", state.get("exchanges", 0))
         before: Any = state
-        proactive = self._look.proactive_candidates
-        branches = [
-            branch_of(before) | {"index": i, "proactive": 0 < i <= proactive, "seed": derive_seed(turn, "candidate", i)}
-            for i in range(self._look.candidates + 1)
-        ]
-        said = branches[0] | {"messages": [*state["messages"], *reply]}
+        own = Sample(0, False, derive_seed(turn, "candidate", 0))
+        samples = plan_candidates(self._look, turn, first=1)
+        said = branch_of(before) | {"messages": [*state["messages"], *reply]}
         candidates = await asyncio.gather(
-            self._weigh(self._said, said, before), *(self._weigh(self._candidate, one, before) for one in branches[1:])
+            self._weigh(self._said, said, own, before),
+            *(self._weigh(self._candidate, branch_of(before), sample, before) for sample in samples),
         )
         return Turn(prompt=to_dicts(state["messages"]), chosen=0, candidates=candidates)
 
-    async def _weigh(self, graph: Graph, branch: dict[str, Any], before: Any) -> Candidate:
-        index, proactive = branch["index"], branch["proactive"]
-        place = inside(f"candidate {index}", turn=turn_of(before), candidate=index, seed=branch["seed"])
+    async def _weigh(self, graph: Graph, branch: dict[str, Any], sample: Sample, before: Any) -> Candidate:
+        place = inside(f"candidate {sample.index}", turn=turn_of(before), candidate=sample.index, seed=sample.seed)
         try:
-            end = await graph.ainvoke(branch, place)
+            end = await graph.ainvoke(branch | asdict(sample), place)
         except Exception as error:
-            return Candidate(proactive=proactive, error=reason_of(error))
-        return Candidate(
-            messages=to_dicts(end["messages"][len(before["messages"]) :]),
-            proactive=proactive,
-            reward=end["reward"],
-            scores=end["scores"],
-            futures=end["futures"],
-            error=None if end["reward"] is not None else why_unscored(end["futures"]),
-        )
+            return record_candidate(
+                branch["messages"][len(before["messages"]) :],
+                proactive=sample.proactive,
+                weighed=None,
+                error=reason_of(error),
+            )
+        return record_candidate(end["messages"][len(before["messages"]) :], proactive=sample.proactive, weighed=end)
 
 
 def coach_table(turn: Turn, *, person: bool) -> Table:

@@ -38,7 +38,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents.runs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.runs.progress import Progress
-from collab_agents.graphs.rollout import any_scored, create_rollout_graph
+from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
@@ -338,9 +338,13 @@ class _Player:
 def _failed_to_choose(snapshot: StateSnapshot) -> bool:
     """Whether a rollout stands where none of a turn's candidates could be scored, or is about to find that out."""
     if snapshot.next == ("choose",):
-        return not any_scored(snapshot.values["candidates"])
+        return not _any_scored(snapshot.values["candidates"])
     results = [task.result for task in snapshot.tasks if task.name == "candidate"]
-    return bool(results) and not any(result is None or any_scored(result["candidates"]) for result in results)
+    return bool(results) and not any(result is None or _any_scored(result["candidates"]) for result in results)
+
+
+def _any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
+    return any(one["reward"] is not None for one in candidates)
 
 
 async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:
