@@ -132,8 +132,7 @@ def create_lookahead_agent(
     plan = Deliberation(
         _create_reply_graph(assistant),
         create_lookahead_graph(as_user(user), assistant, reward, futures=futures, window=window, checkpointer=False),
-        candidates=candidates,
-        proactive=shape.proactive_candidates,
+        lookahead=shape,
         budget=budget or Budget(),
         agree=agree if callable(agree) else alike(agree),
     )

@@ -28,10 +28,10 @@ class Sample:
 
 
 def plan_candidates(lookahead: Lookahead, seed: int, *, first: int = 0) -> list[Sample]:
-    """Plan a turn's candidates, which are numbered from `first`. seed: of the turn."""
+    """Plan a turn's candidates, numbered from `first`. The plain ones come first. seed: of the turn."""
+    plain = first + lookahead.candidates - lookahead.proactive_candidates
     indices = range(first, first + lookahead.candidates)
-    proactive = indices[: lookahead.proactive_candidates]
-    return [Sample(index, index in proactive, derive_seed(seed, "candidate", index)) for index in indices]
+    return [Sample(index, index >= plain, derive_seed(seed, "candidate", index)) for index in indices]
 
 
 def record_candidate(

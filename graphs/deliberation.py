@@ -11,18 +11,18 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
 from collab_agents._internal.containment import abandon, contained
 from collab_agents._internal.langgraph_private import streams_messages
 from collab_agents._internal.reasons import reason_of
-from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced, with_handlers
 from collab_agents.errors import ConfigError, RolloutError
-from collab_agents.graphs.candidates import best_of, record_candidate
+from collab_agents.graphs.candidates import Sample, best_of, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
-from collab_agents.lookahead import Budget
+from collab_agents.lookahead import Budget, Lookahead
 from collab_agents.messages import as_text
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage
@@ -43,7 +43,7 @@ class Deliberation:
     """Plays candidates and their futures at once, and stops all of it when the budget is spent.
 
     reply: a graph that gives one candidate. look: the lookahead after one. Both are called with a branch's state.
-    candidates: how many; the last `proactive` of them proactively, so that the first is the assistant as it is.
+    lookahead: how many candidates, and how many of them proactive.
     agree: whether replies (as text, tool calls included) are so alike that nothing can be gained by looking ahead.
     """
 
@@ -52,15 +52,13 @@ class Deliberation:
         reply: Graph,
         look: Graph,
         *,
-        candidates: int,
-        proactive: int,
+        lookahead: Lookahead,
         budget: Budget,
         agree: Callable[[Sequence[str]], bool],
     ) -> None:
         self.reply = reply
         self.look = look
-        self.candidates = candidates
-        self.proactive = proactive
+        self.lookahead = lookahead
         self.budget = budget
         self.agree = agree
 
@@ -81,7 +79,7 @@ class Deliberation:
         record = {
             "chosen": index,
             "why": why,
-            "candidates": [run.record(index).model_dump() for index in range(self.candidates)],
+            "candidates": [run.record(sample).model_dump() for sample in run.samples],
             "usage": asdict(usage),
             "seconds": round(seconds, 3),
         }
@@ -95,6 +93,7 @@ class _Run:
         self.plan = plan
         self.state: Any = state
         self.goal = goal
+        self.samples = plan_candidates(plan.lookahead, state["seed"])
         self.replies: dict[int, Any] = {}
         self.looks: dict[int, Any] = {}
         self.errors: dict[int, str] = {}
@@ -109,8 +108,8 @@ class _Run:
     async def finish(self) -> None:
         self._spent = asyncio.create_task(self.calls.spent.wait())
         self._found = asyncio.create_task(self._find_goal())
-        for index in range(self.plan.candidates):
-            self._start(self._replying, index, self._reply(index))
+        for sample in self.samples:
+            self._start(self._replying, sample.index, self._reply(sample))
         try:
             try:
                 async with asyncio.timeout(self.plan.budget.seconds):
@@ -129,16 +128,16 @@ class _Run:
         first = min(self.replies)
         if self.stopped:
             return first, f"the first candidate: {self.stopped}"
-        best = best_of([self.looks.get(index, {}).get("reward") for index in range(self.plan.candidates)])
+        best = best_of([self.looks.get(index, {}).get("reward") for index in range(len(self.samples))])
         return (first, "the first candidate: none could be scored") if best is None else (best, "the highest reward")
 
-    def record(self, index: int) -> Candidate:
-        reply, weighed = self.replies.get(index), self.looks.get(index)
+    def record(self, sample: Sample) -> Candidate:
+        reply, weighed = self.replies.get(sample.index), self.looks.get(sample.index)
         return record_candidate(
             reply["messages"][len(self.state["messages"]) :] if reply else [],
-            proactive=self._is_proactive(index),
+            proactive=sample.proactive,
             weighed=weighed,
-            error=self.errors.get(index) or (None if weighed else self.stopped or "it was not looked at"),
+            error=self.errors.get(sample.index) or (None if weighed else self.stopped or "it was not looked at"),
         )
 
     async def _look_ahead(self) -> None:
@@ -155,7 +154,7 @@ class _Run:
             if self._looking or self.looks or (len(self.replies) > 1 and not self._agree()):
                 for index in self.replies:
                     if index not in self.looks and index not in self._looking.values() and index not in self.errors:
-                        self._start(self._looking, index, self._look(index))
+                        self._start(self._looking, index, self._look(self.samples[index]))
             elif not self._replying and self.replies:
                 self.stopped = "the candidates agree" if len(self.replies) > 1 else "there is no other"
                 return
@@ -165,7 +164,7 @@ class _Run:
         stopped_at = self._end if self.stopped == _TIME and self._end is not None else self._loop.time()
         until = stopped_at + self.plan.budget.grace
         if self.stopped and not self.calls.spent.is_set() and self._loop.time() < until:
-            self._start(self._replying, 0, self._reply(0))
+            self._start(self._replying, 0, self._reply(self.samples[0]))
         try:
             async with asyncio.timeout_at(until):
                 while self._replying and not self.replies:
@@ -201,25 +200,22 @@ class _Run:
         said = [as_text(reply["messages"][len(self.state["messages"]) :]) for reply in self.replies.values()]
         return self.plan.agree(said)
 
-    def _is_proactive(self, index: int) -> bool:
-        return index >= self.plan.candidates - self.plan.proactive
-
     async def _find_goal(self) -> Any:
         with traced(role="goal"):
             goal = self.goal()
             return await goal if inspect.isawaitable(goal) else goal
 
-    async def _reply(self, index: int) -> Any:
-        seed = derive_seed(self.state["seed"], "candidate", index)
-        branch = self.state | {"seed": seed, "proactive": self._is_proactive(index)}
-        named = inside(f"candidate {index}", turn=turn_of(self.state), candidate=index, seed=seed)
-        return await self.plan.reply.ainvoke(branch, named)
+    async def _reply(self, sample: Sample) -> Any:
+        branch = self.state | {"seed": sample.seed, "proactive": sample.proactive}
+        return await self.plan.reply.ainvoke(branch, self._named("candidate", sample))
 
-    async def _look(self, index: int) -> Any:
-        seed = derive_seed(self.state["seed"], "candidate", index)
-        branch = {**self.replies[index], "seed": seed, "task": await asyncio.shield(self._found)}
-        named = inside(f"lookahead after candidate {index}", turn=turn_of(self.state), candidate=index, seed=seed)
-        return await self.plan.look.ainvoke(branch, named)
+    async def _look(self, sample: Sample) -> Any:
+        branch = {**self.replies[sample.index], "seed": sample.seed, "task": await asyncio.shield(self._found)}
+        return await self.plan.look.ainvoke(branch, self._named("lookahead after candidate", sample))
+
+    def _named(self, what: str, sample: Sample) -> RunnableConfig:
+        turn = turn_of(self.state)
+        return inside(f"{what} {sample.index}", turn=turn, candidate=sample.index, seed=sample.seed)
 
     def _start(self, where: dict[asyncio.Task[Any], int], index: int, work: Any) -> None:
         where[asyncio.create_task(work, name=f"candidate {index}")] = index

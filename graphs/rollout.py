@@ -43,7 +43,7 @@ def create_rollout_graph(
 
     Input: as `create_conversation_graph`. Output: `messages`, `stopped`, `turns` (a record of each turn with its
     candidates and futures), `reward` and `scores` of the finished conversation, and `usage`.
-    At each turn it samples `candidates` replies, the first `proactive_ratio` of them with the assistant's proactive
+    At each turn it samples `candidates` replies, the last `proactive_ratio` of them with the assistant's proactive
     prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
     user's next message is the one of that candidate's first scored future, so that what was simulated is not
     simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.

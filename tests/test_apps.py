@@ -225,8 +225,8 @@ async def test_proactive_candidates_have_inputs_of_their_own() -> None:
     end = await graph.ainvoke({"messages": [], "task": party()})
     candidates = end["turns"][0]["candidates"]
     assert [(one["proactive"], one["messages"][0]["content"]) for one in candidates] == [
-        (True, "ask"),
         (False, "answer"),
+        (True, "ask"),
     ]
 
 

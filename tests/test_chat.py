@@ -123,7 +123,7 @@ def test_a_person_answers_as_the_assistant_and_is_coached(
         assert turn.chosen == 0
         assert yours.messages == [{"role": "assistant", "content": reply}]
         assert [len(one.futures) for one in turn.candidates] == [2, 2, 2]
-        assert [one.proactive for one in others] == [True, False]
+        assert [one.proactive for one in others] == [False, True]
         assert turn.prompt == session.messages[: len(turn.prompt)]
         assert yours.futures[0].messages[0]["role"] == "user", "the simulated user goes on in the futures"
         assert all(f"{one.reward:.3f}" in output for one in others)

@@ -16,6 +16,7 @@ from collab_agents import (
     ScriptedUser,
     Task,
     create_conversation_graph,
+    create_lookahead_agent,
     create_lookahead_graph,
     create_rollout_graph,
     load_chat_model,
@@ -185,6 +186,22 @@ async def test_a_future_that_fails_is_recorded_and_left_out_of_the_mean() -> Non
     assert end["reward"] == pytest.approx(-0.005)
 
 
+async def test_of_equal_candidates_the_plain_one_is_chosen_by_rollout_and_agent() -> None:
+    equal = MultiturnReward({"equal": lambda conversation, task: 1.0})
+    assistant = Says(lambda messages, memory: "Which?" if memory["proactive"] else "Here it is.")
+    user = ScriptedUser(["a", "b"])
+    rollout = create_rollout_graph(user, assistant, equal, candidates=4, futures=1, window=1, proactive_ratio=0.5)
+    agent = create_lookahead_agent(
+        assistant, user, equal, candidates=4, futures=1, window=1, proactive_ratio=0.5, agree=lambda texts: False
+    )
+    turns = (await rollout.ainvoke({"messages": [], "task": party()}))["turns"]
+    told = (await agent.ainvoke({"messages": [HumanMessage("a")]}))["lookahead"]
+    assert told["why"] == "the highest reward"
+    for turn in (turns[0], told):
+        assert [one["proactive"] for one in turn["candidates"]] == [False, False, True, True]
+        assert turn["chosen"] == 0
+
+
 async def test_a_rollout_goes_on_with_the_best_candidate() -> None:
     def reply(messages: Sequence[BaseMessage], memory: Memory) -> str:
         return "When is it? Where? What to wear?" if memory["proactive"] else ("word " * 30).strip()
@@ -203,9 +220,9 @@ async def test_a_rollout_goes_on_with_the_best_candidate() -> None:
     )
     end = await graph.ainvoke({"messages": [], "task": party(), "seed": 5})
     first = end["turns"][0]
-    assert [one["proactive"] for one in first["candidates"]] == [True, False, False]
-    assert [one["reward"] for one in first["candidates"]] == [1.0, 0.0, 0.0]
-    assert first["chosen"] == 0
+    assert [one["proactive"] for one in first["candidates"]] == [False, False, True]
+    assert [one["reward"] for one in first["candidates"]] == [0.0, 0.0, 1.0]
+    assert first["chosen"] == 2
     assert first["prompt"] == [{"role": "user", "content": "Can you write an invitation?"}]
     assert end["stopped"] == "user"
     assert end["reward"] == 1.0
