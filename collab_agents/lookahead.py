@@ -30,6 +30,10 @@ class Lookahead(BaseModel):
         return max(1, int(self.candidates * self.proactive_ratio + 0.5)) if self.proactive_ratio else 0
 
 
+SERVING = Lookahead(futures=2, window=1)
+"""Where one reply is waited for: while serving, and for the reward of a reply in training."""
+
+
 class Budget(BaseModel):
     """What one reply by lookahead may cost.
 

@@ -19,7 +19,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from collab_agents import Budget, GraphAssistant, MultiturnReward, Task, create_lookahead_agent
+from collab_agents import Budget, GraphAssistant, Lookahead, MultiturnReward, Task, create_lookahead_agent
 from collab_agents.judges import Conversation, token_cost
 from collab_agents.users import Memory
 
@@ -102,7 +102,9 @@ async def main() -> None:
         app, simulate_tools={"cancel": lambda order: f"cancelled {order}: {ORDERS.get(order, 'nothing')}"}
     )
     reward = MultiturnReward({"right": right_order, "cost": token_cost()})
-    agent = create_lookahead_agent(assistant, customer, reward, candidates=4, futures=1, budget=Budget(seconds=20))
+    agent = create_lookahead_agent(
+        assistant, customer, reward, Lookahead(candidates=4, futures=1, window=1), budget=Budget(seconds=20)
+    )
 
     for words in ("Please cancel my order", "The lamp, number 8"):
         messages, memory = await assistant.fork(thread)

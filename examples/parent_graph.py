@@ -12,6 +12,7 @@ from collab_agents import (
     AgendaUser,
     Budget,
     ChatAssistant,
+    Lookahead,
     MultiturnReward,
     create_lookahead_agent,
     load_chat_model,
@@ -44,12 +45,9 @@ async def main() -> None:
         ChatAssistant(model),
         AgendaUser(),
         reward,
-        candidates=2,
-        futures=2,
-        window=1,
-        proactive_ratio=0.5,
+        Lookahead(candidates=2, futures=2, window=1, proactive_ratio=0.5),
         budget=Budget(seconds=40),
-        goal=lambda messages: TASK,  # By default the simulated user wants what the real one has asked for so far.
+        goal=lambda messages: TASK,
     )
     graph = StateGraph(State)
     graph.add_node("writer", writer)

@@ -35,7 +35,7 @@ from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
-from collab_agents.lookahead import Budget, check_lookahead
+from collab_agents.lookahead import SERVING, Budget, Lookahead
 from collab_agents.messages import as_text, is_users, text_of, with_ids
 from collab_agents.participants import Executing
 from collab_agents.personas import Persona
@@ -90,11 +90,8 @@ def create_lookahead_agent(
     assistant: Assistant,
     user: AnyUser,
     reward: MultiturnReward,
+    lookahead: Lookahead = SERVING,
     *,
-    candidates: int = 3,
-    futures: int = 2,
-    window: int = 1,
-    proactive_ratio: float = 0.0,
     budget: Budget | None = None,
     goal: Callable[[Sequence[BaseMessage]], Task | Awaitable[Task]] | None = None,
     persona: Persona | None = None,
@@ -107,8 +104,7 @@ def create_lookahead_agent(
 
     It can be used as it is or as a node of a parent graph; it streams the tokens of the chosen reply and of no other,
     once it is chosen, and tells under `lookahead` how it was chosen (see `AgentOutput`).
-    candidates, futures, window, proactive_ratio: as for `create_rollout_graph`; the last candidates are the proactive
-        ones.
+    lookahead: as for `create_rollout_graph`; `max_exchanges` has no say here.
     user, persona: who plays the futures.
     budget: of one reply. When the time or the calls run out, all that is under way is cancelled and the first
         candidate that is there is the reply; if there is none yet, the first to come, for which, when the time is
@@ -125,14 +121,13 @@ def create_lookahead_agent(
     words instead. With a checkpointer, an execution that failed goes on from there when the graph is called with None.
     Raises RolloutError if the conversation does not end with the user's message, or there is no candidate (in time).
     """
-    shape = check_lookahead(candidates=candidates, futures=futures, window=window, proactive_ratio=proactive_ratio)
     if not callable(agree) and not 0 <= agree <= 1:
         raise ConfigError(f"agree is {agree}: a share in [0, 1] or a function is needed")
     find_goal = goal or goal_so_far
     plan = Deliberation(
         _create_reply_graph(assistant),
-        create_lookahead_graph(as_user(user), assistant, reward, futures=futures, window=window, checkpointer=False),
-        lookahead=shape,
+        create_lookahead_graph(as_user(user), assistant, reward, lookahead, checkpointer=False),
+        lookahead=lookahead,
         budget=budget or Budget(),
         agree=agree if callable(agree) else alike(agree),
     )

@@ -20,7 +20,7 @@ from collab_agents.graphs.states import (
     branch_of,
 )
 from collab_agents.humans import check_simulated
-from collab_agents.lookahead import check_lookahead
+from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward, mean, mean_scores
 from collab_agents.trajectories import Future
@@ -31,9 +31,8 @@ def create_lookahead_graph(
     user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
+    lookahead: Lookahead | None = None,
     *,
-    futures: int = 3,
-    window: int = 2,
     scene: Node | None = None,
     checkpointer: Literal[False] | None = None,
 ) -> Graph:
@@ -42,26 +41,26 @@ def create_lookahead_graph(
     Input: `messages` that end with the assistant's reply, `task`, and, if wanted, `persona`, `seed` and the
     memories. Output: `reward`, the mean over the futures that could be scored (None if none could), `scores` by
     judge, and `futures`, a record of each. `messages` stay as they are.
+    lookahead: how many `futures`, and their `window`.
     Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
     the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
     of the mean. A person cannot play futures: ConfigError. scene: a node that runs first, to put into the state what
     the input lacks. checkpointer: False keeps it from the checkpointer of a graph that calls it in a node.
     """
-    check_lookahead(futures=futures, window=window)
     check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
     graph = StateGraph(LookaheadState, input_schema=ServedInput if scene else ConversationInput)
-    _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, futures, window)
+    _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, lookahead or Lookahead())
     return graph.compile(name="lookahead", checkpointer=checkpointer)
 
 
 def create_candidate_graph(
-    user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, *, futures: int, window: int
+    user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, lookahead: Lookahead
 ) -> Graph:
     """A reply, and its lookahead."""
     graph = StateGraph(CandidateState)
     graph.add_node("assistant", assistant_node(assistant))
     graph.add_edge(START, "assistant")
-    _add_futures(graph, "assistant", user, assistant, reward, futures, window)
+    _add_futures(graph, "assistant", user, assistant, reward, lookahead)
     return graph.compile(name="candidate", checkpointer=False)
 
 
@@ -71,17 +70,16 @@ def _add_futures(
     user: SimulatedUser,
     assistant: Assistant,
     reward: MultiturnReward,
-    futures: int,
-    window: int,
+    lookahead: Lookahead,
 ) -> None:
     async def branch(state: Any) -> list[Send]:
         seed = state.get("seed", 0)
         return [
             Send("future", branch_of(state) | {"future": i, "seed": derive_seed(seed, "future", i)})
-            for i in range(futures)
+            for i in range(lookahead.futures)
         ]
 
-    graph.add_node("future", _future_node(_create_future_graph(user, assistant, reward, window)))
+    graph.add_node("future", _future_node(_create_future_graph(user, assistant, reward, lookahead.window)))
     graph.add_node("mean", _mean)
     graph.add_conditional_edges(after, branch, ["future"])
     graph.add_edge("future", "mean")

@@ -18,7 +18,7 @@ from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
 from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, branch_of
 from collab_agents.humans import check_simulated
-from collab_agents.lookahead import check_lookahead
+from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.trajectories import Turn
@@ -29,12 +29,8 @@ def create_rollout_graph(
     user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
+    lookahead: Lookahead | None = None,
     *,
-    candidates: int = 3,
-    futures: int = 3,
-    window: int = 2,
-    max_exchanges: int = 8,
-    proactive_ratio: float = 0.0,
     simulated_user: AnyUser | None = None,
     scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
@@ -50,16 +46,10 @@ def create_rollout_graph(
     simulated_user: who plays the futures, by default the user. With another one, who knows of the conversation what
     was said, the user is asked after every choice; a `HumanUser` needs that.
     scene: a node that runs first, to put into the state what the input lacks; no memory is then taken from the input.
-    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a number out of range or a person
-    who would have to play futures.
+    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a person who would have to play
+    futures.
     """
-    shape = check_lookahead(
-        candidates=candidates,
-        futures=futures,
-        window=window,
-        max_exchanges=max_exchanges,
-        proactive_ratio=proactive_ratio,
-    )
+    lookahead = lookahead or Lookahead()
     player = user if simulated_user is None else simulated_user
     own_futures = player is user
     check_simulated(player, instead="pass simulated_user, who plays the futures")
@@ -68,7 +58,7 @@ def create_rollout_graph(
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
         branch = branch_of(state) | ({} if own_futures else {"memory": {}})
-        return [Send("candidate", branch | asdict(sample)) for sample in plan_candidates(shape, turn)]
+        return [Send("candidate", branch | asdict(sample)) for sample in plan_candidates(lookahead, turn)]
 
     async def begin(state: Any) -> str | list[Send]:
         return await fan_out(state) if ends_with_user(state) else "simulated_user"
@@ -79,11 +69,11 @@ def create_rollout_graph(
     async def after_choice(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
-    look = create_candidate_graph(as_user(player), assistant, reward, futures=futures, window=window)
+    look = create_candidate_graph(as_user(player), assistant, reward, lookahead)
     graph = StateGraph(RolloutState, input_schema=ServedInput if scene else ConversationInput)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(look)))
-    graph.add_node("choose", _choose_node(max_exchanges, own_futures=own_futures))
+    graph.add_node("choose", _choose_node(lookahead.max_exchanges, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])

@@ -7,7 +7,14 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.types import Command
 
-from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_lookahead_agent, is_simulating
+from collab_agents import (
+    GraphAssistant,
+    Lookahead,
+    MultiturnReward,
+    ScriptedUser,
+    create_lookahead_agent,
+    is_simulating,
+)
 from collab_agents.judges import token_cost
 from tests.app_shapes import World
 
@@ -66,7 +73,11 @@ async def run_ahead(world: World, words: list[str], tools: dict[str, Any], **opt
         **{"interrupts": lambda value: "would" if is_simulating() else "yes", "rewrites_history": True} | options,
     )
     agent = create_lookahead_agent(
-        assistant, ScriptedUser(["and then?"] * 9), COST, candidates=2, futures=1, agree=lambda texts: False
+        assistant,
+        ScriptedUser(["and then?"] * 9),
+        COST,
+        Lookahead(candidates=2, futures=1, window=1),
+        agree=lambda texts: False,
     )
     memory: Any = {}
     messages: list[BaseMessage] = []

@@ -19,6 +19,7 @@ from collab_agents import (
     ChatAssistant,
     GraphAssistant,
     LLMUser,
+    Lookahead,
     MultiturnReward,
     ScriptedUser,
     create_lookahead_agent,
@@ -62,7 +63,7 @@ ASKS = MultiturnReward({"asks": asks})
 async def test_the_candidate_with_the_highest_reward_is_the_answer_and_the_scores_are_beside_it() -> None:
     for first in range(3):
         words = WORDS[first:] + WORDS[:first]
-        agent = create_lookahead_agent(Varied(words), USER, ASKS, candidates=3, futures=2, window=1)
+        agent = create_lookahead_agent(Varied(words), USER, ASKS, Lookahead(candidates=3, futures=2, window=1))
         end = await agent.ainvoke(HELLO)
         assert [message.content for message in end["messages"]] == ["Write me an invitation.", WORDS[0]]
         told = end["lookahead"]
@@ -82,7 +83,9 @@ async def test_candidates_that_agree_are_not_looked_at() -> None:
 
 
 async def test_a_slow_candidate_holds_up_nothing_but_the_choice() -> None:
-    agent = create_lookahead_agent(Varied(slow=WORDS[1]), USER, ASKS, window=0, budget=Budget(seconds=1))
+    agent = create_lookahead_agent(
+        Varied(slow=WORDS[1]), USER, ASKS, Lookahead(futures=2, window=0), budget=Budget(seconds=1)
+    )
     end = await agent.ainvoke(HELLO)
     told = end["lookahead"]
     assert told["why"] == "the first candidate: the time budget was spent"
@@ -178,7 +181,7 @@ async def test_it_is_a_node_of_a_parent_graph_that_streams_the_chosen_reply_and_
 
 
 async def test_events_of_the_whole_tree_can_be_streamed() -> None:
-    agent = create_lookahead_agent(Varied(), USER, ASKS, candidates=2, futures=2)
+    agent = create_lookahead_agent(Varied(), USER, ASKS, Lookahead(candidates=2, futures=2, window=1))
     names = Counter(
         [event["name"] async for event in agent.astream_events(HELLO) if event["event"] == "on_chain_start"]
     )
@@ -279,7 +282,12 @@ async def test_what_is_streamed_is_no_one_elses_reply_nor_the_goal_nor_said_twic
     try:
         for words in ("A private reply to Ann?", "\n\nAnd one to Bob?"):
             agent = create_lookahead_agent(
-                Varied([words]), USER, ASKS, candidates=2, agree=lambda texts: False, goal=goal
+                Varied([words]),
+                USER,
+                ASKS,
+                Lookahead(candidates=2, futures=2, window=1),
+                agree=lambda texts: False,
+                goal=goal,
             )
             said = ""
             stream: Any = agent.astream({"messages": [HumanMessage("Hello")]}, stream_mode="messages")
@@ -295,8 +303,10 @@ async def test_an_agent_inside_an_app_has_the_seeds_of_its_branch() -> None:
         async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
             return [AIMessage(str(memory["seed"]))], memory
 
-    inner = create_lookahead_agent(Seeds(), USER, ASKS, candidates=1)
-    rollout = create_rollout_graph(USER, GraphAssistant(inner), ASKS, candidates=4, futures=1, max_exchanges=1)
+    inner = create_lookahead_agent(Seeds(), USER, ASKS, Lookahead(candidates=1, futures=2, window=1))
+    rollout = create_rollout_graph(
+        USER, GraphAssistant(inner), ASKS, Lookahead(candidates=4, futures=1, max_exchanges=1)
+    )
     end = await rollout.ainvoke({"messages": [], "task": party(), "seed": 1})
     assert len({one["messages"][0]["content"] for one in end["turns"][0]["candidates"]}) == 4
 
@@ -322,5 +332,3 @@ async def test_bad_input_is_one_sentence() -> None:
         await agent.ainvoke({"messages": [AIMessage("hi")]})
     with pytest.raises(ConfigError, match=r"agree is 2: a share in \[0, 1\] or a function is needed"):
         create_lookahead_agent(Varied(), USER, ASKS, agree=2)
-    with pytest.raises(ConfigError, match="candidates: input should be greater than 0, got '0'"):
-        create_lookahead_agent(Varied(), USER, ASKS, candidates=0)

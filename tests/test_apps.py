@@ -25,6 +25,7 @@ from langgraph.types import Command, interrupt
 from collab_agents import (
     AskUser,
     GraphAssistant,
+    Lookahead,
     MultiturnReward,
     ScriptedUser,
     create_conversation_graph,
@@ -97,7 +98,9 @@ async def test_a_live_thread_is_branched_and_stays_byte_for_byte_as_it_was(
 
         assistant = GraphAssistant(app)
         messages, memory = await assistant.fork(live)
-        graph = create_rollout_graph(marked_user, assistant, COST, candidates=3, futures=3, window=2, max_exchanges=1)
+        graph = create_rollout_graph(
+            marked_user, assistant, COST, Lookahead(candidates=3, futures=3, window=2, max_exchanges=1)
+        )
         asked = [*messages, HumanMessage("It is late.")]
         end = await graph.ainvoke({"messages": asked, "assistant_memory": memory, "task": party(), "seed": 7})
 
@@ -220,7 +223,7 @@ async def test_proactive_candidates_have_inputs_of_their_own() -> None:
     app = app_of(lambda state: {"messages": [AIMessage(state["style"])]}, Styled)
     assistant = GraphAssistant(app, inputs={"style": "answer"}, proactive_inputs={"style": "ask"})
     graph = create_rollout_graph(
-        ScriptedUser(["a"]), assistant, COST, candidates=2, futures=1, window=0, proactive_ratio=0.5
+        ScriptedUser(["a"]), assistant, COST, Lookahead(candidates=2, futures=1, window=0, proactive_ratio=0.5)
     )
     end = await graph.ainvoke({"messages": [], "task": party()})
     candidates = end["turns"][0]["candidates"]
@@ -306,7 +309,7 @@ async def test_an_interrupt_is_answered_by_a_policy(saver: Any) -> None:
 async def test_an_interrupt_is_answered_by_the_simulated_user(saver: Any) -> None:
     assistant = GraphAssistant(asking_app(saver), interrupts="user")
     graph = create_lookahead_graph(
-        ScriptedUser(["cancel", "please do", "thanks"]), assistant, COST, futures=2, window=2
+        ScriptedUser(["cancel", "please do", "thanks"]), assistant, COST, Lookahead(futures=2, window=2)
     )
     messages: list[BaseMessage] = [HumanMessage("cancel")]
     reply, memory = await assistant.respond(messages, SEED)
@@ -376,9 +379,7 @@ async def test_tools_with_side_effects_are_stood_in_for_in_a_simulation(how: str
         ScriptedUser(["7", "8", "9"]),
         GraphAssistant(app, simulate_tools=instead),
         COST,
-        candidates=2,
-        futures=2,
-        window=1,
+        Lookahead(candidates=2, futures=2, window=1),
     )
     end = await graph.ainvoke({"messages": [], "task": party()})
     assert texts(end["messages"])[1:4] == ["", "7 would be cancelled", "It says: 7 would be cancelled"]
@@ -425,7 +426,9 @@ def test_a_tool_that_the_app_does_not_have_cannot_be_replaced() -> None:
 async def test_the_same_seed_gives_the_same_futures_through_an_app_too(serve: Callable[..., Server]) -> None:
     model = load_chat_model("openai:any", base_url=serve("--deterministic").url)
     app = create_react_agent(model, [look_up], name="shop")
-    graph = create_rollout_graph(marked_user, GraphAssistant(app), COST, candidates=2, futures=2, max_exchanges=2)
+    graph = create_rollout_graph(
+        marked_user, GraphAssistant(app), COST, Lookahead(candidates=2, futures=2, max_exchanges=2)
+    )
     first, second, third = [await graph.ainvoke({"messages": [], "task": party(), "seed": seed}) for seed in (1, 1, 2)]
     said = [[[one["content"] for one in turn["prompt"]] for turn in end["turns"]] for end in (first, second, third)]
     assert said[0] == said[1] != said[2]
@@ -513,7 +516,7 @@ async def test_an_app_that_raises_in_one_branch_leaves_the_others_alone() -> Non
         return HumanMessage("b" if memory["seed"] % 2 else "a"), memory
 
     graph = create_rollout_graph(
-        user, GraphAssistant(app_of(sometimes)), COST, candidates=2, futures=6, window=1, max_exchanges=1
+        user, GraphAssistant(app_of(sometimes)), COST, Lookahead(candidates=2, futures=6, window=1, max_exchanges=1)
     )
     end = await graph.ainvoke({"messages": [HumanMessage("a")], "task": party()})
     futures = [future for candidate in end["turns"][0]["candidates"] for future in candidate["futures"]]

@@ -19,6 +19,7 @@ from langgraph.prebuilt import ToolNode
 from collab_agents import (
     Budget,
     GraphAssistant,
+    Lookahead,
     MultiturnReward,
     ScriptedUser,
     create_lookahead_agent,
@@ -176,7 +177,7 @@ async def test_a_budget_is_kept_with_nodes_that_do_not_let_go(how: str) -> None:
         GraphAssistant(app_of(getattr(node, how))),
         ScriptedUser(["a"]),
         COST,
-        candidates=3,
+        Lookahead(candidates=3, futures=2, window=1),
         budget=Budget(seconds=0.5, grace=0.5),
     )
     began = time.monotonic()

@@ -18,6 +18,7 @@ from langgraph.types import Command, interrupt
 
 from collab_agents import (
     GraphAssistant,
+    Lookahead,
     MultiturnReward,
     ScriptedUser,
     create_conversation_graph,
@@ -441,7 +442,11 @@ async def test_a_node_that_samples_and_calls_tools_itself_samples_the_same_when_
     graph.add_edge(START, "work")
     app: Any = graph.compile(name="shop") if kind == "node" else RunnableLambda(work)
     agent = create_lookahead_agent(
-        GraphAssistant(app), ScriptedUser([]), COST, candidates=2, agree=lambda replies: False
+        GraphAssistant(app),
+        ScriptedUser([]),
+        COST,
+        Lookahead(candidates=2, futures=2, window=1),
+        agree=lambda replies: False,
     )
     end = await agent.ainvoke({"messages": [HumanMessage("a mug")]})
     told = end["lookahead"]["candidates"][end["lookahead"]["chosen"]]["messages"][-1]["content"]

@@ -8,10 +8,12 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
+from pydantic import ValidationError
 
 from collab_agents import (
     AgendaUser,
     ChatAssistant,
+    Lookahead,
     MultiturnReward,
     ScriptedUser,
     Task,
@@ -21,7 +23,7 @@ from collab_agents import (
     create_rollout_graph,
     load_chat_model,
 )
-from collab_agents.errors import ConfigError, RolloutError
+from collab_agents.errors import RolloutError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
 from collab_agents.users import Memory, closing
 from tests.conftest import DRAFT, Server, line_in, party
@@ -103,7 +105,10 @@ async def test_the_lookahead_reward_is_the_mean_over_its_futures() -> None:
 
     chatty = Says(lambda messages, memory: "x" * (memory["seed"] % 50))
     graph = create_lookahead_graph(
-        ScriptedUser(["a", "b", "c", "d"]), chatty, MultiturnReward({"length": as_judge(judge)}), futures=5, window=2
+        ScriptedUser(["a", "b", "c", "d"]),
+        chatty,
+        MultiturnReward({"length": as_judge(judge)}),
+        Lookahead(futures=5, window=2),
     )
     begin = {"messages": [HumanMessage("a"), AIMessage("candidate")], "task": party(), "seed": 3}
     end = await graph.ainvoke(begin)
@@ -120,7 +125,7 @@ async def test_the_lookahead_reward_is_the_mean_over_its_futures() -> None:
 
 
 async def test_what_a_graph_put_out_can_be_put_in_again() -> None:
-    graph = create_lookahead_graph(ScriptedUser(["a", "b"]), SHORT, COST, futures=2, window=1)
+    graph = create_lookahead_graph(ScriptedUser(["a", "b"]), SHORT, COST, Lookahead(futures=2, window=1))
     begin = {"messages": [HumanMessage("a"), AIMessage("x" * 400)], "task": party()}
     end = await graph.ainvoke(begin)
     again = await graph.ainvoke({**end, "messages": [HumanMessage("a"), AIMessage("")]})
@@ -130,7 +135,7 @@ async def test_what_a_graph_put_out_can_be_put_in_again() -> None:
     talk = create_conversation_graph(ScriptedUser(["a", "b", "c", "d"]), SHORT, max_exchanges=2)
     longer = await talk.ainvoke(await talk.ainvoke({"messages": [], "task": party()}))
     assert len(longer["messages"]) == 8
-    play = create_rollout_graph(ScriptedUser(["a", "b", "c", "d"]), SHORT, COST, window=0, max_exchanges=2)
+    play = create_rollout_graph(ScriptedUser(["a", "b", "c", "d"]), SHORT, COST, Lookahead(window=0, max_exchanges=2))
     twice = await play.ainvoke(await play.ainvoke({"messages": [], "task": party()}))
     assert (len(twice["messages"]), len(twice["turns"])) == (8, 2)
 
@@ -138,8 +143,8 @@ async def test_what_a_graph_put_out_can_be_put_in_again() -> None:
 @pytest.mark.parametrize("number", [{"candidates": 0}, {"futures": 0}, {"window": -1}, {"max_exchanges": 0}])
 def test_numbers_out_of_range_are_refused(number: dict[str, Any]) -> None:
     (name,) = number
-    with pytest.raises(ConfigError, match=f"^{name}: input should be greater than"):
-        create_rollout_graph(ScriptedUser([]), SHORT, COST, **number)
+    with pytest.raises(ValidationError, match=f"{name}\n  Input should be greater than"):
+        Lookahead(**number)
 
 
 async def test_a_participant_that_changes_messages_changes_its_own_copy() -> None:
@@ -149,7 +154,7 @@ async def test_a_participant_that_changes_messages_changes_its_own_copy() -> Non
             messages.append(AIMessage("scribble"))
             return [AIMessage(f"r{messages[-2].content}")], memory
 
-    graph = create_rollout_graph(ScriptedUser(["go"]), Shouts(), COST, window=0, max_exchanges=1)  # type: ignore[arg-type]
+    graph = create_rollout_graph(ScriptedUser(["go"]), Shouts(), COST, Lookahead(window=0, max_exchanges=1))  # type: ignore[arg-type]
     end = await graph.ainvoke({"messages": [], "task": party()})
     assert end["turns"][0]["prompt"] == [{"role": "user", "content": "go"}]
     assert {one["messages"][0]["content"] for one in end["turns"][0]["candidates"]} == {"rgo!"}
@@ -158,14 +163,17 @@ async def test_a_participant_that_changes_messages_changes_its_own_copy() -> Non
 @pytest.mark.parametrize(("candidates", "ratio", "proactive"), [(3, 0.34, 1), (3, 0.1, 1), (5, 0.5, 3), (3, 0.0, 0)])
 async def test_the_proactive_share_is_rounded_and_never_to_none(candidates: int, ratio: float, proactive: int) -> None:
     graph = create_rollout_graph(
-        ScriptedUser(["a"]), SHORT, COST, candidates=candidates, window=0, max_exchanges=1, proactive_ratio=ratio
+        ScriptedUser(["a"]),
+        SHORT,
+        COST,
+        Lookahead(candidates=candidates, window=0, max_exchanges=1, proactive_ratio=ratio),
     )
     end = await graph.ainvoke({"messages": [], "task": party()})
     assert sum(one["proactive"] for one in end["turns"][0]["candidates"]) == proactive
 
 
 async def test_a_window_of_zero_judges_the_reply_itself() -> None:
-    graph = create_lookahead_graph(ScriptedUser([]), SHORT, COST, futures=2, window=0)
+    graph = create_lookahead_graph(ScriptedUser([]), SHORT, COST, Lookahead(futures=2, window=0))
     end = await graph.ainvoke({"messages": [HumanMessage("a"), AIMessage("x" * 400)], "task": party()})
     assert end["reward"] == pytest.approx(-0.05)
     assert [future["messages"] for future in end["futures"]] == [[], []]
@@ -177,7 +185,7 @@ async def test_a_future_that_fails_is_recorded_and_left_out_of_the_mean() -> Non
             raise TimeoutError("too slow")
         return "x" * 40
 
-    graph = create_lookahead_graph(ScriptedUser(["a", "b"]), Says(sometimes), COST, futures=8, window=1)
+    graph = create_lookahead_graph(ScriptedUser(["a", "b"]), Says(sometimes), COST, Lookahead(futures=8, window=1))
     end = await graph.ainvoke({"messages": [HumanMessage("a"), AIMessage("")], "task": party(), "seed": 1})
     errors = [(index, future["error"]) for index, future in enumerate(end["futures"]) if future["reward"] is None]
     assert 0 < len(errors) < 8
@@ -190,9 +198,15 @@ async def test_of_equal_candidates_the_plain_one_is_chosen_by_rollout_and_agent(
     equal = MultiturnReward({"equal": lambda conversation, task: 1.0})
     assistant = Says(lambda messages, memory: "Which?" if memory["proactive"] else "Here it is.")
     user = ScriptedUser(["a", "b"])
-    rollout = create_rollout_graph(user, assistant, equal, candidates=4, futures=1, window=1, proactive_ratio=0.5)
+    rollout = create_rollout_graph(
+        user, assistant, equal, Lookahead(candidates=4, futures=1, window=1, proactive_ratio=0.5)
+    )
     agent = create_lookahead_agent(
-        assistant, user, equal, candidates=4, futures=1, window=1, proactive_ratio=0.5, agree=lambda texts: False
+        assistant,
+        user,
+        equal,
+        Lookahead(candidates=4, futures=1, window=1, proactive_ratio=0.5),
+        agree=lambda texts: False,
     )
     turns = (await rollout.ainvoke({"messages": [], "task": party()}))["turns"]
     told = (await agent.ainvoke({"messages": [HumanMessage("a")]}))["lookahead"]
@@ -213,10 +227,7 @@ async def test_a_rollout_goes_on_with_the_best_candidate() -> None:
         AgendaUser(),
         Says(lambda messages, memory: DRAFT if knows_all(messages) else reply(messages, memory)),
         MultiturnReward({"fact_coverage": fact_coverage()}),
-        candidates=3,
-        futures=2,
-        window=1,
-        proactive_ratio=0.34,
+        Lookahead(candidates=3, futures=2, window=1, proactive_ratio=0.34),
     )
     end = await graph.ainvoke({"messages": [], "task": party(), "seed": 5})
     first = end["turns"][0]
@@ -230,7 +241,9 @@ async def test_a_rollout_goes_on_with_the_best_candidate() -> None:
 
 
 async def test_the_conversation_goes_on_as_the_chosen_future_did() -> None:
-    graph = create_rollout_graph(AgendaUser(), SHORT, COST, candidates=2, futures=2, window=1, max_exchanges=3)
+    graph = create_rollout_graph(
+        AgendaUser(), SHORT, COST, Lookahead(candidates=2, futures=2, window=1, max_exchanges=3)
+    )
     end = await graph.ainvoke({"messages": [], "task": party(), "seed": 5})
     for turn, following in zip(end["turns"], end["turns"][1:], strict=False):
         chosen = turn["candidates"][turn["chosen"]]
@@ -249,7 +262,7 @@ async def test_no_branch_sees_what_another_one_remembers() -> None:
         notes.append(len(messages))
         return HumanMessage("go on"), memory
 
-    graph = create_rollout_graph(leaky, SHORT, COST, candidates=3, futures=3, window=2, max_exchanges=2)
+    graph = create_rollout_graph(leaky, SHORT, COST, Lookahead(candidates=3, futures=3, window=2, max_exchanges=2))
     await graph.ainvoke({"messages": [], "task": party()})
     assert {(said, notes) for said, notes in seen if said // 2 != notes} == set()
 
@@ -267,7 +280,9 @@ async def test_a_turn_without_a_scored_candidate_ends_the_rollout_with_the_reaso
 async def test_the_rollouts_usage_is_that_of_all_its_branches(serve: Callable[..., Server]) -> None:
     server = serve()
     assistant = ChatAssistant(load_chat_model("openai:any", base_url=server.url))
-    graph = create_rollout_graph(AgendaUser(), assistant, COST, candidates=2, futures=2, window=1, max_exchanges=2)
+    graph = create_rollout_graph(
+        AgendaUser(), assistant, COST, Lookahead(candidates=2, futures=2, window=1, max_exchanges=2)
+    )
     end = await graph.ainvoke({"messages": [], "task": party()})
     assert end["usage"]["calls"] == server.stats()["calls"] == 2 * 2 * 3
 
@@ -278,7 +293,10 @@ async def test_proactive_candidates_get_the_proactive_prompt(serve: Callable[...
         load_chat_model("openai:any", base_url=server.url), system_prompt="Plain.", proactive_prompt="Ask first."
     )
     graph = create_rollout_graph(
-        ScriptedUser(["a"]), assistant, COST, candidates=4, futures=1, window=0, max_exchanges=1, proactive_ratio=0.5
+        ScriptedUser(["a"]),
+        assistant,
+        COST,
+        Lookahead(candidates=4, futures=1, window=0, max_exchanges=1, proactive_ratio=0.5),
     )
     end = await graph.ainvoke({"messages": [], "task": party()})
     assert sorted(server.prompts()) == ["Ask first.a", "Ask first.a", "Plain.a", "Plain.a"]
@@ -294,8 +312,8 @@ async def test_the_graphs_nest_in_a_graph_with_a_checkpointer(durability: Any) -
 
     app = StateGraph(AppState)
     app.add_node("talk", create_conversation_graph(ScriptedUser(["one", "two"]), SHORT, max_exchanges=1))
-    app.add_node("look", create_lookahead_graph(ScriptedUser(["one", "two"]), SHORT, COST, window=1))
-    app.add_node("play", create_rollout_graph(ScriptedUser(["one", "two"]), SHORT, COST, window=1))
+    app.add_node("look", create_lookahead_graph(ScriptedUser(["one", "two"]), SHORT, COST, Lookahead(window=1)))
+    app.add_node("play", create_rollout_graph(ScriptedUser(["one", "two"]), SHORT, COST, Lookahead(window=1)))
     app.add_edge(START, "talk")
     app.add_edge("talk", "look")
     app.add_edge("look", "play")
@@ -307,7 +325,9 @@ async def test_the_graphs_nest_in_a_graph_with_a_checkpointer(durability: Any) -
 
 
 async def test_astream_shows_the_branches_as_they_end() -> None:
-    graph = create_rollout_graph(ScriptedUser(["one", "two"]), SHORT, COST, candidates=2, futures=3, window=1)
+    graph = create_rollout_graph(
+        ScriptedUser(["one", "two"]), SHORT, COST, Lookahead(candidates=2, futures=3, window=1)
+    )
     nodes: list[tuple[int, str]] = []
     async for path, update in graph.astream({"messages": [], "task": party()}, stream_mode="updates", subgraphs=True):
         nodes += [(len(path), name) for name in update]
@@ -340,7 +360,7 @@ async def test_a_slow_future_holds_up_no_other_one() -> None:
         return 1.0
 
     graph = create_lookahead_graph(
-        ScriptedUser(["a", "b"]), FirstWaits(), MultiturnReward({"j": judge}), futures=3, window=1
+        ScriptedUser(["a", "b"]), FirstWaits(), MultiturnReward({"j": judge}), Lookahead(futures=3, window=1)
     )
     async with asyncio.timeout(30):
         end = await graph.ainvoke({"messages": [("user", "a"), ("ai", "b")], "task": party()})
@@ -351,6 +371,6 @@ async def test_a_closing_message_ends_a_future_early() -> None:
     async def leaves(messages: Any, memory: Memory) -> tuple[BaseMessage, Memory]:
         return closing("Bye."), memory
 
-    graph = create_lookahead_graph(leaves, SHORT, COST, futures=1, window=5)
+    graph = create_lookahead_graph(leaves, SHORT, COST, Lookahead(futures=1, window=5))
     end = await graph.ainvoke({"messages": [("user", "a"), ("ai", "b")], "task": party()})
     assert [message["content"] for message in end["futures"][0]["messages"]] == ["Bye."]

@@ -15,6 +15,7 @@ from langgraph.types import Command
 from collab_agents import (
     HumanAssistant,
     HumanUser,
+    Lookahead,
     MultiturnReward,
     Persona,
     ScriptedUser,
@@ -168,12 +169,14 @@ async def test_a_person_is_asked_after_every_choice_of_a_rollout(lasting: bool, 
         told.append({key: value for key, value in memory.items() if key not in ("task", "persona", "seed")})
         return HumanMessage("simulated"), {"own": 1}
 
+    shape = Lookahead(candidates=2, futures=2, window=1, max_exchanges=3)
+
     async def step(given: Any) -> dict[str, Any]:
         async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "checkpoints.sqlite")) as saver:
+            kept = saver if lasting else memory
             graph = create_rollout_graph(
-                HumanUser(), assistant, COST, candidates=2, futures=2, window=1, max_exchanges=3,
-                simulated_user=simulated, checkpointer=saver if lasting else memory,
-            )  # fmt: skip
+                HumanUser(), assistant, COST, shape, simulated_user=simulated, checkpointer=kept
+            )
             return await graph.ainvoke(given, THREAD)
 
     calls = 2 * (1 + 2)
@@ -215,7 +218,11 @@ async def test_a_person_takes_part_inside_an_applications_graph(graph: str) -> N
     talk = create_conversation_graph(HumanUser(), assistant, max_exchanges=2)
     if graph == "rollout":
         talk = create_rollout_graph(
-            HumanUser(), assistant, COST, candidates=2, window=0, max_exchanges=2, simulated_user=ScriptedUser([])
+            HumanUser(),
+            assistant,
+            COST,
+            Lookahead(candidates=2, window=0, max_exchanges=2),
+            simulated_user=ScriptedUser([]),
         )
     app.add_node("talk", talk)
     app.add_edge(START, "prepare")

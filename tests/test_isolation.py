@@ -25,6 +25,7 @@ from langgraph.types import CachePolicy
 
 from collab_agents import (
     GraphAssistant,
+    Lookahead,
     ScriptedUser,
     create_lookahead_agent,
     create_rollout_graph,
@@ -52,8 +53,9 @@ def paying(done: list[str]) -> Any:
     return pay
 
 
-async def roll_out(assistant: GraphAssistant, **options: Any) -> Any:
-    graph = create_rollout_graph(ScriptedUser(["a", "b", "c"]), assistant, COST, candidates=2, futures=2, **options)
+async def roll_out(assistant: GraphAssistant, **lookahead: Any) -> Any:
+    shape = Lookahead(candidates=2, futures=2, **lookahead)
+    graph = create_rollout_graph(ScriptedUser(["a", "b", "c"]), assistant, COST, shape)
     end = await graph.ainvoke({"messages": [], "task": party()})
     assert all(one["error"] is None for turn in end["turns"] for one in turn["candidates"])
     return end
@@ -350,9 +352,9 @@ async def test_a_state_that_cannot_be_serialized_is_played_and_refused_where_a_t
     with pytest.raises(RolloutError, match="its state cannot be serialized, so what is simulated could not be"):
         await chosen(assistant, "mug")
     # A rollout executes nothing, and needs no more than the app does.
-    end = await create_rollout_graph(ScriptedUser(["mug"]), assistant, COST, candidates=1, futures=1).ainvoke(
-        {"messages": [], "task": party()}
-    )
+    end = await create_rollout_graph(
+        ScriptedUser(["mug"]), assistant, COST, Lookahead(candidates=1, futures=1)
+    ).ainvoke({"messages": [], "task": party()})
     assert texts(end["messages"])[1] == "would pay"
     assert done == []
 
@@ -400,9 +402,9 @@ async def test_an_app_may_give_the_same_answer_twice() -> None:
 
     app = app_of(lambda state: {"answer": "yes"}, Asked, checkpointer=InMemorySaver())
     assistant = GraphAssistant(app, output_key="answer")
-    end = await create_rollout_graph(ScriptedUser(["a", "b"]), assistant, COST, candidates=1, futures=1).ainvoke(
-        {"messages": [], "task": party()}
-    )
+    end = await create_rollout_graph(
+        ScriptedUser(["a", "b"]), assistant, COST, Lookahead(candidates=1, futures=1)
+    ).ainvoke({"messages": [], "task": party()})
     assert texts(end["messages"]) == ["a", "yes", "b", "yes"]
 
 

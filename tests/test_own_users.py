@@ -18,6 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from collab_agents import (
     LLMUser,
+    Lookahead,
     MultiturnReward,
     Persona,
     ScriptedUser,
@@ -82,13 +83,13 @@ async def test_a_user_of_ones_own_plays_in_every_graph(kind: str) -> None:
     assert texts(end["messages"])[0::2] == said
     assert end["stopped"] == "user"
 
-    look = create_lookahead_graph(USERS[kind](), SHORT, COST, futures=2, window=2)
+    look = create_lookahead_graph(USERS[kind](), SHORT, COST, Lookahead(futures=2, window=2))
     seen = await look.ainvoke({"messages": [HumanMessage("please 1"), AIMessage("a")], "task": task})
     heard = [[one["content"] for one in future["messages"] if one["role"] == "user"] for future in seen["futures"]]
     first = 1 if kind in ("function", "class") else 2  # A function has not spoken yet; an app sees that it has.
     assert heard == [[f"please {first}", f"please {first + 1}"]] * 2
 
-    rollout = create_rollout_graph(USERS[kind](), SHORT, COST, candidates=2, futures=2, window=1)
+    rollout = create_rollout_graph(USERS[kind](), SHORT, COST, Lookahead(candidates=2, futures=2, window=1))
     end = await rollout.ainvoke({"messages": [], "task": task})
     assert texts(end["messages"])[0::2] == said
 
@@ -143,7 +144,7 @@ async def test_a_user_that_changes_what_it_is_given_changes_nothing_in_another_b
                 message.content = "overwritten"
         return HumanMessage("again"), memory
 
-    graph = create_rollout_graph(vandal, SHORT, COST, candidates=3, futures=3, window=1, max_exchanges=2)
+    graph = create_rollout_graph(vandal, SHORT, COST, Lookahead(candidates=3, futures=3, window=1, max_exchanges=2))
     messages = [HumanMessage([{"type": "text", "text": "Hello"}])]
     end = await graph.ainvoke({"messages": messages, "task": party(), "memory": {}})
     assert end["messages"][0].content == [{"type": "text", "text": "Hello"}]
@@ -217,7 +218,7 @@ async def test_what_a_user_looked_up_stays_in_its_branch(serve: Callable[..., Se
         kept.append(after)
         return message, after
 
-    graph = create_rollout_graph(watched, SHORT, COST, candidates=2, futures=2, window=1, max_exchanges=2)
+    graph = create_rollout_graph(watched, SHORT, COST, Lookahead(candidates=2, futures=2, window=1, max_exchanges=2))
     end = await graph.ainvoke({"messages": [], "task": task})
     looked = [tuple(memory["user_state"]["looked"]) for memory in kept]
     assert len(set(looked)) == len(looked) == 1 + 4 + 4

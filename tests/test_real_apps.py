@@ -34,6 +34,7 @@ from langmem import create_manage_memory_tool, create_search_memory_tool
 
 from collab_agents import (
     GraphAssistant,
+    Lookahead,
     ScriptedUser,
     create_conversation_graph,
     create_lookahead_agent,
@@ -276,7 +277,7 @@ async def test_simulations_leave_it_as_it_is(name: str) -> None:
     assistant = GraphAssistant(made.app, simulate_tools={"pay": "pretended"}, interrupts=policy, rewrites_history=True)
     messages, memory = await assistant.fork(LIVE)
     rollout = create_rollout_graph(
-        ScriptedUser(WORDS), assistant, COST, candidates=2, futures=2, window=1, max_exchanges=2
+        ScriptedUser(WORDS), assistant, COST, Lookahead(candidates=2, futures=2, window=1, max_exchanges=2)
     )
     asked = {"messages": [*messages, HumanMessage("two cups")], "assistant_memory": memory, "task": party()}
     end = await rollout.ainvoke(asked)

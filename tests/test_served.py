@@ -21,7 +21,7 @@ from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
-from collab_agents import GraphAssistant, MultiturnReward, ScriptedUser, create_rollout_graph
+from collab_agents import GraphAssistant, Lookahead, MultiturnReward, ScriptedUser, create_rollout_graph
 from collab_agents.errors import ConfigError
 from collab_agents.server.settings import BASE_URLS, CONFIGS
 from collab_agents.tasks import offline_tasks
@@ -363,10 +363,7 @@ async def test_a_deployment_is_an_assistant_whose_threads_are_copied(url: str, c
         ScriptedUser(["", "", "Sell it.", "Ten."]),
         assistant,
         MultiturnReward({"asked": lambda conversation, task: conversation.state["asked"]}),
-        candidates=2,
-        futures=2,
-        window=2,
-        max_exchanges=1,
+        Lookahead(candidates=2, futures=2, window=2, max_exchanges=1),
     )
     end = await graph.ainvoke({"messages": asked, "assistant_memory": memory, "task": offline_tasks("test")[0]})
     for candidate in end["turns"][0]["candidates"]:

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from collab_agents import (
     ChatAssistant,
     LLMUser,
+    Lookahead,
     MultiturnReward,
     ScriptedUser,
     create_conversation_graph,
@@ -52,7 +53,7 @@ async def test_a_trace_reads_as_the_tree_of_turns_candidates_and_futures(serve: 
     model = load_chat_model("openai:any", base_url=serve().url)
     reward = MultiturnReward({"interactivity": interactivity(model), "cost": token_cost()})
     graph = create_rollout_graph(
-        LLMUser(model), ChatAssistant(model), reward, candidates=2, futures=2, window=1, max_exchanges=2
+        LLMUser(model), ChatAssistant(model), reward, Lookahead(candidates=2, futures=2, window=1, max_exchanges=2)
     )
     tree = Tree()
     config: Any = {"callbacks": [tree], "run_name": "task party", "metadata": {"mine": 1}}
@@ -88,9 +89,11 @@ async def test_events_and_tokens_stream_through_every_graph(name: str, serve: Ca
     reward = MultiturnReward({"cost": token_cost()})
     graphs: dict[str, Any] = {
         "conversation": lambda: create_conversation_graph(user, assistant, reward=reward, max_exchanges=1),
-        "lookahead": lambda: create_lookahead_graph(user, assistant, reward, futures=2, window=1),
-        "rollout": lambda: create_rollout_graph(user, assistant, reward, candidates=2, futures=2, max_exchanges=1),
-        "agent": lambda: create_lookahead_agent(assistant, user, reward, candidates=2, futures=2),
+        "lookahead": lambda: create_lookahead_graph(user, assistant, reward, Lookahead(futures=2, window=1)),
+        "rollout": lambda: create_rollout_graph(
+            user, assistant, reward, Lookahead(candidates=2, futures=2, max_exchanges=1)
+        ),
+        "agent": lambda: create_lookahead_agent(assistant, user, reward, Lookahead(candidates=2, futures=2, window=1)),
     }
     messages = [HumanMessage("Hello"), *([AIMessage("Hi")] if name == "lookahead" else [])]
     names, tokens = set(), 0

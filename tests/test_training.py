@@ -19,6 +19,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 from trl.experimental.online_dpo import OnlineDPOConfig
 
+from collab_agents import Lookahead
 from collab_agents.cli.train import OFFLINE, ONLINE
 from collab_agents.config import EvalConfig, RunConfig, load_config
 from collab_agents.errors import ConfigError
@@ -288,7 +289,7 @@ async def test_the_lookahead_reward_trains_with_the_policy_itself_in_the_futures
     made = await opening_rows([party(str(i)) for i in range(4)], AgendaUser())
     judges = {"fact_coverage": fact_coverage(), "token_cost": token_cost(rate=0.01), "seen": as_judge(remembers)}
     reward = MultiturnRewardFunction(
-        AgendaUser(), MultiturnReward(judges), futures=2, window=1, max_tokens=12, temperature=1.0
+        AgendaUser(), MultiturnReward(judges), Lookahead(futures=2, window=1), max_tokens=12, temperature=1.0
     )
     logs = await asyncio.to_thread(
         lambda: train(
@@ -319,7 +320,11 @@ async def test_futures_are_played_by_the_adapter_as_it_is_now(tiny: str, tmp_pat
 
     user = ScriptedUser(["say", "say"])
     reward = MultiturnRewardFunction(
-        user, MultiturnReward({"seen": as_judge(remembers)}), futures=4, window=1, max_tokens=4, temperature=0.1
+        user,
+        MultiturnReward({"seen": as_judge(remembers)}),
+        Lookahead(futures=4, window=1),
+        max_tokens=4,
+        temperature=0.1,
     )
     reward.bind(model, AutoTokenizer.from_pretrained(tiny))
     assert await reward([ASK], [[{"role": "assistant", "content": "what"}]], goal=["z"]) == [1.0]
@@ -341,7 +346,7 @@ async def test_replies_that_cannot_be_scored_get_none_and_rewards_that_are_all_e
     reward = MultiturnRewardFunction(
         ScriptedUser(["go on"]),
         MultiturnReward({"strict": as_judge(strict)}),
-        window=0,
+        Lookahead(futures=2, window=0),
         assistant=GenericFakeChatModel(messages=iter([])),
     )
     metrics: dict[str, float] = {}
@@ -360,7 +365,7 @@ async def test_futures_may_be_played_by_a_served_model_and_the_call_come_from_an
     server = serve()
     assistant = load_chat_model("openai:served", base_url=server.url)
     reward = MultiturnRewardFunction(
-        AgendaUser(), MultiturnReward({"cost": token_cost()}), futures=3, window=1, assistant=assistant
+        AgendaUser(), MultiturnReward({"cost": token_cost()}), Lookahead(futures=3, window=1), assistant=assistant
     )
     row = prompt_row([{"role": "system", "content": "be kind"}, *ASK], party(), None)
     columns: dict[str, Any] = {name: [value] * 4 for name, value in row.items() if name != "prompt"}

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from collab_agents.config import JudgeConfig, Model, RunLimits, Section, TasksConfig, UserConfig, check_distinct
+from collab_agents.lookahead import SERVING
 
 
 class LoraSection(Section):
@@ -99,8 +100,8 @@ class RewardConfig(Section):
 
     user: UserConfig = Field(default_factory=UserConfig)
     judges: list[JudgeConfig] = Field(min_length=1)
-    futures: PositiveInt = 2
-    window: NonNegativeInt = 1
+    futures: PositiveInt = SERVING.futures
+    window: NonNegativeInt = SERVING.window
     policy: Model | None = None
     temperature: PositiveFloat | None = None
     max_tokens: PositiveInt | None = None

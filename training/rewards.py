@@ -22,6 +22,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import create_lookahead_graph
 from collab_agents.humans import check_simulated
+from collab_agents.lookahead import SERVING, Lookahead
 from collab_agents.messages import from_dicts, text_of
 from collab_agents.models.ask import invoke
 from collab_agents.models.local import Engine, LocalChatModel
@@ -39,7 +40,7 @@ _PATIENCE = 5
 class MultiturnRewardFunction:
     """An async reward function for GRPO, PPO and online DPO: MR by lookahead, all replies of a batch at once.
 
-    user, reward: as in `create_lookahead_graph`. futures, window: of each reply.
+    user, reward, lookahead: as in `create_lookahead_graph`, for each reply.
     assistant: who answers in the futures. None is the model in training as it is at each call, adapter active, without
         gradients, its replies generated together in this process; a trainer of this package binds it (`bind`). A
         model that is spread over processes (FSDP, DeepSpeed ZeRO-3) cannot generate here: give an assistant that is
@@ -56,9 +57,8 @@ class MultiturnRewardFunction:
         self,
         user: AnyUser,
         reward: MultiturnReward,
+        lookahead: Lookahead = SERVING,
         *,
-        futures: int = 2,
-        window: int = 1,
         assistant: Assistant | BaseChatModel | None = None,
         temperature: float = 1.0,
         max_tokens: int = 256,
@@ -70,7 +70,7 @@ class MultiturnRewardFunction:
         self.__name__ = "multiturn_reward"  # TRL logs the reward under it.
         self._user = user
         self._reward = reward
-        self._width: Any = {"futures": futures, "window": window}
+        self._lookahead = lookahead
         self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
         self._batch_size = batch_size
         self._max_concurrency = max_concurrency
@@ -82,7 +82,7 @@ class MultiturnRewardFunction:
         self.needs_policy = assistant is None
         if assistant is not None:
             chosen = InstructedAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
-            self._graph = create_lookahead_graph(user, chosen, reward, **self._width)
+            self._graph = create_lookahead_graph(user, chosen, reward, lookahead)
 
     def bind(self, model: Any, tokenizer: Any) -> None:
         """Let this model answer in the futures, if no other assistant was given."""
@@ -92,7 +92,7 @@ class MultiturnRewardFunction:
         # PEFT puts an adapter into the layers of the model it wraps, which transformers' own generation then uses.
         engine = Engine(getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
-        self._graph = create_lookahead_graph(self._user, InstructedAssistant(chat), self._reward, **self._width)
+        self._graph = create_lookahead_graph(self._user, InstructedAssistant(chat), self._reward, self._lookahead)
 
     async def __call__(
         self,

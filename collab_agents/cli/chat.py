@@ -155,20 +155,20 @@ class _Session:
         self._reply = StreamedReply(terminal)
 
     def _create_graph(self, config: RunConfig) -> Graph:
-        parts, look = self.parts, config.lookahead
+        parts, lookahead = self.parts, config.lookahead
         person = HumanUser(show_goal=self.show_goal)
         if self.side == "user" and self.coach:
             return create_rollout_graph(
                 person,
                 parts.assistant,
                 parts.reward,
-                **look.model_dump(),
+                lookahead,
                 simulated_user=parts.user,
                 checkpointer=InMemorySaver(),
             )
         sides = (person, parts.assistant) if self.side == "user" else (parts.user, HumanAssistant())
         return create_conversation_graph(
-            *sides, max_exchanges=look.max_exchanges, reward=parts.reward, checkpointer=InMemorySaver()
+            *sides, max_exchanges=lookahead.max_exchanges, reward=parts.reward, checkpointer=InMemorySaver()
         )
 
     async def play(self) -> None:

@@ -29,11 +29,12 @@ from collab_agents.users import SimulatedUser
 class Coach:
     """Weighs a person's reply against what the assistant would have said, by the same lookahead."""
 
-    def __init__(self, user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, look: Lookahead) -> None:
-        self._look = look
-        futures, window = look.futures, look.window
-        self._said = create_lookahead_graph(user, assistant, reward, futures=futures, window=window)
-        self._candidate = create_candidate_graph(user, assistant, reward, futures=futures, window=window)
+    def __init__(
+        self, user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, lookahead: Lookahead
+    ) -> None:
+        self._lookahead = lookahead
+        self._said = create_lookahead_graph(user, assistant, reward, lookahead)
+        self._candidate = create_candidate_graph(user, assistant, reward, lookahead)
 
     async def weigh(self, state: dict[str, Any], reply: Sequence[BaseMessage]) -> Turn:
         """The turn, the person's reply first and chosen, whatever it is worth.
@@ -43,7 +44,7 @@ class Coach:
         turn = derive_seed(state["seed"], "turn", state.get("exchanges", 0))
         before: Any = state
         own = Sample(0, False, derive_seed(turn, "candidate", 0))
-        samples = plan_candidates(self._look, turn, first=1)
+        samples = plan_candidates(self._lookahead, turn, first=1)
         said = branch_of(before) | {"messages": [*state["messages"], *reply]}
         candidates = await asyncio.gather(
             self._weigh(self._said, said, own, before),

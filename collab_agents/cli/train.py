@@ -17,6 +17,7 @@ from trl import DPOConfig, GRPOConfig, SFTConfig
 from collab_agents.cli.dataset import rows_of
 from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
+from collab_agents.lookahead import Lookahead
 from collab_agents.models import check_chat_model
 from collab_agents.runs import check_tasks
 from collab_agents.training import (
@@ -79,8 +80,7 @@ def train_online(method: str, config: OnlineConfig, out: Path, *, resume: bool) 
     function = MultiturnRewardFunction(
         user,
         reward,
-        futures=config.reward.futures,
-        window=config.reward.window,
+        Lookahead(futures=config.reward.futures, window=config.reward.window),
         assistant=assistant,
         temperature=config.reward.temperature or args.temperature,
         max_tokens=config.reward.max_tokens or new_tokens or 256,

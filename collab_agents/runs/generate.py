@@ -99,11 +99,11 @@ def generate_trajectories(
     other settings; ConfigError for a repeated task id.
     """
     check_simulated(user, assistant, instead=_NOBODY)
-    look = lookahead or Lookahead()
+    lookahead = lookahead or Lookahead()
     played = _play_all(
         tasks,
-        lambda saver: create_rollout_graph(user, assistant, reward, **look.model_dump(), checkpointer=saver),
-        settings={**(settings or {}), "lookahead": look.model_dump(), "seed": seed},
+        lambda saver: create_rollout_graph(user, assistant, reward, lookahead, checkpointer=saver),
+        settings={**(settings or {}), "lookahead": lookahead.model_dump(), "seed": seed},
         personas=personas,
         seed=seed,
         max_concurrency=max_concurrency,

@@ -65,18 +65,13 @@ def _conversation(cast: Cast) -> Graph:
 
 
 def _lookahead(cast: Cast) -> Graph:
-    parts, look = cast.parts, cast.config.lookahead
-    scene = create_scene(cast, of_reply=True)
-    return create_lookahead_graph(
-        parts.user, parts.assistant, parts.reward, futures=look.futures, window=look.window, scene=scene
-    )
+    parts, scene = cast.parts, create_scene(cast, of_reply=True)
+    return create_lookahead_graph(parts.user, parts.assistant, parts.reward, cast.config.lookahead, scene=scene)
 
 
 def _rollout(cast: Cast) -> Graph:
-    parts, look = cast.parts, cast.config.lookahead
-    return create_rollout_graph(
-        parts.user, parts.assistant, parts.reward, **look.model_dump(), scene=create_scene(cast)
-    )
+    parts, scene = cast.parts, create_scene(cast)
+    return create_rollout_graph(parts.user, parts.assistant, parts.reward, cast.config.lookahead, scene=scene)
 
 
 def _lookahead_agent(cast: Cast) -> Graph:
@@ -87,7 +82,7 @@ def _lookahead_agent(cast: Cast) -> Graph:
         parts.assistant,
         parts.user,
         parts.reward,
-        **cast.config.lookahead.model_dump(exclude={"max_exchanges"}),
+        cast.config.lookahead,
         budget=Budget(seconds=settings.budget_seconds, calls=settings.budget_calls),
         goal=create_goal(cast),
         persona=PERSONAS[settings.persona] if settings.persona else drawn,
