@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from benchmarks.process import ROOT, Server
+from collab_agents.cli.app import run_command
 from collab_agents.tasks import Task
 
 __all__ = ["DRAFT", "ROOT", "Application", "Server", "party"]
@@ -44,6 +46,12 @@ def line_in(function: Any, number: int) -> str:
     """Where the function's line of that number is, from 0, as reasons name it."""
     code = function.__code__
     return f"{Path(code.co_filename).relative_to(Path.cwd())}:{code.co_firstlineno + number}"
+
+
+def run(*arguments: str | Path) -> int:
+    """The exit code of a command that is run in this process, which has everything loaded."""
+    with patch.dict(os.environ, {"OPENAI_API_KEY": ""}), patch.object(sys, "path", [*sys.path]):
+        return run_command([str(argument) for argument in arguments])
 
 
 @dataclass(frozen=True)

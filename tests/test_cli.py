@@ -16,17 +16,16 @@ from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import yaml
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 import collab_agents
-from collab_agents.cli.app import run_command
 from collab_agents.tasks import offline_tasks
 from collab_agents.trajectories import read_trajectories
 from tests.conftest import Server
+from tests.conftest import run as exit_code
 
 Serve = Callable[..., Server]
 COMMAND = [sys.executable, "-m", "collab_agents"]
@@ -62,13 +61,8 @@ def start(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]"
 def run(*arguments: str | Path) -> tuple[int, str, str]:
     """The exit code of a command, and what it prints: in this process, which has everything loaded."""
     out, err = io.StringIO(), io.StringIO()
-    with (
-        patch.dict(os.environ, {"OPENAI_API_KEY": ""}),
-        patch.object(sys, "path", [*sys.path]),
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
-        code = run_command([str(argument) for argument in arguments])
+    with redirect_stdout(out), redirect_stderr(err):
+        code = exit_code(*arguments)
     return code, out.getvalue(), err.getvalue()
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import math
 import random
@@ -312,6 +313,25 @@ def configuration(server: Server, folder: Path, name: str = "eval.yaml", **chang
     file = folder / name
     file.write_text(yaml.safe_dump(settings | changes))
     return file
+
+
+async def test_sets_and_repeats_are_played_side_by_side_within_the_limit() -> None:
+    class Slow:
+        under_way = most = 0
+
+        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+            Slow.under_way += 1
+            Slow.most = max(Slow.most, Slow.under_way)
+            await asyncio.sleep(0.05)
+            Slow.under_way -= 1
+            return [AIMessage("Done.")], memory
+
+    reward = MultiturnReward({"coverage": fact_coverage()})
+    sets = [TaskSet(name, [party()], ScriptedUser(["a", "b"]), reward) for name in ("one", "two", "three")]
+    card = await evaluate(sets, {"slow": Slow()}, repeats=2, max_concurrency=4)
+    assert [one.name for one in card.sets] == ["one", "two", "three"]
+    assert all(len(one.seeds) == 2 for one in card.sets)
+    assert Slow.most == 4
 
 
 def test_the_command_prints_the_paired_table_and_writes_it(serve: Serve, tmp_path: Path) -> None:

@@ -30,8 +30,7 @@ from collab_agents.messages import text_of
 from collab_agents.tasks import Agenda, Task
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import Memory
-from tests.conftest import ROOT, Server
-from tests.test_training_data import run
+from tests.conftest import ROOT, Server, run
 
 NAMES = sorted({fact["name"] for task in offline_tasks() for fact in task.metadata["agenda"]["facts"]})
 

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from collab_agents.cli.app import run_command
 from collab_agents.trajectories import Trajectory, read_trajectories
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Server, run
 
 RECORDED = ROOT / "tests" / "data" / "recorded"
 ADDRESS = "http://127.0.0.1:8000/v1"
-
-
-@pytest.fixture(autouse=True)
-def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "")
 
 
 def with_address(file: Path, server: Server, folder: Path) -> Path:
@@ -39,20 +33,20 @@ def test_a_configuration_gives_the_trajectories_it_always_gave(
     user: str, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     config = with_address(RECORDED / f"{user}.yaml", serve("--deterministic"), tmp_path)
-    assert run_command(["generate", "--config", str(config), "--out", str(tmp_path / "run")]) == 0
+    assert run("generate", "--config", config, "--out", tmp_path / "run") == 0
     assert by_task(tmp_path / "run") == by_task(RECORDED / f"{user}.jsonl")
 
 
 def test_a_run_that_was_interrupted_then_is_read_and_resumed_now(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve("--deterministic")
     config = with_address(RECORDED / "agenda.yaml", server, tmp_path)
-    run = tmp_path / "run"
-    shutil.copytree(RECORDED / "interrupted", run)
-    with_address(RECORDED / "interrupted" / "run.json", server, run)
-    assert run_command(["show", str(run)]) == 0
-    (before,) = read_trajectories(run)
-    assert run_command(["generate", "--config", str(config), "--out", str(run), "--resume"]) == 0
+    out = tmp_path / "run"
+    shutil.copytree(RECORDED / "interrupted", out)
+    with_address(RECORDED / "interrupted" / "run.json", server, out)
+    assert run("show", out) == 0
+    (before,) = read_trajectories(out)
+    assert run("generate", "--config", config, "--out", out, "--resume") == 0
     whole = by_task(RECORDED / "agenda.jsonl")
-    assert by_task(run) == whole
+    assert by_task(out) == whole
     left = [one.usage.calls for one in whole.values() if one.task.id != before.task.id]
     assert server.stats()["calls"] < sum(left), "turns that were played before are played again"

@@ -50,8 +50,8 @@ from collab_agents.training.config import OfflineConfig, OnlineConfig
 from collab_agents.training.conversations import labelled
 from collab_agents.training.online import train_online
 from collab_agents.users import AgendaUser, ScriptedUser
-from tests.conftest import ROOT, Server, party
-from tests.test_training_data import run, trajectory
+from tests.conftest import ROOT, Server, party, run
+from tests.test_training_data import trajectory
 from tests.tiny import TEMPLATE, chance_of, tiny_model
 
 ASK = [{"role": "user", "content": "say"}]

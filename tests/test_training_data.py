@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from collab_agents._internal.rows import read_rows
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.cli.app import run_command
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.tasks import Task
 from collab_agents.training import (
@@ -28,6 +27,7 @@ from collab_agents.training import (
 )
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.trajectories import Candidate, Future, JsonlStore, Trajectory, Turn
+from tests.conftest import run
 
 
 def said(role: str, content: str) -> dict[str, Any]:
@@ -303,7 +303,3 @@ def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     from collabllm.datasets.multiturn import MultiturnDataset
 
     return MultiturnDataset
-
-
-def run(*arguments: str | Path) -> int:
-    return run_command([str(argument) for argument in arguments])

@@ -11,7 +11,7 @@ from typing import Any
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.runs.generate import check_tasks, conversation_settings, play_conversations
+from collab_agents.runs.generate import cancel, check_tasks, conversation_settings, play_conversations, slots_for
 from collab_agents.runs.progress import Progress
 from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
@@ -71,7 +71,7 @@ async def evaluate(
     assistants: one or two, by name; of two, the first is compared with the second, on the same tasks, personas and
         seeds.
     seed: of the first repeat; the others' are derived from it.
-    max_concurrency: conversations under way at once.
+    max_concurrency: conversations under way at once, over all runs, which are played side by side.
     out: a folder, in which each set, assistant and seed has a run directory. resume: go on with them.
     private: whether the files in it are for their owner alone; otherwise the umask decides.
     settings: what to keep in the run.json of each assistant's runs.
@@ -106,14 +106,19 @@ async def evaluate(
         _check_folder(run, resume, private)
     progress = Progress() if progress is None else progress
     progress.total = sum(len(run.tasks.tasks) for run in runs)
+    slots = slots_for(max_concurrency)
+    with progress.open():
+        playing = [asyncio.create_task(_play(run, assistants[run.side], slots, private, progress)) for run in runs]
+        try:
+            results = await asyncio.gather(*playing)
+        finally:
+            await cancel(playing)
     played: dict[str, dict[str, list[list[Played]]]] = {}
     failed: dict[str, dict[str, int]] = {}
-    with progress.open():
-        for run in runs:
-            found, lost = await _play(run, assistants[run.side], max_concurrency, private, progress)
-            played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
-            counts = failed.setdefault(run.tasks.name, {})
-            counts[run.side] = counts.get(run.side, 0) + lost
+    for run, (found, lost) in zip(runs, results, strict=True):
+        played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
+        counts = failed.setdefault(run.tasks.name, {})
+        counts[run.side] = counts.get(run.side, 0) + lost
     cards = [
         await asyncio.to_thread(
             score_set,
@@ -172,9 +177,8 @@ def _check_folder(run: _Run, resume: bool, private: bool) -> None:
 
 
 async def _play(
-    run: _Run, assistant: Assistant, width: int, private: bool, progress: Progress
+    run: _Run, assistant: Assistant, slots: asyncio.Semaphore, private: bool, progress: Progress
 ) -> tuple[list[Played], int]:
-    before = progress.failed
     stream = play_conversations(
         run.tasks.tasks,
         user=run.tasks.user,
@@ -183,7 +187,7 @@ async def _play(
         max_exchanges=run.tasks.max_exchanges,
         personas=run.tasks.personas,
         seed=run.seed,
-        max_concurrency=width,
+        max_concurrency=slots,
         out=run.folder,
         resume=True,
         private=private,
@@ -193,7 +197,7 @@ async def _play(
     async with aclosing(stream):
         played = [Played.of(trajectory) async for trajectory in stream]
     if run.folder is None:
-        return played, progress.failed - before
+        return played, len(run.tasks.tasks) - len(played)
     wanted = {task.id for task in run.tasks.tasks}
     there = [Played.of(one) for one in read_trajectories(run.folder) if one.task.id in wanted]
     return there, sum(failure.task.id in wanted for failure in read_failures(run.folder))

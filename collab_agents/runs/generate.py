@@ -11,6 +11,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Collection,
     Iterable,
     Mapping,
     Sequence,
@@ -18,6 +19,7 @@ from collections.abc import (
     Sized,
 )
 from contextlib import AsyncExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def generate_trajectories(
     lookahead: Lookahead | None = None,
     personas: Sequence[Persona] = (),
     seed: int = 0,
-    max_concurrency: int = 32,
+    max_concurrency: int | asyncio.Semaphore = 32,
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
@@ -83,6 +85,7 @@ def generate_trajectories(
     tasks: read as they are needed, at most `max_concurrency` under way; ids must differ. While the caller is busy
         with a trajectory, no new task is begun. A source that waits holds up nothing but itself.
     personas: each task is played by one of them, drawn by the seed; none plays a plain user.
+    max_concurrency: a number, or a semaphore that several runs share.
     out: a run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are
         checkpointed at every step, and a task that cannot be finished goes to failures.jsonl with its reason.
         Without it such tasks are logged.
@@ -124,7 +127,7 @@ def play_conversations(
     max_exchanges: int = 8,
     personas: Sequence[Persona] = (),
     seed: int = 0,
-    max_concurrency: int = 32,
+    max_concurrency: int | asyncio.Semaphore = 32,
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
@@ -185,14 +188,13 @@ async def _play_all(
     settings: Mapping[str, Any],
     personas: Sequence[Persona],
     seed: int,
-    max_concurrency: int,
+    max_concurrency: int | asyncio.Semaphore,
     out: str | Path | None,
     resume: bool,
     private: bool,
     progress: Progress | None,
 ) -> AsyncGenerator[Trajectory, None]:
-    if max_concurrency < 1:
-        raise ConfigError(f"max_concurrency must be at least 1, got {max_concurrency}")
+    slots = slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency
     progress = progress if progress is not None else Progress()
     if progress.total is None and isinstance(tasks, Sized):
         progress.total = len(tasks)
@@ -209,18 +211,18 @@ async def _play_all(
             saver = await stack.enter_async_context(open_checkpoints(run.checkpoints, mask=mask_packed))
             with explained(run.checkpoints):
                 run.begin(run.spent + await _spent_on_unfinished(saver, run.finished))
-            stack.callback(lambda: _close(run, progress, started))
-        player = _Player(create_graph(saver), saver, run, personas, seed, progress)
+        player = _Player(create_graph(saver), saver, run, personas, seed, progress, slots)
+        if run is not None:
+            stack.callback(_close, run, player, started)
         under_way: set[asyncio.Task[Any]] = set()
         source = _distinct(tasks)
         stack.push_async_callback(source.aclose)
-        stack.push_async_callback(_cancel, under_way)
+        stack.push_async_callback(cancel, under_way)
         coming: asyncio.Task[Task | None] | None = None
         exhausted = False
         while True:
-            playing = len(under_way) - (coming is not None)
-            if coming is None and not exhausted and playing < max_concurrency:
-                coming = asyncio.create_task(anext(source, None))
+            if coming is None and not exhausted:
+                coming = asyncio.create_task(_next(source, slots))
                 under_way.add(coming)
             if not under_way:
                 return
@@ -231,6 +233,7 @@ async def _play_all(
                 done.remove(coming)
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
+                    slots.release()
                     run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
                     progress.add(skipped=1)
                 elif task is not None:
@@ -252,6 +255,7 @@ class _Player:
         personas: Sequence[Persona],
         seed: int,
         progress: Progress,
+        slots: asyncio.Semaphore,
     ) -> None:
         self.graph = graph
         self.saver = saver
@@ -259,12 +263,16 @@ class _Player:
         self.personas = personas
         self.seed = seed
         self.progress = progress
+        self.slots = slots
+        self.usage = progress.take_usage_before_runs()
+        self.turns = 0
         self.refused = 0
 
     async def play(self, task: Task) -> Trajectory | None:
+        """Play a task for which a slot was taken."""
         self.progress.add(running=1)
         try:
-            with track_usage(self.progress.usage), refusals.taken() as refused:
+            with track_usage(self.progress.usage), track_usage(self.usage), refusals.taken() as refused:
                 trajectory = await self._roll_out(task)
                 if self.run is not None and self.saver is not None:
                     self.run.finish(trajectory)
@@ -279,6 +287,7 @@ class _Player:
             self._count(refused)
             return None
         finally:
+            self.slots.release()
             self.progress.add(running=-1)
         self.refused = 0
         self.progress.add(finished=1)
@@ -331,7 +340,9 @@ class _Player:
                 if mode == "values":
                     state = event
                 else:
-                    self.progress.add(candidates="candidate" in event, turns="choose" in event or "assistant" in event)
+                    answered = "choose" in event or "assistant" in event
+                    self.turns += answered
+                    self.progress.add(candidates="candidate" in event, turns=answered)
         return trajectory_of(state, task, persona, branch)
 
 
@@ -345,6 +356,26 @@ def _failed_to_choose(snapshot: StateSnapshot) -> bool:
 
 def _any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
     return any(one["reward"] is not None for one in candidates)
+
+
+def slots_for(max_concurrency: int) -> asyncio.Semaphore:
+    """A slot for each task that may be under way, which several runs can share. Raises ConfigError for none."""
+    if max_concurrency < 1:
+        raise ConfigError(f"max_concurrency must be at least 1, got {max_concurrency}")
+    return asyncio.Semaphore(max_concurrency)
+
+
+async def _next(source: AsyncIterator[Task], slots: asyncio.Semaphore) -> Task | None:
+    """The next task, once there is a slot for it, which is then taken."""
+    await slots.acquire()
+    try:
+        task = await anext(source, None)
+    except BaseException:
+        slots.release()
+        raise
+    if task is None:
+        slots.release()
+    return task
 
 
 async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:
@@ -395,13 +426,14 @@ async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: Set[str]) -> C
     return spent
 
 
-async def _cancel(under_way: set[asyncio.Task[Any]]) -> None:
+async def cancel(under_way: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks, and wait for those that clean up."""
     for one in under_way:
         one.cancel()
         one.add_done_callback(lambda done: done.cancelled() or done.exception())
     await until_done(*under_way, seconds=_PATIENCE)
 
 
-def _close(run: RunDirectory, progress: Progress, started: float) -> None:
+def _close(run: RunDirectory, player: _Player, started: float) -> None:
     with suppress(OSError):  # Of a full disk. The next attempt counts what the checkpoints know.
-        run.add_totals({**progress.not_yet_kept(), "seconds": time.monotonic() - started})
+        run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": time.monotonic() - started})

@@ -2,10 +2,9 @@
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from collab_agents.usage import Usage
@@ -37,7 +36,7 @@ class Progress:
     turns: int = 0
     usage: Usage = field(default_factory=Usage)
     on_change: Callable[["Progress"], Any] | None = field(default=None, repr=False)
-    _kept: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+    _begun: bool = field(default=False, init=False, repr=False)
     _runs: int = field(default=0, init=False, repr=False)
 
     @property
@@ -59,12 +58,14 @@ class Progress:
     def end(self) -> None:
         """All is done, or has been stopped."""
 
-    def not_yet_kept(self) -> dict[str, int]:
-        """Calls, tokens and turns since this was last asked: what the run that ends now adds to its totals."""
-        spent = Counter({**asdict(self.usage), "turns": self.turns})
-        new = {name: count - self._kept[name] for name, count in spent.items()}
-        self._kept = spent
-        return new
+    def take_usage_before_runs(self) -> Usage:
+        """Return what was spent before the first run began, such as on checking models, for that run to count.
+
+        Later runs get nothing.
+        """
+        before = Usage() if self._begun else replace(self.usage)
+        self._begun = True
+        return before
 
     def add(self, **changes: int) -> None:
         """Add to the numbers, by name, and say so."""
