@@ -107,7 +107,7 @@ def test_every_judge_and_task_set_is_in_the_readme_and_its_example_is_valid() ->
     assert set(judges) >= set(JUDGES)
     for name, example in judges.items():
         config = JudgeConfig.model_validate(yaml.safe_load(example))
-        parameters = inspect.signature(JUDGES[name]).parameters
+        parameters = inspect.signature(JUDGES[name].make).parameters
         assert (config.judge or config.name) == name
         assert set(config.options) <= set(parameters)
         needed = {one for one, parameter in parameters.items() if parameter.default is parameter.empty}

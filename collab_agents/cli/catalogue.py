@@ -16,8 +16,9 @@ from collab_agents.tasks import TASK_SETS
 
 def print_judges() -> None:
     table = _table("judge", "what it scores", "model", "options")
-    for name, make in JUDGES.items():
-        table.add_row(name, _what(make), _model(make), _options(make, besides={"model"}))
+    for name, judge in JUDGES.items():
+        model = "needed" if judge.needs_model else "if wanted" if judge.takes_model else "none"
+        table.add_row(name, _what(judge.make), model, _options(judge.make, besides={"model"}))
     _print(table)
 
 
@@ -61,13 +62,6 @@ def _what(make: Callable[..., Any]) -> Text:
     # A docstring's first sentence may run over a blank line after its first.
     first, _, rest = " ".join((inspect.getdoc(make) or "").split("\n\n")[:2]).partition(". ")
     return Text(" ".join(first.split()) + ("." if rest else ""))
-
-
-def _model(make: Callable[..., Any]) -> str:
-    parameter = inspect.signature(make).parameters.get("model")
-    if parameter is None:
-        return "none"
-    return "needed" if parameter.default is parameter.empty else "if wanted"
 
 
 def _options(make: Callable[..., Any], *, besides: set[str]) -> Text:

@@ -12,6 +12,7 @@ from collab_agents.cli.progress import print_failures, shown
 from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
+from collab_agents.judges import JUDGES
 from collab_agents.models import check_chat_model
 from collab_agents.runs import Progress, TaskSet, check_tasks
 from collab_agents.runs import evaluate as play
@@ -21,7 +22,6 @@ from collab_agents.runs.scorecard import Difference, Estimate, Scorecard, SetSco
 from collab_agents.trajectories import opener
 from collab_agents.usage import track_usage
 
-NOT_METRICS = {"interactivity", "token_cost", "asks_first", "assistant_tokens", "user_tokens"}
 BRACKETS = "In brackets: 95% bootstrap intervals over tasks."
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
@@ -103,7 +103,11 @@ def _task_set(config: EvalConfig, tasks: TaskSetConfig, models: Models) -> TaskS
 
 
 def _metric(judges: Sequence[JudgeConfig]) -> str | None:
-    return next((judge.name for judge in judges if (judge.judge or judge.name) not in NOT_METRICS), None)
+    for judge in judges:
+        known = JUDGES.get(judge.judge or judge.name)
+        if known is None or known.metric:
+            return judge.name
+    return None
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from collab_agents.judges.clarification import clarification
 from collab_agents.judges.evaluator import evaluator
 from collab_agents.judges.fact_coverage import fact_coverage
 from collab_agents.judges.interactivity import interactivity
-from collab_agents.judges.load import JUDGES, load_judge
+from collab_agents.judges.load import load_judge
 from collab_agents.judges.pass_rate import pass_rate
+from collab_agents.judges.registry import JUDGES
 from collab_agents.judges.reward_function import reward_function
 from collab_agents.judges.reward_model import reward_model
 from collab_agents.judges.rubric import rubric

@@ -10,6 +10,7 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
 from collab_agents.judges._math.worker import WorkerPool, WorkerTimeout
 from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
+from collab_agents.judges.registry import register
 from collab_agents.models.ask import ask
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
@@ -26,6 +27,7 @@ class Verdict(BaseModel):
         return value.strip().casefold() if isinstance(value, str) else value
 
 
+@register()
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
 def accuracy(
     model: BaseChatModel | None = None, *, by: Literal["math", "model"] = "math", seconds: PositiveFloat = 10.0

@@ -3,6 +3,7 @@ from pydantic import BaseModel
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.models.ask import ask
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
@@ -14,6 +15,7 @@ class Verdict(BaseModel):
     asks: bool
 
 
+@register(metric=False)
 def asks_first(model: BaseChatModel | None = None) -> Judge:
     """Whether the assistant's first message asks the user for something: 1 or 0.
 

@@ -5,9 +5,11 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import ConfigDict, validate_call
 
 from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
+from collab_agents.judges.registry import register
 from collab_agents.tasks import Task
 
 
+@register()
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
 def bleu(
     model: BaseChatModel, *, kind: str = "document", tokenize: Literal["13a", "intl", "zh", "char"] = "13a"

@@ -2,9 +2,11 @@ from langchain_core.language_models import BaseChatModel
 
 from collab_agents.judges.asks_first import first_asks
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.tasks import Task
 
 
+@register()
 def clarification(model: BaseChatModel | None = None) -> Judge:
     """Whether the first reply asks where the question is ambiguous, and answers where it is clear: 1 or 0.
 

@@ -7,10 +7,12 @@ from pydantic import ConfigDict, PositiveFloat, validate_call
 from collab_agents._internal.importing import callable_at, called, check_takes
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import OWN_TIMEOUT, Conversation, Judge, Score, checked, in_time
+from collab_agents.judges.registry import register
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
 
 
+@register()
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
 def evaluator(
     function: Callable[..., Any] | str,

@@ -1,8 +1,10 @@
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.tasks import Agenda, Task
 from collab_agents.tasks.questions import is_draft
 
 
+@register()
 def fact_coverage() -> Judge:
     """The share of the agenda's facts that stand in the final text, in [0, 1]. Needs no model.
 

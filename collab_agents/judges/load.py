@@ -10,40 +10,8 @@ from pydantic import ValidationError
 from collab_agents._internal.importing import callable_at, not_taken
 from collab_agents._internal.reasons import first_problem, nearest, reason_of
 from collab_agents.errors import ConfigError
-from collab_agents.judges.accuracy import accuracy
-from collab_agents.judges.asks_first import asks_first
 from collab_agents.judges.base import OWN_TIMEOUT, Judge, as_judge
-from collab_agents.judges.bleu import bleu
-from collab_agents.judges.clarification import clarification
-from collab_agents.judges.evaluator import evaluator
-from collab_agents.judges.fact_coverage import fact_coverage
-from collab_agents.judges.interactivity import interactivity
-from collab_agents.judges.pass_rate import pass_rate
-from collab_agents.judges.reward_function import reward_function
-from collab_agents.judges.reward_model import reward_model
-from collab_agents.judges.rubric import rubric
-from collab_agents.judges.token_cost import token_cost
-from collab_agents.judges.tokens import assistant_tokens, user_tokens
-
-JUDGES: dict[str, Callable[..., Judge]] = {
-    make.__name__: make
-    for make in (
-        accuracy,
-        asks_first,
-        assistant_tokens,
-        bleu,
-        clarification,
-        evaluator,
-        fact_coverage,
-        interactivity,
-        pass_rate,
-        reward_function,
-        reward_model,
-        rubric,
-        token_cost,
-        user_tokens,
-    )
-}
+from collab_agents.judges.registry import JUDGES
 
 
 def load_judge(
@@ -79,17 +47,12 @@ def load_judge(
         raise ConfigError(
             f"there is no judge {name!r}: choose from {', '.join(JUDGES)}{nearest(name, JUDGES) or own_hint}"
         )
-    if needs_model(name) and model is None:
+    registered = JUDGES[name]
+    if registered.needs_model and model is None:
         raise ConfigError(f"judge {name!r} needs a model")
-    if model is not None and "model" not in inspect.signature(JUDGES[name]).parameters:
+    if model is not None and not registered.takes_model:
         raise ConfigError(f"judge {name!r} takes no model")
-    return _made(name, JUDGES[name], ({"model": model} if model else {}) | (options or {}))
-
-
-def needs_model(name: str) -> bool:
-    """Whether the judge of this library cannot do without a model."""
-    parameter = inspect.signature(JUDGES[name]).parameters.get("model")
-    return parameter is not None and parameter.default is parameter.empty
+    return _made(name, registered.make, ({"model": model} if model else {}) | (options or {}))
 
 
 def _made(name: str, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_cal
 from collab_agents.judges._sandbox.isolation import solutions_names
 from collab_agents.judges._sandbox.jail import Isolation, Outcome, Sandbox, SandboxLimits
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
 
@@ -23,6 +24,7 @@ _EXAMINER = Path(__file__).parent / "_sandbox" / "examiner"
 _LONGEST = 2_000
 
 
+@register()
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
 def pass_rate(
     model: BaseChatModel | None = None,

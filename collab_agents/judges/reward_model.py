@@ -2,10 +2,12 @@ from pydantic import PositiveInt, validate_call
 
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.messages import to_dicts
 from collab_agents.tasks import Task
 
 
+@register()
 @validate_call
 def reward_model(
     repo: str,

@@ -4,11 +4,13 @@ from pydantic import ConfigDict, PositiveInt, validate_call
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.judges.verdicts import judged
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
 
 
+@register()
 @validate_call(config=ConfigDict(arbitrary_types_allowed=True))
 def rubric(model: BaseChatModel, *, criteria: str | list[str], samples: PositiveInt = 1) -> Judge:
     """How well the conversation meets criteria in your own words, as judged by a model, in [0, 1].

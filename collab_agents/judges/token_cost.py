@@ -1,10 +1,12 @@
 from pydantic import PositiveFloat, validate_call
 
 from collab_agents.judges.base import Conversation, Judge, Score, checked
+from collab_agents.judges.registry import register
 from collab_agents.messages import tokens_of
 from collab_agents.tasks import Task
 
 
+@register(metric=False)
 @validate_call
 def token_cost(rate: PositiveFloat = 5e-4) -> Judge:
     """What reading the assistant costs the user: -min(rate * tokens, 1), in [-1, 0].

@@ -11,13 +11,13 @@ from typing import Any
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.runs.generate import cancel, check_tasks, conversation_settings, play_conversations, slots_for
-from collab_agents.runs.progress import Progress
 from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs.directory import RunDirectory, read_failures
+from collab_agents.runs.generate import cancel, check_tasks, conversation_settings, play_conversations, slots_for
+from collab_agents.runs.progress import Progress
 from collab_agents.runs.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.tasks import Task
 from collab_agents.trajectories import read_trajectories

@@ -30,23 +30,23 @@ from langgraph.types import StateSnapshot
 from collab_agents._internal.checkpoints import explained, open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.packing import mask_packed
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
-from collab_agents._internal.reasons import reason_of
-from collab_agents.runs._collector import fewer_collections
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
-from collab_agents.runs.progress import Progress
 from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
+from collab_agents.runs._collector import fewer_collections
 from collab_agents.runs.directory import RunDirectory, changed, digest
+from collab_agents.runs.progress import Progress
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory

@@ -10,10 +10,10 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import ValidationError
 
 from collab_agents._internal.importing import made_with
+from collab_agents._internal.reasons import first_problem
 from collab_agents.assistants import Assistant, ChatAssistant
 from collab_agents.assistants.apps.assistant import GraphAssistant
 from collab_agents.errors import ConfigError
-from collab_agents._internal.reasons import first_problem
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.judges import AnyJudge, Judge

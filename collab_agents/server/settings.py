@@ -1,6 +1,5 @@
 """What a person may choose for a graph on a server: for one run, or for an assistant that the server keeps."""
 
-import inspect
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -20,15 +19,11 @@ from collab_agents._internal.markers import HiddenFromApps
 from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError
-from collab_agents.judges.load import JUDGES, needs_model
+from collab_agents.judges import JUDGES
 from collab_agents.models import PROVIDERS
 from collab_agents.personas import PERSONAS, get_personas
 
-_BY_NAME = [
-    name
-    for name, make in JUDGES.items()
-    if all(one.default is not one.empty for one in inspect.signature(make).parameters.values() if one.name != "model")
-]
+_BY_NAME = [name for name, judge in JUDGES.items() if not judge.needs_options]
 """The judges that need nothing said but their name."""
 
 _EMBEDDED = "local:smollm2"
@@ -160,7 +155,7 @@ def run_config(settings: Settings) -> RunConfig:
                     "model": model(settings.user_model) if settings.user == "llm" else None,
                 },
                 "judges": [
-                    {"name": name, "model": model(settings.judge_model) if needs_model(name) else None}
+                    {"name": name, "model": model(settings.judge_model) if JUDGES[name].needs_model else None}
                     for name in settings.judges
                 ],
                 "lookahead": look,
