@@ -20,7 +20,6 @@ from transformers import AutoTokenizer
 from trl.experimental.online_dpo import OnlineDPOConfig
 
 from collab_agents import Lookahead
-from collab_agents.cli.train import OFFLINE, ONLINE
 from collab_agents.config import EvalConfig, RunConfig, load_config
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
@@ -48,6 +47,7 @@ from collab_agents.training.advantages import generalized_advantages
 from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.config import OfflineConfig, OnlineConfig
 from collab_agents.training.conversations import labelled
+from collab_agents.training.methods import Method
 from collab_agents.training.online import train_online
 from collab_agents.users import AgendaUser, ScriptedUser
 from tests.conftest import ROOT, Server, party, run
@@ -597,10 +597,10 @@ def test_every_file_of_the_recipe_is_understood(file: Path, tmp_path: Path) -> N
     if file.parent.name == "online":
         method = file.stem.rpartition("-")[0]
         online = load_config(file, OnlineConfig)
-        assert trainer_arguments(ONLINE[method][0], online.trainer, tmp_path)
+        assert trainer_arguments(Method(method).arguments, online.trainer, tmp_path)
         assert online.data.tasks is not None
-    elif file.stem in OFFLINE:
-        assert trainer_arguments(OFFLINE[file.stem][0], load_config(file, OfflineConfig).trainer, tmp_path)
+    elif file.stem in list(Method):
+        assert trainer_arguments(Method(file.stem).arguments, load_config(file, OfflineConfig).trainer, tmp_path)
     else:
         shape: type[RunConfig] | type[EvalConfig] = RunConfig if file.stem == "generate" else EvalConfig
         assert load_config(file, shape).judges

@@ -19,6 +19,7 @@ from collab_agents._internal.text import harmless
 from collab_agents._internal.tracebacks import printed
 from collab_agents.cli import ending
 from collab_agents.errors import CollabError, ConfigError
+from collab_agents.training.methods import Method
 
 if TYPE_CHECKING:
     from collab_agents.config import EvalConfig, RunConfig
@@ -218,14 +219,6 @@ def tasks() -> None:
     print_tasks()
 
 
-class Method(StrEnum):
-    sft = "sft"
-    dpo = "dpo"
-    online_dpo = "online-dpo"
-    ppo = "ppo"
-    grpo = "grpo"
-
-
 class DatasetKind(StrEnum):
     sft = "sft"
     preference = "preference"
@@ -279,13 +272,13 @@ def train(
     from collab_agents.config import load_config
 
     with _needing("train"):
-        from collab_agents.cli.train import OFFLINE, train_offline, train_online
+        from collab_agents.cli.train import train_offline, train_online
         from collab_agents.training.config import OfflineConfig, OnlineConfig
 
-    if method.value in OFFLINE:
-        train_offline(method.value, load_config(config, OfflineConfig), out, resume=resume)
+    if not method.online:
+        train_offline(method, load_config(config, OfflineConfig), out, resume=resume)
     else:
-        train_online(method.value, load_config(config, OnlineConfig), out, resume=resume)
+        train_online(method, load_config(config, OnlineConfig), out, resume=resume)
 
 
 @app.command()

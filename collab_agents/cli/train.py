@@ -12,7 +12,6 @@ from accelerate.utils import broadcast_object_list
 from datasets import DatasetDict
 from rich.console import Console
 from rich.table import Table
-from trl import DPOConfig, GRPOConfig, SFTConfig
 
 from collab_agents.cli.dataset import rows_of
 from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
@@ -23,23 +22,17 @@ from collab_agents.runs import check_tasks
 from collab_agents.training import (
     Made,
     MultiturnRewardFunction,
-    PPOConfig,
     merge_adapter,
     opening_rows,
     prompt_rows,
     read_all,
     read_dataset,
     split_by_task,
-    train_dpo,
-    train_grpo,
-    train_online_dpo,
-    train_ppo,
-    train_sft,
 )
 from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfig
 from collab_agents.training.datasets import dataset_of, task_of_row
 from collab_agents.training.fit import claim, last_checkpoint
-from collab_agents.training.online_dpo import OnlineDPOConfig
+from collab_agents.training.methods import Method
 
 __all__ = ["merge_adapter", "train_offline", "train_online"]
 
@@ -49,34 +42,27 @@ OPENED = "prompts.jsonl"
 # TRL still says `gradient_checkpointing`, which transformers is renaming: nothing for its user to do.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
-OFFLINE: dict[str, tuple[type[Any], Any]] = {"sft": (SFTConfig, train_sft), "dpo": (DPOConfig, train_dpo)}
-ONLINE: dict[str, tuple[type[Any], Any]] = {
-    "ppo": (PPOConfig, train_ppo),
-    "grpo": (GRPOConfig, train_grpo),
-    "online-dpo": (OnlineDPOConfig, train_online_dpo),
-}
 
-
-def train_offline(method: str, config: OfflineConfig, out: Path, *, resume: bool) -> None:
+def train_offline(method: Method, config: OfflineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
-    shape, learn = OFFLINE[method]
     kept = {"data": config.data.model_dump()}
-    claim(method, shape, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
+    claim(method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
     data = _data(method, config.data, console)
-    logs = learn(config.model, data, out, trainer=config.trainer, resume=resume, settings=kept)
+    logs = method.train(config.model, data, out, trainer=config.trainer, resume=resume, settings=kept)
     _finish(console, method, logs, out)
 
 
-def train_online(method: str, config: OnlineConfig, out: Path, *, resume: bool) -> None:
+def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
-    shape, learn = ONLINE[method]
     kept = {"data": config.data.model_dump(mode="json"), "reward": config.reward.model_dump(mode="json")}
-    args: Any = claim(method, shape, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
+    args: Any = claim(
+        method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept
+    )
     models = Models.within(config.reward.limits)
     reward, user = reward_of(config.reward.judges, models), user_of(config.reward.user, models)
     assistant = models.get(config.reward.policy) if config.reward.policy else None
     asyncio.run(_reachable(models))
-    new_tokens = args.max_new_tokens if method == "online-dpo" else args.max_completion_length
+    new_tokens = args.max_new_tokens if method is Method.online_dpo else args.max_completion_length
     function = MultiturnRewardFunction(
         user,
         reward,
@@ -90,7 +76,7 @@ def train_online(method: str, config: OnlineConfig, out: Path, *, resume: bool) 
     )
     data = _prompts(config, user, args, out, console)
     _check_judgeable(data, user, reward)
-    logs = learn(config.model, data, function, out, trainer=config.trainer, resume=resume, settings=kept)
+    logs = method.train(config.model, data, function, out, trainer=config.trainer, resume=resume, settings=kept)
     _finish(console, method, logs, out)
 
 
@@ -98,8 +84,8 @@ async def _reachable(models: Models) -> None:
     await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
 
 
-def _data(method: str, config: DataConfig, console: Console) -> DatasetDict:
-    kind = "sft" if method == "sft" else "preference"
+def _data(method: Method, config: DataConfig, console: Console) -> DatasetDict:
+    kind = "sft" if method is Method.sft else "preference"
     if config.dataset is not None:
         return _read(config.dataset, kind, config.eval_share, config.seed)
     made = rows_of(kind, config)
