@@ -21,9 +21,10 @@ LENT = {"task", "persona", "seed", "proactive", "executable"}
 
 @runtime_checkable
 class SimulatedUser(Protocol):
-    """Plays the user. Holds no state between calls: everything it remembers is in the memory it returns, so that
+    """Plays the user.
 
-    a conversation branches by copying a value.
+    It holds no state between calls. Everything it remembers is in the memory it returns, so that a conversation
+    branches by copying a value.
     """
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:

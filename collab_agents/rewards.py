@@ -59,9 +59,9 @@ class MultiturnReward:
         return None
 
     async def score(self, conversation: Conversation, task: Task) -> Reward:
-        """All judges at once. A judge that raises gives no score, with the reason. The value is None if a judge
+        """Score a conversation with all judges at once.
 
-        that counts gave no score: nothing is guessed.
+        A judge that raises gives no score, with the reason. The value is None if a judge with a weight gave no score.
         """
         scores = await asyncio.gather(*(_score(name, judge, conversation, task) for name, judge in self.judges.items()))
         named = dict(zip(self.judges, scores, strict=True))

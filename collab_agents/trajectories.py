@@ -40,9 +40,10 @@ class Future(Record):
 
 
 class Candidate(Record):
-    """One reply the assistant could have given, tool messages included, and its multiturn-aware reward:
+    """One reply the assistant could have given, tool messages included.
 
-    the mean over the futures that have one. None, with the `error`, if the reply failed or no future has one.
+    reward: its multiturn-aware reward, the mean over the futures that have one. None, with the `error`, if the reply
+    failed or no future has a reward.
     """
 
     messages: list[Message] = Field(default_factory=list)
@@ -54,9 +55,10 @@ class Candidate(Record):
 
 
 class Turn(Record):
-    """prompt: the conversation up to and including the user's message. chosen: the index of the candidate that
+    """One turn of the assistant.
 
-    continued the conversation: the one with the highest reward, or what a person answered.
+    prompt: the conversation up to and including the user's message. chosen: the index of the candidate that continued
+    the conversation, which is the one with the highest reward, or what a person answered.
     """
 
     prompt: list[Message]
@@ -65,10 +67,10 @@ class Turn(Record):
 
 
 class Trajectory(Record):
-    """A finished task: the conversation, every turn with all its candidates and futures (none if it was played
+    """A finished task: the conversation and every turn with all its candidates and futures.
 
-    without lookahead), and the conversation's own reward, scores and reasons (R* of `messages`, None if it could not
-    be judged).
+    turns: none if it was played without lookahead. reward, scores, reasons: of the whole conversation (R* of
+    `messages`), None if it could not be judged.
 
     stopped: the user ended it ("user"), or the exchanges ran out ("max_turns"). Of a session with a person also
     "interrupted": somebody else, or an error, broke it off.

@@ -19,9 +19,9 @@ class Anybody:
 
 
 def open_up(graph: Any) -> None:
-    """Show LangGraph what is inside the nodes that call a graph: it looks only for graphs that keep checkpoints,
+    """Show LangGraph the graphs that nodes call, so that it draws them too.
 
-    and branches keep none. For a graph that is drawn and not run.
+    It looks only for graphs that keep checkpoints, and branches keep none. For a graph that is drawn and not run.
     """
     for node in graph.nodes.values():
         function = getattr(node.bound, "afunc", None)

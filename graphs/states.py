@@ -20,9 +20,9 @@ Stopped = Literal["user", "max_turns"]
 
 
 class ServedInput(MessagesState, total=False):
-    """What the graphs take of a server's clients; other keys, such as those of an output that is fed back, are passed
+    """What the graphs take from a server's clients.
 
-    over.
+    Other keys, such as those of an output that is fed back, are ignored.
     messages: as in MessagesState; none, or a conversation to go on with.
     task: the goal, a `Task` or its dict. persona: a `Persona`, its dict, or None. Where checkpoints are kept, dicts.
     seed: the branch's own.
@@ -48,9 +48,10 @@ class ConversationState(ConversationInput, total=False):
 
 
 class FutureState(ConversationState, total=False):
-    """One future of a candidate. future: which one. first: the user's first step in it, from which the conversation
+    """One future of a candidate.
 
-    goes on if the candidate is chosen. reward, scores, reasons: as in `trajectories.Future`.
+    future: which one. first: the user's first step in it, from which the conversation goes on if the candidate is
+    chosen. reward, scores, reasons: as in `trajectories.Future`.
     """
 
     future: int
@@ -65,9 +66,10 @@ def _gather(gathered: list[Any], new: list[Any] | None) -> list[Any]:
 
 
 class LookaheadState(ConversationState, total=False):
-    """futures: a record of each, as in `trajectories.Future`. reward, scores: their means. firsts: the user's first
+    """The lookahead after one reply.
 
-    step in each future.
+    futures: a record of each, as in `trajectories.Future`. reward, scores: their means. firsts: the user's first step
+    in each future.
     """
 
     futures: Annotated[list[dict[str, Any]], _gather]

@@ -37,9 +37,10 @@ Shape = Literal[
 
 @dataclass(frozen=True)
 class Description:
-    """rounds: how many calls of tools the model makes at once, one number a round. answers: whether what simulates a
+    """An app to make.
 
-    tool says the same as the tool. asks: who interrupts for an approval.
+    rounds: how many calls of tools the model makes at once, one number a round. answers: whether what simulates a tool
+    says the same as the tool. asks: who interrupts for an approval.
     """
 
     shape: Shape = "agent"

@@ -1,6 +1,6 @@
-"""Agents that people make with other libraries: each is played, forked, looked ahead with, executed and committed, and
+"""Agents that people make with other libraries end, after lookahead, as a plain run of them does.
 
-ends as a plain run of it does. The models follow scripts; all else is theirs.
+Each is played, forked, looked ahead with, executed and committed. The models follow scripts; all else is theirs.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""An app that is looked ahead with and executed ends as a plain run of it does: the same real calls, in the same order,
+"""An app that is looked ahead with and executed ends as a plain run of it does.
 
-and the same messages, state, thread, store and cache.
+The real calls are the same, in the same order, and so are messages, state, thread, store and cache.
 """
 
 from random import Random

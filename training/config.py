@@ -71,9 +71,9 @@ class OfflineConfig(Section):
 
 
 class PromptsConfig(Section):
-    """Where prompts come from: tasks (what their users open with), run directories (every turn of theirs), or a
+    """Where prompts come from.
 
-    dataset of prompts.
+    tasks: what their users open with. runs: every turn in these run directories. dataset: of prompts.
     """
 
     tasks: TasksConfig | None = None

@@ -55,9 +55,10 @@ def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
 
 
 def read_dataset(source: str, kind: str) -> DatasetDict:
-    """A dataset that was made before, from a folder, a file or the Hub, with the columns that its kind needs: `train`,
+    """Read a dataset from a folder, a file or the Hub, with the columns that its kind needs.
 
-    and `eval` if it holds some rows out ("eval", "validation" or "test"). Raises ConfigError if it cannot be used.
+    It has the split `train`, and `eval` if the source holds some rows out ("eval", "validation" or "test"). Raises
+    ConfigError if it cannot be used.
     """
     splits = load_splits(source)
     held = [name for name in HELD_OUT if name in splits]

@@ -57,10 +57,10 @@ def dataset_of(rows: Sequence[Mapping[str, Any]]) -> Dataset:
 
 
 def read_all(sources: Iterable[str | Path]) -> Iterator[Trajectory]:
-    """The trajectories of run directories, JSONL files of trajectories, and datasets in a published form: a folder
+    """Read the trajectories of run directories, JSONL files and datasets in a published form.
 
-    saved by `datasets`, a JSON, JSONL or Parquet file, or a Hub repository. A published conversation's task id gets
-    its source before it where there are several sources.
+    A published dataset is a folder saved by `datasets`, a JSON, JSONL or Parquet file, or a Hub repository. Where there
+    are several sources, the task ids of published conversations begin with their source.
 
     Raises RunDirectoryError for a run without a finished trajectory, ConfigError for a source that is none of these.
     """
@@ -257,9 +257,10 @@ def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None
 
 
 def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -> dict[str, Any]:
-    """A row for online training. The task's metadata and the persona are JSON texts, so that any two rows have the
+    """Return a row for online training.
 
-    same types; `task_of_row` and `persona_of_row` are the way back.
+    The task's metadata and the persona are JSON texts, so that any two rows have the same types. `task_of_row` and
+    `persona_of_row` read them back.
     """
     return {
         "prompt": list(prompt),

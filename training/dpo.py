@@ -21,9 +21,10 @@ def train_dpo(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train on `prompt`, `chosen` and `rejected` with TRL's DPOTrainer. The reference is the model without its
+    """Train on `prompt`, `chosen` and `rejected` with TRL's DPOTrainer.
 
-    adapter, or, for full fine-tuning, as it was at first. Everything else is as in `train_sft`.
+    The reference is the model without its adapter or, for full fine-tuning, as it was at first. Everything else is as
+    in `train_sft`.
     """
     args = claim("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
     policy = load_policy(model)

@@ -104,9 +104,10 @@ def _is_whole(state: Path) -> bool:
 
 
 def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str, float]:
-    """Train, from the last checkpoint if `resume` is set and there is one, and save the model, its tokenizer, its
+    """Train and save the model in `out`. Return the last value of everything logged.
 
-    card, `training_log.json` and `training_curves.png` in `out`. Returns the last value of everything logged.
+    Training goes on from the last checkpoint if `resume` is set and there is one. The tokenizer, a card,
+    `training_log.json` and `training_curves.png` are saved beside the model.
     """
     folder = Path(out)
     checkpoint = last_checkpoint(folder) if resume else None

@@ -25,9 +25,10 @@ VALUE_HEAD = "value_head.safetensors"
 
 @dataclass
 class PPOConfig(GRPOConfig):
-    """TRL's GRPOConfig, whose `num_iterations` is PPO's epochs a rollout, `epsilon` its clip range, and `beta` the
+    """TRL's GRPOConfig with what PPO adds.
 
-    weight of the KL to the reference (the model without its adapter, or as it was at first).
+    `num_iterations` is PPO's epochs per rollout, `epsilon` its clip range, and `beta` the weight of the KL to the
+    reference (the model without its adapter, or as it was at first).
 
     gamma, lam: of the generalized advantage estimation. vf_coef: weight of the value loss. cliprange_value: how far
     a value may move from the rollout's. value_warmup_steps: optimizer steps in which the value head learns alone.

@@ -102,9 +102,10 @@ class MultiturnRewardFunction:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """A reward for each completion, or None. Raises ConfigError for a prompt that is no conversation, a row
+        """Return a reward for each completion, None where it could not be scored.
 
-        without `goal`, or a model in training that was not bound.
+        Raises ConfigError for a prompt that is not a conversation, a row without `goal`, or a model in training that
+        was not bound.
         """
         if self._graph is None:
             raise ConfigError(

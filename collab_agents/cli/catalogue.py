@@ -59,9 +59,9 @@ def _print(table: Table) -> None:
 
 
 def _what(make: Callable[..., Any]) -> Text:
-    # A docstring's first sentence may run over a blank line after its first.
-    first, _, rest = " ".join((inspect.getdoc(make) or "").split("\n\n")[:2]).partition(". ")
-    return Text(" ".join(first.split()) + ("." if rest else ""))
+    summary = (inspect.getdoc(make) or "").partition("\n")[0]
+    sentence, period, _ = summary.partition(". ")
+    return Text(sentence + period.strip())
 
 
 def _options(make: Callable[..., Any], *, besides: set[str]) -> Text:

@@ -25,9 +25,10 @@ class Entry(Generic[J, R]):
 
 
 class MicroBatcher(Generic[J, R]):
-    """Calls `handle(entries)` with up to `max_batch` entries, once the batch before is done and no further entry has
+    """Collects entries and handles them in batches.
 
-    come for `max_wait` seconds. `handle` returns a result for each entry.
+    `handle` is called with up to `max_batch` entries, once the previous batch is done and no entry has come for
+    `max_wait` seconds. It returns a result for each entry.
     """
 
     def __init__(self, handle: Callable[[list[Entry[J, R]]], list[R]], *, max_batch: int, max_wait: float) -> None:

@@ -229,9 +229,9 @@ class RowDone(StoppingCriteria):
 
 
 def _settled(text: str, stops: Sequence[str]) -> str:
-    """What of a text in the making the completion will begin with, whatever comes: not half a character, the
+    """Return the part of an unfinished text that the completion is sure to begin with.
 
-    beginning of a stop text, or space that may stand at the end.
+    It leaves out half a character, the beginning of a stop text, and space that may turn out to be the end.
     """
     held = max((len(stop) - 1 for stop in stops), default=0)
     text = text[: len(text) - held]

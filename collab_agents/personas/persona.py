@@ -6,9 +6,9 @@ HowOften = Literal["never", "sometimes", "often"]
 
 
 class Persona(BaseModel):
-    """Who plays the user. Each field is told to an LLM user in its prompt (`describe`), and is kept to by an agenda
+    """Who plays the user.
 
-    user, exactly, in the way told here.
+    An LLM user is told each field in its prompt (`describe`). An agenda user keeps to each exactly as described here.
 
     name: how tables and `run.yaml` call the persona. It is in no prompt.
     background: a sentence or two of who this is, for LLM users.

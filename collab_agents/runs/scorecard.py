@@ -25,9 +25,10 @@ class Record(BaseModel):
 
 
 class Estimate(Record):
-    """value: None if no task has one. low, high: the 95% interval. tasks: how many have a value. per_seed: the value
+    """A measure with its 95% interval.
 
-    of each repeat alone.
+    value: None if no task has one. low, high: the interval. tasks: how many have a value. per_seed: the value of each
+    repeat alone.
     """
 
     value: float | None
@@ -288,9 +289,10 @@ def _mean_of(of: Callable[[Played], float | None], better: Better | None, *, rel
 
 
 def _clarification(judge: str) -> dict[str, Measure]:
-    """Macro accuracy, and F1 of asking where it is ambiguous and of answering where it is clear, after a judge that
+    """Return macro accuracy and the F1 of asking and of answering (CollabLLM, section 5.4).
 
-    says whether the first reply did what the task's `metadata.ambiguous` calls for (CollabLLM, section 5.4).
+    The judge says whether the first reply did what the task's `metadata.ambiguous` calls for: ask where the question
+    is ambiguous, answer where it is clear.
     """
 
     def of(one: Played) -> tuple[float, ...] | None:

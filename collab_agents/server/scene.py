@@ -83,9 +83,10 @@ def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
 
 
 def create_goal(cast: Cast) -> Callable[[Sequence[BaseMessage]], Awaitable[Task]]:
-    """The goal in a live conversation: what the user has said or, for a simulated user who needs more, the first of
+    """Return a function that finds the goal of a live conversation.
 
-    the configured tasks. Raises ConfigError for a judge who needs more.
+    The goal is what the user has said so far. A simulated user that needs more gets the first of the configured tasks.
+    The function raises ConfigError if a judge needs more.
     """
 
     async def goal(messages: Sequence[BaseMessage]) -> Task:

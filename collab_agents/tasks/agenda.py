@@ -31,9 +31,10 @@ class Fact(BaseModel):
     mistakes: tuple[str, ...] = ()
 
     def is_in(self, text: str) -> bool:
-        """Whether the value or an alias stands in the text: as whole words, whatever the case, the punctuation and
+        """Whether the value or an alias stands in the text as whole words.
 
-        the determiner before it ("my birthday" is in "Lena's birthday")."""
+        Case, punctuation and the determiner before it are ignored: "my birthday" is in "Lena's birthday".
+        """
         words = _words(text)
         return any(f" {needle} " in words for needle in _needles(self))
 

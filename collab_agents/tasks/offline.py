@@ -284,9 +284,9 @@ _KINDS = (
 
 
 def offline_tasks(split: str = "train", *, seed: int = 0) -> list[Task]:
-    """Short texts (invitations, orders, bug reports, ...) with facts that the user keeps until asked (user `agenda`,
+    """Short texts to write (invitations, orders, bug reports, ...) with facts that the user tells when asked.
 
-    judge `fact_coverage`): 192 to train on and 48 to test on.
+    For the user `agenda` and the judge `fact_coverage`. 192 tasks to train on and 48 to test on.
 
     The same seed gives the same tasks, the ten kinds in turn; no two tasks of a seed, within or across the splits,
     have the same facts. Each has an agenda for `AgendaUser` and `fact_coverage`, and a reference text that holds every

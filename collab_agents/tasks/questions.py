@@ -28,10 +28,10 @@ def questions(message: str) -> list[str]:
 
 
 def asks(message: str) -> bool:
-    """Whether the message asks the user for something. Offers of help ("Shall I change it?") and courtesies ("Let me
+    """Whether the message asks the user for something.
 
-    know if it helps") do not count, nor do code and headings; of a piece of work only the last sentence does, since
-    its own questions are not to the user.
+    Offers of help ("Shall I change it?"), courtesies ("Let me know if it helps"), code and headings do not count. Of a
+    piece of work only the last sentence counts, since its own questions are not addressed to the user.
     """
     prose = re.sub(r"```.*?(```|\Z)", " ", message, flags=re.DOTALL)
     lines = [line for line in prose.splitlines() if not _HEADING.fullmatch(line.strip())]

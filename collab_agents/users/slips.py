@@ -45,9 +45,10 @@ def _slip(word: str, chance: random.Random) -> str:
 
 
 def mistaken(fact: Fact, chance: random.Random) -> str | None:
-    """A wrong value that could be taken for the right one: one of the fact's mistakes, or else the value with another
+    """Return a wrong value that could be taken for the right one.
 
-    weekday, month or number. None if there is none that can be told in the fact's sentence.
+    It is one of the fact's mistakes, or else the value with another weekday, month or number. None if the fact's
+    sentence can tell none.
     """
     values = fact.mistakes or _near(fact.value, chance)
     wrong = [value for value in values if not fact.is_in(telling(fact, value))]

@@ -79,9 +79,9 @@ def compare(reference: str, messages: Sequence[str]) -> Verdict:
 
 
 def _with_answer(messages: Sequence[str]) -> list[str]:
-    """The messages that may hold the answer, without their questions, the likeliest first: the newest that marks it
+    """Return the messages that may hold the answer, without their questions, the likeliest first.
 
-    or corrects an earlier one.
+    That is the newest one that marks the answer or corrects an earlier one.
     """
     newest = [text for text in map(_without_questions, reversed(messages)) if text.strip()]
     return sorted((text.rstrip()[-_CHARACTERS:] for text in newest), key=lambda text: not _stands(text))
@@ -178,9 +178,9 @@ def _in_base(match: re.Match[str]) -> str:
 
 
 def _in_dollars(text: str) -> str:
-    """The formula at the end of a text without LaTeX delimiters, put between them: math-verify reads numbers only,
+    """Put LaTeX delimiters around the formula at the end of a text that has none.
 
-    where nothing marks a formula.
+    Without them math-verify reads numbers only.
     """
     if re.search(r"\$[^$]*[^\d$., ][^$]*\$|\\\(|\\\[|\\boxed|\\fbox", text):
         return text
