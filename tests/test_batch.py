@@ -162,6 +162,17 @@ async def test_a_callback_that_fails_costs_nothing_but_itself(caplog: pytest.Log
     assert record.exc_info[0] is ZeroDivisionError
 
 
+async def test_runs_share_a_semaphore_and_one_that_is_left_gives_its_slots_back(tmp_path: Path) -> None:
+    slots = asyncio.Semaphore(2)
+    for out in ("one", "two"):
+        async with generate(parties(5), max_concurrency=slots, out=tmp_path / out) as trajectories:
+            async for _ in trajectories:
+                break
+    both = await asyncio.gather(*(collect(parties(3), max_concurrency=slots) for _ in range(2)))
+    assert [len(done) for done in both] == [3, 3]
+    assert not slots.locked()
+
+
 async def test_a_bar_shows_a_run_and_closes_with_it(capsys: pytest.CaptureFixture[str]) -> None:
     await collect(list(parties(3)), assistant=Counts(fail_on="number 2"), progress=ProgressBar(desc="playing"))
     shown = capsys.readouterr().err

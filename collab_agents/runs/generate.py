@@ -194,7 +194,7 @@ async def _play_all(
     private: bool,
     progress: Progress | None,
 ) -> AsyncGenerator[Trajectory, None]:
-    slots = slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency
+    slots = _Slots(slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency)
     progress = progress if progress is not None else Progress()
     if progress.total is None and isinstance(tasks, Sized):
         progress.total = len(tasks)
@@ -215,6 +215,7 @@ async def _play_all(
         if run is not None:
             stack.callback(_close, run, player, started)
         under_way: set[asyncio.Task[Any]] = set()
+        stack.callback(slots.give_all_back)
         source = _distinct(tasks)
         stack.push_async_callback(source.aclose)
         stack.push_async_callback(cancel, under_way)
@@ -233,7 +234,7 @@ async def _play_all(
                 done.remove(coming)
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
-                    slots.release()
+                    slots.give_back()
                     run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
                     progress.add(skipped=1)
                 elif task is not None:
@@ -255,7 +256,7 @@ class _Player:
         personas: Sequence[Persona],
         seed: int,
         progress: Progress,
-        slots: asyncio.Semaphore,
+        slots: "_Slots",
     ) -> None:
         self.graph = graph
         self.saver = saver
@@ -287,7 +288,7 @@ class _Player:
             self._count(refused)
             return None
         finally:
-            self.slots.release()
+            self.slots.give_back()
             self.progress.add(running=-1)
         self.refused = 0
         self.progress.add(finished=1)
@@ -365,16 +366,33 @@ def slots_for(max_concurrency: int) -> asyncio.Semaphore:
     return asyncio.Semaphore(max_concurrency)
 
 
-async def _next(source: AsyncIterator[Task], slots: asyncio.Semaphore) -> Task | None:
+class _Slots:
+    """The slots that one run has taken of a semaphore, which other runs may share."""
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+        self._taken = 0
+
+    async def take(self) -> None:
+        await self._semaphore.acquire()
+        self._taken += 1
+
+    def give_back(self) -> None:
+        if self._taken:  # Else the run has ended, and with it whatever it had taken.
+            self._taken -= 1
+            self._semaphore.release()
+
+    def give_all_back(self) -> None:
+        while self._taken:
+            self.give_back()
+
+
+async def _next(source: AsyncIterator[Task], slots: _Slots) -> Task | None:
     """The next task, once there is a slot for it, which is then taken."""
-    await slots.acquire()
-    try:
-        task = await anext(source, None)
-    except BaseException:
-        slots.release()
-        raise
+    await slots.take()
+    task = await anext(source, None)
     if task is None:
-        slots.release()
+        slots.give_back()
     return task
 
 
