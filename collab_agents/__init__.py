@@ -3,9 +3,10 @@
 The names below are imported when they are first used: `import collab_agents` itself loads next to nothing.
 """
 
-from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from collab_agents._internal.lazy import names_from
 
 if TYPE_CHECKING:
     from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate_as
@@ -61,7 +62,7 @@ _HOMES = {
     "trajectories": ("Trajectory", "read_trajectories"),
     "users": ("AgendaUser", "LLMUser", "ScriptedUser", "SimulatedUser"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_load = names_from(__name__, _HOMES)
 
 __all__ = [
     "PERSONAS",
@@ -108,9 +109,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("collab-agents")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return _load(name)
 
 
 def __dir__() -> list[str]:

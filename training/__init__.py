@@ -3,8 +3,9 @@
 The names below are imported when they are first used: making a dataset does not load what trains on it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from collab_agents._internal.lazy import names_from
 
 if TYPE_CHECKING:
     from collab_agents.training.config import LoraSection, PolicyConfig
@@ -68,7 +69,7 @@ _HOMES = {
     "rewards": ("MultiturnRewardFunction",),
     "sft": ("train_sft",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_load = names_from(__name__, _HOMES)
 
 __all__ = [
     "LoraSection",
@@ -101,9 +102,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    return _load(name)
 
 
 def __dir__() -> list[str]:
