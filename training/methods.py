@@ -1,8 +1,9 @@
 """The training methods. What each of them needs is imported when it is used."""
 
 from enum import StrEnum
-from importlib import import_module
 from typing import Any
+
+from collab_agents._internal.importing import attribute_at
 
 
 class Method(StrEnum):
@@ -20,13 +21,13 @@ class Method(StrEnum):
     @property
     def arguments(self) -> type[Any]:
         """The class of its trainer's arguments, as TRL has them."""
-        return _at(_ARGUMENTS[self])
+        return attribute_at(_ARGUMENTS[self], f"train {self}")
 
     @property
     def train(self) -> Any:
         """The function that trains, such as `train_sft`."""
         name = self.name
-        return _at(f"collab_agents.training.{name}:train_{name}")
+        return attribute_at(f"collab_agents.training.{name}:train_{name}", f"train {self}")
 
 
 _ARGUMENTS = {
@@ -36,8 +37,3 @@ _ARGUMENTS = {
     Method.ppo: "collab_agents.training.ppo:PPOConfig",
     Method.grpo: "trl:GRPOConfig",
 }
-
-
-def _at(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)

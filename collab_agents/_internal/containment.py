@@ -18,7 +18,7 @@ PASS_THROUGH = (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit)
 
 
 class Late(TimeoutError):
-    """Work was not done in time. Not a TimeoutError, which the work may raise itself."""
+    """Work was not done in time. Any other TimeoutError is one that the work raised itself."""
 
 
 class _Limit:

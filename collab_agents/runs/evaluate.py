@@ -85,6 +85,7 @@ async def evaluate(
         raise ConfigError(f"assistants must be one, or two to compare, got {len(assistants)}")
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, got {repeats}")
+    slots = slots_for(max_concurrency)
     seeds = [seed, *(derive_seed(seed, "repeat", repeat) for repeat in range(1, repeats))]
     folders = run_folders([one.name for one in sets], list(assistants), repeats)
     check_simulated(*assistants.values(), *(one.user for one in sets), instead="evaluate with simulated ones")
@@ -106,7 +107,6 @@ async def evaluate(
         _check_folder(run, resume, private)
     progress = Progress() if progress is None else progress
     progress.total = sum(len(run.tasks.tasks) for run in runs)
-    slots = slots_for(max_concurrency)
     with progress.open():
         playing = [asyncio.create_task(_play(run, assistants[run.side], slots, private, progress)) for run in runs]
         try:

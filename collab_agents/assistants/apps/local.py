@@ -18,11 +18,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import Calls
 from collab_agents._internal.tracing import with_handlers
 from collab_agents.assistants.apps.branches import Branch, Kept, LiveApp
-from collab_agents.assistants.apps.driver import (
-    AppError,
-    AppResult,
-    own_root,
-)
+from collab_agents.assistants.apps.driver import AppError, AppResult, own_root
 from collab_agents.assistants.apps.simulated_tools import Mode, ToolGuard, Turn, is_pause
 from collab_agents.assistants.apps.threads import Captured
 from collab_agents.errors import ConfigError, Exited, RolloutError
