@@ -1,5 +1,4 @@
 import asyncio
-import time
 from collections.abc import Callable
 
 import pytest
@@ -102,10 +101,9 @@ async def test_a_reference_that_cannot_be_parsed_gives_no_score_and_not_zero(ref
 async def test_an_answer_without_end_is_wrong_and_holds_up_nothing(reference: str, score: Score) -> None:
     judge = accuracy(seconds=3)
     await judge(answers("7"), problem("7"))  # The worker is there now.
-    started = time.monotonic()
     endless = asyncio.ensure_future(judge(answers(r"\boxed{9^{9^{9^{9}}}}"), problem(reference)))
     assert (await judge(answers("7"), problem("7"))).value == 1.0
-    assert time.monotonic() - started < 3
+    assert not endless.done()
     assert await endless == score
     assert (await judge(answers("7"), problem("7"))).value == 1.0
 

