@@ -16,6 +16,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
 from collab_agents import GraphAssistant
+from collab_agents.participants import AssistantContext
 
 
 @tool
@@ -48,11 +49,11 @@ async def turn_ms(*, simulated: bool, executable: bool, turns: int = 50) -> floa
     assistant = GraphAssistant(app, simulate_tools={"pay": "would pay"} if simulated else {})
     messages, memory = await assistant.fork(live)
     asked = [*messages, HumanMessage("A mug, please.", id="u")]
-    memory = memory | {"seed": 1, "executable": executable}
-    await assistant.respond(asked, memory)
+    context = AssistantContext(seed=1, executable=executable)
+    await assistant.respond(asked, memory, context)
     began = time.process_time()
     for _ in range(turns):
-        await assistant.respond(asked, memory)
+        await assistant.respond(asked, memory, context)
     return (time.process_time() - began) / turns * 1000
 
 

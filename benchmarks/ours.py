@@ -31,7 +31,7 @@ GOAL = (
 
 def tasks(count: int) -> Iterator[Task]:
     for index in range(count):
-        yield Task(id=f"task-{index}", prompt=f"{GOAL} (request {index})", reference=f"You are invited! {GOAL}")
+        yield Task(id=f"task-{index}", goal=f"{GOAL} (request {index})", reference=f"You are invited! {GOAL}")
 
 
 async def paper(url: str, count: int) -> int:

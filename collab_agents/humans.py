@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 
 from collab_agents.errors import ConfigError
 from collab_agents.messages import as_seen, text_of
-from collab_agents.participants import Memory
+from collab_agents.participants import AssistantContext, Memory, UserContext
 from collab_agents.users.base import closing
 
 T = TypeVar("T")
@@ -38,11 +38,13 @@ class HumanUser(_Person):
     def __init__(self, *, show_goal: bool = True) -> None:
         self.show_goal = show_goal
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
         question: dict[str, Any] = {"role": "user", "said": _last_words(messages, besides="human")}
         if self.show_goal:
-            persona = memory.get("persona")
-            question |= {"goal": memory["task"].prompt, "persona": persona.describe() if persona else None}
+            persona = context.persona
+            question |= {"goal": context.task.goal, "persona": persona.describe() if persona else None}
         return _asked(question, _users_message), memory
 
 
@@ -53,7 +55,9 @@ class HumanAssistant(_Person):
     tool messages that ends with the assistant's words. An assistant does not end a conversation.
     """
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         question = {"role": "assistant", "said": _last_words(messages, besides="ai")}
         return _asked(question, _assistants_messages), memory
 

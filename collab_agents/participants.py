@@ -1,22 +1,59 @@
-"""Who takes part in a conversation: what a simulated user and an assistant are, and what they remember."""
+"""Who takes part in a conversation: what a simulated user and an assistant are, are told, and remember."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 
+from collab_agents.personas import Persona
+from collab_agents.tasks import Task
+
+T = TypeVar("T")
+
 Memory = dict[str, Any]
-"""What a participant remembers between its turns: JSON values under keys of its own.
-
-A user finds three more keys in it, put there by the graph for each call and not to be changed: `task` (the `Task`,
-with the goal), `persona` (a `Persona` or None) and `seed` (an int, this branch's own). An assistant finds `seed` and
-`proactive` (whether to use its proactive prompt).
-"""
+"""What a participant remembers between its turns: JSON values under keys of its own."""
 
 
-LENT = {"task", "persona", "seed", "proactive", "executable"}
-"""Keys that a participant finds in its memory for one call and that are not kept there."""
+@dataclass(frozen=True, kw_only=True)
+class TurnContext:
+    """What a participant is told about the turn it plays. It holds for one call and is not remembered.
+
+    Attributes:
+        seed: Derived from the run, the task, the turn and the branch. A participant that draws all its randomness
+            from it plays the same branch the same way every time.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserContext(TurnContext):
+    """What a simulated user is told about its turn.
+
+    Attributes:
+        task: The task, with the goal that the user pursues. The assistant never sees it.
+        persona: Whom to play, or None.
+    """
+
+    task: Task
+    persona: Persona | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssistantContext(TurnContext):
+    """What an assistant is told about its turn.
+
+    Attributes:
+        proactive: Whether this candidate is sampled with the proactive prompt.
+        system_prompt: The system prompt of this conversation, which replaces the assistant's own; or None.
+        executable: Whether the reply may be executed later, for which an app keeps where its simulation began.
+    """
+
+    proactive: bool = False
+    system_prompt: str | None = None
+    executable: bool = True
 
 
 @runtime_checkable
@@ -27,13 +64,17 @@ class SimulatedUser(Protocol):
     branches by copying a value.
     """
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        """The user's next message and memory.
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
+        """Return the user's next message and its memory.
 
-        messages: the conversation so far, empty before the first turn.
-        memory: as this method returned it last, {} before the first turn; see `Memory` for what is added.
+        No message (None) ends the conversation. So does a message made by `closing`, which is kept.
 
-        No message (None) ends the conversation; so does a message made by `closing`, which is kept.
+        Args:
+            messages: The conversation so far; empty before the first turn.
+            memory: What this method returned last; {} before the first turn.
+            context: The task, the persona and the seed of this turn.
         """
         ...
 
@@ -46,11 +87,17 @@ class Assistant(Protocol):
     the final state of an app, as `Conversation.state`.
     """
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        """The reply to a conversation that ends with the user's message, and the assistant's memory.
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        """Return the reply to a conversation that ends with the user's message, and the assistant's memory.
 
-        The reply is one message or several (tool calls and their results before the final words). See `Memory`
-        for what the graph adds to the memory of each call.
+        The reply is one message or several: tool calls and their results come before the final words.
+
+        Args:
+            messages: The conversation so far.
+            memory: What this method returned last; {} before the first turn.
+            context: The seed of this turn, and whether to be proactive.
         """
         ...
 
@@ -78,6 +125,23 @@ class Executing(Assistant, Protocol):
         reply: Sequence[BaseMessage],
         after: Memory,
         *,
+        context: AssistantContext | None = None,
         answers: Mapping[str, Any] | None = None,
         in_words: bool = True,
     ) -> Executed: ...
+
+
+def with_context(respond: Callable[..., T]) -> Callable[..., T]:
+    """`respond`, to be called with messages, memory and context. One that takes no context is called without it."""
+    return respond if _takes_context(respond) else lambda messages, memory, context: respond(messages, memory)
+
+
+def _takes_context(respond: Callable[..., Any]) -> bool:
+    try:
+        parameters = list(inspect.signature(respond).parameters.values())
+    except (TypeError, ValueError):  # A builtin may not tell.
+        return True
+    if any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        return True
+    third = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)][2:3]
+    return any(one.name == "context" or one.default is one.empty for one in third)

@@ -22,6 +22,8 @@ Message = dict[str, Any]
 
 
 class Record(BaseModel):
+    """What is kept on disk as JSON: without fields that nobody knows."""
+
     model_config = ConfigDict(extra="forbid")
 
 

@@ -17,7 +17,7 @@ from collab_agents import (
     sample_personas,
 )
 from collab_agents.judges import fact_coverage, token_cost
-from collab_agents.users import Memory
+from collab_agents.users import Memory, UserContext
 
 hurried = Persona(name="hurried-parent", background="You have five minutes.", patience=3, disclosure="guarded")
 others = sample_personas(3, seed=1, mix={"typos": {"often": 1}, "disclosure": {"open": 2, "normal": 1}})
@@ -29,9 +29,11 @@ reward = MultiturnReward(
 agenda = AgendaUser()
 
 
-async def shouts(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
+async def shouts(
+    messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+) -> tuple[BaseMessage | None, Memory]:
     """A user is a function: the agenda user, in capitals, and only every second time. What it remembers is returned."""
-    message, after = await agenda.respond(messages, memory)
+    message, after = await agenda.respond(messages, memory, context)
     if message is None:
         return None, after
     turns = memory.get("turns", 0)
@@ -41,10 +43,15 @@ async def shouts(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseM
 
 async def main() -> None:
     assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7))
-    look = Lookahead(candidates=2, futures=1, window=1, max_exchanges=1, proactive_ratio=0.5)
+    lookahead = Lookahead(candidates=2, futures=1, window=1, max_exchanges=1, proactive_ratio=0.5)
     for user, personas in ((agenda, [hurried, *others]), (shouts, [hurried])):
         async for trajectory in generate_trajectories(
-            offline_tasks("train")[:1], user=user, assistant=assistant, reward=reward, personas=personas, lookahead=look
+            offline_tasks("train")[:1],
+            user=user,
+            assistant=assistant,
+            reward=reward,
+            personas=personas,
+            lookahead=lookahead,
         ):
             assert trajectory.persona
             print(f"{trajectory.task.id}, played by {trajectory.persona.name}: {trajectory.messages[0]['content']}")

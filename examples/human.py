@@ -14,7 +14,7 @@ from langgraph.types import Command
 from collab_agents import ChatAssistant, HumanUser, Task, create_conversation_graph, load_chat_model
 
 SCRIPT = ["Can you name a fruit?", {"content": "That will do, thanks.", "end": True}]
-task = Task(id="fruit", prompt="You want to know a fruit that is not an apple.")
+task = Task(id="fruit", goal="You want to know a fruit that is not an apple.")
 
 
 def answer(question: dict[str, Any], turn: int) -> Any:
@@ -33,7 +33,7 @@ async def main() -> None:
     assistant = ChatAssistant(load_chat_model("local:smollm2", max_tokens=32, temperature=0.7))
     graph = create_conversation_graph(HumanUser(), assistant, max_exchanges=4, checkpointer=InMemorySaver())
     thread: Any = {"configurable": {"thread_id": "fruit-1"}}
-    print(f"goal: {task.prompt}")
+    print(f"goal: {task.goal}")
     state = await graph.ainvoke({"messages": [], "task": task.model_dump()}, thread)
     turn = 0
     while asked := state.get("__interrupt__"):

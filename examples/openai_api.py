@@ -22,7 +22,7 @@ model = load_chat_model(
     base_url=os.environ.get("OPENAI_BASE_URL"),
     api_key=os.environ.get("OPENAI_API_KEY"),
 )
-task = Task(id="toast", prompt="You want a toast for Ada's retirement after 31 years at the observatory; she loves "
+task = Task(id="toast", goal="You want a toast for Ada's retirement after 31 years at the observatory; she loves "
             "comets and bad puns.", reference="Dear Ada, after 31 years of chasing comets ...")  # fmt: skip
 judges = {"bleu": bleu(model), "interactivity": interactivity(model), "cost": token_cost()}
 

@@ -37,7 +37,7 @@ from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
 from collab_agents.graphs.states import ConversationState
 from collab_agents.lookahead import SERVING, Budget, Lookahead
 from collab_agents.messages import as_text, is_users, text_of, with_ids
-from collab_agents.participants import Executing
+from collab_agents.participants import AssistantContext, Executing
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
@@ -177,12 +177,18 @@ def create_lookahead_agent(
         reply, after = messages_from_dict(state["reply"]), state["after"]
         if not isinstance(assistant, Executing):
             return {"waits": [], "failure": None}
-        before = (state.get("assistant_memory") or {}) | {"seed": _seed(seed, messages)}
+        before, context = state.get("assistant_memory") or {}, AssistantContext(seed=_seed(seed, messages))
         can_wait = can_be_resumed()
         try:
             with unheard():  # What is said meanwhile is said below.
                 done = await assistant.execute(
-                    messages, before, reply, after, answers=state.get("answers"), in_words=not can_wait
+                    messages,
+                    before,
+                    reply,
+                    after,
+                    context=context,
+                    answers=state.get("answers"),
+                    in_words=not can_wait,
                 )
         except RolloutError as error:
             left = getattr(error, "after", None)
@@ -265,7 +271,7 @@ def _both_ways(function: Callable[[Any], Coroutine[Any, Any, Any]], name: str) -
 def goal_so_far(messages: Sequence[BaseMessage]) -> Task:
     """The goal of a user of whom nothing is known but the conversation: what they have said in it."""
     said = "\n".join(f"- {text_of(message)}" for message in messages if is_users(message))
-    return Task(id="live", kind="live", prompt=render("goal_so_far", said=said))
+    return Task(id="live", kind="live", goal=render("goal_so_far", said=said))
 
 
 def _create_reply_graph(assistant: Assistant) -> Graph:

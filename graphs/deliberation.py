@@ -42,22 +42,22 @@ class Choice:
 class Deliberation:
     """Plays candidates and their futures at once, and stops all of it when the budget is spent.
 
-    reply: a graph that gives one candidate. look: the lookahead after one. Both are called with a branch's state.
+    reply_graph: gives one candidate. lookahead_graph: the lookahead after one. Both are called with a branch's state.
     lookahead: how many candidates, and how many of them proactive.
     agree: whether replies (as text, tool calls included) are so alike that nothing can be gained by looking ahead.
     """
 
     def __init__(
         self,
-        reply: Graph,
-        look: Graph,
+        reply_graph: Graph,
+        lookahead_graph: Graph,
         *,
         lookahead: Lookahead,
         budget: Budget,
         agree: Callable[[Sequence[str]], bool],
     ) -> None:
-        self.reply = reply
-        self.look = look
+        self.reply_graph = reply_graph
+        self.lookahead_graph = lookahead_graph
         self.lookahead = lookahead
         self.budget = budget
         self.agree = agree
@@ -68,7 +68,7 @@ class Deliberation:
         The candidate with the highest reward; or the first there is, when the candidates agree, the budget is spent
         or none could be scored. Raises RolloutError if there is no candidate at all, or none in time.
         """
-        run = _Run(self, state, goal)
+        run = _Choosing(self, state, goal)
         started = asyncio.get_running_loop().time()
         limit = None if self.budget.seconds is None else self.budget.seconds + self.budget.grace
         with track_usage() as usage, unheard([run.calls]), contained(limit):
@@ -86,7 +86,7 @@ class Deliberation:
         return Choice(one["messages"][len(state["messages"]) :], one["assistant_memory"], record)
 
 
-class _Run:
+class _Choosing:
     """One deliberation under way."""
 
     def __init__(self, plan: Deliberation, state: dict[str, Any], goal: Callable[[], Any]) -> None:
@@ -95,7 +95,7 @@ class _Run:
         self.goal = goal
         self.samples = plan_candidates(plan.lookahead, state["seed"])
         self.replies: dict[int, Any] = {}
-        self.looks: dict[int, Any] = {}
+        self.weighed: dict[int, Any] = {}
         self.errors: dict[int, str] = {}
         self.stopped = ""
         self._loop = asyncio.get_running_loop()
@@ -103,7 +103,7 @@ class _Run:
         self.calls = _CallBudget(plan.budget.calls)
         self._failed: Exception | None = None
         self._replying: dict[asyncio.Task[Any], int] = {}
-        self._looking: dict[asyncio.Task[Any], int] = {}
+        self._weighing: dict[asyncio.Task[Any], int] = {}
 
     async def finish(self) -> None:
         self._spent = asyncio.create_task(self.calls.spent.wait())
@@ -116,32 +116,32 @@ class _Run:
                     await self._look_ahead()
             except TimeoutError:
                 self.stopped = _TIME
-            await abandon([*self._looking, self._found])
+            await abandon([*self._weighing, self._found])
             if not self.replies:
                 await self._last_call()
         finally:
             self.calls.closed = True
-            await abandon([self._spent, self._found, *self._looking, *self._replying])
+            await abandon([self._spent, self._found, *self._weighing, *self._replying])
 
     def chosen(self) -> tuple[int, str]:
         """The index of the candidate to give, and why it is that one."""
         first = min(self.replies)
         if self.stopped:
             return first, f"the first candidate: {self.stopped}"
-        best = best_of([self.looks.get(index, {}).get("reward") for index in range(len(self.samples))])
+        best = best_of([self.weighed.get(index, {}).get("reward") for index in range(len(self.samples))])
         return (first, "the first candidate: none could be scored") if best is None else (best, "the highest reward")
 
     def record(self, sample: Sample) -> Candidate:
-        reply, weighed = self.replies.get(sample.index), self.looks.get(sample.index)
+        reply, weighed = self.replies.get(sample.index), self.weighed.get(sample.index)
         return record_candidate(
             reply["messages"][len(self.state["messages"]) :] if reply else [],
             proactive=sample.proactive,
             weighed=weighed,
-            error=self.errors.get(sample.index) or (None if weighed else self.stopped or "it was not looked at"),
+            error=self.errors.get(sample.index) or (None if weighed else self.stopped or "there was no lookahead"),
         )
 
     async def _look_ahead(self) -> None:
-        while under_way := {**self._replying, **self._looking}:
+        while under_way := {**self._replying, **self._weighing}:
             done, _ = await asyncio.wait({*under_way, self._spent}, return_when=asyncio.FIRST_COMPLETED)
             if self._end is not None and self._loop.time() > self._end:
                 raise TimeoutError  # The event loop was blocked past the deadline; results arriving now are too late.
@@ -151,10 +151,10 @@ class _Run:
                 self.stopped = "the call budget was spent"
                 return
             # Futures begin as soon as two candidates differ, so that a slow third holds up nothing.
-            if self._looking or self.looks or (len(self.replies) > 1 and not self._agree()):
+            if self._weighing or self.weighed or (len(self.replies) > 1 and not self._agree()):
                 for index in self.replies:
-                    if index not in self.looks and index not in self._looking.values() and index not in self.errors:
-                        self._start(self._looking, index, self._look(self.samples[index]))
+                    if index not in self.weighed and index not in self._weighing.values() and index not in self.errors:
+                        self._start(self._weighing, index, self._look_ahead_after(self.samples[index]))
             elif not self._replying and self.replies:
                 self.stopped = "the candidates agree" if len(self.replies) > 1 else "there is no other"
                 return
@@ -181,7 +181,7 @@ class _Run:
 
     def _take(self, task: asyncio.Task[Any]) -> None:
         replying = task in self._replying
-        index = (self._replying if replying else self._looking).pop(task)
+        index = (self._replying if replying else self._weighing).pop(task)
         try:
             result = task.result()
         except ConfigError:  # Of the goal: nodes say where they fail, and fail otherwise.
@@ -194,7 +194,7 @@ class _Run:
             self.replies.setdefault(index, result)
             self.errors.pop(index, None)
         else:
-            self.looks[index] = result
+            self.weighed[index] = result
 
     def _agree(self) -> bool:
         said = [as_text(reply["messages"][len(self.state["messages"]) :]) for reply in self.replies.values()]
@@ -207,11 +207,11 @@ class _Run:
 
     async def _reply(self, sample: Sample) -> Any:
         branch = self.state | {"seed": sample.seed, "proactive": sample.proactive}
-        return await self.plan.reply.ainvoke(branch, self._named("candidate", sample))
+        return await self.plan.reply_graph.ainvoke(branch, self._named("candidate", sample))
 
-    async def _look(self, sample: Sample) -> Any:
+    async def _look_ahead_after(self, sample: Sample) -> Any:
         branch = {**self.replies[sample.index], "seed": sample.seed, "task": await asyncio.shield(self._found)}
-        return await self.plan.look.ainvoke(branch, self._named("lookahead after candidate", sample))
+        return await self.plan.lookahead_graph.ainvoke(branch, self._named("lookahead after candidate", sample))
 
     def _named(self, what: str, sample: Sample) -> RunnableConfig:
         turn = turn_of(self.state)

@@ -8,13 +8,15 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.graphs.deliberation import Deliberation
-from collab_agents.users import Memory
+from collab_agents.participants import AssistantContext, Memory
 
 
 class Anybody:
     """An assistant for a graph that is only looked at: its shape does not depend on who takes part."""
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         return [AIMessage("")], memory
 
 
@@ -26,7 +28,7 @@ def open_up(graph: Any) -> None:
     for node in graph.nodes.values():
         function = getattr(node.bound, "afunc", None)
         inside = inspect.getclosurevars(inspect.unwrap(function)).nonlocals.values() if function else ()
-        graphs = (one.look if isinstance(one, Deliberation) else one for one in inside)
+        graphs = (one.lookahead_graph if isinstance(one, Deliberation) else one for one in inside)
         node.subgraphs = [one for one in graphs if isinstance(one, CompiledStateGraph)]
         for one in node.subgraphs:
             open_up(one)

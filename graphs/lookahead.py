@@ -1,5 +1,6 @@
 """Lookahead: what a reply is worth, found by playing on after it several times and judging what comes of it."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
@@ -102,18 +103,23 @@ def _future_node(played: Graph) -> Node:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            failed = Future(error=f"future {index}: {reason_of(error)}")
-            return {"futures": [failed.model_dump()], "firsts": [None]}
-        record = Future(
-            messages=to_dicts(end["messages"][len(state["messages"]) :]),
-            reward=end["reward"],
-            scores=end["scores"],
-            reasons=end["reasons"],
-            error=None if end["reward"] is not None else "the future could not be scored",
-        )
-        return {"futures": [record.model_dump()], "firsts": [end.get("first")]}
+            record, first = Future(error=f"future {index}: {reason_of(error)}"), None
+        else:
+            record, first = _record_future(end, len(state["messages"])), end.get("first")
+        return {"futures": [record.model_dump()], "firsts": [first]}
 
     return future
+
+
+def _record_future(end: Mapping[str, Any], start: int) -> Future:
+    """The record of a future's final state. start: how many messages there were before it."""
+    return Future(
+        messages=to_dicts(end["messages"][start:]),
+        reward=end["reward"],
+        scores=end["scores"],
+        reasons=end["reasons"],
+        error=None if end["reward"] is not None else "the future could not be scored",
+    )
 
 
 def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Graph:

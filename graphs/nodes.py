@@ -23,7 +23,7 @@ from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import is_users, with_ids
-from collab_agents.participants import LENT
+from collab_agents.participants import AssistantContext, UserContext, with_context
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
 from collab_agents.usage import track_usage
@@ -56,19 +56,18 @@ def opening(graph: "StateGraph[Any, Any, Any, Any]", scene: Node | None) -> str:
 
 
 def user_node(user: SimulatedUser) -> Node:
+    respond = with_context(user.respond)
+
     @named("simulated_user")
     async def simulated_user(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "user", len(messages))
         task = task_of(state)
-        lent: Memory = {
-            "task": task.model_copy(update={"metadata": own_copy(task.metadata)}),
-            "persona": persona_of(state),
-            "seed": seed,
-        }
+        own = task.model_copy(update={"metadata": own_copy(task.metadata)})
+        context = UserContext(task=own, persona=persona_of(state), seed=seed)
         with _traced(state, "user", seed):
-            message, memory = _said(await user.respond(_copies(messages), _lend(state.get("memory"), lent)))
-        update: dict[str, Any] = {"memory": _own(memory)}
+            message, memory = _said(await respond(_copies(messages), own_copy(state.get("memory") or {}), context))
+        update: dict[str, Any] = {"memory": valid(memory)}
         if message is not None:
             update["messages"] = with_ids([message], messages, seed)
         if is_closing(message):
@@ -80,18 +79,24 @@ def user_node(user: SimulatedUser) -> Node:
 
 def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, executable: bool = False) -> Node:
     """executable: whether the reply may be executed later, for which an app keeps where its simulation began."""
+    respond = with_context(assistant.respond)
 
     @named("assistant")
     async def answer(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
-        lent = {"seed": seed, "proactive": state.get("proactive", False), "executable": executable}
+        context = AssistantContext(
+            seed=seed,
+            proactive=state.get("proactive", False),
+            system_prompt=state.get("system_prompt"),
+            executable=executable,
+        )
         with _traced(state, "assistant", seed):
-            reply, memory = await assistant.respond(_copies(messages), _lend(state.get("assistant_memory"), lent))
+            reply, memory = await respond(_copies(messages), own_copy(state.get("assistant_memory") or {}), context)
         exchanges = state.get("exchanges", 0) + 1
         update: dict[str, Any] = {
             "messages": with_ids(reply, messages, seed),
-            "assistant_memory": _own(memory),
+            "assistant_memory": valid(memory),
             "exchanges": exchanges,
         }
         if max_exchanges is not None and exchanges >= max_exchanges:
@@ -165,10 +170,6 @@ def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     ]
 
 
-def _lend(memory: Memory | None, lent: Memory) -> Memory:
-    return own_copy(memory or {}) | lent
-
-
 def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
     """What a user of one's own returned, checked; a text is a message too."""
     match result:
@@ -188,7 +189,3 @@ def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
 def turn_of(state: ConversationState) -> int:
     """The number, from 1, of the turn that the user's last message began."""
     return sum(map(is_users, state["messages"]))
-
-
-def _own(memory: Memory) -> Memory:
-    return valid({key: value for key, value in memory.items() if key not in LENT})

@@ -69,10 +69,10 @@ def create_rollout_graph(
     async def after_choice(state: Any) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
-    look = create_candidate_graph(as_user(player), assistant, reward, lookahead)
+    candidate_graph = create_candidate_graph(as_user(player), assistant, reward, lookahead)
     graph = StateGraph(RolloutState, input_schema=ServedInput if scene else ConversationInput)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
-    graph.add_node("candidate", counted(_candidate_node(look)))
+    graph.add_node("candidate", counted(_candidate_node(candidate_graph)))
     graph.add_node("choose", _choose_node(lookahead.max_exchanges, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
@@ -83,12 +83,12 @@ def create_rollout_graph(
     return graph.compile(name="rollout", checkpointer=checkpointer)
 
 
-def _candidate_node(look: Graph) -> Node:
+def _candidate_node(graph: Graph) -> Node:
     async def candidate(state: Any) -> dict[str, Any]:
         record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
         index = state["index"]
         try:
-            end = await look.ainvoke(
+            end = await graph.ainvoke(
                 state, inside(f"candidate {index}", turn=turn_of(state), candidate=index, seed=state["seed"])
             )
         except GraphBubbleUp:

@@ -34,10 +34,15 @@ class ServedInput(MessagesState, total=False):
 
 
 class ConversationInput(ServedInput, total=False):
-    """What the graphs take. memory, assistant_memory: what the user and the assistant remember."""
+    """What the graphs take.
+
+    memory, assistant_memory: what the user and the assistant remember. system_prompt: the conversation's own, which
+    replaces the assistant's.
+    """
 
     memory: Memory
     assistant_memory: Memory
+    system_prompt: str | None
 
 
 class ConversationState(ConversationInput, total=False):
@@ -109,7 +114,7 @@ def task_of(state: ConversationState) -> Task:
     """The state's task. Raises ValueError if the graph was called without one."""
     task = state.get("task")
     if task is None:
-        raise ValueError("the graph's input has no task: pass {'task': Task(id=..., prompt=...), 'messages': []}")
+        raise ValueError("the graph's input has no task: pass {'task': Task(id=..., goal=...), 'messages': []}")
     return task if isinstance(task, Task) else Task.model_validate(task)
 
 
@@ -142,4 +147,5 @@ def branch_of(state: ConversationState) -> dict[str, Any]:
         "persona": state.get("persona"),
         "memory": state.get("memory") or {},
         "assistant_memory": state.get("assistant_memory") or {},
+        "system_prompt": state.get("system_prompt"),
     }

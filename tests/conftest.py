@@ -96,7 +96,7 @@ def party(task_id: str = "party") -> Task:
     return Task(
         id=task_id,
         kind="invitation",
-        prompt="You want an invitation with the date, the place and the dress code.",
+        goal="You want an invitation with the date, the place and the dress code.",
         reference="You are invited on Saturday 14 June to the Blue Barn. Please come all in white.",
         metadata={"agenda": {"opening": "Can you write an invitation?", "facts": facts}},
     )

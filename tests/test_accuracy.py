@@ -13,7 +13,7 @@ from tests.math_answers import PAIRS
 
 
 def problem(reference: str | None) -> Task:
-    return Task(id="p", prompt="You want to know x.", reference=reference)
+    return Task(id="p", goal="You want to know x.", reference=reference)
 
 
 def answers(*texts: str) -> Conversation:
@@ -111,7 +111,7 @@ async def test_an_answer_without_end_is_wrong_and_holds_up_nothing(reference: st
 async def test_open_questions_are_judged_by_a_model_that_sees_goal_and_reference(serve: Callable[..., Server]) -> None:
     server = serve("--deterministic", "--log")
     judge = accuracy(load_chat_model("openai:any", base_url=server.url), by="model")
-    score = await judge(answers("It is Paris."), Task(id="q", prompt="The capital of France?", reference="PARIS, FR"))
+    score = await judge(answers("It is Paris."), Task(id="q", goal="The capital of France?", reference="PARIS, FR"))
     assert score.value in (0.0, 1.0)
     (prompt,) = server.prompts()
     for part in ("It is Paris.", "The capital of France?", "PARIS, FR"):

@@ -31,6 +31,7 @@ from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.agent import goal_so_far
 from collab_agents.judges import Conversation, interactivity, token_cost
 from collab_agents.models import Limits
+from collab_agents.participants import AssistantContext
 from collab_agents.trajectories import Candidate
 from collab_agents.users import Memory
 from tests.conftest import Server, line_in, party
@@ -47,7 +48,9 @@ class Varied:
     def __init__(self, words: Sequence[str] = WORDS, slow: str = "") -> None:
         self.words, self.slow, self.calls = words, slow, 0
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         self.calls += 1
         words = self.words[(self.calls - 1) % len(self.words)]
         await asyncio.sleep(3600 if words == self.slow else 0.01)
@@ -197,7 +200,7 @@ async def test_the_users_goal_is_what_they_said_or_what_a_function_finds(serve: 
     assert any("- Write me an invitation." in prompt for prompt in server.prompts())
 
     async def find(messages: Sequence[BaseMessage]) -> Any:
-        return goal_so_far(messages).model_copy(update={"prompt": "You want a pony."})
+        return goal_so_far(messages).model_copy(update={"goal": "You want a pony."})
 
     await agent_of(served(server), goal=find).ainvoke(HELLO)
     assert any("You want a pony." in prompt for prompt in server.prompts())
@@ -304,8 +307,10 @@ async def test_what_is_streamed_is_no_one_elses_reply_nor_the_goal_nor_said_twic
 
 async def test_an_agent_inside_an_app_has_the_seeds_of_its_branch() -> None:
     class Seeds:
-        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-            return [AIMessage(str(memory["seed"]))], memory
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
+            return [AIMessage(str(context.seed))], memory
 
     inner = create_lookahead_agent(Seeds(), USER, ASKS, Lookahead(candidates=1, futures=2, window=1))
     rollout = create_rollout_graph(
@@ -317,15 +322,17 @@ async def test_an_agent_inside_an_app_has_the_seeds_of_its_branch() -> None:
 
 async def test_one_candidate_that_fails_at_once_is_no_agreement() -> None:
     class Fails(Varied):
-        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
             if not self.calls:
                 self.calls += 1
                 raise ValueError("not today")
-            return await super().respond(messages, memory)
+            return await super().respond(messages, memory, context)
 
     agent = create_lookahead_agent(Fails(), USER, ASKS, agree=lambda texts: texts[0] == texts[1])
     told = (await agent.ainvoke(HELLO))["lookahead"]
-    reason = f"candidate 0: assistant: ValueError: not today ({line_in(Fails.respond, 3)})"
+    reason = f"candidate 0: assistant: ValueError: not today ({line_in(Fails.respond, 5)})"
     assert told["candidates"][0]["error"] == reason
     assert told["why"] == "the highest reward"
 

@@ -26,7 +26,7 @@ from collab_agents.errors import RolloutError
 from tests.app_shapes import Scripted
 from tests.conftest import party
 from tests.plain_and_ahead import COST
-from tests.test_apps import SEED, texts
+from tests.test_apps import CONTEXT, texts
 from tests.test_real_apps import approve, steps
 
 AT: Any = {"configurable": {"thread_id": "agent"}}
@@ -251,7 +251,7 @@ async def test_a_policy_that_does_not_answer_or_raises_fails_its_branch() -> Non
     for policy, reason in cases:
         assistant = GraphAssistant(shop([]), interrupts=policy, timeout=1)
         with pytest.raises(RolloutError, match=f"app 'shop': interrupts, asked .*: {reason}"):
-            await assistant.respond([HumanMessage("a mug")], SEED)
+            await assistant.respond([HumanMessage("a mug")], {}, CONTEXT)
 
 
 async def test_a_conversation_asks_and_hears_in_words_of_ones_own() -> None:

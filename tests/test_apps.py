@@ -37,11 +37,12 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import Conversation, evaluator, token_cost
+from collab_agents.participants import AssistantContext, UserContext
 from collab_agents.users import Memory
 from tests.conftest import Server, line_in, party
 
 COST = MultiturnReward({"cost": token_cost()})
-SEED: Memory = {"seed": 1}
+CONTEXT = AssistantContext(seed=1)
 
 
 @tool
@@ -66,9 +67,11 @@ def says(words: str) -> Callable[[Any], Any]:
     return lambda state: {"messages": [AIMessage(f"{words} {len(state['messages'])}")]}
 
 
-async def marked_user(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage, Memory]:
+async def marked_user(
+    messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+) -> tuple[BaseMessage, Memory]:
     """Says who it is in every message, so that it is known again where it does not belong."""
-    mark = memory.get("mark", memory["seed"])
+    mark = memory.get("mark", context.seed)
     return HumanMessage(f"It is me, <{mark}>, again."), {"mark": mark}
 
 
@@ -143,7 +146,7 @@ async def test_what_a_branch_came_to_can_take_the_live_threads_place(tmp_path: P
         await app.ainvoke({"messages": [("user", "one")]}, live)
         assistant = GraphAssistant(app)
         messages, memory = await assistant.fork(live)
-        _, after = await assistant.respond([*messages, HumanMessage("two")], memory | SEED)
+        _, after = await assistant.respond([*messages, HumanMessage("two")], memory, CONTEXT)
         await assistant.commit(after)
         state = await app.aget_state(live)
         assert texts(state.values["messages"]) == ["one", "reply 1", "two", "reply 3"]
@@ -168,7 +171,7 @@ async def test_a_thread_of_a_sync_saver_is_forked_at_any_of_its_checkpoints(tmp_
         assistant = GraphAssistant(app)
         messages, memory = await assistant.fork(early)
         assert texts(messages) == ["one", "reply 1"]
-        reply, _ = await assistant.respond([*messages, HumanMessage("other")], memory | SEED)
+        reply, _ = await assistant.respond([*messages, HumanMessage("other")], memory, CONTEXT)
         assert texts(reply) == ["reply 3"]
         assert len(app.get_state(live).values["messages"]) == 4
 
@@ -235,11 +238,11 @@ async def test_proactive_candidates_have_inputs_of_their_own() -> None:
 
 async def test_any_runnable_and_a_bare_chat_model_are_apps_too(serve: Callable[..., Server]) -> None:
     reply, _ = await GraphAssistant(RunnableLambda(lambda given: given["messages"][-1].content.upper())).respond(
-        [HumanMessage("hey")], SEED
+        [HumanMessage("hey")], {}, CONTEXT
     )
     assert texts(reply) == ["HEY"]
     model = load_chat_model("openai:any", base_url=serve().url)
-    assert (await GraphAssistant(model).respond([HumanMessage("hey")], SEED))[0][0].type == "ai"
+    assert (await GraphAssistant(model).respond([HumanMessage("hey")], {}, CONTEXT))[0][0].type == "ai"
 
 
 async def test_judges_read_the_final_state_of_the_app() -> None:
@@ -278,10 +281,10 @@ async def test_a_store_is_read_and_what_a_branch_writes_stays_in_the_branch() ->
         return {"messages": [AIMessage(" ".join(sorted(item.key for item in found)))]}
 
     assistant = GraphAssistant(app_of(work, store=store))
-    first, memory = await assistant.respond([HumanMessage("a")], SEED)
+    first, memory = await assistant.respond([HumanMessage("a")], {}, CONTEXT)
     assert texts(first) == ["a old"]
     for words, known in (("b", "a b old"), ("forget", "a forget")):
-        reply, _ = await assistant.respond([HumanMessage(words)], memory | SEED)
+        reply, _ = await assistant.respond([HumanMessage(words)], memory, CONTEXT)
         assert texts(reply) == [known]
     assert [item.key for item in store.search(("notes",))] == ["old"]
 
@@ -312,7 +315,7 @@ async def test_an_interrupt_is_answered_by_the_simulated_user(saver: Any) -> Non
         ScriptedUser(["cancel", "please do", "thanks"]), assistant, COST, Lookahead(futures=2, window=2)
     )
     messages: list[BaseMessage] = [HumanMessage("cancel")]
-    reply, memory = await assistant.respond(messages, SEED)
+    reply, memory = await assistant.respond(messages, {}, CONTEXT)
     assert texts(reply) == ["Shall I cancel it?"]
     end = await graph.ainvoke({"messages": [*messages, *reply], "assistant_memory": memory, "task": party()})
     for future in end["futures"]:
@@ -327,15 +330,15 @@ async def test_an_interrupt_is_answered_by_the_simulated_user(saver: Any) -> Non
 async def test_how_the_user_is_asked_and_how_the_app_goes_on_can_be_told() -> None:
     ask = AskUser(show=lambda value: value["question"].upper(), resume=lambda words, value: {"type": words, **value})
     assistant = GraphAssistant(asking_app(), interrupts=ask)
-    reply, memory = await assistant.respond([HumanMessage("cancel")], SEED)
+    reply, memory = await assistant.respond([HumanMessage("cancel")], {}, CONTEXT)
     assert texts(reply) == ["SHALL I CANCEL IT?"]
-    reply, _ = await assistant.respond([HumanMessage("cancel"), *reply, HumanMessage("ok")], memory | SEED)
+    reply, _ = await assistant.respond([HumanMessage("cancel"), *reply, HumanMessage("ok")], memory, CONTEXT)
     assert texts(reply) == ["You said {'type': 'ok', 'question': 'Shall I cancel it?'}."]
 
 
 async def test_an_interrupt_that_nothing_answers_is_an_error() -> None:
     with pytest.raises(RolloutError, match=r"app 'shop' interrupts with 'Shall I cancel it\?': say by `interrupts`"):
-        await GraphAssistant(asking_app(InMemorySaver())).respond([HumanMessage("cancel")], SEED)
+        await GraphAssistant(asking_app(InMemorySaver())).respond([HumanMessage("cancel")], {}, CONTEXT)
 
 
 class Calls:
@@ -403,16 +406,16 @@ async def test_a_chosen_reply_is_performed_once_and_goes_on_from_what_the_tool_r
     )
     for order, words in (("7", "It says: 7 is cancelled"), ("8", "It says: it was sent already")):
         messages = [HumanMessage(order, id="u")]
-        reply, after = await assistant.respond(messages, SEED)
+        reply, after = await assistant.respond(messages, {}, CONTEXT)
         assert texts(reply)[-1] == f"It says: {order} is cancelled"
-        done_now = await assistant.execute(messages, SEED, reply, after)
+        done_now = await assistant.execute(messages, {}, reply, after)
         reply, after = done_now.reply, done_now.memory
         assert texts(reply)[-1] == words
         assert done.pop() == order
         assert done == []
         if saver:  # And the app itself knows what really happened.
             messages += [*reply, HumanMessage("7", id="u2")]
-            reply, after = await assistant.respond(messages, after | SEED)
+            reply, after = await assistant.respond(messages, after, CONTEXT)
             assert len(reply) == 3
 
 
@@ -500,7 +503,7 @@ async def test_a_bad_app_fails_its_branch_and_is_named_with_its_node(app: Any, e
     assistant = GraphAssistant(app, max_steps=5, timeout=2)
     with pytest.raises(RolloutError) as failed:
         await assistant.respond(
-            [HumanMessage("one", id="1"), AIMessage("x", id="2"), HumanMessage("two", id="3")], SEED
+            [HumanMessage("one", id="1"), AIMessage("x", id="2"), HumanMessage("two", id="3")], {}, CONTEXT
         )
     assert str(failed.value).startswith("app 'shop'")
     assert error in str(failed.value)
@@ -512,8 +515,8 @@ async def test_an_app_that_raises_in_one_branch_leaves_the_others_alone() -> Non
             raise ValueError("out of stock")
         return {"messages": [AIMessage("fine")]}
 
-    async def user(messages: Any, memory: Memory) -> tuple[BaseMessage, Memory]:
-        return HumanMessage("b" if memory["seed"] % 2 else "a"), memory
+    async def user(messages: Any, memory: Memory, context: UserContext) -> tuple[BaseMessage, Memory]:
+        return HumanMessage("b" if context.seed % 2 else "a"), memory
 
     graph = create_rollout_graph(
         user, GraphAssistant(app_of(sometimes)), COST, Lookahead(candidates=2, futures=6, window=1, max_exchanges=1)
@@ -547,7 +550,7 @@ async def test_a_thread_that_is_not_there_yet_is_forked_and_made_by_the_commit()
     assert messages == []
     with pytest.raises(ConfigError, match="app 'shop': there is nothing to commit yet: no turn has been played"):
         await assistant.commit(memory)
-    _, after = await assistant.respond([HumanMessage("one")], memory | SEED)
+    _, after = await assistant.respond([HumanMessage("one")], memory, CONTEXT)
     assert (await app.aget_state(live)).values == {}
     await assistant.commit(after)
     assert texts((await app.aget_state(live)).values["messages"]) == ["one", "reply 1"]
@@ -596,7 +599,7 @@ async def test_a_fork_of_a_thread_that_waits_is_committed_with_its_answer() -> N
 
     assistant = GraphAssistant(app, interrupts="user")
     messages, memory = await assistant.fork(live)
-    reply, after = await assistant.respond([*messages, HumanMessage("A")], memory | SEED)
+    reply, after = await assistant.respond([*messages, HumanMessage("A")], memory, CONTEXT)
     assert texts(reply) == ["second?"]
     assert (await app.aget_state(live)).interrupts[0].value == "first?"
     await assistant.commit(after)
@@ -607,22 +610,22 @@ async def test_a_fork_of_a_thread_that_waits_is_committed_with_its_answer() -> N
 
 async def test_only_what_is_a_fork_is_committed_and_a_breakpoint_is_no_reply() -> None:
     assistant = GraphAssistant(app_of(says("x"), checkpointer=InMemorySaver()))
-    _, after = await assistant.respond([HumanMessage("a")], SEED)
+    _, after = await assistant.respond([HumanMessage("a")], {}, CONTEXT)
     with pytest.raises(ConfigError, match="app 'shop': only what began with fork can be committed"):
         await assistant.commit(after)
     held = app_of(says("x"), checkpointer=InMemorySaver(), interrupt_before=["work"])
     with pytest.raises(RolloutError, match="app 'shop': it stopped before node 'work', by interrupt_before or"):
-        await GraphAssistant(held).respond([HumanMessage("a")], SEED)
+        await GraphAssistant(held).respond([HumanMessage("a")], {}, CONTEXT)
 
 
 async def test_a_conversation_that_has_been_cut_is_followed_or_refused_by_its_ids() -> None:
     assistant = GraphAssistant(app_of(says("reply"), checkpointer=InMemorySaver()))
     first: list[BaseMessage] = [HumanMessage("a", id="a")]
-    reply, memory = await assistant.respond(first, SEED)
-    again, _ = await assistant.respond([reply[-1], HumanMessage("b", id="b")], memory | SEED)
+    reply, memory = await assistant.respond(first, {}, CONTEXT)
+    again, _ = await assistant.respond([reply[-1], HumanMessage("b", id="b")], memory, CONTEXT)
     assert texts(again) == ["reply 3"]
     with pytest.raises(RolloutError, match="the conversation has lost the message that the app saw last"):
-        await assistant.respond([HumanMessage("b", id="b")], memory | SEED)
+        await assistant.respond([HumanMessage("b", id="b")], memory, CONTEXT)
 
 
 async def test_a_summary_in_the_place_of_messages_is_history() -> None:
@@ -648,13 +651,15 @@ async def test_what_one_branch_does_to_an_input_is_not_seen_in_another() -> None
 
     assistant = GraphAssistant(app_of(work, Shop), inputs={"cart": []})
     for _ in range(2):
-        assert texts((await assistant.respond([HumanMessage("a")], SEED))[0]) == ["['mug']"]
+        assert texts((await assistant.respond([HumanMessage("a")], {}, CONTEXT))[0]) == ["['mug']"]
 
 
 @pytest.mark.parametrize("output", [42, object(), [{"text": "x"}]])
 async def test_an_output_that_is_no_message_is_named(output: Any) -> None:
     with pytest.raises(RolloutError, match=r"app 'shop': 'messages' is .+: messages, one, or a text are needed"):
-        await GraphAssistant(RunnableLambda(lambda given: output, name="shop")).respond([HumanMessage("a")], SEED)
+        await GraphAssistant(RunnableLambda(lambda given: output, name="shop")).respond(
+            [HumanMessage("a")], {}, CONTEXT
+        )
 
 
 async def test_the_same_question_twice_in_a_turn_is_answered_twice(serve: Callable[..., Server]) -> None:
@@ -665,6 +670,6 @@ async def test_the_same_question_twice_in_a_turn_is_answered_twice(serve: Callab
         return {"messages": [AIMessage(" | ".join(map(str, said)))]}
 
     assistant = GraphAssistant(app_of(votes))
-    first, again = [(await assistant.respond([HumanMessage("a")], SEED))[0][0].content for _ in range(2)]
+    first, again = [(await assistant.respond([HumanMessage("a")], {}, CONTEXT))[0][0].content for _ in range(2)]
     assert first == again
     assert len(set(str(first).split(" | "))) == 3

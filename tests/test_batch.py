@@ -25,6 +25,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import fact_coverage, interactivity, token_cost
+from collab_agents.participants import AssistantContext
 from collab_agents.runs.directory import read_failures
 from collab_agents.trajectories import Trajectory
 from collab_agents.users import Memory
@@ -42,7 +43,9 @@ class Counts:
         self.fail_on = fail_on
         self.called = asyncio.Event()
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         self.calls += 1
         self.called.set()
         self.under_way += 1
@@ -51,7 +54,7 @@ class Counts:
         self.under_way -= 1
         if self.fail_on and self.fail_on in str(messages[0].content):
             raise RuntimeError("no luck")
-        return [AIMessage(f"reply {len(messages)} of {memory['seed']}")], memory
+        return [AIMessage(f"reply {len(messages)} of {context.seed}")], memory
 
 
 def parties(count: int) -> Iterator[Task]:
@@ -190,7 +193,7 @@ async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_re
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
     assert failure.task.id == "party-2"
-    line = line_in(Counts.respond, 8)
+    line = line_in(Counts.respond, 10)
     why = "; ".join(f"candidate {index}: assistant: RuntimeError: no luck ({line})" for index in (0, 1))
     assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)
@@ -209,7 +212,7 @@ async def test_a_model_that_only_gives_garbage_fails_its_tasks_and_nothing_else(
     assert await collect(parties(2), reward=reward, out=tmp_path) == {}
     reasons = {failure.error for failure in read_failures(tmp_path)}
     assert len(reasons) == 1
-    assert "interactivity: no usable Verdict in 4 answers" in reasons.pop()
+    assert "interactivity: no usable Rating in 4 answers" in reasons.pop()
 
 
 async def test_errors_and_garbage_within_bounds_leave_no_task_unfinished(serve: Serve) -> None:

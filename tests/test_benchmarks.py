@@ -119,8 +119,8 @@ def test_articles_are_dated_recent_short_and_split_by_task(write: Write, kind: s
     assert 0.1 < len(numbers["test"]) / len(everything) < 0.32
     task = splits["train"][0]
     assert task.reference == articles()[int(task.metadata["title"].split()[1])]["text"]
-    assert task.metadata["title"] in task.prompt
-    assert (task.reference or "") in task.prompt
+    assert task.metadata["title"] in task.goal
+    assert (task.reference or "") in task.goal
 
 
 def test_a_seed_decides_split_and_order_and_a_task_stays_in_its_split(write: Write) -> None:
@@ -166,7 +166,7 @@ async def test_mathematics_is_of_level_five_in_the_published_splits(write: Write
     assert len(train) == 8
     assert len(ids("math-chat", split="test", data_files=files)) == 4
     for task in train:
-        right = int(task.prompt.split("$")[1].split()[0]) + 1
+        right = int(task.goal.split("$")[1].split()[0]) + 1
         for answer, value in ((right, 1.0), (right + 1, 0.0)):
             score = await accuracy()(Conversation([AIMessage(f"It is \\boxed{{{answer}}}.")]), task)
             assert score.value == value
@@ -180,26 +180,26 @@ def test_stories_say_whether_their_question_is_ambiguous(write: Write, tmp_path:
     assert (ambiguous.metadata["ambiguous"], ambiguous.reference) == (True, None)
     assert (clear.metadata["ambiguous"], clear.reference) == (False, "Home 0")
     assert problem_with(clarification(), clear) is None
-    assert "Ann and Eve went away (0)." in clear.prompt
-    assert clear.prompt.endswith("My question is: Where did she go (0)?")
-    assert "Q: Who?" not in clear.prompt
+    assert "Ann and Eve went away (0)." in clear.goal
+    assert clear.goal.endswith("My question is: Where did she go (0)?")
+    assert "Q: Who?" not in clear.goal
     told = load_tasks("abg-coqa", split="test", data_files=str(tmp_path), history=True)
-    assert all("Q: Who?\nA: Ann" in task.prompt for task in told)
+    assert all("Q: Who?\nA: Ann" in task.goal for task in told)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_anybodys_dataset_is_mapped_by_naming_its_columns(write: Write, kind: str) -> None:
     rows = [{"q": f"Question {i}?", "a": i, "key": 100 + i, "topic": "sums", "hard": i > 1} for i in range(3)]
     file = write(rows, f"own.{kind}")
-    columns = {"prompt": "q", "reference": "a", "id": "key", "kind": "topic", "metadata": ["hard"]}
+    columns = {"goal": "q", "reference": "a", "id": "key", "kind": "topic", "metadata": ["hard"]}
     tasks = list(load_tasks(file, columns=columns))
     assert [task.id for task in tasks] == ["100", "101", "102"]
     hard = "True" if kind == "csv" else True  # A CSV file has texts, whatever they look like.
-    assert tasks[2] == Task(id="102", kind="sums", prompt="Question 2?", reference="2", metadata={"hard": hard})
-    plain = list(load_tasks(file, columns={"prompt": "q", "metadata": {"level": "hard"}}))
+    assert tasks[2] == Task(id="102", kind="sums", goal="Question 2?", reference="2", metadata={"hard": hard})
+    plain = list(load_tasks(file, columns={"goal": "q", "metadata": {"level": "hard"}}))
     assert plain[2].metadata == {"level": hard}
     moved = write([{"q": "New?", "hard": None}, *rows, rows[1]], f"own.{kind}")
-    again = list(load_tasks(moved, columns={"prompt": "q", "metadata": {"level": "hard"}}))
+    again = list(load_tasks(moved, columns={"goal": "q", "metadata": {"level": "hard"}}))
     assert [task.id for task in again[1:4]] == [task.id for task in plain], "a row keeps its id"
     assert len({task.id for task in again}) == 5
 
@@ -207,8 +207,8 @@ def test_anybodys_dataset_is_mapped_by_naming_its_columns(write: Write, kind: st
 def test_a_dataset_in_a_folder_is_mapped_by_its_split(write: Write, tmp_path: Path) -> None:
     write([{"q": "Who?"}], "dataset/train.parquet")
     write([{"q": "What?"}, {"q": "When?"}], "dataset/test.parquet")
-    tasks = list(load_tasks(tmp_path / "dataset", split="test", columns={"prompt": "q"}))
-    assert [task.prompt for task in tasks] == ["What?", "When?"]
+    tasks = list(load_tasks(tmp_path / "dataset", split="test", columns={"goal": "q"}))
+    assert [task.goal for task in tasks] == ["What?", "When?"]
 
 
 def changed(rows: Rows, number: int, **values: Any) -> Rows:
@@ -322,11 +322,11 @@ def test_a_bad_dataset_is_named_with_row_and_column(
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [
-        ({"prompt": "qu"}, "there is no column 'qu': it has q, a; did you mean 'q'?"),
-        ({"promt": "q"}, "columns: prompt: field required"),
-        ({"prompt": "q", "id": "a"}, "row 1: column 'a' is 'x': row 0 has the same id"),
-        ({"prompt": "q", "reference": "n"}, "there is no column 'n'"),
-        ({"prompt": "n"}, "there is no column 'n'"),
+        ({"goal": "qu"}, "there is no column 'qu': it has q, a; did you mean 'q'?"),
+        ({"gaol": "q"}, "columns: goal: field required"),
+        ({"goal": "q", "id": "a"}, "row 1: column 'a' is 'x': row 0 has the same id"),
+        ({"goal": "q", "reference": "n"}, "there is no column 'n'"),
+        ({"goal": "n"}, "there is no column 'n'"),
     ],
 )
 def test_a_wrong_mapping_is_refused(write: Write, columns: dict[str, Any], problem: str) -> None:
@@ -339,7 +339,7 @@ def test_a_wrong_mapping_is_refused(write: Write, columns: dict[str, Any], probl
 def test_a_reference_of_the_wrong_type_is_named(write: Write) -> None:
     file = write([{"q": "Who?", "a": ["x"]}, {"q": "What?", "a": ["y"]}], "own.jsonl")
     with pytest.raises(ConfigError, match=r"own\.jsonl: row 0: column 'a' is \['x'\]: a text is needed"):
-        list(load_tasks(file, columns={"prompt": "q", "reference": "a"}))
+        list(load_tasks(file, columns={"goal": "q", "reference": "a"}))
 
 
 def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
@@ -347,9 +347,9 @@ def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
         ("abg-coqa", {}, "not on the Hub: give the folder"),
         ("math-chat", {"data_files": {"train": "x.jsonl"}, "split": "test"}, "data_files has no such split"),
         ("math-chat", {"data_files": str(tmp_path / "none.jsonl")}, "it cannot be read: Unable to find"),
-        (str(tmp_path / "none.csv"), {"columns": {"prompt": "q"}}, "none.csv: No such file or directory"),
+        (str(tmp_path / "none.csv"), {"columns": {"goal": "q"}}, "none.csv: No such file or directory"),
         ("math-chat", {"data_files": "problems.txt"}, "data_files has to be .jsonl, .json, .csv or .parquet files"),
-        ("offline", {"columns": {"prompt": "q"}}, "a set has its own columns"),
+        ("offline", {"columns": {"goal": "q"}}, "a set has its own columns"),
         ("offline", {"size": 1}, "there is no option 'size': it has none"),
         (str(tmp_path / "own.jsonl"), {"name": "x"}, "a file of tasks has no options"),
     ):
@@ -360,7 +360,7 @@ def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 def test_every_set_is_listed() -> None:
     assert list(TASK_SETS) == ["offline", "mediumdocedit-chat", "bigcodebench-chat", "math-chat", "abg-coqa"]
-    assert problem_with(as_judge(lambda conversation, task: 1.0), Task(id="a", prompt="b")) is None
+    assert problem_with(as_judge(lambda conversation, task: 1.0), Task(id="a", goal="b")) is None
 
 
 def test_the_papers_evaluation_runs_on_every_set(serve: Serve, write: Write, tmp_path: Path) -> None:
@@ -395,9 +395,9 @@ def test_the_papers_evaluation_runs_on_every_set(serve: Serve, write: Write, tmp
 def test_a_csv_file_is_taken_at_its_word(tmp_path: Path) -> None:
     file = tmp_path / "own.csv"
     file.write_text('id,q,a\n007,Which?,NA\n1e3,"Two,\nlines?",1.10\n3,Empty?,\n', encoding="utf-8")
-    tasks = list(load_tasks(file, columns={"prompt": "q", "reference": "a", "id": "id"}))
+    tasks = list(load_tasks(file, columns={"goal": "q", "reference": "a", "id": "id"}))
     assert [(task.id, task.reference) for task in tasks] == [("007", "NA"), ("1e3", "1.10"), ("3", None)]
-    assert tasks[1].prompt == "Two,\nlines?"
+    assert tasks[1].goal == "Two,\nlines?"
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_a_broken_csv_file_is_named_by_row(
 ) -> None:
     (tmp_path / "own.csv").write_bytes(content)
     with pytest.raises(ConfigError) as error:
-        list(load_tasks(tmp_path / "own.csv", columns={"prompt": "q", "reference": "a"}, **options))
+        list(load_tasks(tmp_path / "own.csv", columns={"goal": "q", "reference": "a"}, **options))
     assert problem in str(error.value)
     with pytest.raises(ConfigError, match="say by columns which column is what"):
         list(load_tasks(tmp_path / "own.csv"))

@@ -67,7 +67,7 @@ def test_a_person_talks_to_the_assistant_and_the_sessions_are_kept(serve: Serve,
     words = "Hello \x1b[2Jthere\n\nIt is\\\nred.\n/quit\nnot said\n"
     code, output, error = run(words, "chat", "--config", file, "--out", out)
     assert (code, error) == (0, "")
-    assert f"Your goal: {TASK.prompt}" in output
+    assert f"Your goal: {TASK.goal}" in output
     assert "\x1b" not in output
     (first,) = read_trajectories(out)
     assert [role for role, _ in said(first)] == ["user", "assistant"] * 2
@@ -79,7 +79,7 @@ def test_a_person_talks_to_the_assistant_and_the_sessions_are_kept(serve: Serve,
     assert first.reward is not None
     assert set(first.scores) == {"fact_coverage", "token_cost"}
     assert first.usage.calls == 2
-    assert first.task.prompt == TASK.prompt
+    assert first.task.goal == TASK.goal
     assert first.task.metadata["session"]["task"] == TASK.id
     for row in ("reward", "fact_coverage", "token_cost"):
         assert re.search(rf"│ {row} +│ +-?\d\.\d", output)
@@ -87,7 +87,7 @@ def test_a_person_talks_to_the_assistant_and_the_sessions_are_kept(serve: Serve,
     # Another session of the same task, which the exchanges end.
     code, output, _ = run("1\n2\n3\\\n", "chat", "--config", file, "--out", out, "--no-goal")
     assert code == 0
-    assert TASK.prompt not in output
+    assert TASK.goal not in output
     _, second = read_trajectories(out)
     assert (second.stopped, len(second.messages)) == ("max_turns", 6)
     assert second.task.id != first.task.id
@@ -110,7 +110,7 @@ def test_a_person_answers_as_the_assistant_and_is_coached(
     out, words = tmp_path / "chat", "What is the occasion?\ngibberish\n"
     code, output, error = run(words, "chat", "--config", file, "--out", out, "--as", "assistant", "--coach")
     assert (code, error) == (0, "")
-    assert TASK.prompt not in output
+    assert TASK.goal not in output
     (session,) = read_trajectories(out)
     assert [role for role, _ in said(session)] == ["user", "assistant", "user", "assistant", "user"]
     for role, words in said(session):
@@ -208,7 +208,7 @@ def test_bad_input_is_one_sentence_before_anything_is_said(
     tmp_path: Path, changes: dict[str, Any], options: list[str], problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("plain.jsonl").write_text('{"id": "a", "prompt": "b"}\n')
+    Path("plain.jsonl").write_text('{"id": "a", "goal": "b"}\n')
     Path("empty.jsonl").write_text("")
     done = CliRunner().invoke(app, ["chat", "--config", str(config(NOWHERE, tmp_path, **changes)), *options])
     assert isinstance(done.exception, CollabError)

@@ -258,13 +258,23 @@ REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}
         ({"judges": [{"name": "blue"}]}, "there is no judge 'blue': choose from accuracy,"),
         ({"judges": []}, "judges: list should have at least 1 item"),
         ({"user": {"kind": "agenda", "personas": ["nobody"]}}, "there is no persona 'nobody'"),
-        ({"user": {"kind": "llm"}}, "a user of kind llm needs a model"),
+        ({"user": {"kind": "llm"}}, "user.model: field required"),
+        ({"user": {"kind": "scripted"}}, "user.lines: field required"),
+        ({"user": {"kind": "agenda", "lines": ["a"], "model": "openai:a"}}, "user.lines: unknown field; user.model: "),
+        (
+            {"user": {"kind": "agneda"}},
+            "user.kind: one of llm, agenda, scripted or module:attribute is needed; did you",
+        ),
+        (
+            {"judges": [{"name": "token_cost"}] * 2},
+            "judges: 'token_cost' is there twice; give each a name of its own\n",
+        ),
         ({"lookahead": {"windw": 3}}, "lookahead.windw: unknown field; did you mean 'window'?"),
         ({"lookahead": {"futures": 0}}, "lookahead.futures: input should be greater than 0, got '0'"),
         ({"limits": {"timeout": "soon"}}, "limits.timeout: input should be a valid number"),
         ({"tasks": {"source": "none.jsonl"}}, "give one of offline, mediumdocedit-chat,"),
         ({"tasks": {"source": "offline", "split": "tset"}}, "did you mean 'test'?"),
-        ({"tasks": {"source": "broken.jsonl"}}, "broken.jsonl:1: prompt: field required"),
+        ({"tasks": {"source": "broken.jsonl"}}, "broken.jsonl:1: goal: field required"),
         ({"tasks": {"source": "plain.jsonl"}}, "task 'a' has no metadata.agenda"),
         ({"sed": 1}, "sed: unknown field; did you mean 'seed'?"),
     ],
@@ -275,7 +285,7 @@ def test_bad_input_is_one_sentence_before_any_work(
     server = serve()
     monkeypatch.chdir(tmp_path)
     Path("broken.jsonl").write_text('{"id": "a"}\n')
-    Path("plain.jsonl").write_text('{"id": "a", "prompt": "b"}\n')
+    Path("plain.jsonl").write_text('{"id": "a", "goal": "b"}\n')
     code, output, error = run("generate", "--config", config(server, tmp_path, **changes), "--out", tmp_path / "run")
     assert (code, output) == (1, "")
     assert error.startswith("error: ")

@@ -27,11 +27,12 @@ from collab_agents import (
 )
 from collab_agents.errors import RolloutError
 from collab_agents.judges import Conversation, as_judge
+from collab_agents.participants import UserContext
 from collab_agents.runs.directory import read_failures
 from collab_agents.tasks import Task
 from tests.conftest import party
 from tests.plain_and_ahead import COST
-from tests.test_apps import SEED, app_of
+from tests.test_apps import CONTEXT, app_of
 
 HELLO: Any = {"messages": [HumanMessage("Hello")]}
 
@@ -97,8 +98,8 @@ def fails_by(kind: str, *, how: str) -> Any:
     [("exit", "it called sys.exit(0)"), ("exit with words", "it called sys.exit('bye')"), ("odd", "Odd")],
 )
 async def test_an_app_that_ends_itself_ends_its_own_branch(kind: str, reason: str, how: str, tmp_path: Path) -> None:
-    tasks = [party(name).model_copy(update={"prompt": name}) for name in ("good", "bad", "also good")]
-    user = ScriptedUser(["{prompt}"])
+    tasks = [party(name).model_copy(update={"goal": name}) for name in ("good", "bad", "also good")]
+    user = ScriptedUser(["{goal}"])
     played = generate_trajectories(
         tasks, user=user, assistant=GraphAssistant(fails_by(kind, how=how)), reward=COST, out=tmp_path
     )
@@ -119,8 +120,8 @@ async def test_a_user_or_a_judge_that_ends_itself_ends_its_own_branch(tmp_path: 
         if task.id == "bad":
             sys.exit("the judge left")
 
-    async def user(messages: Any, memory: Any) -> Any:
-        if memory["task"].id == "worse":
+    async def user(messages: Any, memory: Any, context: UserContext) -> Any:
+        if context.task.id == "worse":
             await asyncio.gather(deeper(party("bad")))
         return (None if messages else "Hello"), memory
 
@@ -166,7 +167,7 @@ async def test_a_result_after_the_limit_is_never_taken(how: str) -> None:
     assistant = GraphAssistant(app_of(getattr(node, how)), timeout=0.3)
     began = time.monotonic()
     with pytest.raises(RolloutError, match=r"app 'shop'.*: no reply within 0\.3 s"):
-        await assistant.respond([HumanMessage("Hello")], SEED)
+        await assistant.respond([HumanMessage("Hello")], {}, CONTEXT)
     assert how == "blocks" or time.monotonic() - began < 5.0
 
 
@@ -205,7 +206,7 @@ async def test_what_an_app_starts_for_good_is_not_bound_by_the_turn_that_started
         return {"messages": [AIMessage(await job)]}
 
     app = app_of(work)
-    await GraphAssistant(app, timeout=0.2).respond([HumanMessage("Hello")], SEED)
+    await GraphAssistant(app, timeout=0.2).respond([HumanMessage("Hello")], {}, CONTEXT)
     await asyncio.sleep(0.3)
     out = await asyncio.wait_for(app.ainvoke(HELLO), 5)
     assert out["messages"][-1].content == "done"
@@ -258,11 +259,11 @@ app = graph.compile(name="shop")
 
 def test_a_run_of_an_app_that_exits_or_hangs_ends_with_an_error_code_and_keeps_the_rest(tmp_path: Path) -> None:
     (tmp_path / "my_app.py").write_text(textwrap.dedent(APP))
-    tasks = [party(name).model_copy(update={"prompt": name}) for name in ("fine", "exit", "hang", "good")]
+    tasks = [party(name).model_copy(update={"goal": name}) for name in ("fine", "exit", "hang", "good")]
     (tmp_path / "tasks.jsonl").write_text("".join(task.model_dump_json() + "\n" for task in tasks))
     config = {
         "assistant": {"app": "my_app:app", "options": {"timeout": 1}},
-        "user": {"kind": "scripted", "lines": ["{prompt}"]},
+        "user": {"kind": "scripted", "lines": ["{goal}"]},
         "judges": [{"name": "token_cost"}],
         "lookahead": {"candidates": 2, "futures": 1, "window": 0, "max_exchanges": 1},
         "tasks": {"source": "tasks.jsonl"},
@@ -286,7 +287,7 @@ def test_a_run_of_an_app_that_exits_or_hangs_ends_with_an_error_code_and_keeps_t
 
 async def test_the_task_factory_that_contains_exits_leaves_ordinary_tasks_alone() -> None:
     assistant = GraphAssistant(app_of(lambda state: {"messages": [AIMessage("fine")]}))
-    await assistant.respond([HumanMessage("Hello")], SEED)
+    await assistant.respond([HumanMessage("Hello")], {}, CONTEXT)
     task = asyncio.create_task(asyncio.sleep(0, "done"), name="mine")
     assert (task.get_name(), await task) == ("mine", "done")
     cancelled = asyncio.create_task(asyncio.sleep(3600))

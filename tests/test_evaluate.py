@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from collab_agents import AgendaUser, MultiturnReward
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import clarification, fact_coverage
+from collab_agents.participants import AssistantContext
 from collab_agents.runs import ProgressBar, TaskSet, evaluate
 from collab_agents.runs.scorecard import Played, Scorecard, SetScores, score_set
 from collab_agents.tasks import Task
@@ -34,7 +35,7 @@ def played(
 ) -> Played:
     roles = ("user", "assistant")
     one = Trajectory(
-        task=Task(id=task_id, prompt="p", metadata=metadata or {}),
+        task=Task(id=task_id, goal="p", metadata=metadata or {}),
         messages=[{"role": roles[index % 2], "content": text} for index, text in enumerate(said)],
         stopped=stopped,
         turns=[],
@@ -150,7 +151,7 @@ def test_what_a_judge_did_not_score_is_counted_with_its_reason() -> None:
 
 async def test_a_task_that_has_changed_is_not_taken_for_the_one_that_was_played(tmp_path: Path) -> None:
     await evaluate([facts(parties(2))], {"a": Says(DRAFT)}, out=tmp_path)
-    other = parties(1)[0].model_copy(update={"prompt": "Something else."})
+    other = parties(1)[0].model_copy(update={"goal": "Something else."})
     with pytest.raises(RunDirectoryError, match="the task 'party-0' is another one now"):
         await evaluate([facts([other])], {"a": Says(DRAFT)}, out=tmp_path, resume=True)
 
@@ -188,7 +189,9 @@ class Says:
         self.text = text
         self.calls = 0
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         self.calls += 1
         return [AIMessage(self.text)], memory
 
@@ -250,10 +253,12 @@ async def test_without_a_folder_the_scorecard_is_the_same(tmp_path: Path) -> Non
 
 async def test_what_cannot_be_finished_is_counted_and_in_no_mean() -> None:
     class Moody(Says):
-        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-            if memory["seed"] % 2:
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
+            if context.seed % 2:
                 raise RuntimeError("no luck")
-            return await super().respond(messages, memory)
+            return await super().respond(messages, memory, context)
 
     (result,) = (await evaluate([facts(parties(20))], {"a": Moody(DRAFT)})).sets
     side = result.sides[0]
@@ -264,11 +269,11 @@ async def test_what_cannot_be_finished_is_counted_and_in_no_mean() -> None:
 
 async def test_questions_on_stories_are_played_in_one_exchange() -> None:
     tasks = [
-        Task(id=str(i), prompt=f"Story {i}. My question is: where?", metadata={"ambiguous": bool(i % 2)})
+        Task(id=str(i), goal=f"Story {i}. My question is: where?", metadata={"ambiguous": bool(i % 2)})
         for i in range(6)
     ]
     stories = TaskSet(
-        "abg", tasks, ScriptedUser(["{prompt}"]), MultiturnReward({"c": clarification()}), "c", max_exchanges=1
+        "abg", tasks, ScriptedUser(["{goal}"]), MultiturnReward({"c": clarification()}), "c", max_exchanges=1
     )
     (result,) = (await evaluate([stories], {"asks": Says("Who do you mean?"), "answers": Says("At home.")})).sets
     asks, answers = (side.measures for side in result.sides)
@@ -284,7 +289,7 @@ async def test_a_wrong_evaluation_is_refused() -> None:
         ([facts(parties()), facts(parties())], {"a": Says("")}, "two task sets are named 'parties'"),
         ([facts(parties())], {}, "assistants must be one, or two to compare, got 0"),
         ([facts([party("a"), party("a")])], {"a": Says("")}, "parties: two tasks have the id 'a'"),
-        ([facts([Task(id="b", prompt="p")])], {"a": Says("")}, "task 'b' has no metadata.agenda"),
+        ([facts([Task(id="b", goal="p")])], {"a": Says("")}, "task 'b' has no metadata.agenda"),
         ([facts(parties())], {"gpt 4": Says(""), "gpt-4": Says("")}, "two assistants are named 'gpt 4', or nearly"),
         ([replace(facts(parties()), name="..")], {"a": Says("")}, "is no name: it needs a letter or a digit"),
         (
@@ -319,7 +324,9 @@ async def test_sets_and_repeats_are_played_side_by_side_within_the_limit() -> No
     class Slow:
         under_way = most = 0
 
-        async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
             Slow.under_way += 1
             Slow.most = max(Slow.most, Slow.under_way)
             await asyncio.sleep(0.05)
@@ -401,8 +408,8 @@ def test_a_killed_evaluation_resumes_to_the_same_scorecard(serve: Serve, tmp_pat
 def test_several_task_sets_have_their_own_judges_and_users(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "sums.csv").write_text("question,answer\nWhat is 1+1?,2\nWhat is 2+3?,5\n")
     sums = {
-        "source": str(tmp_path / "sums.csv"), "name": "sums", "columns": {"prompt": "question", "reference": "answer"},
-        "user": {"kind": "scripted", "lines": ["{prompt}"]}, "judges": [{"name": "accuracy"}], "max_exchanges": 1,
+        "source": str(tmp_path / "sums.csv"), "name": "sums", "columns": {"goal": "question", "reference": "answer"},
+        "user": {"kind": "scripted", "lines": ["{goal}"]}, "judges": [{"name": "accuracy"}], "max_exchanges": 1,
     }  # fmt: skip
     offline = {"source": "offline", "split": "test", "limit": 2}
     file = configuration(serve("--deterministic"), tmp_path, tasks=[offline, sums])
@@ -436,7 +443,7 @@ def test_bad_input_is_one_sentence_before_any_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     server = serve()
-    Path("plain.jsonl").write_text('{"id": "a", "prompt": "b"}\n')
+    Path("plain.jsonl").write_text('{"id": "a", "goal": "b"}\n')
     arguments: list[str | Path] = ["--config", configuration(server, tmp_path, **changes), "--out", tmp_path / "out"]
     if against is not None:
         other = {"assistant": {"model": {"name": "openai:any", "base_url": server.url}}, **against}

@@ -31,7 +31,7 @@ from collab_agents.errors import RolloutError
 from collab_agents.judges import token_cost
 from collab_agents.users import Memory
 from tests.conftest import Server, party
-from tests.test_apps import SEED, texts
+from tests.test_apps import CONTEXT, texts
 
 COST = MultiturnReward({"cost": token_cost()})
 
@@ -66,8 +66,8 @@ def shop(tools: list[Any], *, calls: int = 1, nodes: Any = ToolNode, **compiled:
 
 async def chosen(assistant: GraphAssistant, words: str = "mug", memory: Memory | None = None) -> tuple[Any, ...]:
     messages: list[BaseMessage] = [HumanMessage(words, id=words)]
-    memory = (memory or {}) | SEED
-    reply, after = await assistant.respond(messages, memory)
+    memory = memory or {}
+    reply, after = await assistant.respond(messages, memory, CONTEXT)
     return messages, memory, reply, after
 
 
@@ -94,10 +94,10 @@ async def test_a_real_tool_has_the_apps_thread_state_store_and_context_and_what_
     assistant = GraphAssistant(app, simulate_tools={"buy": lambda what: f"bought {what}"}, context={"who": "Ann"})
     messages, memory = await assistant.fork(live)
     asked = [*messages, HumanMessage("mug")]
-    reply, after = await assistant.respond(asked, memory | SEED)
+    reply, after = await assistant.respond(asked, memory, CONTEXT)
     assert seen == [("customer 42", {"who": "Ann"}, [])]
 
-    reply, after = await execute(assistant, asked, memory | SEED, reply, after)
+    reply, after = await execute(assistant, asked, memory, reply, after)
     assert seen[1:] == [("customer 42", {"who": "Ann"}, ["cup"])]
     assert texts(reply) == ["", "bought mug", "It says: bought mug"]
     assert assistant.state_of(after) == {"cart": ["cup", "mug"]}
@@ -130,8 +130,8 @@ async def test_after_an_answered_interrupt_a_tool_is_run_once() -> None:
     assistant = GraphAssistant(app, simulate_tools={"pay": "would pay"}, interrupts="user")
     messages, memory, reply, after = await chosen(assistant)
     assert texts(reply) == ["", "Shall I?"]
-    messages, memory = [*messages, *reply, HumanMessage("yes")], after | SEED
-    reply, after = await assistant.respond(messages, memory)
+    messages, memory = [*messages, *reply, HumanMessage("yes")], after
+    reply, after = await assistant.respond(messages, memory, CONTEXT)
     assert (texts(reply), done) == (["would pay", "It says: would pay"], [])
     reply, after = await execute(assistant, messages, memory, reply, after)
     assert (texts(reply), done) == (["paid mug", "It says: paid mug"], ["mug"])

@@ -25,22 +25,25 @@ from collab_agents import (
 )
 from collab_agents.errors import RolloutError
 from collab_agents.judges import Conversation, as_judge, fact_coverage, token_cost
+from collab_agents.participants import AssistantContext
 from collab_agents.users import Memory, closing
 from tests.conftest import DRAFT, Server, line_in, party
 
 
 class Says:
-    """An assistant that says what a function makes of the conversation and its memory."""
+    """An assistant that says what a function makes of the conversation and of what it is told."""
 
-    def __init__(self, function: Callable[[Sequence[BaseMessage], Memory], str]) -> None:
+    def __init__(self, function: Callable[[Sequence[BaseMessage], AssistantContext], str]) -> None:
         self.function = function
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         await asyncio.sleep(0)
-        return [AIMessage(self.function(messages, memory))], {**memory, "spoke": memory.get("spoke", 0) + 1}
+        return [AIMessage(self.function(messages, context))], {**memory, "spoke": memory.get("spoke", 0) + 1}
 
 
-SHORT = Says(lambda messages, memory: f"reply {len(messages)}")
+SHORT = Says(lambda messages, context: f"reply {len(messages)}")
 COST = MultiturnReward({"token_cost": token_cost()})
 
 
@@ -63,7 +66,7 @@ async def test_a_conversation_goes_on_until_the_user_is_done() -> None:
 
 
 async def test_last_words_of_the_user_are_kept() -> None:
-    graph = create_conversation_graph(AgendaUser(), Says(lambda messages, memory: DRAFT))
+    graph = create_conversation_graph(AgendaUser(), Says(lambda messages, context: DRAFT))
     end = await graph.ainvoke({"messages": [], "task": party().model_dump()})
     assert [message.type for message in end["messages"]] == ["human", "ai", "human"]
     assert end["stopped"] == "user"
@@ -90,7 +93,9 @@ async def test_equal_messages_stay_two_messages() -> None:
     same = AIMessage("again", id="the-same")
 
     class Repeats:
-        async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
             return [same], memory
 
     end = await create_conversation_graph(ScriptedUser(["a", "b"]), Repeats()).ainvoke(
@@ -103,7 +108,7 @@ async def test_the_lookahead_reward_is_the_mean_over_its_futures() -> None:
     async def judge(conversation: Conversation, task: Task) -> float:
         return len(str(conversation.messages[-1].content))
 
-    chatty = Says(lambda messages, memory: "x" * (memory["seed"] % 50))
+    chatty = Says(lambda messages, context: "x" * (context.seed % 50))
     graph = create_lookahead_graph(
         ScriptedUser(["a", "b", "c", "d"]),
         chatty,
@@ -149,7 +154,9 @@ def test_numbers_out_of_range_are_refused(number: dict[str, Any]) -> None:
 
 async def test_a_participant_that_changes_messages_changes_its_own_copy() -> None:
     class Shouts:
-        async def respond(self, messages: list[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        async def respond(
+            self, messages: list[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
             messages[-1].content = f"{messages[-1].content}!"
             messages.append(AIMessage("scribble"))
             return [AIMessage(f"r{messages[-2].content}")], memory
@@ -180,8 +187,8 @@ async def test_a_window_of_zero_judges_the_reply_itself() -> None:
 
 
 async def test_a_future_that_fails_is_recorded_and_left_out_of_the_mean() -> None:
-    def sometimes(messages: Any, memory: Memory) -> str:
-        if memory["seed"] % 2:
+    def sometimes(messages: Any, context: AssistantContext) -> str:
+        if context.seed % 2:
             raise TimeoutError("too slow")
         return "x" * 40
 
@@ -196,7 +203,7 @@ async def test_a_future_that_fails_is_recorded_and_left_out_of_the_mean() -> Non
 
 async def test_of_equal_candidates_the_plain_one_is_chosen_by_rollout_and_agent() -> None:
     equal = MultiturnReward({"equal": lambda conversation, task: 1.0})
-    assistant = Says(lambda messages, memory: "Which?" if memory["proactive"] else "Here it is.")
+    assistant = Says(lambda messages, context: "Which?" if context.proactive else "Here it is.")
     user = ScriptedUser(["a", "b"])
     rollout = create_rollout_graph(
         user, assistant, equal, Lookahead(candidates=4, futures=1, window=1, proactive_ratio=0.5)
@@ -217,15 +224,15 @@ async def test_of_equal_candidates_the_plain_one_is_chosen_by_rollout_and_agent(
 
 
 async def test_a_rollout_goes_on_with_the_best_candidate() -> None:
-    def reply(messages: Sequence[BaseMessage], memory: Memory) -> str:
-        return "When is it? Where? What to wear?" if memory["proactive"] else ("word " * 30).strip()
+    def reply(messages: Sequence[BaseMessage], context: AssistantContext) -> str:
+        return "When is it? Where? What to wear?" if context.proactive else ("word " * 30).strip()
 
     def knows_all(messages: Sequence[BaseMessage]) -> bool:
         return all(value in str(messages) for value in ("14 June", "Blue Barn", "in white"))
 
     graph = create_rollout_graph(
         AgendaUser(),
-        Says(lambda messages, memory: DRAFT if knows_all(messages) else reply(messages, memory)),
+        Says(lambda messages, context: DRAFT if knows_all(messages) else reply(messages, context)),
         MultiturnReward({"fact_coverage": fact_coverage()}),
         Lookahead(candidates=3, futures=2, window=1, proactive_ratio=0.34),
     )
@@ -271,7 +278,7 @@ async def test_a_turn_without_a_scored_candidate_ends_the_rollout_with_the_reaso
     reward = MultiturnReward({"fact_coverage": fact_coverage()})
     graph = create_rollout_graph(ScriptedUser(["a", "b"]), SHORT, reward)
     with pytest.raises(RolloutError) as error:
-        await graph.ainvoke({"messages": [], "task": Task(id="x", prompt="y")})
+        await graph.ainvoke({"messages": [], "task": Task(id="x", goal="y")})
     assert str(error.value) == (
         "turn 1: no candidate could be scored: fact_coverage: task 'x' has no metadata.agenda to play or judge by"
     )
@@ -347,7 +354,9 @@ async def test_a_slow_future_holds_up_no_other_one() -> None:
     class FirstWaits:
         calls = 0
 
-        async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
             self.calls += 1
             if self.calls == 1:
                 await others_judged.wait()

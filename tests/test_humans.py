@@ -28,6 +28,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import token_cost
+from collab_agents.participants import AssistantContext
 from collab_agents.runs import TaskSet
 from collab_agents.training import MultiturnRewardFunction
 from collab_agents.users import Memory
@@ -44,7 +45,9 @@ class Counts:
     def __init__(self) -> None:
         self.calls = 0
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         self.calls += 1
         return [AIMessage(f"reply {self.calls} to {messages[-1].content}")], memory
 
@@ -63,7 +66,7 @@ async def test_a_person_talks_to_an_assistant() -> None:
     graph = create_conversation_graph(HumanUser(), Counts(), reward=COST, checkpointer=InMemorySaver())
     persona = Persona(name="terse", verbosity="terse")
     state = await graph.ainvoke({**BEGIN, "persona": persona.model_dump()}, THREAD)
-    goal, who = party().prompt, persona.describe()
+    goal, who = party().goal, persona.describe()
     assert asked(state) == {"role": "user", "said": None, "goal": goal, "persona": who, "problem": None}
     state = await graph.ainvoke(Command(resume="Hello"), THREAD)
     assert asked(state)["said"] == "reply 1 to Hello"
@@ -229,7 +232,7 @@ async def test_a_person_takes_part_inside_an_applications_graph(graph: str) -> N
     app.add_edge("prepare", "talk")
     compiled = app.compile(checkpointer=InMemorySaver())
     state = await compiled.ainvoke({"messages": []}, THREAD)
-    assert asked(state)["goal"] == party().prompt
+    assert asked(state)["goal"] == party().goal
     await compiled.ainvoke(Command(resume="one"), THREAD)
     state = await compiled.ainvoke(Command(resume="two"), THREAD)
     assert [message.type for message in state["messages"]] == ["human", "ai"] * 2
@@ -246,7 +249,7 @@ async def test_a_graph_without_a_checkpointer_says_that_a_person_needs_one() -> 
         "pass checkpointer=InMemorySaver(), or one that lasts"
     )
     with pytest.raises(ConfigError, match=r"^a person is the assistant, and a graph that waits"):
-        await HumanAssistant().respond([], {})
+        await HumanAssistant().respond([], {}, AssistantContext())
 
 
 async def test_a_person_is_refused_where_nobody_is_at_the_keyboard() -> None:

@@ -36,7 +36,7 @@ from collab_agents.errors import ConfigError, RolloutError
 from tests.app_shapes import Scripted
 from tests.conftest import party
 from tests.plain_and_ahead import COST
-from tests.test_apps import SEED, app_of, texts
+from tests.test_apps import CONTEXT, app_of, texts
 from tests.test_executing import chosen, execute
 from tests.test_real_apps import steps
 
@@ -271,7 +271,7 @@ async def test_a_tool_that_hides_beside_one_that_was_found_is_not_run_in_a_simul
     hidden["tool"] = lambda: paying(done)
     assistant = GraphAssistant(graph.compile(name="shop"), simulate_tools={"pay": "pretended"})
     with pytest.raises(RolloutError, match=r"app 'shop'.*it calls the tool 'pay' where simulate_tools cannot reach it"):
-        await assistant.respond([HumanMessage("mug")], SEED)
+        await assistant.respond([HumanMessage("mug")], {}, CONTEXT)
     assert done == []
 
 
@@ -304,7 +304,7 @@ async def test_an_app_that_catches_the_interrupt_is_told_so() -> None:
             return {"messages": [AIMessage("It did not work.")]}
 
     with pytest.raises(RolloutError, match=r"app 'shop': the interrupt with which a tool is simulated did not reach"):
-        await GraphAssistant(app_of(careful)).respond([HumanMessage("mug")], SEED)
+        await GraphAssistant(app_of(careful)).respond([HumanMessage("mug")], {}, CONTEXT)
 
 
 async def test_nothing_real_is_done_for_a_thread_that_has_gone_on_or_on_top_of_what_was_only_simulated() -> None:
@@ -313,17 +313,17 @@ async def test_nothing_real_is_done_for_a_thread_that_has_gone_on_or_on_top_of_w
     assistant = GraphAssistant(app, simulate_tools={"pay": "pretended"})
     messages, memory = await assistant.fork(LIVE)
     asked = [*messages, HumanMessage("mug", id="1")]
-    reply, after = await assistant.respond(asked, memory | SEED)
+    reply, after = await assistant.respond(asked, memory, CONTEXT)
     with pytest.raises(ConfigError, match="what was simulated cannot be committed: execute the reply first"):
         await assistant.commit(after)
     later = [*asked, *reply, HumanMessage("cup", id="2")]
-    more, then = await assistant.respond(later, after | SEED)
+    more, then = await assistant.respond(later, after, CONTEXT)
     with pytest.raises(ConfigError, match="the turns before this reply were simulated and not executed"):
-        await assistant.execute(later, after | SEED, more, then)
+        await assistant.execute(later, after, more, then)
     await app.ainvoke({"messages": [HumanMessage("a lamp")]}, LIVE)
     assert done == ["a lamp"]
     with pytest.raises(RolloutError, match="thread '1' has gone on since it was forked"):
-        await assistant.execute(asked, memory | SEED, reply, after)
+        await assistant.execute(asked, memory, reply, after)
     assert done == ["a lamp"]
 
 
@@ -389,7 +389,7 @@ async def test_a_store_that_is_sync_only_and_a_thread_with_a_number_for_an_id_ar
         messages, memory = await assistant.fork(live)
         assert len(messages) == 4
         asked = [*messages, HumanMessage("a mug", id="u")]
-        _, after = await execute(assistant, asked, memory | SEED, *await assistant.respond(asked, memory | SEED))
+        _, after = await execute(assistant, asked, memory, *await assistant.respond(asked, memory, CONTEXT))
         assert [item.key for item in store.search(("paid",))] == ["a cup"]
         await assistant.commit(after)
         assert sorted(item.key for item in store.search(("paid",))) == ["a cup", "a mug"]

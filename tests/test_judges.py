@@ -32,7 +32,7 @@ from collab_agents.rewards import mean
 from collab_agents.tasks import Task
 from tests.conftest import DRAFT, Server, line_in, party
 
-PLAIN = Task(id="plain", prompt="You want a letter.")
+PLAIN = Task(id="plain", goal="You want a letter.")
 
 
 def conversation(*said: str) -> Conversation:
@@ -83,7 +83,7 @@ async def test_interactivity_is_the_models_number_and_reason(serve: Callable[...
     assert scores[0].value is not None
     assert 0 <= scores[0].value <= 1
     assert scores[0].reason
-    assert party().prompt not in server.prompts()[0]
+    assert party().goal not in server.prompts()[0]
 
 
 async def test_judges_that_want_the_artefact_share_one_extraction_and_its_prefix(serve: Callable[..., Server]) -> None:
@@ -210,7 +210,7 @@ async def test_bleu_is_of_words() -> None:
             return "the cat lay on the mat today"
 
     model = load_chat_model("openai:any", base_url="http://127.0.0.1:9")
-    task = Task(id="a", prompt="p", reference="the cat lay on the rug today")
+    task = Task(id="a", goal="p", reference="the cat lay on the rug today")
     score = await bleu(model)(Extracted([]), task)
     assert score.value is not None
     assert score.value == pytest.approx((6 / 7 * 4 / 6 * 3 / 5 * 2 / 4) ** 0.25)
@@ -253,7 +253,7 @@ async def test_whether_the_first_reply_asks_and_whether_it_should_have(first: st
     talk = conversation("Hi", first, "Tomorrow", "And where is it?")
     assert (await asks_first()(talk, PLAIN)).value == value
     for ambiguous in (True, False):
-        task = Task(id="q", prompt="p", metadata={"ambiguous": ambiguous})
+        task = Task(id="q", goal="p", metadata={"ambiguous": ambiguous})
         score = await clarification()(talk, task)
         assert score.value == float(bool(value) == ambiguous)
         assert ("ambiguous" if ambiguous else "clear") in score.reason
@@ -263,7 +263,7 @@ async def test_whether_the_first_reply_asks_and_whether_it_should_have(first: st
 
 async def test_a_model_may_decide_whether_the_first_reply_asks(serve: Callable[..., Server]) -> None:
     model = load_chat_model("openai:any", base_url=serve("--deterministic").url)
-    task = Task(id="q", prompt="p", metadata={"ambiguous": True})
+    task = Task(id="q", goal="p", metadata={"ambiguous": True})
     asked = await asks_first(model)(conversation("Hi", DRAFT), task)
     right = await clarification(model)(conversation("Hi", DRAFT), task)
     assert asked.value in (0.0, 1.0)
@@ -279,7 +279,7 @@ async def test_tokens_are_counted_on_both_sides() -> None:
 
 def shouting(*, inputs: str, outputs: list[dict[str, str]], reference_outputs: str | None, **more: object) -> object:
     """An evaluator as openevals makes them."""
-    assert inputs == party().prompt
+    assert inputs == party().goal
     assert reference_outputs == party().reference
     loud = outputs[-1]["content"].isupper()
     return {"key": "shouting", "score": loud, "comment": "LOUD" if loud else "calm", "metadata": None}
@@ -322,14 +322,14 @@ def length_reward(
 async def test_a_trl_style_reward_function_is_a_judge() -> None:
     talk = conversation("Hi", "Yes?", "Write!", "12345", "Bye")
     judge = reward_function(length_reward, columns={"longest": "most"})
-    assert (await judge(talk, Task(id="a", prompt="p", metadata={"most": 10}))).value == 0.5
-    assert (await judge(talk, Task(id="a", prompt="p", metadata={"most": -1}))).value is None
+    assert (await judge(talk, Task(id="a", goal="p", metadata={"most": 10}))).value == 0.5
+    assert (await judge(talk, Task(id="a", goal="p", metadata={"most": -1}))).value is None
     score = await judge(talk, PLAIN)
     assert score == Score(None, "task 'plain' has no 'most' to give to the reward function")
     by_name = load_judge(
         "reward_function", options={"function": "tests.test_judges:length_reward", "columns": {"longest": "most"}}
     )
-    assert (await by_name(talk, Task(id="a", prompt="p", metadata={"most": 5}))).value == 1.0
+    assert (await by_name(talk, Task(id="a", goal="p", metadata={"most": 5}))).value == 1.0
 
 
 def brevity(conversation: Conversation, task: Task) -> float:

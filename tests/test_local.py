@@ -35,6 +35,7 @@ from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.local import Job, SeededSampler
 from collab_agents.models.smollm2 import smollm2
+from collab_agents.participants import AssistantContext
 from collab_agents.usage import track_usage
 from tests.conftest import ROOT, party
 
@@ -279,8 +280,9 @@ async def test_examples_stand_before_the_conversation_and_are_not_recorded() -> 
     for proactive, prompt in ((False, config.system_prompt), (True, config.proactive_prompt)):
         examples = assistant.proactive_examples if proactive else assistant.examples
         assert [is_users(one) for one in examples] == [True, False] * (len(examples) // 2)
-        reply, memory = await assistant.respond([HumanMessage("Hi")], {"seed": 1, "proactive": proactive})
-        assert (len(reply), set(memory)) == (1, {"seed", "proactive"})
+        context = AssistantContext(seed=1, proactive=proactive)
+        reply, memory = await assistant.respond([HumanMessage("Hi")], {}, context)
+        assert (len(reply), memory) == (1, {})
         # As turns in the model's own format.
         turns = [{"role": "system", "content": prompt}, *to_dicts([*examples, HumanMessage("Hi")])]
         said = "".join(f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in turns)

@@ -15,6 +15,7 @@ from collab_agents import ChatAssistant, Limits, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models import LimitedChatModel, check_chat_model
 from collab_agents.models.ask import invoke
+from collab_agents.participants import AssistantContext
 from collab_agents.usage import Usage, track_usage
 from tests.conftest import Server
 
@@ -240,6 +241,6 @@ async def test_a_server_that_does_not_know_seeds_is_sent_none(serve: Serve) -> N
 async def test_a_model_that_is_not_ours_plays_and_is_counted() -> None:
     model = GenericFakeChatModel(messages=iter([AIMessage("Hello.", usage_metadata=USAGE)]))
     with track_usage() as usage:
-        replies, _ = await ChatAssistant(model).respond([HumanMessage("Hi")], {"seed": 1})
+        replies, _ = await ChatAssistant(model).respond([HumanMessage("Hi")], {}, AssistantContext(seed=1))
     assert [reply.content for reply in replies] == ["Hello."]
     assert usage == Usage(1, 2, 3)

@@ -5,6 +5,7 @@ import math
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from collab_agents import ChatAssistant, MultiturnReward, Persona, Task, load_chat_model
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
 from collab_agents.judges import Score, token_cost
-from collab_agents.participants import Memory
+from collab_agents.participants import AssistantContext, Memory, UserContext
 from collab_agents.runs.directory import read_failures
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import ScriptedUser
@@ -29,12 +30,16 @@ class Says(Counts):
         super().__init__()
         self.text = text
 
-    async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         return [AIMessage(self.text)], memory | {"said": self.text}
 
 
 class SaysHalf:
-    async def respond(self, messages: Any, memory: Memory) -> tuple[BaseMessage | None, Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
         return HumanMessage(HALF), memory | {"said": HALF}
 
 
@@ -71,7 +76,7 @@ async def test_a_resumed_run_with_other_tasks_or_personas_is_refused(tmp_path: P
     persona = Persona(name="ann", background="You are Ann.")
     await collect(parties(3), out=tmp_path, assistant=Counts(fail_on="number 1"), personas=[persona])
     before = (tmp_path / "trajectories.jsonl").read_bytes()
-    other = [task.model_copy(update={"prompt": "You want a poem."}) for task in parties(3)]
+    other = [task.model_copy(update={"goal": "You want a poem."}) for task in parties(3)]
     for tasks, personas in (
         (other, [persona]),
         (other[1:2], [persona]),
@@ -152,7 +157,7 @@ async def test_a_full_disk_ends_the_run_in_one_sentence_and_it_resumes(tmp_path:
 @pytest.mark.parametrize("metadata", [{"x": math.nan}, {"x": [math.inf]}, {"x": object()}])
 async def test_metadata_that_is_not_json_is_refused_at_the_door(metadata: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="task 'a': metadata is not JSON"):
-        await collect([Task(id="a", prompt="b", metadata=metadata)], out=tmp_path, user=ScriptedUser(["hi"]))
+        await collect([Task(id="a", goal="b", metadata=metadata)], out=tmp_path, user=ScriptedUser(["hi"]))
 
 
 async def test_a_key_that_is_revoked_stops_the_run_after_a_few_tasks(tmp_path: Path) -> None:

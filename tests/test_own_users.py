@@ -31,6 +31,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import token_cost
+from collab_agents.participants import UserContext
 from collab_agents.users import STOP, Memory, RunnableUser, as_user, closing, is_closing, load_user, user_state
 from tests.conftest import Server, party
 from tests.test_graphs import SHORT, texts
@@ -97,7 +98,7 @@ async def test_a_user_of_ones_own_plays_in_every_graph(kind: str) -> None:
 async def test_a_runnable_gets_the_goal_the_persona_and_the_sides_changed(serve: Callable[..., Server]) -> None:
     graph = create_conversation_graph(RunnableLambda(says_goal), SHORT)
     persona = Persona(name="p", background="A baker.")
-    end = await graph.ainvoke({"messages": [], "task": Task(id="t", prompt="Buns!"), "persona": persona})
+    end = await graph.ainvoke({"messages": [], "task": Task(id="t", goal="Buns!"), "persona": persona})
     assert texts(end["messages"])[0::2] == ["Buns! 0 A baker.", "Buns! 1 A baker.", "Buns! 2 A baker. bye"]
     assert end["stopped"] == "user"
 
@@ -111,7 +112,7 @@ async def test_a_runnable_gets_the_goal_the_persona_and_the_sides_changed(serve:
         ToolMessage("baked", tool_call_id="1"),
         AIMessage("Here they are."),
     ]
-    await user.respond(heard, {"task": Task(id="t", prompt="Buns!"), "seed": 1})
+    await user.respond(heard, {}, UserContext(task=Task(id="t", goal="Buns!"), seed=1))
     (body,) = server.bodies()
     assert [(one["role"], one["content"]) for one in body["messages"]] == [
         ("system", "You want Buns!"),
@@ -123,8 +124,10 @@ async def test_a_runnable_gets_the_goal_the_persona_and_the_sides_changed(serve:
 async def test_a_user_that_changes_what_it_is_given_changes_nothing_in_another_branch() -> None:
     seen: list[tuple[Any, ...]] = []
 
-    async def vandal(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage, Memory]:
-        task: Task = memory["task"]
+    async def vandal(
+        messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage, Memory]:
+        task = context.task
         notes = memory.setdefault("notes", {"list": []})
         marks = [
             len(notes["list"]),
@@ -133,7 +136,7 @@ async def test_a_user_that_changes_what_it_is_given_changes_nothing_in_another_b
             *(len(message.additional_kwargs) + len(message.response_metadata) for message in messages[:2]),
         ]
         seen.append(tuple(marks))
-        notes["list"].append(memory["seed"])
+        notes["list"].append(context.seed)
         task.metadata["agenda"]["facts"].clear()
         for message in messages:
             message.additional_kwargs["seen"] = True
@@ -175,8 +178,8 @@ def find_order(when: str) -> str:
 async def test_a_user_looks_things_up_with_tools_of_its_own(serve: Callable[..., Server]) -> None:
     server = serve("--call-tools", "--log")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[find_order])
-    task = Task(id="t", prompt="Cancel your order.", metadata={"user_state": {"account": "K5"}})
-    message, memory = await user.respond([], {"task": task, "seed": 1})
+    task = Task(id="t", goal="Cancel your order.", metadata={"user_state": {"account": "K5"}})
+    message, memory = await user.respond([], {}, UserContext(task=task, seed=1))
     assert message is not None
     assert memory["user_state"] == {"account": "K5", "looked": ["1"]}
     assert task.metadata["user_state"] == {"account": "K5"}
@@ -185,7 +188,7 @@ async def test_a_user_looks_things_up_with_tools_of_its_own(serve: Callable[...,
     assert answered["messages"][-1]["content"] == "order K5-77"
 
     said = [HumanMessage("Hi"), AIMessage("Which order?")]
-    _, later = await user.respond(said, {**memory, "task": task, "seed": 2})
+    _, later = await user.respond(said, memory, UserContext(task=task, seed=2))
     assert later["user_state"]["looked"] == ["1", "3"]
     scene = server.bodies()[2]["messages"][-1]["content"]
     assert '<note>[You used find_order({"when": "1"}): order K5-77]</note>\n<user>Hi</user>' in scene
@@ -199,10 +202,10 @@ async def test_what_a_user_has_used_up_does_not_come_back(serve: Callable[..., S
 
     server = serve("--call-tools", "--log")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[use_coupon])
-    task = Task(id="t", prompt="Buy.", metadata={"user_state": {"coupon": "X1"}})
+    task = Task(id="t", goal="Buy.", metadata={"user_state": {"coupon": "X1"}})
     memory: Memory = {}
     for _ in range(2):
-        _, memory = await user.respond([], {**memory, "task": task, "seed": 1})
+        _, memory = await user.respond([], memory, UserContext(task=task, seed=1))
     used = [body["messages"][-1]["content"] for body in server.bodies() if body["messages"][-1]["role"] == "tool"]
     assert used == ["used X1", "used None"]
 
@@ -210,11 +213,11 @@ async def test_what_a_user_has_used_up_does_not_come_back(serve: Callable[..., S
 async def test_what_a_user_looked_up_stays_in_its_branch(serve: Callable[..., Server]) -> None:
     server = serve("--call-tools")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[find_order])
-    task = Task(id="t", prompt="Cancel.", metadata={"user_state": {"account": "K5"}})
+    task = Task(id="t", goal="Cancel.", metadata={"user_state": {"account": "K5"}})
     kept: list[Memory] = []
 
-    async def watched(messages: Any, memory: Memory) -> Any:
-        message, after = await user.respond(messages, memory)
+    async def watched(messages: Any, memory: Memory, context: UserContext) -> Any:
+        message, after = await user.respond(messages, memory, context)
         kept.append(after)
         return message, after
 
@@ -233,7 +236,7 @@ async def test_a_tool_that_fails_tells_the_user_so(serve: Callable[..., Server])
 
     server = serve("--call-tools", "--log")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[broken])
-    await user.respond([], {"task": party(), "seed": 1})
+    await user.respond([], {}, UserContext(task=party(), seed=1))
     assert server.bodies()[-1]["messages"][-1]["content"] == "OSError: no connection"
 
 
@@ -245,7 +248,7 @@ async def test_a_tool_that_hangs_is_given_up_and_tells_the_user_so(serve: Callab
 
     server = serve("--call-tools", "--log")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), tools=[hangs], tool_timeout=0.2)
-    await user.respond([], {"task": party(), "seed": 1})
+    await user.respond([], {}, UserContext(task=party(), seed=1))
     assert server.bodies()[-1]["messages"][-1]["content"] == "hangs: no result within 0.2 s"
 
 
@@ -254,10 +257,10 @@ async def test_a_template_of_ones_own_is_what_the_model_reads(serve: Callable[..
     model = load_chat_model("openai:any", base_url=server.url)
     pirate = Persona(name="pirate", background="You are a pirate.")
     user = LLMUser(model, template="Arr! $persona\nGet: $goal, for $$5\n\n$transcript\nAnswer in JSON.", persona=pirate)
-    await user.respond([HumanMessage("Ahoy"), AIMessage("Hello")], {"task": party(), "seed": 1})
+    await user.respond([HumanMessage("Ahoy"), AIMessage("Hello")], {}, UserContext(task=party(), seed=1))
     scene = server.bodies()[0]["messages"][-1]["content"]
     assert scene.startswith("Arr! <character>You are a pirate.")
-    assert f"Get: <goal>{party().prompt}</goal>, for $5\n\n<user>Ahoy</user>\n<assistant>Hello</assistant>\n" in scene
+    assert f"Get: <goal>{party().goal}</goal>, for $5\n\n<user>Ahoy</user>\n<assistant>Hello</assistant>\n" in scene
 
 
 @pytest.mark.parametrize(
@@ -311,7 +314,7 @@ class Fixed:
 
 def configured(folder: Path, user: Any, assistant: Any) -> Path:
     (folder / "mine.py").write_text(OWN)
-    (folder / "tasks.jsonl").write_text('{"id": "t", "prompt": "p"}\n')
+    (folder / "tasks.jsonl").write_text('{"id": "t", "goal": "p"}\n')
     settings = {
         "assistant": assistant,
         "user": user,
@@ -358,9 +361,9 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
     model = {"name": "openai:any", "base_url": server.url}
     llm = {"kind": "llm", "model": model, "template": "Get $goal.\n$transcript\nIn JSON.", "tools": ["mine:find_order"]}
     user = compose(load_config(configured(tmp_path, llm, {"app": "mine:app"}), RunConfig)).user
-    await user.respond([], {"task": party(), "seed": 1})
+    await user.respond([], {}, UserContext(task=party(), seed=1))
     asked, answered = server.bodies()
-    assert asked["messages"][-1]["content"].startswith(f"Get <goal>{party().prompt}</goal>.\n")
+    assert asked["messages"][-1]["content"].startswith(f"Get <goal>{party().goal}</goal>.\n")
     assert answered["messages"][-1]["content"] == "77"
 
 

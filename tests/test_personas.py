@@ -23,10 +23,11 @@ from collab_agents import (
     offline_tasks,
     sample_personas,
 )
-from collab_agents.config import PersonasConfig, RunConfig, UserConfig, load_config
+from collab_agents.config import AgendaUserConfig, PersonasConfig, RunConfig, load_config
 from collab_agents.config.build import personas_of
 from collab_agents.errors import ConfigError
 from collab_agents.messages import text_of
+from collab_agents.participants import AssistantContext
 from collab_agents.tasks import Agenda, Task
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import Memory
@@ -38,7 +39,9 @@ NAMES = sorted({fact["name"] for task in offline_tasks() for fact in task.metada
 class Forgetful:
     """An assistant by rule: it asks openly, asks for everything, and then writes what it was told last."""
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
         heard = said_by_user(messages)
         if len(heard) == 1:
             return [AIMessage("What details do you have in mind?")], memory
@@ -318,7 +321,7 @@ def test_a_row_without_a_persona_is_named(tmp_path: Path) -> None:
 
 
 def configured(personas: Any) -> list[Persona]:
-    return personas_of(UserConfig.model_validate({"personas": personas}))
+    return personas_of(AgendaUserConfig.model_validate({"personas": personas}))
 
 
 def test_run_yaml_lists_draws_or_reads_its_personas(tmp_path: Path) -> None:

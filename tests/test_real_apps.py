@@ -41,11 +41,12 @@ from collab_agents import (
     create_rollout_graph,
 )
 from collab_agents.errors import RolloutError
+from collab_agents.participants import AssistantContext
 from tests.app_shapes import Scripted, World
 from tests.conftest import party
 from tests.plain_and_ahead import COST, LIVE, run_ahead, run_plainly, stored, undrawn, values
 
-SEED: Any = {"seed": 1}
+CONTEXT = AssistantContext(seed=1)
 
 
 def call(name: str, messages: list[BaseMessage], **arguments: Any) -> AIMessage:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from collab_agents.runs.directory import RunDirectory
 from collab_agents.trajectories import Trajectory, read_trajectories
 from tests.conftest import ROOT, Server, run
 
@@ -50,3 +51,11 @@ def test_a_run_that_was_interrupted_then_is_read_and_resumed_now(serve: Callable
     assert by_task(out) == whole
     left = [one.usage.calls for one in whole.values() if one.task.id != before.task.id]
     assert server.stats()["calls"] < sum(left), "turns that were played before are played again"
+
+
+def test_a_run_whose_column_of_goals_was_called_prompt_is_resumed(tmp_path: Path) -> None:
+    before, now = ({"tasks": {"columns": {name: "question"}}} for name in ("prompt", "goal"))
+    with RunDirectory(tmp_path / "run", settings=before):
+        pass
+    with RunDirectory(tmp_path / "run", settings=now, resume=True):
+        pass

@@ -32,7 +32,7 @@ def said(code: str) -> Conversation:
 
 
 def coding(tests: str | list[str] = TESTS, **metadata: Any) -> Task:
-    return Task(id="t", prompt="You want a function.", metadata={"tests": tests, "entry_point": "work"} | metadata)
+    return Task(id="t", goal="You want a function.", metadata={"tests": tests, "entry_point": "work"} | metadata)
 
 
 async def run(code: str, tests: str | list[str] = TESTS, **options: Any) -> Score:
@@ -488,7 +488,7 @@ def test_a_bubblewrap_that_does_not_work_is_refused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("task", "problem"),
     [
-        (Task(id="t", prompt="p"), "task 't' has no metadata.tests (Python source) to run"),
+        (Task(id="t", goal="p"), "task 't' has no metadata.tests (Python source) to run"),
         (coding("def ("), "task 't': metadata.tests is not Python: "),
         (coding(entry_point="a b"), "task 't': metadata.entry_point is 'a b': a name is needed"),
         (coding(libraries=["os", "no_such_library"]), "task 't' needs no_such_library, which "),

@@ -36,7 +36,7 @@ KEY = "sk-hunter2-hunter2"
 async def play(url: str, out: Path, **options: Any) -> list[Any]:
     model = load_chat_model("openai:any", base_url=url, api_key=KEY)
     stream = generate_trajectories(
-        [Task(id="t", prompt=f"say {os.environ.get('MY_TOKEN', '')}")],
+        [Task(id="t", goal=f"say {os.environ.get('MY_TOKEN', '')}")],
         user=ScriptedUser(["hello", "go on"]),
         assistant=ChatAssistant(model),
         reward=MultiturnReward({"cost": token_cost()}),
@@ -94,7 +94,7 @@ async def test_a_key_in_an_apps_own_state_is_masked_on_the_disk_and_the_run_goes
 
     async def play(resume: bool) -> list[Any]:
         stream = generate_trajectories(
-            [Task(id="t", prompt="say")],
+            [Task(id="t", goal="say")],
             user=ScriptedUser(["hello", "go on"]),
             assistant=GraphAssistant(app),
             reward=MultiturnReward({"cost": token_cost()}),

@@ -385,7 +385,7 @@ async def test_a_deployment_is_an_assistant_whose_threads_are_copied(url: str, c
 async def test_no_judge_holds_the_server_up(client: LangGraphClient, app: Path, models: Server) -> None:
     """In development the server breaks off what blocks its event loop: imports, processes, files."""
     tests = "import unittest\nclass T(unittest.TestCase):\n    def test_it(self):\n        self.assertEqual(two(), 2)\n"
-    task = {"id": "two", "prompt": "Write two(), which returns 2.", "reference": "2", "metadata": {"tests": tests}}
+    task = {"id": "two", "goal": "Write two(), which returns 2.", "reference": "2", "metadata": {"tests": tests}}
     model = {"name": "openai:any", "base_url": models.url}
     judges = [{"name": "accuracy"}, {"name": "bleu", "model": model}, {"name": "pass_rate", "model": model}]
     settings = yaml.safe_load((app / "run.yaml").read_text()) | {"judges": judges, "tasks": {"source": "two.jsonl"}}
@@ -437,7 +437,7 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("conversation", {}, {"config": "open.yaml"}, "config: open.yaml judges without a sandbox, and a client brings "),
     ("rollout", {}, {"candidates": 65}, "candidates: input should be less than or equal to 64, got '65'"),
     ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for tasks without "),
-    ("conversation", {"task": {"id": "x"}}, {}, "task: prompt: field required"),
+    ("conversation", {"task": {"id": "x"}}, {}, "task: goal: field required"),
     ("conversation", {"persona": {"name": "x", "patience": 0}}, {}, "persona: patience: input should be greater than"),
     ("conversation", {"seed": "x"}, {}, "seed: an integer is needed, got 'x'"),
     ("lookahead_agent", ASKED, {"user": "llm"}, "deliberate: task 'live' has no metadata.agenda to play or judge by "),
@@ -469,7 +469,7 @@ async def test_a_setting_beside_a_run_yaml_is_refused_unless_it_is_as_by_default
     sent: Context = {"config": "run.yaml", "max_exchanges": 3}
     assert (await run(client, "conversation", {}, sent))["scores"] == {"no_clash": 1.0}
     out = await send(client, "conversation", {}, sent | {"window": 3})
-    assert out["__error__"]["message"] == "window: run.yaml says that; leave it out, or leave out config"
+    assert out["__error__"]["message"] == "window cannot be combined with config=run.yaml"
 
 
 async def test_a_conversation_streams_the_assistants_words(client: LangGraphClient, context: Context) -> None:

@@ -29,7 +29,7 @@ from tests.app_shapes import Scripted
 from tests.conftest import DRAFT, Server, party
 from tests.plain_and_ahead import COST
 from tests.test_agent import ASKS, HELLO, USER, WORDS, Varied
-from tests.test_apps import SEED, app_of, texts
+from tests.test_apps import CONTEXT, app_of, texts
 from tests.test_isolation import paying
 from tests.test_real_apps import APPS, make, steps
 
@@ -51,7 +51,7 @@ async def test_an_app_a_goal_and_a_persona_give_a_trajectory(serve: Callable[...
     assert done == []
     kinds = [message["role"] for message in trajectory.messages]
     assert kinds[:4] == ["user", "assistant", "tool", "assistant"], "several messages a turn"
-    assert (trajectory.task.prompt, trajectory.stopped) == ("You want to pay for a mug.", "max_turns")
+    assert (trajectory.task.goal, trajectory.stopped) == ("You want to pay for a mug.", "max_turns")
     assert trajectory.persona is not None
     assert trajectory.persona.background in server.prompts()[0]
     assert trajectory.reward is not None
@@ -87,7 +87,7 @@ async def test_what_the_door_cannot_take_is_said_in_one_sentence() -> None:
         with pytest.raises(ConfigError, match=problem):
             await simulate(app, goal="x", **arguments)
     for empty, problem in (
-        ({"goal": ""}, "simulate: goal: prompt: "),
+        ({"goal": ""}, "simulate: goal: string should"),
         ({"goal": "x", "user": 7}, "simulate: user: a simu"),
     ):
         with pytest.raises(ConfigError, match=problem):
@@ -133,7 +133,7 @@ async def test_a_reply_is_read_from_a_path_or_by_a_function_and_the_last_words_m
         with pytest.raises(RolloutError, match=problem):
             await GraphAssistant(
                 app_of(work, Question), input_key="question", input_as="text", output_key=output
-            ).respond([HumanMessage("why?")], SEED)
+            ).respond([HumanMessage("why?")], {}, CONTEXT)
 
 
 async def test_a_structured_response_is_the_reply_while_the_thread_keeps_the_messages() -> None:

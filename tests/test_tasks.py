@@ -17,25 +17,31 @@ def write(path: Path, *lines: str) -> Path:
 
 
 def test_tasks_are_read_one_a_line_and_blank_lines_are_passed_over(tmp_path: Path) -> None:
-    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "prompt": "x"}', "", party().model_dump_json())
+    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "goal": "x"}', "", party().model_dump_json())
     assert [task.id for task in load_tasks(file)] == ["a", "party"]
     assert [task.id for task in load_tasks(file, limit=1)] == ["a"]
+
+
+def test_a_goal_that_an_earlier_version_called_prompt_is_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "prompt": "x"}')
+    assert list(load_tasks(file)) == [Task(id="a", goal="x")]
+    assert list(load_tasks(file, columns={"prompt": "prompt", "id": "id"})) == [Task(id="a", goal="x")]
 
 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('{"id": "b", "prompt": ', "not JSON"),
-        ('{"id": "b"}', "prompt: field required"),
-        ('{"id": "b", "prompt": ""}', "prompt: string should have at least 1 character"),
-        ('{"id": "b", "prompt": "x", "promt": "y"}', "promt: unknown field"),
-        ('{"id": 7, "prompt": "x"}', "id: input should be a valid string, got '7'"),
+        ('{"id": "b", "goal": ', "not JSON"),
+        ('{"id": "b"}', "goal: field required"),
+        ('{"id": "b", "goal": ""}', "goal: string should have at least 1 character"),
+        ('{"id": "b", "goal": "x", "gaol": "y"}', "gaol: unknown field"),
+        ('{"id": 7, "goal": "x"}', "id: input should be a valid string, got '7'"),
         ('["b"]', "the value: input should be a valid dictionary"),
-        ('{"id": "a", "prompt": "x"}', "the id 'a' is taken by line 1"),
+        ('{"id": "a", "goal": "x"}', "the id 'a' is taken by line 1"),
     ],
 )
 def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path, line: str, problem: str) -> None:
-    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "prompt": "x"}', line)
+    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "goal": "x"}', line)
     with pytest.raises(ConfigError) as error:
         list(load_tasks(file))
     assert str(error.value).startswith(f"{file}:2: ")
@@ -43,7 +49,7 @@ def test_a_malformed_line_is_named_by_file_and_line(tmp_path: Path, line: str, p
 
 
 def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    (tmp_path / "tasks.jsonl").write_bytes(b'{"id": "a", "prompt": "x"}\n{"id": "\xff"}\n')
+    (tmp_path / "tasks.jsonl").write_bytes(b'{"id": "a", "goal": "x"}\n{"id": "\xff"}\n')
     with pytest.raises(ConfigError, match=r"tasks\.jsonl:2: not UTF-8"):
         list(load_tasks(tmp_path / "tasks.jsonl"))
 
@@ -59,7 +65,7 @@ def test_a_missing_file_says_what_to_give_instead(tmp_path: Path) -> None:
     st.dictionaries(st.text(), st.integers() | st.text() | st.none()),
 )
 def test_any_task_survives_its_line(task_id: str, prompt: str, metadata: dict[str, object]) -> None:
-    task = Task(id=task_id, prompt=prompt, metadata=metadata)
+    task = Task(id=task_id, goal=prompt, metadata=metadata)
     assert Task.model_validate(json.loads(task.model_dump_json())) == task
 
 
@@ -68,7 +74,7 @@ def test_the_offline_set_is_large_split_and_the_same_for_the_same_seed() -> None
     assert len(train) + len(test) >= 200
     assert len({task.kind for task in train}) >= 8
     assert {task.kind for task in test} == {task.kind for task in train}
-    goals = [task.prompt for task in train + test]
+    goals = [task.goal for task in train + test]
     assert len(set(goals)) == len(goals)
     assert offline_tasks("train") == train
     assert offline_tasks("train", seed=1) != train

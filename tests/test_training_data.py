@@ -44,7 +44,7 @@ def trajectory(task: str, *rewards: float | None, final: float | None = 0.5, **s
     opening = [said("user", f"do {task}")]
     later = [*opening, said("assistant", f"{task} 0"), said("user", "more")]
     return Trajectory(
-        task=Task(id=task, kind="note", prompt=f"You want {task}.", reference="ref", metadata={"n": 1}),
+        task=Task(id=task, kind="note", goal=f"You want {task}.", reference="ref", metadata={"n": 1}),
         messages=[*later, said("assistant", f"{task} 0"), said("user", "thanks")],
         stopped="user",
         turns=[
@@ -235,7 +235,7 @@ def test_what_the_published_package_saves_is_read(tmp_path: Path, published: Any
     Dataset.from_list(shared).save_to_disk(tmp_path / "saved")
     [read] = read_all([tmp_path / "saved"])
     assert [len(turn.candidates) for turn in read.turns] == [2, 2]
-    assert read.task.prompt == "write a poem"
+    assert read.task.goal == "write a poem"
 
 
 def test_a_folder_is_read_as_it_is_now_and_not_as_one_of_the_same_name(tmp_path: Path) -> None:

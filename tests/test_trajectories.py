@@ -13,7 +13,7 @@ from collab_agents.prompts import transcript
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_trajectories
 
-failures = st.builds(Failure, task=st.builds(Task, id=st.text(min_size=1), prompt=st.text(min_size=1)), error=st.text())
+failures = st.builds(Failure, task=st.builds(Task, id=st.text(min_size=1), goal=st.text(min_size=1)), error=st.text())
 
 
 @given(st.lists(failures, max_size=5), st.integers(0, 400), failures)
@@ -37,7 +37,7 @@ def test_a_torn_line_is_cut_off_and_no_whole_line_is_lost(kept: list[Failure], c
 
 def test_a_line_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = JsonlStore(tmp_path / "lines.jsonl")
-    record = Failure(task=Task(id="a", prompt="b"), error="c")
+    record = Failure(task=Task(id="a", goal="b"), error="c")
     store.append(record)
 
     def full(_: int) -> None:
@@ -52,7 +52,7 @@ def test_a_line_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, mon
 
 
 def test_a_line_that_is_no_trajectory_is_named(tmp_path: Path) -> None:
-    (tmp_path / "trajectories.jsonl").write_text('{"task": {"id": "a", "prompt": "b"}}\n')
+    (tmp_path / "trajectories.jsonl").write_text('{"task": {"id": "a", "goal": "b"}}\n')
     with pytest.raises(RunDirectoryError, match=r"trajectories\.jsonl:1: messages: field required"):
         list(read_trajectories(tmp_path))
     with pytest.raises(RunDirectoryError, match="is it a run directory"):
@@ -77,7 +77,7 @@ def test_tool_calls_and_results_survive_the_round_trip() -> None:
     assert to_dicts(back) == dicts
     assert isinstance(back[2], AIMessage)
     assert back[2].tool_calls == [CALL]
-    trajectory = Trajectory(task=Task(id="a", prompt="b"), messages=dicts, stopped="user", turns=[])
+    trajectory = Trajectory(task=Task(id="a", goal="b"), messages=dicts, stopped="user", turns=[])
     assert Trajectory.model_validate_json(trajectory.model_dump_json()).messages == dicts
 
 

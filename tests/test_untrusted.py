@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from collab_agents._internal.sealing import KEY_VARIABLE
 from collab_agents.assistants.apps.packing import pack
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import reward_model
-from collab_agents.participants import Memory
+from collab_agents.participants import AssistantContext, Memory
 from collab_agents.runs.directory import read_failures
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.policy import load_policy
@@ -78,17 +79,17 @@ async def test_an_apps_memory_of_somebody_else_is_read_as_far_as_its_state_decla
     memories: dict[str, Memory] = {}
     later: dict[str, list[BaseMessage]] = {}
     for name in ("shop", "undeclared"):
-        reply, memories[name] = await shop(name).respond(asked, {"seed": 1})
+        reply, memories[name] = await shop(name).respond(asked, {}, AssistantContext(seed=1))
         later[name] = [*asked, *reply, HumanMessage("On")]
-        again, _ = await shop(name).respond(later[name], memories[name] | {"seed": 1})
+        again, _ = await shop(name).respond(later[name], memories[name], AssistantContext(seed=1))
         assert again[-1].content == "reply 2"
     monkeypatch.setenv(KEY_VARIABLE, "of another machine")
     app = shop()
-    again, _ = await app.respond(later["shop"], memories["shop"] | {"seed": 1})
+    again, _ = await app.respond(later["shop"], memories["shop"], AssistantContext(seed=1))
     assert again[-1].content == "reply 2"
     assert app.state_of(memories["shop"])["declared"] == Declared(1)
     with pytest.raises(ConfigError, match=r"holds tests\.test_untrusted\.Undeclared, which the app's state does not"):
-        await shop("undeclared").respond(later["undeclared"], memories["undeclared"] | {"seed": 1})
+        await shop("undeclared").respond(later["undeclared"], memories["undeclared"], AssistantContext(seed=1))
 
 
 @pytest.mark.parametrize("kind", [tuple, list, deque, set, dict.fromkeys, lambda pair: deque([*pair])])
@@ -103,8 +104,9 @@ async def test_code_in_an_apps_thread_is_not_run_whatever_holds_it(place: int, k
     ]
     for taken in ([entry], deque([entry]), {"a": entry}):
         forged = pack(taken).rsplit(":", 1)[0]
+        memory = {"branch": {"thread": forged, "thread_id": "1"}}
         with pytest.raises(ConfigError, match="assistant_memory"):
-            await shop().respond([HumanMessage("Hello")], {"branch": {"thread": forged, "thread_id": "1"}, "seed": 1})
+            await shop().respond([HumanMessage("Hello")], memory, AssistantContext())
     assert not owned.exists()
 
 
@@ -114,7 +116,7 @@ async def test_code_in_an_apps_memory_is_not_run(place: str, tmp_path: Path) -> 
     forged = pack([["", "1", ("msgpack", touching(owned)), ("null", b""), None, [], []]]).rsplit(":", 1)[0]
     memory = {"branch": {"thread": forged}} if place == "thread" else {place: {"x": forged}}
     with pytest.raises(ConfigError, match=r"holds os\.system"):
-        await shop().respond([HumanMessage("Hello")], memory | {"seed": 1})
+        await shop().respond([HumanMessage("Hello")], memory, AssistantContext(seed=1))
     with pytest.raises(ConfigError, match="which no assistant wrote"):
         shop().state_of({"state": {"x": "not packed at all"}})
     assert not owned.exists()
@@ -125,8 +127,10 @@ async def test_a_message_of_ones_own_kind_is_kept_as_one_of_langchains(tmp_path:
         extra: str = "x"
 
     class Says(Counts):
-        async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
-            reply, memory = await super().respond(messages, memory)
+        async def respond(
+            self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+        ) -> tuple[list[BaseMessage], Memory]:
+            reply, memory = await super().respond(messages, memory, context)
             return [Mine(content=reply[0].content)], memory
 
     async with generate(parties(3), assistant=Says(), out=tmp_path, max_concurrency=2) as trajectories:

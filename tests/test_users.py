@@ -8,7 +8,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from collab_agents import AgendaUser, LLMUser, Persona, ScriptedUser, load_chat_model
 from collab_agents.errors import ConfigError, UnusableReply
+from collab_agents.graphs import create_conversation_graph
 from collab_agents.models.ask import parse
+from collab_agents.participants import UserContext
 from collab_agents.tasks import Agenda, Task
 from collab_agents.users import Memory, as_user, is_closing
 from collab_agents.users.llm import UserReply
@@ -26,8 +28,8 @@ async def talk(
     for line in [None, *said]:
         if line is not None:
             messages.append(AIMessage(line))
-        scene: Memory = {**memory, "task": task or party(), "persona": persona, "seed": seed + len(messages)}
-        message, memory = await user.respond(messages, scene)
+        context = UserContext(task=task or party(), persona=persona, seed=seed + len(messages))
+        message, memory = await user.respond(messages, memory, context)
         assert message is not None
         messages.append(message)
     return [message for message in messages if message.type == "human"]
@@ -189,49 +191,78 @@ async def test_a_fact_without_a_plausible_mistake_is_told_right() -> None:
 
 async def test_a_task_without_an_agenda_is_refused_in_a_sentence() -> None:
     with pytest.raises(ConfigError, match=r"task 'x' has no metadata\.agenda"):
-        await talk([], task=Task(id="x", prompt="y"))
+        await talk([], task=Task(id="x", goal="y"))
 
 
 async def test_a_scripted_user_says_its_lines_and_ends() -> None:
-    user = ScriptedUser(["Hello: {prompt}"])
-    scene: Memory = {"task": Task(id="x", prompt="the goal"), "seed": 0}
-    message, _ = await user.respond([], scene)
+    user = ScriptedUser(["Hello: {goal}"])
+    context = UserContext(task=Task(id="x", goal="the goal"))
+    message, _ = await user.respond([], {}, context)
     assert message is not None
     assert message.content == "Hello: the goal"
-    assert (await user.respond([message, AIMessage("hi")], scene))[0] is None
+    assert (await user.respond([message, AIMessage("hi")], {}, context))[0] is None
 
 
 async def test_an_async_function_is_a_user() -> None:
     async def echo(messages: Any, memory: Memory) -> tuple[BaseMessage, Memory]:
         return HumanMessage("again"), memory
 
-    message, _ = await as_user(echo).respond([], {})
+    message, _ = await as_user(echo).respond([], {}, UserContext(task=party()))
     assert message is not None
     assert message.content == "again"
     with pytest.raises(TypeError, match="got int"):
         as_user(3)  # type: ignore[arg-type]
 
 
-SCENE: Memory = {"task": party(), "persona": Persona(name="p", background="You breed parrots."), "seed": 1}
+async def test_a_user_takes_the_context_or_leaves_it_out() -> None:
+    async def told(messages: Any, memory: Memory, context: UserContext) -> tuple[BaseMessage, Memory]:
+        return HumanMessage(f"{context.task.id} {context.persona and context.persona.name} {memory}"), memory
+
+    async def untold(messages: Any, memory: Memory) -> tuple[BaseMessage, Memory]:
+        return HumanMessage(str(memory)), memory
+
+    async def shouting(messages: Any, memory: Memory, mark: str = "!") -> tuple[BaseMessage, Memory]:
+        return HumanMessage(mark), memory
+
+    class Untold:
+        async def respond(self, messages: Any, memory: Memory) -> tuple[BaseMessage, Memory]:
+            return await untold(messages, memory)
+
+    users: list[Any] = [told, untold, shouting, Untold()]
+    graphs = [create_conversation_graph(user, SILENT, max_exchanges=1) for user in users]
+    scene = {"messages": [], "task": party(), "persona": Persona(name="p")}
+    said = [(await graph.ainvoke(scene))["messages"][0].content for graph in graphs]
+    assert said == ["party p {}", "{}", "!", "{}"]
+
+
+class Silent:
+    """An assistant that says nothing much, and takes no context."""
+
+    async def respond(self, messages: Any, memory: Memory) -> tuple[list[BaseMessage], Memory]:
+        return [AIMessage("Hm.")], memory
+
+
+SILENT: Any = Silent()
+CONTEXT = UserContext(task=party(), persona=Persona(name="p", background="You breed parrots."), seed=1)
 
 
 async def test_an_llm_user_plays_goal_and_persona_through_a_model(serve: Callable[..., Server]) -> None:
     server = serve("--log")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url))
-    message, _ = await user.respond([HumanMessage("Hello"), AIMessage("What is it about?")], SCENE)
+    message, _ = await user.respond([HumanMessage("Hello"), AIMessage("What is it about?")], {}, CONTEXT)
     assert message is not None
     assert not is_closing(message)
     (prompt,) = server.prompts()
-    assert party().prompt in prompt
+    assert party().goal in prompt
     assert "You breed parrots." in prompt
-    assert prompt.index(party().prompt) < prompt.index("What is it about?"), "the history comes after the task"
+    assert prompt.index(party().goal) < prompt.index("What is it about?"), "the history comes after the task"
 
 
 async def test_an_llm_user_asks_again_when_the_answer_is_garbage(serve: Callable[..., Server]) -> None:
     server = serve("--garbage-rate", "0.5")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), attempts=20)
     for _ in range(5):
-        message, _ = await user.respond([], SCENE)
+        message, _ = await user.respond([], {}, CONTEXT)
         assert message is not None
         assert "Sorry" not in text(message)
     assert server.stats()["garbage"] > 0
@@ -241,7 +272,7 @@ async def test_an_llm_user_gives_up_on_a_model_that_only_gives_garbage(serve: Ca
     server = serve("--garbage-rate", "1")
     user = LLMUser(load_chat_model("openai:any", base_url=server.url), attempts=3)
     with pytest.raises(UnusableReply, match="no usable UserReply in 3 answers; the last one: there is no JSON object"):
-        await user.respond([], SCENE)
+        await user.respond([], {}, CONTEXT)
     assert server.stats()["calls"] == 3
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from collab_agents.config import JudgeConfig, Model, RunLimits, Section, TasksConfig, UserConfig, check_distinct
+from collab_agents.config import AgendaUserConfig, Judges, Model, RunLimits, Section, TasksConfig, UserConfig
 from collab_agents.lookahead import SERVING
 
 
@@ -98,8 +98,8 @@ class RewardConfig(Section):
     at once.
     """
 
-    user: UserConfig = Field(default_factory=UserConfig)
-    judges: list[JudgeConfig] = Field(min_length=1)
+    user: UserConfig = Field(default_factory=AgendaUserConfig)
+    judges: Judges = Field(min_length=1)
     futures: PositiveInt = SERVING.futures
     window: NonNegativeInt = SERVING.window
     policy: Model | None = None
@@ -109,11 +109,6 @@ class RewardConfig(Section):
     max_concurrency: PositiveInt = 256
     limits: RunLimits = Field(default_factory=RunLimits)
     seed: int = 0
-
-    @model_validator(mode="after")
-    def _distinct_judges(self) -> "RewardConfig":
-        check_distinct(self.judges)
-        return self
 
 
 class OnlineConfig(Section):

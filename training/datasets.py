@@ -266,7 +266,7 @@ def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -
         "prompt": list(prompt),
         "task_id": task.id,
         "kind": task.kind,
-        "goal": task.prompt,
+        "goal": task.goal,
         "reference": task.reference,
         "metadata": json.dumps(task.metadata),
         "persona": persona.model_dump_json() if persona else None,
@@ -279,7 +279,7 @@ def task_of_row(row: Mapping[str, Any]) -> Task:
     return Task(
         id=str(row.get("task_id") or "task"),
         kind=row.get("kind") or "",
-        prompt=row["goal"],
+        goal=row["goal"],
         reference=row.get("reference"),
         metadata=json.loads(metadata) if isinstance(metadata, str) else metadata or {},
     )

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
 from collab_agents.messages import to_dicts
+from collab_agents.participants import SimulatedUser, UserContext, with_context
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.tasks import Task
 from collab_agents.training.datasets import Made, prompt_row
-from collab_agents.users import SimulatedUser
 
 
 async def opening_rows(
@@ -36,8 +36,8 @@ async def _row(
     task: Task, user: SimulatedUser, personas: Sequence[Persona], seed: int, system_prompt: str | None
 ) -> dict[str, object] | None:
     persona = pick_persona(personas, seed=seed, task_id=task.id)
-    memory = {"task": task, "persona": persona, "seed": derive_seed(derive_seed(seed, task.id), "user", 0)}
-    message, _ = await user.respond([], memory)
+    context = UserContext(task=task, persona=persona, seed=derive_seed(derive_seed(seed, task.id), "user", 0))
+    message, _ = await with_context(user.respond)([], {}, context)
     if message is None:
         return None
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []

@@ -57,7 +57,7 @@ def to_nested(trajectories: Iterable[Trajectory]) -> Iterator[Row]:
     for trajectory in trajectories:
         yield {
             "conv_id": trajectory.task.id,
-            "single_turn_prompt": trajectory.task.prompt,
+            "single_turn_prompt": trajectory.task.goal,
             "single_turn_completion": trajectory.task.reference,
             "single_turn_metadata": trajectory.task.metadata,
             "turns": [
@@ -95,7 +95,7 @@ def _trajectory(row: Mapping[str, Any], conversation: str, where: str) -> Trajec
     try:
         task = Task(
             id=conversation,
-            prompt=row["single_turn_prompt"],
+            goal=row["single_turn_prompt"],
             reference=row["single_turn_completion"],
             metadata=json.loads(metadata) if isinstance(metadata, str) else metadata or {},
         )

@@ -13,23 +13,22 @@ from typing import Any
 
 import torch
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
 
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.assistants import Assistant
+from collab_agents.assistants import Assistant, ChatAssistant
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import create_lookahead_graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
 from collab_agents.messages import from_dicts, text_of
-from collab_agents.models.ask import invoke
 from collab_agents.models.local import Engine, LocalChatModel
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.policy import clean
-from collab_agents.users import AnyUser, Memory
+from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ class MultiturnRewardFunction:
         self._graph: Any = None
         self.needs_policy = assistant is None
         if assistant is not None:
-            chosen = InstructedAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
+            chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
             self._graph = create_lookahead_graph(user, chosen, reward, lookahead)
 
     def bind(self, model: Any, tokenizer: Any) -> None:
@@ -92,7 +91,7 @@ class MultiturnRewardFunction:
         # PEFT puts an adapter into the layers of the model it wraps, which transformers' own generation then uses.
         engine = Engine(getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
-        self._graph = create_lookahead_graph(self._user, InstructedAssistant(chat), self._reward, self._lookahead)
+        self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self._lookahead)
 
     async def __call__(
         self,
@@ -162,7 +161,7 @@ class MultiturnRewardFunction:
             "task": task,
             "persona": persona_of_row(row),
             "seed": derive_seed(self._seed, task.id, len(messages), step),
-            "assistant_memory": {"system": "\n\n".join(system)} if system else {},
+            "system_prompt": "\n\n".join(system) or None,
         }
 
     def _log(self, ends: Sequence[dict[str, Any]], log_metric: Callable[[str, float], None]) -> None:
@@ -186,17 +185,6 @@ class MultiturnRewardFunction:
                 _PATIENCE,
                 what,
             )
-
-
-class InstructedAssistant:
-    """A chat model as the assistant, with the system prompt of the conversation's own prompt (`memory["system"]`)."""
-
-    def __init__(self, model: BaseChatModel) -> None:
-        self.model = model
-
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        system = [SystemMessage(memory["system"])] if memory.get("system") else []
-        return [await invoke(self.model, [*system, *messages], seed=memory["seed"])], memory
 
 
 @contextmanager

@@ -47,17 +47,21 @@ def first_problem(error: ValidationError) -> str:
 
 def clause_of(problem: Any) -> str:
     """One of pydantic's complaints, as `ValidationError.errors` gives them."""
-    where = ".".join(str(part) for part in problem["loc"]) or "the value"
+    where = ".".join(map(str, place_of(problem))) or "the value"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown field"
     if not problem["loc"] and problem["type"] == "value_error":  # Of the whole: it says itself what it is about.
         return problem["msg"].removeprefix("Value error, ")
-    whole = problem["type"] == "value_error" and isinstance(
-        problem["input"], dict
-    )  # A section says what of it is wrong.
+    # A section says what of it is wrong.
+    whole = problem["type"] == "value_error" and isinstance(problem["input"], dict | list)
     value = "" if whole or problem["type"] == "missing" else f", got {mask(str(problem['input']))[:80]!r}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{where}: {message[:1].lower()}{message[1:]}{value}"
+
+
+def place_of(problem: Any) -> tuple[int | str, ...]:
+    """The path to the field that one of pydantic's complaints is about, without the tags of unions."""
+    return tuple(part for part in problem["loc"] if not str(part).startswith("<"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -5,9 +5,18 @@ from typing import Any
 from collab_agents._internal.lazy import names_from
 from collab_agents.assistants.chat import ChatAssistant
 from collab_agents.assistants.load import load_assistant
-from collab_agents.participants import Assistant
+from collab_agents.participants import Assistant, AssistantContext
 
-__all__ = ["AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "load_assistant", "simulate_as"]
+__all__ = [
+    "AskUser",
+    "Assistant",
+    "AssistantContext",
+    "ChatAssistant",
+    "GraphAssistant",
+    "is_simulating",
+    "load_assistant",
+    "simulate_as",
+]
 
 
 # These import langgraph, which `import collab_agents.assistants` does not.

@@ -7,14 +7,14 @@ from langchain_core.messages import BaseMessage, SystemMessage, convert_to_messa
 from collab_agents.errors import ConfigError, UnusableReply
 from collab_agents.messages import as_example
 from collab_agents.models.ask import invoke
-from collab_agents.participants import Memory
+from collab_agents.participants import AssistantContext, Memory
 from collab_agents.prompts import render
 
 
 class ChatAssistant:
     """Any LangChain chat model as the assistant.
 
-    system_prompt: put before every conversation; not part of what is recorded.
+    system_prompt: put before every conversation that has none of its own; not part of what is recorded.
     proactive_prompt: takes the system prompt's place in the share of candidates that are sampled proactively, for
         candidates that differ in strategy and not only in wording. By default a prompt that asks for clarifying
         questions before the work.
@@ -42,12 +42,13 @@ class ChatAssistant:
             self.examples if proactive_examples is None else _read("proactive_examples", proactive_examples)
         )
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        proactive = memory.get("proactive")
-        prompt = self.proactive_prompt if proactive else self.system_prompt
-        examples = self.proactive_examples if proactive else self.examples
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        prompt = self.proactive_prompt if context.proactive else context.system_prompt or self.system_prompt
+        examples = self.proactive_examples if context.proactive else self.examples
         system = [SystemMessage(prompt)] if prompt else []
-        reply = await invoke(self.model, [*system, *examples, *messages], seed=memory["seed"])
+        reply = await invoke(self.model, [*system, *examples, *messages], seed=context.seed)
         if reply.tool_calls:
             called = ", ".join(call["name"] for call in reply.tool_calls)
             raise UnusableReply(f"the model calls tools ({called}), of which it has none")

@@ -6,7 +6,7 @@ from langchain_core.messages import BaseMessage
 
 from collab_agents._internal.sealing import is_sealed, load_key, seal_of
 from collab_agents.errors import ConfigError
-from collab_agents.participants import LENT, Executed, Executing, Memory
+from collab_agents.participants import AssistantContext, Executed, Executing, Memory
 
 
 class SealedAssistant:
@@ -21,8 +21,10 @@ class SealedAssistant:
         self._state_of: Callable[[Memory], dict[str, Any]] = getattr(assistant, "state_of", lambda memory: {})
         load_key()
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[list[BaseMessage], Memory]:
-        reply, after = await self.assistant.respond(messages, _opened(memory))
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        reply, after = await self.assistant.respond(messages, _opened(memory), context)
         return reply, _closed(after)
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
@@ -35,12 +37,13 @@ class SealedAssistant:
         reply: Sequence[BaseMessage],
         after: Memory,
         *,
+        context: AssistantContext | None = None,
         answers: Mapping[str, Any] | None = None,
         in_words: bool = True,
     ) -> Executed:
         try:
             done = await self.assistant.execute(
-                messages, _opened(memory), reply, _opened(after), answers=answers, in_words=in_words
+                messages, _opened(memory), reply, _opened(after), context=context, answers=answers, in_words=in_words
             )
         except Exception as error:
             if left := getattr(error, "after", None):
@@ -50,15 +53,15 @@ class SealedAssistant:
 
 
 def _closed(memory: Memory) -> Memory:
-    text = json.dumps({key: value for key, value in memory.items() if key not in LENT})
+    text = json.dumps(memory)
     return {"sealed": text, "seal": seal_of(text.encode())}
 
 
 def _opened(memory: Memory) -> Memory:
-    lent = {key: value for key, value in memory.items() if key in LENT}
+    if not memory:
+        return {}
     text, seal = memory.get("sealed"), memory.get("seal")
-    if text is None and len(lent) == len(memory):
-        return lent
     if not (isinstance(text, str) and isinstance(seal, str) and is_sealed(text.encode(), seal)):
         raise ConfigError("assistant_memory: it is not as this server gave it; begin a new thread")
-    return json.loads(text) | lent
+    opened: Memory = json.loads(text)
+    return opened

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -165,15 +165,10 @@ def evaluate(
         raise typer.Exit(1)
 
 
-class Side(StrEnum):
-    user = "user"
-    assistant = "assistant"
-
-
 @app.command()
 def chat(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
-    side: Annotated[Side, typer.Option("--as", help="Whose words you type.")] = Side.user,
+    side: Annotated[Literal["user", "assistant"], typer.Option("--as", help="Whose words you type.")] = "user",
     coach: Annotated[bool, typer.Option("--coach", help="Show what lookahead makes of every reply.")] = False,
     task: Annotated[str | None, typer.Option(help="The task's id; by default the first.")] = None,
     goal: Annotated[bool, typer.Option(help="Show the task's goal to you as the user.")] = True,
@@ -184,7 +179,7 @@ def chat(
     from collab_agents.config import RunConfig, load_config
 
     settings = load_config(config, RunConfig)
-    run_to_end(run(settings, out, side=side.value, coach=coach, task_id=task, show_goal=goal))
+    run_to_end(run(settings, out, side=side, coach=coach, task_id=task, show_goal=goal))
 
 
 def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:

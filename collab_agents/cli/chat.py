@@ -241,7 +241,7 @@ class _Session:
         if self.side == "user":
             note("You are the user.", "italic")
             if self.show_goal:
-                note(f"Your goal: {self.task.prompt}", "italic")
+                note(f"Your goal: {self.task.goal}", "italic")
         else:
             note("You are the assistant. The user has a goal that you do not know.", "italic")
         note("A line is a message; one that ends with \\ goes on in the next. /quit or Ctrl-D ends it.", "italic")

@@ -47,7 +47,7 @@ def _summarise(run: Path) -> None:
 def _tree(trajectory: Trajectory) -> Tree:
     persona = f", played by {trajectory.persona.name}" if trajectory.persona else ""
     root = Tree(_styled(f"task {trajectory.task.id} ({trajectory.task.kind}{persona})", "bold"))
-    root.add(_styled(f"goal: {trajectory.task.prompt}", "italic"))
+    root.add(_styled(f"goal: {trajectory.task.goal}", "italic"))
     if not trajectory.turns:  # Played without lookahead.
         for message in trajectory.messages:
             root.add(_said(message))

@@ -8,11 +8,16 @@ from typing import Any
 from collab_agents._internal.importing import attribute_at
 from collab_agents.assistants import Assistant, ChatAssistant, load_assistant
 from collab_agents.config.sections import (
+    AgendaUserConfig,
     AssistantConfig,
+    CustomUserConfig,
     JudgeConfig,
+    LLMUserConfig,
     ModelConfig,
+    PlayedConfig,
     RunConfig,
     RunLimits,
+    ScriptedUserConfig,
     TasksConfig,
     UserConfig,
 )
@@ -86,16 +91,21 @@ def assistant_of(config: AssistantConfig, models: Models) -> Assistant:
 
 
 def user_of(config: UserConfig, models: Models) -> SimulatedUser:
-    model = models.get(config.model) if config.model else None
-    if ":" in config.kind:
-        return load_user(config.kind, model=model, options=config.options)
-    if model is not None:
-        tools = [attribute_at(tool, "user.tools") for tool in config.tools]
-        return LLMUser(model, template=config.template, tools=tools, attempts=config.attempts)
-    return ScriptedUser(config.lines) if config.lines else AgendaUser()
+    match config:
+        case LLMUserConfig():
+            tools = [attribute_at(tool, "user.tools") for tool in config.tools]
+            model = models.get(config.model)
+            return LLMUser(model, template=config.template, tools=tools, attempts=config.attempts)
+        case AgendaUserConfig():
+            return AgendaUser()
+        case ScriptedUserConfig():
+            return ScriptedUser(config.lines)
+        case CustomUserConfig():
+            own = models.get(config.model) if config.model else None
+            return load_user(config.kind, model=own, options=config.options)
 
 
-def personas_of(config: UserConfig) -> list[Persona]:
+def personas_of(config: PlayedConfig) -> list[Persona]:
     chosen = config.personas
     if isinstance(chosen, list):
         return chosen

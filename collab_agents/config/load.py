@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from collab_agents._internal.reasons import clause_of, nearest
+from collab_agents._internal.reasons import clause_of, nearest, place_of
 from collab_agents.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,7 +32,7 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         problems: dict[tuple[Any, ...], str] = {}
         for problem in error.errors(include_url=False):
             # Of one field, a union of shapes has a complaint each.
-            problems.setdefault(problem["loc"][:2], f"{clause_of(problem)}{_hint(shape, problem)}")
+            problems.setdefault(place_of(problem)[:2], f"{clause_of(problem)}{_hint(shape, problem)}")
         raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
 
 

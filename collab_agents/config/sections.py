@@ -1,6 +1,7 @@
 """The sections of `run.yaml` and `eval.yaml`, checked when they are read."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -8,10 +9,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     FiniteFloat,
     PositiveFloat,
     PositiveInt,
+    Tag,
     TypeAdapter,
     field_validator,
     model_validator,
@@ -166,45 +169,68 @@ def _personas(value: Any) -> Any:
     return PersonasConfig.model_validate(value) if isinstance(value, dict) else _LISTED.validate_python(value)
 
 
-class UserConfig(Section):
-    """Who plays the user.
-
-    kind: "llm" (needs a model), "agenda" (needs tasks with agendas), "scripted" (needs lines), or "module:attribute", a
-    user of one's own, made with `model` and `options` if there are any (see `load_user`).
-    template, tools: of an llm user (see `LLMUser`); tools as "module:attribute".
+class PlayedConfig(Section):
+    """What every kind of user has.
 
     personas: a list of names of shipped personas and of personas written out, or how to come by them; each task is
         played by one of them.
     """
 
-    kind: str = "agenda"
-    model: Model | None = None
     personas: Annotated[list[Persona] | PersonasConfig, BeforeValidator(_personas)] = Field(default_factory=list)
-    lines: list[str] = Field(default_factory=list)
+
+
+class LLMUserConfig(PlayedConfig):
+    """A chat model plays the user; see `LLMUser`. tools: as "module:attribute"."""
+
+    kind: Literal["llm"]
+    model: Model
     attempts: PositiveInt = 4
     template: str | None = None
     tools: list[str] = Field(default_factory=list)
+
+
+class AgendaUserConfig(PlayedConfig):
+    """Rules play the user; see `AgendaUser`. Needs tasks with agendas."""
+
+    kind: Literal["agenda"] = "agenda"
+
+
+class ScriptedUserConfig(PlayedConfig):
+    """The user says these lines; see `ScriptedUser`."""
+
+    kind: Literal["scripted"]
+    lines: list[str] = Field(min_length=1)
+
+
+class CustomUserConfig(PlayedConfig):
+    """A user of your own at "module:attribute", made with `model` and `options` if there are any; see `load_user`."""
+
+    kind: str
+    model: Model | None = None
     options: Options = Field(default_factory=dict)
 
     @field_validator("kind")
     @classmethod
-    def _known(cls, kind: str) -> str:
-        if kind not in USER_KINDS and ":" not in kind:
+    def _named(cls, kind: str) -> str:
+        if ":" not in kind:
             raise ValueError(f"one of {', '.join(USER_KINDS)} or module:attribute is needed{nearest(kind, USER_KINDS)}")
         return kind
 
-    @model_validator(mode="after")
-    def _complete(self) -> "UserConfig":
-        own = ":" in self.kind
-        if not own and (self.kind == "llm") != (self.model is not None):
-            raise ValueError(f"a user of kind {self.kind} {'needs a' if self.kind == 'llm' else 'takes no'} model")
-        if self.kind != "llm" and (self.template or self.tools):
-            raise ValueError(f"a user of kind {self.kind} takes no {'template' if self.template else 'tools'}")
-        if self.options and not own:
-            raise ValueError(f"a user of kind {self.kind} takes no options")
-        if (self.kind == "scripted") != bool(self.lines):
-            raise ValueError(f"a user of kind {self.kind} {'needs' if self.kind == 'scripted' else 'takes no'} lines")
-        return self
+
+def _kind_of(user: Any) -> str:
+    kind = user.get("kind", "agenda") if isinstance(user, Mapping) else getattr(user, "kind", "agenda")
+    return f"<{kind}>" if kind in USER_KINDS else "<custom>"
+
+
+# In angle brackets, so that an error's path leaves them out: see `clause_of`.
+UserConfig = Annotated[
+    Annotated[LLMUserConfig, Tag("<llm>")]
+    | Annotated[AgendaUserConfig, Tag("<agenda>")]
+    | Annotated[ScriptedUserConfig, Tag("<scripted>")]
+    | Annotated[CustomUserConfig, Tag("<custom>")],
+    Discriminator(_kind_of),
+]
+"""Who plays the user, by its `kind`."""
 
 
 class JudgeConfig(Section):
@@ -221,6 +247,17 @@ class JudgeConfig(Section):
     model: Model | None = None
     options: Options = Field(default_factory=dict)
     timeout: PositiveFloat | None = None
+
+
+def _distinct(judges: list[JudgeConfig]) -> list[JudgeConfig]:
+    names = [judge.name for judge in judges]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)!r} is there twice; give each a name of its own")
+    return judges
+
+
+Judges = Annotated[list[JudgeConfig], AfterValidator(_distinct)]
+"""Judges of different names."""
 
 
 class RunLimits(Limits):
@@ -243,21 +280,22 @@ class TasksConfig(Section):
     options: Options = Field(default_factory=dict)
 
 
-class RunConfig(Section):
-    """The whole of `run.yaml`. It holds no secrets: keys come from the environment."""
+class _Scene(Section):
+    """What a run and an evaluation have in common. It holds no secrets: keys come from the environment."""
 
     assistant: AssistantConfig
-    user: UserConfig = Field(default_factory=UserConfig)
-    judges: list[JudgeConfig] = Field(min_length=1)
+    user: UserConfig = Field(default_factory=AgendaUserConfig)
+    judges: Judges = Field(default_factory=list)
     lookahead: Lookahead = Field(default_factory=Lookahead)
     limits: RunLimits = Field(default_factory=RunLimits)
-    tasks: TasksConfig
     seed: int = 0
 
-    @model_validator(mode="after")
-    def _distinct_judges(self) -> "RunConfig":
-        check_distinct(self.judges)
-        return self
+
+class RunConfig(_Scene):
+    """The whole of `run.yaml`."""
+
+    judges: Judges = Field(min_length=1)
+    tasks: TasksConfig
 
 
 class TaskSetConfig(TasksConfig):
@@ -271,7 +309,7 @@ class TaskSetConfig(TasksConfig):
     name: str | None = None
     split: str = "test"
     user: UserConfig | None = None
-    judges: list[JudgeConfig] | None = Field(default=None, min_length=1)
+    judges: Annotated[Judges, Field(min_length=1)] | None = None
     metric: str | None = None
     max_exchanges: PositiveInt | None = None
 
@@ -280,16 +318,10 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-class EvalConfig(Section):
+class EvalConfig(_Scene):
     """The whole of `eval.yaml`. A `run.yaml` is one too: of its lookahead, only `max_exchanges` counts."""
 
-    assistant: AssistantConfig
-    user: UserConfig = Field(default_factory=UserConfig)
-    judges: list[JudgeConfig] = Field(default_factory=list)
-    lookahead: Lookahead = Field(default_factory=Lookahead)
-    limits: RunLimits = Field(default_factory=RunLimits)
     tasks: Annotated[list[TaskSetConfig], BeforeValidator(_listed), Field(min_length=1)]
-    seed: int = 0
 
     @model_validator(mode="after")
     def _complete(self) -> "EvalConfig":
@@ -298,7 +330,6 @@ class EvalConfig(Section):
             raise ValueError(f"tasks: {max(names, key=names.count)!r} is there twice; give each a name of its own")
         for tasks in self.tasks:
             judges = tasks.judges or self.judges
-            check_distinct(judges)
             if not judges:
                 raise ValueError(f"judges: there is none for the tasks {tasks.name or tasks.source!r}")
             if tasks.metric is not None and tasks.metric not in [judge.name for judge in judges]:
@@ -306,28 +337,16 @@ class EvalConfig(Section):
         return self
 
 
-class AgainstConfig(Section):
+class AgainstConfig(_Scene):
     """What `evaluate --against` compares with: an assistant. Other sections may be there, if they are the same."""
 
-    assistant: AssistantConfig
-    user: UserConfig | None = None
-    judges: list[JudgeConfig] | None = None
-    lookahead: Lookahead | None = None
-    limits: RunLimits | None = None
     tasks: Annotated[list[TaskSetConfig] | None, BeforeValidator(_listed)] = None
-    seed: int | None = None
 
     def different_from(self, config: EvalConfig) -> str | None:
         """The first section that would make the comparison unfair."""
         for name in ("user", "judges", "tasks", "seed"):
             if name in self.model_fields_set and getattr(self, name) != getattr(config, name):
                 return name
-        if self.lookahead and self.lookahead.max_exchanges != config.lookahead.max_exchanges:
+        if "lookahead" in self.model_fields_set and self.lookahead.max_exchanges != config.lookahead.max_exchanges:
             return "lookahead.max_exchanges"
         return None
-
-
-def check_distinct(judges: list[JudgeConfig]) -> None:
-    names = [judge.name for judge in judges]
-    if len(set(names)) < len(names):
-        raise ValueError(f"judges: {max(names, key=names.count)!r} is there twice; give each a name of its own")

@@ -16,7 +16,7 @@ from collab_agents.prompts import render
 from collab_agents.tasks import Task
 
 
-class Verdict(BaseModel):
+class AnswerCheck(BaseModel):
     reason: str = ""
     correct: bool
 
@@ -79,9 +79,9 @@ async def _at_fault(reference: str, seconds: float) -> Score:
 def _by_model(model: BaseChatModel) -> Judge:
     @checked(needs_reference)
     async def judge(conversation: Conversation, task: Task) -> Score:
-        question = render("accuracy", goal=task.prompt, reference=task.reference or "")
+        question = render("accuracy", goal=task.goal, reference=task.reference or "")
         seed = derive_seed(conversation.seed, "accuracy")
-        verdict = await ask(model, conversation.question(question), Verdict, seed=seed)
+        verdict = await ask(model, conversation.question(question), AnswerCheck, seed=seed)
         return Score(float(verdict.correct), verdict.reason)
 
     return judge

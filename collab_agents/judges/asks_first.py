@@ -10,7 +10,7 @@ from collab_agents.tasks import Task
 from collab_agents.tasks.questions import asks
 
 
-class Verdict(BaseModel):
+class QuestionCheck(BaseModel):
     reason: str = ""
     asks: bool
 
@@ -37,5 +37,5 @@ async def first_asks(conversation: Conversation, model: BaseChatModel | None) ->
     if model is None:
         return Score(float(asks(texts[0])))
     seed = derive_seed(conversation.seed, "asks_first")
-    verdict = await ask(model, conversation.question(render("asks")), Verdict, seed=seed)
+    verdict = await ask(model, conversation.question(render("asks")), QuestionCheck, seed=seed)
     return Score(float(verdict.asks), verdict.reason)

@@ -44,7 +44,7 @@ def evaluator(
     @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
         offered: dict[str, Any] = {
-            "inputs": task.prompt,
+            "inputs": task.goal,
             "outputs": to_dicts(conversation.messages)
             if outputs == "conversation"
             else next(reversed(conversation.assistant_texts()), ""),

@@ -58,7 +58,7 @@ def reward_function(
 
 
 def _columns(task: Task) -> dict[str, Any]:
-    return task.metadata | {"id": task.id, "kind": task.kind, "goal": task.prompt, "reference": task.reference}
+    return task.metadata | {"id": task.id, "kind": task.kind, "goal": task.goal, "reference": task.reference}
 
 
 def _split(messages: list[BaseMessage]) -> tuple[list[BaseMessage], list[BaseMessage]]:

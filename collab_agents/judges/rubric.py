@@ -25,7 +25,7 @@ def rubric(model: BaseChatModel, *, criteria: str | list[str], samples: Positive
 
     @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
-        prompt = conversation.question(render("rubric", criteria=text, goal=task.prompt))
+        prompt = conversation.question(render("rubric", criteria=text, goal=task.goal))
         return await judged(model, prompt, samples=samples, seed=derive_seed(conversation.seed, "rubric", text))
 
     return judge

@@ -12,7 +12,7 @@ from collab_agents.judges.base import Score
 from collab_agents.models.ask import ask
 
 
-class Verdict(BaseModel):
+class Rating(BaseModel):
     reason: str = ""
     score: float = Field(ge=0, le=1, validation_alias=AliasChoices("interactivity", "score"))
 
@@ -23,8 +23,8 @@ async def judged(model: BaseChatModel, prompt: list[BaseMessage], *, samples: in
     Raises UnusableReply if none can, ModelError if the model cannot be called.
     """
     seeds = [derive_seed(seed, sample) if sample else seed for sample in range(samples)]
-    answers = await asyncio.gather(*(ask(model, prompt, Verdict, seed=one) for one in seeds), return_exceptions=True)
-    verdicts = [answer for answer in answers if isinstance(answer, Verdict)]
+    answers = await asyncio.gather(*(ask(model, prompt, Rating, seed=one) for one in seeds), return_exceptions=True)
+    verdicts = [answer for answer in answers if isinstance(answer, Rating)]
     problems = [answer for answer in answers if isinstance(answer, BaseException)]
     for problem in problems:
         if not verdicts or not isinstance(problem, UnusableReply):

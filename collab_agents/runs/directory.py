@@ -159,7 +159,12 @@ class RunDirectory:
             self._failures.replace(list(self._failed.values()))
 
     def _compare(self, made_with: Mapping[str, Any]) -> None:
-        before, now = dict(_leaves(made_with)), dict(_leaves(json.loads(json.dumps(self.settings))))
+        # Earlier versions called the column of goals otherwise.
+        before = {re.sub(r"columns\.prompt$", "columns.goal", key): value for key, value in _leaves(made_with)}
+        now = dict(_leaves(json.loads(json.dumps(self.settings))))
+        # They also wrote this of users that no model plays.
+        if "user.attempts" not in now:
+            before.pop("user.attempts", None)
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key) and not _MAY_CHANGE.search(key):
                 raise RunDirectoryError(

@@ -43,7 +43,7 @@ class TaskSet:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Repeat:
     """Every task of a set, played by one assistant with one seed."""
 
     tasks: TaskSet
@@ -92,7 +92,7 @@ async def evaluate(
     for one in sets:
         check_tasks(one.name, one.tasks, one.user, _measured(one.reward))
     runs = [
-        _Run(
+        _Repeat(
             one,
             side,
             seeds[number],
@@ -158,7 +158,7 @@ def _folder(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-")
 
 
-def _check_folder(run: _Run, resume: bool, private: bool) -> None:
+def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
     """Make the run's directory, or see that it can be gone on with."""
     if run.folder is None:
         return
@@ -177,7 +177,7 @@ def _check_folder(run: _Run, resume: bool, private: bool) -> None:
 
 
 async def _play(
-    run: _Run, assistant: Assistant, slots: asyncio.Semaphore, private: bool, progress: Progress
+    run: _Repeat, assistant: Assistant, slots: asyncio.Semaphore, private: bool, progress: Progress
 ) -> tuple[list[Played], int]:
     stream = play_conversations(
         run.tasks.tasks,

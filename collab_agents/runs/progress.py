@@ -90,7 +90,7 @@ class ProgressBar(Progress):
 
     def __init__(self, total: int | None = None, **options: Any) -> None:
         super().__init__(total=total, on_change=self._draw)
-        self._options = {"unit": "task", **options}
+        self._options = {"unit": "task", "disable": False, **options}  # Some libraries turn bars off for all.
         self._bar: Any = None
         self._drawn = 0.0
 

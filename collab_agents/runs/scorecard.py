@@ -10,18 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from collab_agents._internal.seeds import derive_seed
-from collab_agents.trajectories import Trajectory
+from collab_agents.trajectories import Record, Trajectory
 
 RESAMPLES = 10_000
 _AT_ONCE = 1_000
 Better = Literal["higher", "lower"]
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Estimate(Record):
@@ -55,7 +51,7 @@ class Unscored(Record):
     reason: str
 
 
-class Side(Record):
+class AssistantResult(Record):
     """One assistant: how many conversations were finished and failed, its measures, and what was not scored."""
 
     name: str
@@ -73,7 +69,7 @@ class SetScores(Record):
     seeds: list[int]
     tasks: int
     better: dict[str, Better | None]
-    sides: list[Side]
+    sides: list[AssistantResult]
     difference: dict[str, Difference] | None = None
 
 
@@ -159,7 +155,7 @@ def score_set(
         tasks=len(ids),
         better={key: measure.better for key, measure in measures.items()},
         sides=[
-            Side(
+            AssistantResult(
                 name=side,
                 finished=sum(map(len, repeats)),
                 failed=failed.get(side, 0),

@@ -64,10 +64,10 @@ async def simulate(
     if isinstance(persona, str):
         (persona,) = get_personas([persona])
     try:
-        task = goal if isinstance(goal, Task) else Task(id="goal", prompt=goal)
+        task = goal if isinstance(goal, Task) else Task(id="goal", goal=goal)
         player = None if user is None else as_user(user)
     except ValidationError as error:
-        raise ConfigError(f"simulate: goal: {first_problem(error)}") from error
+        raise ConfigError(f"simulate: {first_problem(error)}") from error
     except TypeError as error:
         raise ConfigError(f"simulate: user: {error}") from error
     assistant = _assistant(app, options)

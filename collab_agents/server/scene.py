@@ -102,7 +102,7 @@ def create_goal(cast: Cast) -> Callable[[Sequence[BaseMessage]], Awaitable[Task]
 
 def _task(given: Any) -> Task:
     try:
-        return Task(id="goal", prompt=given.strip()) if isinstance(given, str) else Task.model_validate(given)
+        return Task(id="goal", goal=given.strip()) if isinstance(given, str) else Task.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"task: {first_problem(error)}") from error
 

@@ -145,20 +145,19 @@ def run_config(settings: Settings) -> RunConfig:
 
     max_tokens = settings.max_tokens or (96 if settings.model == _EMBEDDED else None)
     assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
-    look = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
+    lookahead = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
     try:
         return RunConfig.model_validate(
             {
                 "assistant": {"model": assistant},
-                "user": {
-                    "kind": settings.user,
-                    "model": model(settings.user_model) if settings.user == "llm" else None,
-                },
+                "user": {"kind": "llm", "model": model(settings.user_model)}
+                if settings.user == "llm"
+                else {"kind": settings.user},
                 "judges": [
                     {"name": name, "model": model(settings.judge_model) if JUDGES[name].needs_model else None}
                     for name in settings.judges
                 ],
-                "lookahead": look,
+                "lookahead": lookahead,
                 "tasks": {"source": "offline", "split": "test"},
             }
         )
@@ -190,7 +189,7 @@ def _from_file(settings: Settings, name: str) -> RunConfig:
     # A form may send every field. What is as by default was not chosen.
     besides = settings.model_dump(exclude_defaults=True, exclude=_BESIDE_A_FILE)
     if besides:
-        raise ConfigError(f"{min(besides)}: {name} says that; leave it out, or leave out config")
+        raise ConfigError(f"{min(besides)} cannot be combined with config={name}")
     if name not in _named_in(CONFIGS):
         raise ConfigError(f"config: this server does not allow {name!r}; its owner allows files by {CONFIGS}")
     config = load_config(name, RunConfig)

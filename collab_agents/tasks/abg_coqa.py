@@ -15,7 +15,7 @@ def abg_coqa(
 ) -> list[Task]:
     """Questions on a story, some of them ambiguous: does the assistant ask or answer (judge `clarification`)?
 
-    Played with the scripted user `lines: ["{prompt}"]`, one exchange long. The splits are the dataset's own: train,
+    Played with the scripted user `lines: ["{goal}"]`, one exchange long. The splits are the dataset's own: train,
     val and test.
 
     data_files: Abg-CoQA (Guo et al., AKBC 2021) is not on the Hub: the folder with its coqa_abg_<split>.json files, or
@@ -47,11 +47,11 @@ def _tasks(rows: Rows, history: bool) -> Iterator[Task]:
         before = "".join(f"Q: {asked}\nA: {said}\n" for asked, said in _history(row)) if history else ""
         parts = ["Can you help me answer a question about the following story?", story]
         parts += [f"These questions came before:\n{before.strip()}"] if before else []
-        prompt = "\n\n".join([*parts, f"My question is: {question}"])
+        goal = "\n\n".join([*parts, f"My question is: {question}"])
         yield Task(
             id=f"abg-coqa-{short_hash(story, question, str(row.values['history_turns']))}",
             kind="question",
-            prompt=prompt,
+            goal=goal,
             reference=None if LABELS[label] else answer,
             metadata={"ambiguous": LABELS[label], "question": question},
         )

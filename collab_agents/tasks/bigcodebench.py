@@ -39,7 +39,7 @@ def _tasks(rows: Rows) -> Iterator[Task]:
         yield Task(
             id=row.text("task_id"),
             kind="code",
-            prompt=row.text("instruct_prompt"),
+            goal=row.text("instruct_prompt"),
             reference=start + row.text("canonical_solution"),
             metadata={
                 "tests": row.text("test"),

@@ -101,7 +101,7 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
         ) from error
     if Path(path).suffix.lower() in (".csv", ".parquet"):
         file.close()
-        raise ConfigError(f"tasks {str(path)!r}: say by columns which column is what: columns: {{prompt: ...}}")
+        raise ConfigError(f"tasks {str(path)!r}: say by columns which column is what: columns: {{goal: ...}}")
     lines: dict[str, int] = {}
     with file:
         for number, task in parsed_lines(path, file, Task):

@@ -6,26 +6,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from collab_agents._internal.rows import BUILDERS, DataFiles, Row, read_rows, short_hash
-from collab_agents.tasks.task import Task
+from collab_agents.tasks.task import Task, goal_for_prompt
 
 
 class Columns(BaseModel):
     """Which column of a dataset is what. The rest is passed over.
 
-    prompt: the goal. reference: texts or numbers; null is no reference. id: texts or numbers; by default a hash of
-    the row. kind: by default "task". metadata: columns to keep under their names, or {key: column}.
+    goal: texts. reference: texts or numbers; null is no reference. id: texts or numbers; by default a hash of the row.
+    kind: by default "task". metadata: columns to keep under their names, or {key: column}.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: str
+    goal: str
     reference: str | None = None
     id: str | None = None
     kind: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_prompt(cls, data: Any) -> Any:
+        return goal_for_prompt(data)
 
     @field_validator("metadata", mode="before")
     @classmethod
@@ -33,7 +38,7 @@ class Columns(BaseModel):
         return {name: name for name in value} if isinstance(value, list) else value
 
     def needed(self) -> list[str]:
-        one = [self.prompt, self.reference, self.id, self.kind]
+        one = [self.goal, self.reference, self.id, self.kind]
         return [name for name in one if name is not None] + list(self.metadata.values())
 
 
@@ -68,9 +73,9 @@ def read_mapped(
 
 
 def _task(row: Row, columns: Columns, name: str, seen: Counter[str]) -> Task:
-    prompt = row.text_or_none(columns.prompt)
-    if not prompt or not prompt.strip():
-        raise row.error(columns.prompt, "a text is needed")
+    goal = row.text_or_none(columns.goal)
+    if not goal or not goal.strip():
+        raise row.error(columns.goal, "a text is needed")
     reference = row.text_or_none(columns.reference) if columns.reference else None
     metadata = {key: row.json(column) for key, column in columns.metadata.items()}
     if columns.id:
@@ -79,8 +84,8 @@ def _task(row: Row, columns: Columns, name: str, seen: Counter[str]) -> Task:
             raise row.error(columns.id, "an id is needed")
     else:
         # Of the contents, so that a row keeps its id when others come before it.
-        given = f"{name}-{short_hash(prompt, reference or '', json.dumps(metadata, sort_keys=True))}"
+        given = f"{name}-{short_hash(goal, reference or '', json.dumps(metadata, sort_keys=True))}"
         seen[given] += 1
         given += f"-{seen[given]}" if seen[given] > 1 else ""
     kind = row.text_or_none(columns.kind) if columns.kind else None
-    return Task(id=given, kind=kind or "task", prompt=prompt, reference=reference, metadata=metadata)
+    return Task(id=given, kind=kind or "task", goal=goal, reference=reference, metadata=metadata)

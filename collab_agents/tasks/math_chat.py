@@ -33,7 +33,7 @@ def _tasks(rows: Rows) -> Iterator[Task]:
         yield Task(
             id=f"math-{short_hash(problem)}",
             kind="math",
-            prompt=problem,
+            goal=problem,
             reference=row.text("solution"),
             metadata={"type": row.text("type"), "level": LEVEL},
         )

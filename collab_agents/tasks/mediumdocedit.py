@@ -47,7 +47,7 @@ def _tasks(rows: Iterator[Row], max_words: int) -> Iterator[Task]:
         yield Task(
             id=f"medium-{short_hash(text)}",
             kind="document",
-            prompt=f"You want the assistant to write this article, in at most {max_words} words.\n\n{title}\n\n{text}",
+            goal=f"You want the assistant to write this article, in at most {max_words} words.\n\n{title}\n\n{text}",
             reference=text,
             metadata={"title": title, "url": row.text_or_none("url")},
         )

@@ -327,7 +327,7 @@ def _make(kind: _Kind, task_id: str, seed: int, attempt: int) -> tuple[Task, tup
     task = Task(
         id=task_id,
         kind=kind.name,
-        prompt=f"You want {kind.what}. The finished text must contain {wishes}.",
+        goal=f"You want {kind.what}. The finished text must contain {wishes}.",
         reference="\n".join([kind.greeting, *lines, kind.ending]),
         metadata={"agenda": {"opening": opening, "facts": facts}},
     )

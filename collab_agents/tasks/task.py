@@ -1,28 +1,38 @@
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collab_agents.errors import ConfigError
 
 
 class Task(BaseModel):
-    """What a user wants. Only the simulated user and the judges see it; the assistant never does.
-
-    id: unique in a run; it names the task's line on disk and seeds its branches.
-    kind: what sort of task it is ("invitation", "math", ...), for selection and for tables.
-    prompt: the whole goal, with everything the user would only say when asked.
-    reference: what a perfect outcome is (a document, an answer, unit tests), for judges that compare.
-    metadata: anything else. `metadata["agenda"]` holds the facts of an `Agenda`.
-    """
+    """What a user wants. Only the simulated user and the judges see it; the assistant never does."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(min_length=1)
+    """Unique in a run. It names the task's line on disk and seeds its branches."""
     kind: str = "task"
-    prompt: str = Field(min_length=1)
+    """What sort of task it is ("invitation", "math", ...), for selection and for tables."""
+    goal: str = Field(min_length=1)
+    """The whole goal, with everything that the user would only say when asked."""
     reference: str | None = None
+    """A perfect outcome (a document, an answer, unit tests), for judges that compare."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+    """Anything else, as JSON values. `metadata["agenda"]` holds the facts of an `Agenda`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_prompt(cls, data: Any) -> Any:
+        return goal_for_prompt(data)
+
+
+def goal_for_prompt(data: Any) -> Any:
+    """The fields of a record, with `goal` for what earlier versions called `prompt`."""
+    if isinstance(data, dict) and "prompt" in data and "goal" not in data:
+        return {"goal" if key == "prompt" else key: value for key, value in data.items()}
+    return data
 
 
 def check_plain(task: Task) -> None:

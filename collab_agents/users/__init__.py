@@ -1,6 +1,6 @@
 """Simulated users: played by a chat model, by an agenda, or from a script."""
 
-from collab_agents.participants import Memory, SimulatedUser
+from collab_agents.participants import Memory, SimulatedUser, UserContext
 from collab_agents.users.agenda import AgendaUser
 from collab_agents.users.base import closing, is_closing
 from collab_agents.users.llm import LLMUser
@@ -18,6 +18,7 @@ __all__ = [
     "RunnableUser",
     "ScriptedUser",
     "SimulatedUser",
+    "UserContext",
     "as_user",
     "closing",
     "is_closing",

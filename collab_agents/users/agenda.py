@@ -6,7 +6,7 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError
 from collab_agents.messages import replies as said_by_assistant
-from collab_agents.participants import Memory
+from collab_agents.participants import Memory, UserContext
 from collab_agents.personas import Persona
 from collab_agents.tasks.agenda import Agenda, Fact
 from collab_agents.tasks.questions import is_draft, is_open_question, questions
@@ -42,13 +42,14 @@ class AgendaUser:
         problem = Agenda.problem_in(task)
         return problem and f"{problem}; for tasks without an agenda use kind: llm"
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        task: Task = memory["task"]
-        agenda = Agenda.of(task)
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
+        agenda = Agenda.of(context.task)
         if agenda is None:
-            raise ConfigError(f"task {task.id!r} has no metadata.agenda, which an agenda user plays")
-        persona: Persona = memory.get("persona") or _DEFAULT
-        turn = _Turn(agenda, persona, memory)
+            raise ConfigError(f"task {context.task.id!r} has no metadata.agenda, which an agenda user plays")
+        persona = context.persona or _DEFAULT
+        turn = _NextMessage(agenda, persona, memory, context.seed)
         replies = memory.get("replies", 0)
         if not messages or messages[-1].type not in ("ai", "tool"):
             return HumanMessage(turn.spelt(turn.open())), turn.remembered(replies)
@@ -60,14 +61,14 @@ class AgendaUser:
         return HumanMessage(turn.spelt(turn.answer(said))), turn.remembered(replies + 1)
 
 
-class _Turn:
+class _NextMessage:
     """One message in the making: what is told in it is noted as it is put into words.
 
     settled: the facts of which it has said that the user changed its mind. noticed: those that the draft it answers has
     as the user told them, wrong.
     """
 
-    def __init__(self, agenda: Agenda, persona: Persona, memory: Memory) -> None:
+    def __init__(self, agenda: Agenda, persona: Persona, memory: Memory, seed: int) -> None:
         self.agenda = agenda
         self.persona = persona
         self.memory = memory
@@ -78,10 +79,10 @@ class _Turn:
         self.errors: dict[str, int] = {"typos": 0, "wrong_facts": 0, "changes_of_mind": 0} | memory.get("errors", {})
         self.settled: set[str] = set()
         self.noticed: set[str] = set()
-        self.chance = random.Random(memory["seed"])
+        self.chance = random.Random(seed)
         # Of their own, so that a persona without habits draws what it would draw if there were none.
-        self.manners = random.Random(derive_seed(memory["seed"], "manners"))
-        self.lapses = random.Random(derive_seed(memory["seed"], "lapses"))
+        self.manners = random.Random(derive_seed(seed, "manners"))
+        self.lapses = random.Random(derive_seed(seed, "lapses"))
 
     def remembered(self, replies: int) -> Memory:
         now = {"told": self.told, "replies": replies, "errors": self.errors}

@@ -6,19 +6,21 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from collab_agents.participants import Memory
+from collab_agents.participants import Memory, UserContext, with_context
 
 _CLOSING = "closes_conversation"
 
 
 class FunctionUser:
-    """A function `(messages, memory) -> (message, text or None, memory)`, async or not, as the user."""
+    """A function as the user; see `as_user`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+        self._call = with_context(function)
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        result: Any = self._function(messages, memory)
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
+        result: Any = self._call(messages, memory, context)
         return await result if inspect.isawaitable(result) else result
 
 

@@ -11,10 +11,9 @@ from pydantic import BaseModel, field_validator, model_validator
 
 from collab_agents.errors import ConfigError
 from collab_agents.models.ask import ask
-from collab_agents.participants import Memory
+from collab_agents.participants import Memory, UserContext
 from collab_agents.personas import Persona
 from collab_agents.prompts import Prompt, fill, render, tagged, template_of, transcript
-from collab_agents.tasks import Task
 from collab_agents.users.base import closing
 from collab_agents.users.tools import noted, run_tools
 
@@ -76,13 +75,14 @@ class LLMUser:
         self.tool_timeout = tool_timeout
         self.attempts = attempts
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        task: Task = memory["task"]
-        persona: Persona | None = memory.get("persona") or self.persona
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
+        task, persona = context.task, context.persona or self.persona
         notes: list[list[Any]] = list(memory.get("noted", []))
         scene = fill(
             self.template,
-            goal=tagged("goal", task.prompt),
+            goal=tagged("goal", task.goal),
             persona=tagged("character", persona.describe() if persona else "An ordinary person."),
             transcript=_transcript(messages, notes) or Prompt("(Nothing yet: you write first.)\n"),
         )
@@ -99,7 +99,7 @@ class LLMUser:
             self.model,
             prompt,
             UserReply,
-            seed=memory["seed"],
+            seed=context.seed,
             attempts=self.attempts,
             tools=self.tools,
             use=use if self.tools else None,

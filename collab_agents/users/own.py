@@ -21,7 +21,8 @@ def as_user(user: AnyUser) -> SimulatedUser:
     """The user itself, if it has `respond`, or one made of it.
 
     A chat model becomes an `LLMUser`, any other Runnable or compiled graph a `RunnableUser`, and a function
-    `(messages, memory) -> (message or None, memory)`, async or not, is a user too.
+    `(messages, memory, context) -> (message, text or None, memory)`, async or not, is a user too; it may leave out
+    the context.
     """
     if isinstance(user, type):
         raise TypeError(f"a simulated user is needed, got the class {user.__name__}: make one of it")

@@ -5,7 +5,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 
 from collab_agents.messages import as_seen, replies, text_of
-from collab_agents.participants import Memory
+from collab_agents.participants import AssistantContext, Memory, UserContext
 from collab_agents.users.base import closing
 
 STOP = "###STOP###"
@@ -16,7 +16,7 @@ class RunnableUser:
     """Any LangChain Runnable, or compiled LangGraph app, as the user.
 
     It is called with `messages`, in which the sides are changed (its own are AI messages, the assistant's are human
-    ones; tool calls and results are left out), `goal` (the task's prompt), `persona` (in words, may be empty) and
+    ones; tool calls and results are left out), `goal` (the task's goal), `persona` (in words, may be empty) and
     `inputs`. It answers with a text, a message, or a state with `messages`; with `stop` in it the conversation ends,
     after the words before it.
     options: those of `GraphAssistant`: an app with a checkpointer is forked in every branch as an assistant is.
@@ -31,11 +31,13 @@ class RunnableUser:
         self._inputs = dict(inputs or {})
         self._app = GraphAssistant(app, **options)
 
-    async def respond(self, messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-        persona = memory.get("persona")
-        told = {"goal": memory["task"].prompt, "persona": persona.describe() if persona else "", **self._inputs}
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+    ) -> tuple[BaseMessage | None, Memory]:
+        persona = context.persona
+        told = {"goal": context.task.goal, "persona": persona.describe() if persona else "", **self._inputs}
         said, after = await self._app.respond(
-            _from_the_other_side(messages), memory | {"executable": False}, inputs=told
+            _from_the_other_side(messages), memory, AssistantContext(seed=context.seed, executable=False), inputs=told
         )
         words, stop, _ = "\n\n".join(replies(said)).partition(self.stop)
         if not stop:

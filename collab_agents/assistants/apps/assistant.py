@@ -26,10 +26,10 @@ from collab_agents.assistants.apps.local import LocalDriver
 from collab_agents.assistants.apps.packing import check_packed, pack, unpack
 from collab_agents.assistants.apps.remote import RemoteDriver
 from collab_agents.assistants.apps.reply import as_messages, reply_in
-from collab_agents.assistants.apps.simulated_tools import WAY_OUT, Mode, Turn, intercept_tools, is_simulating, taking
+from collab_agents.assistants.apps.simulated_tools import WAY_OUT, AppTurn, Mode, intercept_tools, is_simulating, taking
 from collab_agents.errors import ConfigError
 from collab_agents.messages import as_given, as_internal, is_users, text_of, with_ids
-from collab_agents.participants import Executed, Memory
+from collab_agents.participants import AssistantContext, Executed, Memory
 
 
 class GraphAssistant:
@@ -135,21 +135,26 @@ class GraphAssistant:
             self._driver = LocalDriver(app, self.name, timeout=timeout, interruptible=self.interrupts is not None)
 
     async def respond(
-        self, messages: Sequence[BaseMessage], memory: Memory, *, inputs: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        context: AssistantContext,
+        *,
+        inputs: Mapping[str, Any] | None = None,
     ) -> tuple[list[BaseMessage], Memory]:
         """The app's reply, in a simulation. inputs: further state keys, of this call alone.
 
         Raises AppError, which names the app and the node.
         """
         self._check(memory)
-        executable = memory.get("executable", True) and not isinstance(self.app, RemoteGraph)
-        turn = Turn(Mode.pausing if executable else Mode.simulated, self.simulate_tools)
-        with taking(turn), seeded(memory.get("seed", 0)) as calls:
-            given, new = self._given(messages, memory, inputs or {})
+        executable = context.executable and not isinstance(self.app, RemoteGraph)
+        turn = AppTurn(Mode.pausing if executable else Mode.simulated, self.simulate_tools)
+        with taking(turn), seeded(context.seed) as calls:
+            given, new = self._given(messages, memory, context, inputs or {})
             result = await self._drive(memory.get("branch", {}), given, turn, calls)
-        reply, after = self._finished(messages, memory, new, result, in_words=True)
+        reply, after = self._finished(messages, context.seed, new, result, in_words=True)
         if turn.pretended and result.kept is not None:
-            how = {key: memory[key] for key in ("seed", "proactive") if key in memory}
+            how = {"seed": context.seed, "proactive": context.proactive}
             after["unexecuted"] = {"branch": result.kept, "tools": turn.simulated, **how}
         return reply, after
 
@@ -199,12 +204,13 @@ class GraphAssistant:
         reply: Sequence[BaseMessage],
         after: Memory,
         *,
+        context: AssistantContext | None = None,
         answers: Mapping[str, Any] | None = None,
         in_words: bool = True,
     ) -> Executed:
         """Execute a reply that was chosen: call for real the tools that were simulated, inside the app, each once.
 
-        messages, memory: as `respond` was given them. reply, after: as it returned them.
+        messages, memory, context: as `respond` was given them. reply, after: as it returned them.
 
         Execution resumes at the first simulated call or policy answer and uses real results. Nothing before it is
         repeated. A reply in which nothing was simulated is returned unchanged.
@@ -235,17 +241,17 @@ class GraphAssistant:
             if not answers:
                 return Executed(self._without_question(reply), after, _asked(after))
         how = {key: unexecuted[key] for key in ("seed", "proactive") if key in unexecuted}
-        memory = memory | how
+        context = replace(context or AssistantContext(), **how)
         branch, calls = unexecuted["branch"], Calls(unexecuted["branch"].get("calls", ()))
-        turn = Turn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
+        turn = AppTurn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
 
         def left(at: Mapping[str, Any]) -> Memory:
             """What a memory needs for the execution to go on."""
             return {"unexecuted": {"branch": {**at, "calls": calls.dump()}, "tools": turn.allowed, **how}}
 
         try:
-            with taking(turn), seeded(memory.get("seed", 0), calls):
-                given, new = self._given(messages, memory)
+            with taking(turn), seeded(context.seed, calls):
+                given, new = self._given(messages, memory, context)
                 if branch:  # Otherwise the app keeps no thread, and is called again.
                     given = Command(resume=dict(answers)) if answers else None
                 result = await self._drive(branch, given, turn, calls)
@@ -256,7 +262,7 @@ class GraphAssistant:
         try:
             result.before = await self._driver.values(memory.get("branch", {}))
             waits = bool(result.interrupts) and not (in_words and isinstance(self.interrupts, AskUser))
-            reply, done = self._finished(messages, memory, new, result, in_words=not waits)
+            reply, done = self._finished(messages, context.seed, new, result, in_words=not waits)
             if waits:
                 return Executed(reply, done | left(result.branch), result.interrupts)
             return Executed(reply, await self._settled(done))
@@ -286,25 +292,29 @@ class GraphAssistant:
         return after if "since" in branch else after | {"branch": await self._driver.settle(branch)}
 
     def _given(
-        self, messages: Sequence[BaseMessage], memory: Memory, inputs: Mapping[str, Any] | None = None
+        self,
+        messages: Sequence[BaseMessage],
+        memory: Memory,
+        context: AssistantContext,
+        inputs: Mapping[str, Any] | None = None,
     ) -> tuple[Any, list[BaseMessage]]:
         """What the app is called with, and the messages in it."""
         asked = memory.get("asked")
         old, new = self._split(messages, memory.get("seen"))
-        new = with_ids(new, old, memory.get("seed", 0))
+        new = with_ids(new, old, context.seed)
         if asked and isinstance(self.interrupts, AskUser):
             words = next((text_of(message) for message in reversed(new) if is_users(message)), "")
             answers = {key: self.interrupts.resume(words, unpack(value)) for key, value in asked.items()}
             return Command(resume=answers), []
         known = [*unpack(memory["history"]), *new] if "history" in memory else [*new]
-        given = self._input(list(messages), known, memory.get("proactive", False), inputs or {})
+        given = self._input(list(messages), known, context.proactive, inputs or {})
         said = self._messages(given.get(self._output)) if isinstance(given, Mapping) and self._output else []
         return given, [message.model_copy() for message in said]  # An app may change what it is given.
 
     def _finished(
         self,
         messages: Sequence[BaseMessage],
-        memory: Memory,
+        seed: int,
         new: Sequence[BaseMessage],
         result: AppResult,
         *,
@@ -317,7 +327,7 @@ class GraphAssistant:
             reply.append(AIMessage("\n\n".join(questions), additional_kwargs={_QUESTION: True}))
         if not result.interrupts and not any(message.type in ("ai", "tool") for message in reply):
             raise AppError(f"app {self.name!r}: it returned no reply, under {self.output_name}, to the user's message")
-        reply = with_ids(reply, messages, memory.get("seed", 0))
+        reply = with_ids(reply, messages, seed)
         return reply, self._memory(result.branch, result.interrupts, result.values, reply)
 
     def _without_question(self, reply: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -337,7 +347,7 @@ class GraphAssistant:
             "begin without assistant_memory, and the app is given what there is"
         )
 
-    async def _drive(self, branch: Mapping[str, Any], given: Any, turn: Turn, calls: Calls) -> AppResult:
+    async def _drive(self, branch: Mapping[str, Any], given: Any, turn: AppTurn, calls: Calls) -> AppResult:
         context = context_around() if self.context is None else self.context
         config = self._config
         if turn.mode is not Mode.executed:

@@ -14,7 +14,7 @@ from collab_agents._internal.markers import HiddenFromApps
 from collab_agents._internal.seeds import Calls
 from collab_agents._internal.tracing import with_handlers
 from collab_agents.assistants.apps.branches import Kept
-from collab_agents.assistants.apps.simulated_tools import Turn
+from collab_agents.assistants.apps.simulated_tools import AppTurn
 from collab_agents.errors import RolloutError
 from collab_agents.participants import Memory
 from collab_agents.usage import counting_all_models
@@ -58,7 +58,7 @@ class Driver(Protocol):
     name: str
 
     async def drive(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
+        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
     ) -> AppResult:
         """Run the app on from `branch`, {} at first. `branch` and everything it stands for stay as they are."""
         ...

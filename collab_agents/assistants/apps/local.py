@@ -19,7 +19,7 @@ from collab_agents._internal.seeds import Calls
 from collab_agents._internal.tracing import with_handlers
 from collab_agents.assistants.apps.branches import Branch, Kept, LiveApp
 from collab_agents.assistants.apps.driver import AppError, AppResult, own_root
-from collab_agents.assistants.apps.simulated_tools import Mode, ToolGuard, Turn, is_pause
+from collab_agents.assistants.apps.simulated_tools import AppTurn, Mode, ToolGuard, is_pause
 from collab_agents.assistants.apps.threads import Captured
 from collab_agents.errors import ConfigError, Exited, RolloutError
 
@@ -35,7 +35,7 @@ class LocalDriver:
         self.live = LiveApp(app, name) if isinstance(app, Pregel) else None
 
     async def drive(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
+        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
     ) -> AppResult:
         with own_root() as around, contained(self.timeout):
             if turn.mode is not Mode.executed:
@@ -77,7 +77,7 @@ class LocalDriver:
     async def settle(self, branch: Mapping[str, Any]) -> Kept:
         return await self.live.settle(branch) if self.live else branch
 
-    async def _called(self, given: Any, config: RunnableConfig, turn: Turn, calls: Calls) -> AppResult:
+    async def _called(self, given: Any, config: RunnableConfig, turn: AppTurn, calls: Calls) -> AppResult:
         try:
             values = await within(self.timeout, self.app.ainvoke(given, config))
         except PASS_THROUGH:
@@ -95,7 +95,7 @@ class LocalDriver:
         return AppResult({}, values)
 
     async def _run(
-        self, branch: Branch, given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
+        self, branch: Branch, given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
     ) -> AppResult:
         config = merge_configs(config, {"configurable": branch.configurable})
         more: dict[str, Any] = {} if context is None else {"context": context}
@@ -152,7 +152,7 @@ class LocalDriver:
         config: RunnableConfig,
         more: dict[str, Any],
         result: AppResult,
-        turn: Turn,
+        turn: AppTurn,
     ) -> None:
         """Run it, and note what comes of it."""
         interrupts: dict[str, Interrupt] = {}
@@ -185,7 +185,7 @@ class LocalDriver:
             raise self._error(RolloutError(turn.problem or _SWALLOWED), "", turn)
         result.interrupts = [one for one in interrupts.values() if not is_pause(one)]
 
-    def _error(self, error: BaseException, where: str, turn: Turn) -> AppError:
+    def _error(self, error: BaseException, where: str, turn: AppTurn) -> AppError:
         late = isinstance(error, Late) and self.timeout is not None
         reason = f"no reply within {self.timeout:g} s" if late else reason_of(error)
         return AppError(f"app {self.name!r}{where}: {turn.problem or reason}")

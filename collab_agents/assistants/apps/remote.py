@@ -13,7 +13,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import Calls
 from collab_agents.assistants.apps.branches import Kept
 from collab_agents.assistants.apps.driver import AppError, AppResult, own_root
-from collab_agents.assistants.apps.simulated_tools import Turn
+from collab_agents.assistants.apps.simulated_tools import AppTurn
 from collab_agents.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ class RemoteDriver:
         """The threads made for branches, until they are deleted."""
 
     async def drive(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: Turn, calls: Calls
+        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
     ) -> AppResult:
         more: dict[str, Any] = {} if context is None else {"context": context}
         try:

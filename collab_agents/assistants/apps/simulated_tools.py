@@ -47,7 +47,7 @@ class Mode(Enum):
 
 
 @dataclass
-class Turn:
+class AppTurn:
     """One turn of an app that is under way. tools: simulated, by name, with what each then gives.
 
     simulated: the calls of simulated tools so far, name and arguments as JSON. allowed: those that an executed turn
@@ -101,12 +101,12 @@ def _call(name: str, arguments: Any) -> list[str]:
     return [name, json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=repr)]
 
 
-_turn: ContextVar[Turn | None] = ContextVar("collab_agents_turn", default=None)
+_turn: ContextVar[AppTurn | None] = ContextVar("collab_agents_turn", default=None)
 _intercepted: ContextVar[bool] = ContextVar("collab_agents_intercepted", default=False)
 
 
 @contextmanager
-def taking(turn: Turn) -> Iterator[Turn]:
+def taking(turn: AppTurn) -> Iterator[AppTurn]:
     """Everything inside is part of the turn."""
     token = _turn.set(turn)
     try:
@@ -208,7 +208,7 @@ def _with_artifact(value: Any) -> tuple[Any, Any]:
 
 
 @contextmanager
-def _executing(turn: Turn | None) -> Iterator[None]:
+def _executing(turn: AppTurn | None) -> Iterator[None]:
     try:
         yield
     finally:
@@ -251,7 +251,7 @@ class _Tools(Interceptor):
         with _executing(turn), _inside_node():
             return await execute()
 
-    def _instead(self, turn: Turn, request: ToolCallRequest) -> Any:
+    def _instead(self, turn: AppTurn, request: ToolCallRequest) -> Any:
         tool = request.tool
         assert tool is not None
         if turn.mode is Mode.pausing:  # A wrapper of the app's has put this tool in another's place.
@@ -261,7 +261,7 @@ class _Tools(Interceptor):
         return _simulated(tool, instead, request.tool_call["args"])
 
 
-def _is_simulated(turn: Turn, tool: BaseTool) -> bool:
+def _is_simulated(turn: AppTurn, tool: BaseTool) -> bool:
     return tool.name in turn.tools or _MARK in (tool.metadata or {})
 
 

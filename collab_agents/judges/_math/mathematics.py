@@ -45,14 +45,14 @@ _WORDS_AT_MOST = 3
 _CHARACTERS = 20_000
 
 
-class Verdict(NamedTuple):
+class Comparison(NamedTuple):
     """correct: None if the reference cannot be understood."""
 
     correct: bool | None
     reason: str
 
 
-def compare(reference: str, messages: Sequence[str]) -> Verdict:
+def compare(reference: str, messages: Sequence[str]) -> Comparison:
     """Whether the final answer in an assistant's messages is the reference.
 
     reference: an answer in LaTeX or plain text, or a solution that has one in a box.
@@ -65,17 +65,18 @@ def compare(reference: str, messages: Sequence[str]) -> Verdict:
     is_prose = _PROSE.search(_WRAPPED.sub("", reference))
     wanted = [] if wanted_text or is_prose else _parsed(f"\\boxed{{{_normal(reference)}}}")
     if not wanted_text and not wanted:
-        return Verdict(None, f"the reference {reference[:80]!r} is not a mathematical answer that can be parsed")
+        return Comparison(None, f"the reference {reference[:80]!r} is not a mathematical answer that can be parsed")
     found = _with_answer(messages)
     if wanted_text:
         given = next(filter(None, (_given_text(message, len(wanted_text.split())) for message in found)), "")
-        return Verdict(given == wanted_text, f"{given!r} against {wanted_text!r}" if given else "no answer was found")
+        reason = f"{given!r} against {wanted_text!r}" if given else "no answer was found"
+        return Comparison(given == wanted_text, reason)
     for message in found:
         normal = _normal(message)
         for text in dict.fromkeys((_announced(normal), normal)):
             if answer := _parsed(_in_dollars(text)):
-                return Verdict(_equal(wanted, answer), f"{_shown(answer)} against {_shown(wanted)}")
-    return Verdict(False, "no answer was found")
+                return Comparison(_equal(wanted, answer), f"{_shown(answer)} against {_shown(wanted)}")
+    return Comparison(False, "no answer was found")
 
 
 def _with_answer(messages: Sequence[str]) -> list[str]:
@@ -238,7 +239,7 @@ def _serve(requests: Iterable[str]) -> Iterator[str]:
         try:
             yield json.dumps(compare(request["reference"], request["messages"]))
         except Exception as error:  # Of computer algebra on odd input: this worker goes on.
-            yield json.dumps(Verdict(None, f"they cannot be compared: {type(error).__name__}: {str(error)[:200]}"))
+            yield json.dumps(Comparison(None, f"they cannot be compared: {type(error).__name__}: {str(error)[:200]}"))
 
 
 if __name__ == "__main__":

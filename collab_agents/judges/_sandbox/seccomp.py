@@ -24,7 +24,7 @@ Instruction = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class _Calls:
+class _Syscalls:
     """An architecture's own number, and those of its calls.
 
     refused: shmget, msgget, semget, memfd_create, memfd_secret; add_key, request_key, keyctl; ptrace, process_vm_readv,
@@ -43,7 +43,7 @@ class _Calls:
 
 
 _CALLS = {
-    "x86_64": _Calls(
+    "x86_64": _Syscalls(
         architecture=0xC000003E,
         clone=56,
         setsockopt=54,
@@ -55,7 +55,7 @@ _CALLS = {
             *(425, 321, 298, 323, 246),
         ),
     ),
-    "aarch64": _Calls(
+    "aarch64": _Syscalls(
         architecture=0xC00000B7,
         clone=220,
         setsockopt=208,

@@ -19,7 +19,7 @@ from .solution import create_module, namespace, run
 from .wire import Peer
 
 
-class _Reports:
+class _PeerReports:
     """Sends to the process that reports."""
 
     def __init__(self, peer: Peer) -> None:
@@ -43,7 +43,7 @@ def missing_module(tests: str) -> str:
 
 def serve(peer: Peer) -> None:
     request = peer.receive()
-    reports = _Reports(peer)
+    reports = _PeerReports(peer)
     module = create_module()
     if missing := missing_module(request["tests"]):
         reports.send("unready", module=missing)
