@@ -1,4 +1,4 @@
-"""The chat command as a process of its own: fed by a pipe, and at a real pseudo-terminal."""
+"""The chat command in a process of its own: fed by a pipe, and at a real pseudo-terminal."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The commands `generate`, `show`, `init` and `graph`: what they print, kills and signals, and what is refused."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What goes wrong in a branch stays in it: exits, hung and blocking code, and results that come too late."""
+"""What goes wrong in a branch stays in it: exits, hung or blocking code, and results that come too late."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The commands `evaluate`, `judges` and `tasks`: tables, resuming, and what is refused."""
+"""The commands `evaluate`, `judges` and `tasks`: their tables, resuming, and what is refused."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Code of the user's own that fails: where, in their own file, and with its traceback for those who ask."""
+"""Errors in the user's own code: the reason names their file and line, and --debug prints the traceback."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What the distribution installs, and that it stands next to an application with packages of the same names."""
+"""The wheel: what it installs, and that an application keeps its own packages `graphs` and `training`."""
 
 import zipfile
 from pathlib import Path

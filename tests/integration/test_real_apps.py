@@ -1,4 +1,4 @@
-"""Agents that people make with other libraries end, after lookahead, as a plain run of them does.
+"""Agents made with other libraries end, after lookahead, as they do in a plain run.
 
 Each is played, forked, looked ahead with, executed and committed. The models follow scripts; all else is theirs.
 """

@@ -1,4 +1,4 @@
-"""What was recorded before the modules were moved and renamed is played again, read and resumed.
+"""What earlier versions recorded can still be played again, read and resumed.
 
 The recordings in tests/data/recorded are those of `collab-agents generate --config agenda.yaml` (and llm.yaml) with
 `python -m benchmarks.server --deterministic --port 8000`; the run in `interrupted` was killed in its second task.

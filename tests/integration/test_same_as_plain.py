@@ -1,4 +1,4 @@
-"""An app that is looked ahead with and executed ends as a plain run of it does.
+"""Random apps that are looked ahead with and executed end as plain runs of them do.
 
 The real calls are the same, in the same order, and so are messages, state, thread, store and cache.
 """

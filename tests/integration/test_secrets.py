@@ -1,4 +1,4 @@
-"""Keys are not written anywhere, whoever echoes them."""
+"""Keys are written nowhere, even when a server or an app echoes them."""
 
 import base64
 import json

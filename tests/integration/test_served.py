@@ -1,4 +1,4 @@
-"""The graphs on a LangGraph server: `langgraph dev` itself, and clients of it."""
+"""The graphs on a LangGraph server: a real `langgraph dev`, and clients of it."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Leaving a run early, in every way, ends what is under way and gives everything back."""
+"""A run that is left early, in any way, ends what is under way and can be resumed at once."""
 
 import subprocess
 import sys

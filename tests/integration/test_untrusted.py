@@ -1,4 +1,4 @@
-"""Bytes that others wrote run nothing when they are read."""
+"""Reading what others wrote (checkpoints, an app's memory, models) runs no code that is in it."""
 
 import json
 import sqlite3

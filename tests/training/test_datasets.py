@@ -1,3 +1,5 @@
+"""Datasets for training: rows for each method, the published forms, splits, and how they are saved."""
+
 import json
 import shutil
 import sys

@@ -1,3 +1,5 @@
+"""Pushing a dataset to the Hugging Face Hub: what arrives there, and that it is kept when the Hub refuses."""
+
 import base64
 import json
 import os

@@ -1,3 +1,5 @@
+"""Trainers: each moves the model where its data or reward points, resumes, and refuses bad input."""
+
 import asyncio
 import json
 import signal

@@ -1,4 +1,4 @@
-"""People in the graphs, asked by interrupts and resumed by commands, as an application would."""
+"""People as users and assistants: asked by interrupts and resumed by commands, as in an application."""
 
 import json
 from collections.abc import Sequence

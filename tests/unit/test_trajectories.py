@@ -1,3 +1,5 @@
+"""Trajectory files: which lines are kept, cut off or refused; and messages that survive being stored."""
+
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

@@ -1,4 +1,4 @@
-"""LangGraph's private names that are used are there, and mean what they are used for."""
+"""The private names of LangGraph that this library uses exist, and do what it uses them for."""
 
 from typing import Any
 

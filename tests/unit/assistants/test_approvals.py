@@ -1,4 +1,4 @@
-"""Apps that ask before they act: what is answered in a simulation counts for nothing that is real."""
+"""Apps that ask before they act: an answer given in a simulation authorises nothing real."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Executing a reply that was simulated: every real tool once, inside the app, and only then."""
+"""Executing a simulated reply: every real tool runs once, inside the app, and only then."""
 
 import asyncio
 from collections.abc import Callable

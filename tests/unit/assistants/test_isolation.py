@@ -1,4 +1,4 @@
-"""Simulating leaves the live app alone, and what cannot be executed is refused before anything real is done."""
+"""Simulation leaves the live app alone, and what cannot be executed is refused before anything real is done."""
 
 import itertools
 import threading

@@ -1,4 +1,4 @@
-"""Lookahead while serving: the agent alone, in a parent graph, and against slow and hung servers."""
+"""The lookahead agent: alone, in a parent graph, and against slow and hung servers."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The graphs, with participants made of plain functions where a test needs to decide what they say."""
+"""The conversation, lookahead and rollout graphs: when they end, what they choose, and that branches stay apart."""
 
 import asyncio
 from collections.abc import Callable, Sequence

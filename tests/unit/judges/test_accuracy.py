@@ -1,3 +1,5 @@
+"""Accuracy: which answers agree with a reference, and when a model decides."""
+
 import asyncio
 from collections.abc import Callable
 

@@ -1,3 +1,5 @@
+"""Judges: what each one scores, and what it says when it cannot."""
+
 import asyncio
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`pass_rate` and the sandbox that it runs code in: real programs in real bubblewrap."""
+"""`pass_rate`: what code scores, and what its sandbox keeps it from doing. The programs and bubblewrap are real."""
 
 import asyncio
 import itertools

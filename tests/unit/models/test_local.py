@@ -1,4 +1,4 @@
-"""The in-process model: the real SmolLM2-135M out of its wheel."""
+"""Models in this process: batches, seeds, streams and limits, with the real SmolLM2-135M from its wheel."""
 
 import asyncio
 import functools

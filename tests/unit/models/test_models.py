@@ -1,3 +1,5 @@
+"""Chat models: how they are loaded by name, limited, tried again and counted."""
+
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Model servers as they are: their errors, their streams, their keys, and what they send that no client expects."""
+"""Model servers as they are: their errors, streams and keys, and replies that no client expects."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""What is said in a conversation cannot pass for another turn, or for a part of the prompt."""
+"""Words in a conversation cannot pass for another turn, or for a part of the prompt."""
 
 import re
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+"""Evaluation: the numbers of the scorecard, which conversations are compared, and resuming."""
+
 import asyncio
 import math
 import random

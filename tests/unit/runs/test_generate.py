@@ -1,3 +1,5 @@
+"""Generating trajectories: concurrency, failures, leaving a run early, and resuming it."""
+
 import asyncio
 import gc
 import json

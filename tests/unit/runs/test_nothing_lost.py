@@ -1,4 +1,4 @@
-"""What goes wrong while a run is recorded is one sentence, and costs nothing that is there."""
+"""Whatever goes wrong while a run is recorded is told in one sentence, and costs nothing that is on the disk."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The door: one conversation with an app."""
+"""`simulate`: one conversation with an app, and what it refuses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

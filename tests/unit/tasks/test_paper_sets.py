@@ -1,4 +1,4 @@
-"""The paper's task sets, read from local files of the published schemas by the code that reads the Hub's."""
+"""The paper's task sets and datasets of one's own, read from local files in the published schemas."""
 
 import json
 from collections.abc import Callable

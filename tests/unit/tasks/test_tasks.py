@@ -1,3 +1,5 @@
+"""Tasks: files of them, the offline set, and how questions and drafts are told apart."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Users of one's own: functions, classes, Runnables and apps, with tools and templates; and what does not leak."""
+"""Users of one's own: functions, classes, Runnables and apps, their tools and templates, and branches kept apart."""
 
 import asyncio
 import subprocess

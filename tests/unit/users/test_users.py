@@ -1,3 +1,5 @@
+"""Simulated users: what an agenda user tells and when, and how an LLM user's answers are read."""
+
 from collections.abc import Callable
 from typing import Any
 
