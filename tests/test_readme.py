@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.conftest import ROOT
+from benchmarks.process import ROOT
 
 
 def test_every_import_of_the_library_in_the_readme_works() -> None:

@@ -1,6 +1,7 @@
 """The private names of LangGraph that this library needs, all in one place.
 
-Checked with langgraph 1.2 and langgraph-prebuilt 1.1. tests/test_langgraph_private.py fails where one has changed.
+Checked with langgraph 1.2 and langgraph-prebuilt 1.1. Where one of them has changed,
+tests/unit/_internal/test_langgraph_private.py fails.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,0 +1,280 @@
+"""Datasets for training: rows for each method, the published forms, splits, and how they are saved."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from datasets import Dataset, load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collab_agents._internal.rows import read_rows
+from collab_agents._internal.seeds import derive_seed
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.training import (
+    from_published,
+    preference_rows,
+    prompt_rows,
+    read_all,
+    read_dataset,
+    sft_rows,
+    split_by_task,
+    to_flat,
+    to_nested,
+)
+from collab_agents.training.datasets import persona_of_row, task_of_row
+from collab_agents.trajectories import Future, JsonlStore
+from tests.support.commands import exit_code as run
+from tests.support.trajectories import said, trajectory
+
+NESTED: list[dict[str, Any]] = [
+    {
+        "conv_id": "7",
+        "single_turn_prompt": "write a poem",
+        "single_turn_completion": "roses",
+        "single_turn_metadata": {"author": "A"},
+        "turns": [
+            {
+                "prompt": [said("user", "a poem?")],
+                "responses": [
+                    {
+                        "completion": "about what?",
+                        "score": 0.9,
+                        "sessions": [
+                            [said("user", "a poem?"), said("assistant", "about what?"), said("user", "roses")]
+                        ],
+                        "rewards": {"bleu": [0.8], "MR": [0.9]},
+                    },
+                    {"completion": "violets", "score": 0.1},
+                ],
+            },
+            {
+                "prompt": [said("user", "a poem?"), said("assistant", "about what?"), said("user", "roses")],
+                "responses": [{"completion": "roses are red", "score": 0.7}, {"completion": "no", "score": 0.2}],
+            },
+        ],
+    }
+]
+
+
+def test_sft_takes_the_best_conversation_of_each_task_and_counts_the_rest() -> None:
+    made = sft_rows(
+        [
+            trajectory("a", 0.1, final=0.2, bleu=0.9),
+            trajectory("a", 0.1, final=0.8, bleu=0.7),
+            trajectory("b", 0.1, final=0.9, bleu=0.1),
+            trajectory("c", 0.1, final=None),
+        ],
+        lower_bounds={"bleu": 0.5},
+    )
+    assert [(row["task_id"], row["reward"]) for row in made.rows] == [("a", 0.8)]
+    assert made.rows[0]["messages"][-1] == said("assistant", "a 0")
+    assert made.dropped == {
+        "conversations without a reward": 1,
+        "conversations below the bound of 0.5 for bleu": 1,
+        "conversations that are not their task's best": 1,
+    }
+    assert made.report().startswith("1 sft rows of 4 trajectories; left out: 1 conversations")
+
+
+def test_preferences_are_best_against_worst_or_all_pairs_beyond_a_gap() -> None:
+    one = trajectory("a", 0.5, None, 0.9, 0.1)
+    made = preference_rows([one])
+    assert [(row["score_chosen"], row["score_rejected"]) for row in made.rows] == [(0.9, 0.1)] * 2
+    assert made.rows[0]["prompt"] == [said("user", "do a")]
+    assert made.rows[0]["chosen"] == [said("assistant", "a 2")]
+    gaps = {row["score_chosen"] - row["score_rejected"] for row in preference_rows([one], pairs="all").rows}
+    assert {round(gap, 6) for gap in gaps} == {0.8, 0.4}
+    assert len(preference_rows([one], pairs="all", minimum_gap=0.5).rows) == 2
+    assert made.dropped["candidates without a reward"] == 2
+
+
+@pytest.mark.parametrize(
+    ("rewards", "gap", "said_so"),
+    [
+        ((0.5, 0.5), 0.0, "all candidates of every turn have the same reward"),
+        ((0.5, 0.4), 0.3, "largest gap is 0.1: lower minimum_gap"),
+        ((0.5,), 0.0, "candidates: 2 or more"),
+    ],
+)
+def test_a_set_without_a_pair_is_refused_with_what_was_found(
+    rewards: tuple[float, ...], gap: float, said_so: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"(?i)nothing to train on.*{said_so}"):
+        preference_rows([trajectory("a", *rewards)], minimum_gap=gap)
+
+
+def test_an_unknown_judge_in_the_lower_bounds_is_named() -> None:
+    with pytest.raises(ConfigError, match="'blue' is none of the judges bleu, reward"):
+        sft_rows([trajectory("a", 0.1, bleu=0.1)], lower_bounds={"blue": 0.5})
+
+
+def test_sessions_at_the_terminal_are_conversations_of_their_task(tmp_path: Path) -> None:
+    store = JsonlStore(tmp_path / "trajectories.jsonl")
+    for name, final in (("a", 0.1), ("a@1", 0.9), ("a@2", 0.2)):
+        one = trajectory(name, 0.1, 0.2, final=final)
+        about = {"session": {"task": "a"}} if "@" in name else {}
+        store.append(one.model_copy(update={"task": one.task.model_copy(update={"metadata": about})}))
+    assert [(row["task_id"], row["reward"]) for row in sft_rows(read_all([tmp_path])).rows] == [("a", 0.9)]
+
+
+def test_prompts_hold_the_task_and_the_persona_and_each_stands_once() -> None:
+    made = prompt_rows([trajectory("a", 0.1), trajectory("a", 0.1)], system_prompt="be kind")
+    assert len(made.rows) == 2
+    row = made.dataset()[1]
+    assert row["prompt"][0] == said("system", "be kind")
+    assert task_of_row(row) == trajectory("a").task
+    assert persona_of_row(row) is None
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 20), min_size=8, max_size=60), st.integers(0, 99))
+def test_no_task_is_on_both_sides_of_the_split(tasks: list[int], seed: int) -> None:
+    rows = Dataset.from_list([{"task_id": str(task)} for task in tasks])
+    sides = {derive_seed(seed, "eval", str(task)) < 0.3 * 2**31 for task in tasks}
+    if len(sides) < 2:
+        with pytest.raises(ConfigError, match="leaves one side empty"):
+            split_by_task(rows, eval_share=0.3, seed=seed)
+        return
+    split = split_by_task(rows, eval_share=0.3, seed=seed)
+    train, held = (set(split[side]["task_id"]) for side in ("train", "eval"))
+    assert not train & held
+    assert len(split["train"]) + len(split["eval"]) == len(tasks)
+
+
+def test_tool_messages_survive_a_dataset() -> None:
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "id": "1", "function": {"name": "look", "arguments": '{"a": 1}'}}],
+    }
+    result = {"role": "tool", "tool_call_id": "1", "name": "look", "content": "found"}
+    one = trajectory("a", 0.1)
+    one.messages[1:2] = [call, result, said("assistant", "there")]
+    row = sft_rows([one]).dataset()[0]
+    kept = [{key: value for key, value in message.items() if value is not None} for message in row["messages"]]
+    assert kept[1:4] == [call, result, said("assistant", "there")]
+    one.turns[0].candidates[0].messages = [call, result, said("assistant", "there")]
+    with pytest.raises(ConfigError, match="task 'a' has a reply with tool messages"):
+        list(to_nested([one]))
+
+
+def test_the_published_forms_survive_the_round_trip() -> None:
+    read = list(from_published(NESTED))
+    assert [turn.chosen for turn in read[0].turns] == [0, 0]
+    assert read[0].turns[0].candidates[0].futures == [
+        Future(messages=[said("user", "roses")], reward=0.9, scores={"bleu": 0.8})
+    ]
+    assert read[0].messages[-1] == said("assistant", "roses are red")
+    assert list(to_nested(read)) == NESTED
+    flat = list(to_flat(read))
+    assert [(row["conv_id"], row["turn_id"], row["score"]) for row in flat] == [
+        ("7", 1, 0.9), ("7", 1, 0.1), ("7", 3, 0.7), ("7", 3, 0.2),
+    ]  # fmt: skip
+    assert list(to_nested(from_published(flat))) == NESTED
+    assert list(to_flat(from_published(reversed(flat)))) != []
+
+
+def test_the_published_package_reads_what_is_written_and_makes_the_same_pairs(
+    tmp_path: Path, published: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "conversations.json"
+    source.write_text(json.dumps(NESTED))
+    theirs = published(NESTED, add_system_prompt=False)
+    for form in ("nested", "flat"):
+        run("dataset", "--from", str(source), "--kind", form, "--out", str(tmp_path / form))
+        rows = [
+            dict(row)
+            for row in load_dataset("parquet", data_files=str(tmp_path / form / "data/train.parquet"))["train"]
+        ]
+        again = published(rows, add_system_prompt=False)
+        assert [(row["completion"], row["score"]) for row in again.data] == [
+            (row["completion"], row["score"]) for row in theirs.data
+        ]
+    pairs = theirs.to_dpo_dataset()["train"]
+    ours = preference_rows(from_published(theirs.data)).rows
+    assert [(row["chosen"], row["score_rejected"]) for row in pairs] == [
+        (row["chosen"][0]["content"], row["score_rejected"]) for row in ours
+    ]
+    best = theirs.to_sft_dataset()["train"]
+    assert best["messages"][0] == sft_rows(from_published(theirs.data)).rows[0]["messages"]
+
+
+def test_what_the_published_package_saves_is_read(tmp_path: Path, published: Any) -> None:
+    rows = published(NESTED, add_system_prompt=False).data
+    shared = [{key: row[key] for key in row if key not in ("sessions", "rewards")} for row in rows]
+    Dataset.from_list(shared).save_to_disk(tmp_path / "saved")
+    [read] = read_all([tmp_path / "saved"])
+    assert [len(turn.candidates) for turn in read.turns] == [2, 2]
+    assert read.task.goal == "write a poem"
+
+
+def test_a_folder_is_read_as_it_is_now_and_not_as_one_of_the_same_name(tmp_path: Path) -> None:
+    lines = [trajectory(f"t{i}", 0.1, 0.9).model_dump_json() + "\n" for i in range(9)]
+    for folder, count in (("one", 4), ("two", 9), ("one", 6)):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+        (tmp_path / folder).mkdir()
+        source = tmp_path / folder / "trajectories.jsonl"
+        source.write_text("".join(lines[:count]))
+        out = tmp_path / folder / "pairs"
+        assert run("dataset", "--from", source, "--kind", "preference", "--out", out) == 0
+        assert len(set(read_dataset(str(out), "preference")["train"]["task_id"])) == count
+        assert len(read_rows(str(out), columns=["prompt"], split="train")) == len(
+            read_dataset(str(out), "preference")["train"]
+        )
+
+
+def test_a_dataset_is_saved_as_parquet_with_a_card_that_says_how_it_was_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    lines = [trajectory(f"t{i}", 0.1 * (i % 7), 0.9).model_dump_json() + "\n" for i in range(20)]
+    (folder / "trajectories.jsonl").write_text("".join(lines))
+    out = tmp_path / "pairs"
+    run("dataset", "--from", str(folder), "--kind", "preference", "--out", str(out), "--eval-share", "0.25",
+        "--minimum-gap", "0.4")  # fmt: skip
+    rows = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+    assert set(rows) == {"train", "eval"}
+    assert not set(rows["train"]["task_id"]) & set(rows["eval"]["task_id"])
+    card = (out / "README.md").read_text()
+    assert f"| train | {len(rows['train'])} |" in card
+    assert "pairs below the minimum gap" in card
+    assert "minimum_gap: 0.4" in card
+    assert f"All {len(rows['train']) + len(rows['eval'])} are 0.900." in card
+    assert "preference rows of 20 trajectories" in capsys.readouterr().out
+    assert run("dataset", "--from", str(folder), "--kind", "sft", "--out", str(out)) == 1
+    assert "holds something already" in capsys.readouterr().err
+
+
+def test_a_run_without_a_finished_trajectory_and_a_table_of_another_kind_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "trajectories.jsonl").write_text("")
+    with pytest.raises(RunDirectoryError, match=r"no finished trajectory; see failures\.jsonl"):
+        list(read_all([tmp_path / "run"]))
+    (tmp_path / "table.jsonl").write_text('{"question": "?", "answer": "!"}\n')
+    with pytest.raises(ConfigError, match=r"neither a run directory nor .*columns: question, answer"):
+        list(read_all([tmp_path / "table.jsonl"]))
+    with pytest.raises(ConfigError, match="there is no such file"):
+        list(read_all([tmp_path / "nothing"]))
+    with pytest.raises(ConfigError, match=r"row 1: there is no column 'single_turn_prompt'"):
+        list(from_published([NESTED[0], {"turns": []}]))
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The dataset class of the published package. It imports litellm, which its datasets do not use."""
+    litellm = ModuleType("litellm")
+    litellm.disable_cache = litellm.enable_cache = lambda *_, **__: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "litellm", litellm)
+    monkeypatch.setenv("RUN_USER_DIR", str(tmp_path / "collabllm"))
+    from collabllm.datasets.multiturn import MultiturnDataset
+
+    return MultiturnDataset
