@@ -81,11 +81,7 @@ class SimulatedUser(Protocol):
 
 @runtime_checkable
 class Assistant(Protocol):
-    """Answers the user. Like a `SimulatedUser` it holds no state between calls.
-
-    An assistant may also have a method `state_of(memory)`, which gives judges what else there is to judge, such as
-    the final state of an app, as `Conversation.state`.
-    """
+    """Answers the user. Like a `SimulatedUser` it holds no state between calls."""
 
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
@@ -100,6 +96,32 @@ class Assistant(Protocol):
             context: The seed of this turn, and whether to be proactive.
         """
         ...
+
+
+@runtime_checkable
+class ChecksTasks(Protocol):
+    """A user that can tell from a task alone that it cannot play it."""
+
+    def problem_with(self, task: Task) -> str | None:
+        """Why the task cannot be played, as a clause; or None."""
+        ...
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """An assistant with more to judge than its messages, such as the final state of an app (`Conversation.state`)."""
+
+    def state_of(self, memory: Memory) -> dict[str, Any]: ...
+
+
+def problem_for(user: SimulatedUser, task: Task) -> str | None:
+    """Why the user cannot play the task, as far as it can tell beforehand."""
+    return user.problem_with(task) if isinstance(user, ChecksTasks) else None
+
+
+def state_of(assistant: Assistant, memory: Memory) -> dict[str, Any]:
+    """What there is to judge besides the messages."""
+    return assistant.state_of(memory) if isinstance(assistant, HasState) else {}
 
 
 @dataclass(frozen=True)

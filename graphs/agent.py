@@ -28,12 +28,13 @@ from collab_agents._internal.langgraph_private import can_be_resumed
 from collab_agents._internal.seeds import branch_seed, derive_seed
 from collab_agents._internal.sync import run_sync
 from collab_agents.assistants import Assistant
+from collab_agents.assistants.apps.driver import AppError
 from collab_agents.assistants.apps.interrupts import question_in
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
-from collab_agents.graphs.nodes import assistant_node, ends_with_user, named
+from collab_agents.graphs.nodes import assistant_node, ends_with_user, named, running
 from collab_agents.graphs.states import ConversationState
 from collab_agents.lookahead import SERVING, Budget, Lookahead
 from collab_agents.messages import as_text, is_users, text_of, with_ids
@@ -134,6 +135,7 @@ def create_lookahead_agent(
     fresh_failures: set[str] = set()
 
     @named("deliberate")
+    @running(plan.lookahead_graph)
     async def deliberate(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         if not ends_with_user(state):
@@ -190,14 +192,13 @@ def create_lookahead_agent(
                     answers=state.get("answers"),
                     in_words=not can_wait,
                 )
-        except RolloutError as error:
-            left = getattr(error, "after", None)
-            if left is None or not can_wait:
+        except AppError as error:
+            if error.after is None or not can_wait:
                 raise
             # What was done is kept, so that the agent, called again with None, goes on from there.
             token = uuid4().hex
             fresh_failures.add(token)
-            return {"after": left, "answers": None, "failure": {"reason": str(error), "token": token}}
+            return {"after": error.after, "answers": None, "failure": {"reason": str(error), "token": token}}
         if done.interrupts and not can_wait:
             asked = question_in(done.interrupts[0].value)[:200]
             raise RolloutError(

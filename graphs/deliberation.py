@@ -236,6 +236,7 @@ class _CallBudget(BaseCallbackHandler):
         self.spent = asyncio.Event()
         self._started = 0
         self._loop = asyncio.get_running_loop()
+        logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_no_refusal)  # Once, however often called.
 
     def on_chat_model_start(self, *_: Any, **about: Any) -> None:
         self._count(about)
@@ -256,10 +257,9 @@ class _CallBudget(BaseCallbackHandler):
         self._started += 1
 
 
-# LangChain warns of every exception in a handler; that of a refused call is the point of it.
-logging.getLogger("langchain_core.callbacks.manager").addFilter(
-    lambda record: not record.args or _CallBudget.__name__ not in map(str, record.args)
-)
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """LangChain warns of every exception in a handler; that of a refused call is the point of it."""
+    return not record.args or _CallBudget.__name__ not in map(str, record.args)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, user_node
+from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, running, user_node
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -96,6 +96,7 @@ async def _mean(state: Any) -> dict[str, Any]:
 
 
 def _future_node(played: Graph) -> Node:
+    @running(played)
     async def future(state: Any) -> dict[str, Any]:
         index = state["future"]
         try:

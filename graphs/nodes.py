@@ -23,7 +23,7 @@ from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.states import ConversationState, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import is_users, with_ids
-from collab_agents.participants import AssistantContext, UserContext, with_context
+from collab_agents.participants import AssistantContext, UserContext, state_of, with_context
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
 from collab_agents.usage import track_usage
@@ -107,11 +107,9 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
 
 
 def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
-    state_of: Callable[[Memory], dict[str, Any]] = getattr(assistant, "state_of", lambda memory: {})
-
     async def judge(state: Any) -> dict[str, Any]:
         seed = derive_seed(state.get("seed", 0), "judge")
-        conversation = Conversation(state["messages"], seed, state_of(state.get("assistant_memory") or {}))
+        conversation = Conversation(state["messages"], seed, state_of(assistant, state.get("assistant_memory") or {}))
         with _traced(state, "judge", seed):
             result = await reward.score(conversation, task_of(state))
         return {
@@ -121,6 +119,16 @@ def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
         }
 
     return judge
+
+
+def running(graph: Any) -> Callable[[Node], Node]:
+    """Marks a node that runs a graph, which a drawing shows inside it."""
+
+    def mark(node: Node) -> Node:
+        vars(node)["graph"] = graph
+        return node
+
+    return mark
 
 
 def counted(node: Node) -> Node:

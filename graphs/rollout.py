@@ -15,7 +15,17 @@ from collab_agents.errors import RolloutError
 from collab_agents.graphs.candidates import best_of, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
-from collab_agents.graphs.nodes import Node, counted, ends_with_user, inside, judge_node, opening, turn_of, user_node
+from collab_agents.graphs.nodes import (
+    Node,
+    counted,
+    ends_with_user,
+    inside,
+    judge_node,
+    opening,
+    running,
+    turn_of,
+    user_node,
+)
 from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, branch_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
@@ -84,6 +94,7 @@ def create_rollout_graph(
 
 
 def _candidate_node(graph: Graph) -> Node:
+    @running(graph)
     async def candidate(state: Any) -> dict[str, Any]:
         record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
         index = state["index"]

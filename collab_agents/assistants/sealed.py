@@ -1,12 +1,13 @@
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
 
 from collab_agents._internal.sealing import is_sealed, load_key, seal_of
+from collab_agents.assistants.apps.driver import AppError
 from collab_agents.errors import ConfigError
-from collab_agents.participants import AssistantContext, Executed, Executing, Memory
+from collab_agents.participants import AssistantContext, Executed, Executing, Memory, state_of
 
 
 class SealedAssistant:
@@ -18,7 +19,6 @@ class SealedAssistant:
 
     def __init__(self, assistant: Executing) -> None:
         self.assistant = assistant
-        self._state_of: Callable[[Memory], dict[str, Any]] = getattr(assistant, "state_of", lambda memory: {})
         load_key()
 
     async def respond(
@@ -28,7 +28,7 @@ class SealedAssistant:
         return reply, _closed(after)
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
-        return self._state_of(_opened(memory))
+        return state_of(self.assistant, _opened(memory))
 
     async def execute(
         self,
@@ -45,9 +45,9 @@ class SealedAssistant:
             done = await self.assistant.execute(
                 messages, _opened(memory), reply, _opened(after), context=context, answers=answers, in_words=in_words
             )
-        except Exception as error:
-            if left := getattr(error, "after", None):
-                vars(error)["after"] = _closed(left)
+        except AppError as error:
+            if error.after:
+                error.after = _closed(error.after)
             raise
         return Executed(done.reply, _closed(done.memory), done.interrupts)
 

@@ -35,6 +35,7 @@ from collab_agents.graphs.nodes import judge_node
 from collab_agents.humans import HumanAssistant, HumanUser, check_simulated
 from collab_agents.messages import text_of, to_dicts
 from collab_agents.models import check_chat_model
+from collab_agents.participants import problem_for
 from collab_agents.personas import pick_persona
 from collab_agents.runs.directory import RunDirectory
 from collab_agents.tasks import Task
@@ -91,7 +92,7 @@ def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulate
     ids: list[str] = []
     for task in tasks_of(config.tasks):
         if wanted in (None, task.id):
-            problem = getattr(parts.user, "problem_with", lambda task: None)(task) if simulated else None
+            problem = problem_for(parts.user, task) if simulated else None
             problem = problem or parts.reward.problem_with(task)
             if problem:
                 raise ConfigError(f"{source}: {problem}")

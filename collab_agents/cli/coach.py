@@ -80,7 +80,8 @@ def coach_table(turn: Turn, *, person: bool) -> Table:
     for index, one in enumerate(turn.candidates):
         chosen = index == turn.chosen
         name = "yours" if person and index == 0 else str(index + (not person))
-        name += " (proactive)" * one.proactive + " (chosen)" * (chosen and not person)
+        name += " (proactive)" if one.proactive else ""
+        name += " (chosen)" if chosen and not person else ""
         words = shorten(words_of(one.messages), 72, placeholder=" ...")
         said = Text(harmless(f"{words}  {one.error or ''}".strip()), style="red" if one.error else "")
         scores = (number(one.scores.get(judge)) for judge in judges)

@@ -94,13 +94,22 @@ class CheckedJudge:
     "no score" with the reason.
 
     clarifies: whether the value says if the assistant asked where `metadata.ambiguous` is true, and only there, which
-        a scorecard counts by class.
+        a scorecard counts by class. collaboration: whether it says how well the assistant collaborates, which a
+        scorecard shows beside the task's metric.
     """
 
-    def __init__(self, score: Judge, problem_with: Callable[[Task], str | None], *, clarifies: bool = False) -> None:
+    def __init__(
+        self,
+        score: Judge,
+        problem_with: Callable[[Task], str | None],
+        *,
+        clarifies: bool = False,
+        collaboration: bool = False,
+    ) -> None:
         self._score = score
         self.problem_with = problem_with
         self.clarifies = clarifies
+        self.collaboration = collaboration
 
     async def __call__(self, conversation: Conversation, task: Task) -> Score:
         if problem := self.problem_with(task):
@@ -112,10 +121,13 @@ class CheckedJudge:
 
 
 def checked(
-    problem_with: Callable[[Task], str | None] = lambda task: None, *, clarifies: bool = False
+    problem_with: Callable[[Task], str | None] = lambda task: None,
+    *,
+    clarifies: bool = False,
+    collaboration: bool = False,
 ) -> Callable[[Judge], Judge]:
-    """Makes a `CheckedJudge` of a function. problem_with: why a task cannot be judged, as a clause, or None."""
-    return lambda score: CheckedJudge(score, problem_with, clarifies=clarifies)
+    """Make a `CheckedJudge` of a function. problem_with: why a task cannot be judged, as a clause, or None."""
+    return lambda score: CheckedJudge(score, problem_with, clarifies=clarifies, collaboration=collaboration)
 
 
 async def in_time(work: Awaitable[T], seconds: float | None) -> T:

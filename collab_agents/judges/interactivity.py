@@ -18,7 +18,7 @@ def interactivity(model: BaseChatModel, *, samples: PositiveInt = 1) -> Judge:
         there is "no score".
     """
 
-    @checked()
+    @checked(collaboration=True)
     async def judge(conversation: Conversation, task: Task) -> Score:
         seed = derive_seed(conversation.seed, "interactivity")
         return await judged(model, conversation.question(render("interactivity")), samples=samples, seed=seed)

@@ -148,7 +148,7 @@ class LimitedChatModel(BaseChatModel):
         seed = seed_for(lambda: str([(message.type, message.content) for message in messages]))
         return kwargs if seed is None else kwargs | {"seed": seed}
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
@@ -156,8 +156,7 @@ class LimitedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         run_id = run_manager.run_id if run_manager else None
-        async for chunk in self._streamed(messages, stop, run_manager, run_id, kwargs):
-            yield chunk
+        return self._streamed(messages, stop, run_manager, run_id, kwargs)
 
     def _chunks(
         self,

@@ -13,6 +13,7 @@ from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
+from collab_agents.judges.base import CheckedJudge
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs.directory import RunDirectory, read_failures
@@ -119,18 +120,20 @@ async def evaluate(
         played.setdefault(run.tasks.name, {}).setdefault(run.side, []).append(found)
         counts = failed.setdefault(run.tasks.name, {})
         counts[run.side] = counts.get(run.side, 0) + lost
-    cards = [
-        await asyncio.to_thread(
+    cards = []
+    for one in sets:
+        judges = {name: judge for name, judge in one.reward.judges.items() if isinstance(judge, CheckedJudge)}
+        card = await asyncio.to_thread(
             score_set,
             one.name,
             played[one.name],
             failed[one.name],
             seeds=seeds,
             metric=one.metric,
-            clarifies=getattr(one.reward.judges.get(one.metric or ""), "clarifies", False),
+            clarifies=one.metric in judges and judges[one.metric].clarifies,
+            collaboration=[name for name, judge in judges.items() if judge.collaboration],
         )
-        for one in sets
-    ]
+        cards.append(card)
     return Scorecard(sets=cards)
 
 

@@ -42,6 +42,7 @@ from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
+from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
@@ -167,11 +168,10 @@ def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: Multiturn
     Raises ConfigError, which begins with `source`, for the first that is malformed, has the id of another, or lacks
     what the user or a judge needs, and if there is none.
     """
-    problem_for_user = getattr(user, "problem_with", lambda task: None)
     seen: set[str] = set()
     for task in tasks:
         check_plain(task)
-        if problem := problem_for_user(task) or reward.problem_with(task):
+        if problem := problem_for(user, task) or reward.problem_with(task):
             raise ConfigError(f"{source}: {problem}")
         if task.id in seen:
             raise ConfigError(f"{source}: two tasks have the id {task.id!r}: ids must differ")

@@ -5,7 +5,7 @@ Tibshirani, 1993, chapter 13); repeats of a task stay together.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,15 +133,17 @@ def score_set(
     seeds: Sequence[int],
     metric: str | None,
     clarifies: bool = False,
+    collaboration: Collection[str] = (),
 ) -> SetScores:
     """The scores of one or two assistants on a task set.
 
     sides: by the assistant's name; of two, the first is compared with the second.
     metric: the judge that says how well a task was done. clarifies: whether it is one of asking and answering.
+    collaboration: the judges that say how well the assistant collaborates.
     """
     everything = [one for repeats in sides.values() for repeat in repeats for one in repeat]
     ids = sorted({one.task_id for one in everything})
-    measures = _measures(everything, metric, clarifies)
+    measures = _measures(everything, metric, clarifies, collaboration)
     sums = {side: [_sums(measure, repeats, ids) for measure in measures.values()] for side, repeats in sides.items()}
     estimated = list(sums.values())
     if len(sides) == 2:
@@ -258,17 +260,19 @@ RESERVED = {"assistant_ktokens", "reward", "exchanges", "ended_by_user", "macro_
 """What a judge cannot be called where a scorecard is made."""
 
 
-def _measures(played: Sequence[Played], metric: str | None, clarifies: bool) -> dict[str, Measure]:
+def _measures(
+    played: Sequence[Played], metric: str | None, clarifies: bool, collaboration: Collection[str]
+) -> dict[str, Measure]:
     judges = list(dict.fromkeys(name for one in played for name in one.scores))
-    # The metric first, interactivity next, what every scorecard has last.
-    judges.sort(key=lambda name: (name != metric, name != "interactivity", name in _OWN))
+    # The metric first, collaboration next, what every scorecard has last.
+    judges.sort(key=lambda name: (name != metric, name not in collaboration, name in _OWN))
     measures: dict[str, Measure] = {}
     for name in judges:
         better, scale, shown = _OWN.get(name, ("higher", 1.0, name))
         if name == metric and clarifies:
             measures |= _clarification(name)
         else:
-            relative = name in (metric, "interactivity") or name in _OWN
+            relative = name == metric or name in collaboration or name in _OWN
             measures[shown] = _mean_of(_score(name, scale), better, relative=relative)
     measures["reward"] = _mean_of(lambda one: one.reward, "higher", relative=False)
     measures["exchanges"] = _mean_of(lambda one: float(one.exchanges), "lower")

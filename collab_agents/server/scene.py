@@ -14,6 +14,7 @@ from collab_agents.config.build import Composition, tasks_of
 from collab_agents.errors import ConfigError
 from collab_agents.graphs.agent import goal_so_far
 from collab_agents.graphs.nodes import Node
+from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, get_personas, pick_persona
 from collab_agents.server.settings import Settings
 from collab_agents.tasks import Task
@@ -38,7 +39,7 @@ class Cast:
         return self.problem_for_user(task) or self.parts.reward.problem_with(task)
 
     def problem_for_user(self, task: Task) -> str | None:
-        return getattr(self.parts.user, "problem_with", lambda task: None)(task)
+        return problem_for(self.parts.user, task)
 
     async def first_task(self) -> Task:
         task = await asyncio.to_thread(lambda: next(tasks_of(self.config.tasks), None))
