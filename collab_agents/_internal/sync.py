@@ -21,8 +21,19 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     finally:
         loop = runner.get_loop()
         loop.run_until_complete(abandon(list(asyncio.all_tasks(loop))))
-        if not asyncio.all_tasks(loop):
+        if asyncio.all_tasks(loop):
+            _left_behind.append(runner)
+        else:
             runner.close()
+
+
+_left_behind: list[asyncio.Runner] = []
+"""Runners whose tasks ignored their cancellation. Destroyed, such tasks complain and run again without a loop."""
+
+
+def is_work_left() -> bool:
+    """Whether tasks that `run` gave up are still there."""
+    return bool(_left_behind)
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from collab_agents._internal.sync import is_work_left
+
 _PATIENCE = 1.0
 """Seconds that threads get to end."""
 
@@ -36,11 +38,13 @@ class Termination:
 
 
 def leave(code: int) -> NoReturn:
-    """Exit with the code, and leave threads behind that do not end by themselves."""
+    """Exit with the code, and leave threads and tasks behind that do not end by themselves."""
     for stream in (sys.stdout, sys.stderr):
         if stream:
             with suppress(OSError):  # Of a pipe that nobody reads any more.
                 stream.flush()
+    if is_work_left():
+        os._exit(code)
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
     if others:
         threading.Thread(target=_exit_without, args=(others, code), daemon=True).start()
