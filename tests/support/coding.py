@@ -34,7 +34,9 @@ def _read() -> tuple[CodingTask, ...]:
 TASKS = _read()
 UNITTEST_TASKS = tuple(task for task in TASKS if task.style == "unittest")
 
-TIGHT = SandboxLimits(wall_seconds=4, cpu_seconds=2, memory_mb=256, processes=32, file_mb=4, scratch_mb=8, output_kb=64)
+TIGHT = SandboxLimits(
+    wall_seconds=30, cpu_seconds=2, memory_mb=256, processes=32, file_mb=4, scratch_mb=8, output_kb=64
+)
 TESTS = "assert work(1) == 2\nassert work(2) == 3"
 
 

@@ -131,7 +131,7 @@ def test_prompts_hold_the_task_and_the_persona_and_each_stands_once() -> None:
     assert persona_of_row(row) is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 20), min_size=8, max_size=60), st.integers(0, 99))
 def test_no_task_is_on_both_sides_of_the_split(tasks: list[int], seed: int) -> None:
     rows = Dataset.from_list([{"task_id": str(task)} for task in tasks])

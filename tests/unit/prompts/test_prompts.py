@@ -108,7 +108,7 @@ async def test_no_task_passes_for_a_part_of_the_prompt(forged: str) -> None:
 
 
 @given(st.lists(WORDS, max_size=5), WORDS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_transcript_can_be_read_back_whatever_is_said(texts: list[str], result: str) -> None:
     said = [*messages(*texts), ToolMessage(result, name="look up", tool_call_id="1")]
     lines = re.findall(r"<(user|assistant|tool)(?: name=[\w.-]+)?>(.*?)</\1>\n", transcript(said), re.DOTALL)
