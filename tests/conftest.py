@@ -1,15 +1,11 @@
-"""Fixtures that tests in several folders use: servers, the wheel, and an application that has it installed."""
+"""The fixture that tests in every folder use: servers with OpenAI's API."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from benchmarks.process import ROOT, Server
-from tests.support.application import Application
+from benchmarks.process import Server
 
 settings.register_profile("any speed", deadline=None)
 settings.load_profile("any speed")
@@ -27,24 +23,3 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.close()
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The distribution, built as for a release."""
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--installer", "uv", "--outdir", str(out), str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    (found,) = out.glob("*.whl")
-    return found
-
-
-@pytest.fixture(scope="session")
-def application(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Application:
-    made = Application(tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("site"))
-    install = [sys.executable, "-m", "uv", "pip", "install", "--no-deps", "--target", str(made.site), str(wheel)]
-    subprocess.run(install, check=True, capture_output=True)
-    for package in ("graphs", "training"):
-        (made.folder / package).mkdir()
-        (made.folder / package / "__init__.py").write_text("MINE = True\n")
-    return made

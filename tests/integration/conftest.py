@@ -1,0 +1,31 @@
+"""The wheel, and an application that has it installed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.process import ROOT
+from tests.support.application import Application
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The distribution, built as for a release."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--installer", "uv", "--outdir", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="session")
+def application(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Application:
+    made = Application(tmp_path_factory.mktemp("app"), tmp_path_factory.mktemp("site"))
+    install = [sys.executable, "-m", "uv", "pip", "install", "--no-deps", "--target", str(made.site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    for package in ("graphs", "training"):
+        (made.folder / package).mkdir()
+        (made.folder / package / "__init__.py").write_text("MINE = True\n")
+    return made
