@@ -95,6 +95,8 @@ def blocks_of(page: Path) -> list[Block]:
 
 BLOCKS = {page.name: blocks_of(page) for page in PAGES}
 
+GROUP: Any = get_command(commands)
+
 HUB_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 """The model of the Hub that the pages train."""
 
@@ -185,8 +187,7 @@ def lines_of(block: Block) -> list[str]:
 
 def parse(arguments: list[str]) -> None:
     """Raises click's error for an argument that a command does not take."""
-    group = get_command(commands)
-    name, command, rest = group.resolve_command(group.make_context("collab-agents", [*arguments]), arguments)
+    name, command, rest = GROUP.resolve_command(GROUP.make_context("collab-agents", [*arguments]), arguments)
     command.make_context(name, rest)
 
 
@@ -344,7 +345,7 @@ def test_every_setting_of_the_server_is_documented() -> None:
 
 def test_every_command_and_section_is_documented() -> None:
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    assert all(re.search(rf"`(collab-agents )?{name}\b", text) for name in get_command(commands).commands)
+    assert all(re.search(rf"`(collab-agents )?{name}\b", text) for name in GROUP.commands)
     assert all(f"| `{name}` |" in text for name in RunConfig.model_fields)
     for record in (Trajectory, Turn, Candidate, Future):
         assert all(f"`{name}`" in text for name in record.model_fields)
@@ -356,7 +357,7 @@ def test_the_picture_is_drawn_of_any_trajectory(tmp_path: Path) -> None:
     turn.candidates[0].messages[-1]["content"] = "<b>&\x1b[2J " * 200
     turn.candidates[-1].futures[0] = Future(error="the server did not answer")
     (tmp_path / "trajectories.jsonl").write_text(recorded.model_dump_json() + "\n")
-    command = [sys.executable, ROOT / "docs" / "draw_tree.py", tmp_path, "--task", recorded.task.id]
+    command = [sys.executable, str(ROOT / "docs" / "draw_tree.py"), str(tmp_path), "--task", recorded.task.id]
     drawn = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for picture in (drawn, (ROOT / "docs" / "tree.svg").read_text(encoding="utf-8")):
         texts = [one.text for one in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]
