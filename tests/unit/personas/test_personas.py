@@ -167,9 +167,9 @@ def test_each_field_but_the_name_changes_the_prompt() -> None:
     assert {"name", *other} == set(Persona.model_fields)
     texts = [Persona.model_validate({"name": "p", field: value}).describe() for field, value in other.items()]
     assert len({Persona(name="p").describe(), *texts}) == len(other) + 1
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "personas.md").read_text(encoding="utf-8")
     for field in Persona.model_fields:
-        assert f"| `{field}` |" in readme, f"the README says nothing of {field}"
+        assert f"| `{field}` |" in page, f"docs/personas.md says nothing of {field}"
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers())
