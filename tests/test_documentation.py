@@ -57,8 +57,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "make demo": "minutes of the embedded model",
     "make test": "runs this test",
-    "git clone": "needs the repository's address; CI runs the same from a clone",
-    "pip install": "needs a package index; CI runs the same from a clone",
+    "git clone": "needs the repository's address",
+    "pip install": "needs a package index; `make setup` installs the same",
     "langgraph dev": "test_a_client_plays_a_rollout_on_the_server starts it",
     "accelerate launch": "starts several processes",
     "torchrun": "starts several processes",
