@@ -124,8 +124,8 @@ def folder(api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setenv("OPENAI_BASE_URL", api.url)
-    monkeypatch.setenv("OPENAI_API_KEY", "any")
-    monkeypatch.setenv("MY_SERVERS_KEY", "any")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-pages")
+    monkeypatch.setenv("MY_SERVERS_KEY", "sk-of-my-server")
     loaded = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - loaded:
@@ -378,7 +378,10 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], link
 
 
-def test_what_is_not_run_is_still_there() -> None:
+def test_every_fence_is_a_block_and_what_is_not_run_is_still_there() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^ *(?:```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == 2 * len(BLOCKS[page.name])
     lines = [line for blocks in BLOCKS.values() for one in blocks if one.language == "bash" for line in lines_of(one)]
     assert all(any(line.startswith(one) for line in lines) for one in NOT_RUN)
     programs = [one.text for blocks in BLOCKS.values() for one in blocks if one.language == "python"]
