@@ -1,4 +1,4 @@
-"""Personas and a user of one's own, and scored trajectories, with no API: python examples/custom_persona.py"""
+"""Custom personas, a custom user and scored trajectories, with no API: python examples/custom_persona.py"""
 
 import asyncio
 from collections.abc import Sequence

@@ -82,12 +82,12 @@ def create_app() -> Any:
 
 
 async def customer(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-    """The simulated user: wants the lamp cancelled, and says so when asked. In earnest, an `LLMUser`."""
+    """The simulated user: wants the lamp cancelled, and says so when asked. With a model: `LLMUser`."""
     return (HumanMessage("The lamp, number 8.") if "?" in str(messages[-1].content) else None), memory
 
 
 def right_order(conversation: Conversation, task: Task) -> float:
-    """The judge: the lamp and nothing else was cancelled. In earnest, a `rubric`."""
+    """The judge: the lamp and nothing else was cancelled. With a model: `rubric`."""
     done = " ".join(conversation.assistant_texts())
     return float("cancelled 8" in done) - float("cancelled 7" in done)
 

@@ -58,8 +58,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "make demo": "minutes of the embedded model",
     "make test": "runs this test",
-    "git clone": "needs the repository's address; CI runs the same from a clone",
-    "pip install": "needs a package index; CI runs the same from a clone",
+    "git clone": "needs the repository's address",
+    "pip install": "needs a package index; `make setup` installs the same",
     "langgraph dev": "test_a_client_plays_a_rollout_on_the_server starts it",
     "accelerate launch": "starts several processes",
     "torchrun": "starts several processes",
@@ -125,8 +125,8 @@ def folder(api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setenv("OPENAI_BASE_URL", api.url)
-    monkeypatch.setenv("OPENAI_API_KEY", "any")
-    monkeypatch.setenv("MY_SERVERS_KEY", "any")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-pages")
+    monkeypatch.setenv("MY_SERVERS_KEY", "sk-of-my-server")
     loaded = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - loaded:
@@ -380,7 +380,10 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], link
 
 
-def test_what_is_not_run_is_still_there() -> None:
+def test_every_fence_is_a_block_and_what_is_not_run_is_still_there() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^ *(?:```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == 2 * len(BLOCKS[page.name])
     lines = [line for blocks in BLOCKS.values() for one in blocks if one.language == "bash" for line in lines_of(one)]
     assert all(any(line.startswith(one) for line in lines) for one in NOT_RUN)
     programs = [one.text for blocks in BLOCKS.values() for one in blocks if one.language == "python"]
