@@ -25,7 +25,7 @@ def test_tasks_are_read_one_a_line_and_blank_lines_are_passed_over(tmp_path: Pat
 
 
 def test_a_goal_that_an_earlier_version_called_prompt_is_read(tmp_path: Path) -> None:
-    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "goal": "x"}')
+    file = write(tmp_path / "tasks.jsonl", '{"id": "a", "prompt": "x"}')
     assert list(load_tasks(file)) == [Task(id="a", goal="x")]
     assert list(load_tasks(file, columns={"prompt": "prompt", "id": "id"})) == [Task(id="a", goal="x")]
 
