@@ -185,9 +185,7 @@ def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
             return HumanMessage(text), memory
         case (None | HumanMessage() as message, dict() as memory):
             return message, memory
-    raise ConfigError(
-        f"the user returned {str(result)[:80]!r}: return (message, memory), the message a HumanMessage, a text or None"
-    )
+    raise ConfigError(f"the user returned {str(result)[:80]!r}: (a user's message, a text or None, memory) is needed")
 
 
 def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
