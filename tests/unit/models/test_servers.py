@@ -173,7 +173,7 @@ async def test_a_servers_words_are_in_the_error_of_every_kind_of_call(name: str,
 async def test_too_many_requests_name_the_limit_that_helps() -> None:
     with recording(lambda request: Answer({"detail": "slow down"}, 429)) as server:
         model = served(server, limits=Limits(max_retries=0))
-        with pytest.raises(ModelError, match=r"HTTP 429: slow down; limits\.requests_per_minute keeps to what"):
+        with pytest.raises(ModelError, match=r"HTTP 429: slow down; set limits\.requests_per_minute to what"):
             await model.ainvoke("hi")
 
 
