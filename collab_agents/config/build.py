@@ -1,4 +1,4 @@
-"""From a configuration to the objects it names."""
+"""Build the objects that a configuration names."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -33,14 +33,14 @@ from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
 
 @dataclass
 class Models:
-    """Every chat model of a run; one that is named twice with the same settings is loaded once."""
+    """The chat models of a run; a model named twice with the same settings is loaded once."""
 
     limits: Limits
     loaded: dict[str, LimitedChatModel] = field(default_factory=dict)
 
     @classmethod
     def within(cls, limits: RunLimits) -> "Models":
-        """Only what was chosen: local models have defaults of their own."""
+        """Create it with the explicitly chosen limits only, since local models have their own defaults."""
         chosen = limits.model_fields_set & set(Limits.model_fields)
         return cls(Limits(**{name: getattr(limits, name) for name in chosen}))
 
@@ -135,7 +135,7 @@ def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:
 def tasks_of(config: TasksConfig) -> Iterator[Task]:
     for name in TasksConfig.model_fields:
         if name in config.options:
-            raise ConfigError(f"tasks.options.{name}: it stands beside the options, as tasks.{name}")
+            raise ConfigError(f"tasks.options.{name}: set it as tasks.{name} instead")
     return load_tasks(
         config.source,
         split=config.split,

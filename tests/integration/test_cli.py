@@ -241,7 +241,7 @@ REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}
         ),
         (
             {"judges": [{"name": "token_cost"}] * 2},
-            "judges: 'token_cost' is there twice; give each a name of its own\n",
+            "judges: 'token_cost' is there twice; give each a different name\n",
         ),
         ({"lookahead": {"windw": 3}}, "lookahead.windw: unknown field; did you mean 'window'?"),
         ({"lookahead": {"futures": 0}}, "lookahead.futures: input should be greater than 0, got '0'"),

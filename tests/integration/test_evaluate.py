@@ -118,7 +118,7 @@ def test_several_task_sets_have_their_own_judges_and_users(serve: Serve, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "against", "problem"),
     [
-        ({"judges": []}, None, "judges: there is none for the tasks 'offline'"),
+        ({"judges": []}, None, "judges: the tasks 'offline' have none"),
         ({"tasks": {"source": "offline", "metric": "blue"}}, None, "metric 'blue' is none of the judges"),
         ({"tasks": [{"source": "offline"}, {"source": "offline"}]}, None, "tasks: 'offline' is there twice"),
         ({"tasks": {"source": "offline", "max_exchnges": 1}}, None, "unknown field; did you mean 'max_exchanges'?"),
