@@ -561,7 +561,7 @@ def test_what_a_dataset_holds_out_is_evaluated_on_and_never_trained_on(
     config["data"]["eval_share"] = 0.5
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     assert run("train", "dpo", "--config", tmp_path / "train.yaml", "--out", tmp_path / "other") == 1
-    assert "holds rows out itself; leave it out" in " ".join(capsys.readouterr().err.split())
+    assert "already has a held-out split; leave eval_share out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_prompts_that_do_not_fill_a_generation_batch_are_refused_or_counted(
