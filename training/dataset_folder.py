@@ -50,7 +50,16 @@ def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping
 
 
 def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
-    """Upload a saved dataset to the Hub and return its address. Raises ConfigError if the Hub refuses."""
+    """Upload a saved dataset to the Hub and return its address.
+
+    Args:
+        folder: The folder that `save_dataset` wrote.
+        repo: The Hub repository ("owner/name"), created if necessary.
+        private: Whether a new repository is private.
+
+    Raises:
+        ConfigError: If the dataset cannot be uploaded.
+    """
     api = HfApi()
     try:
         url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)

@@ -272,7 +272,15 @@ def preference_rows(
 
 
 def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None = None) -> Made:
-    """Make rows for online training: every distinct prompt of every turn, with its task (see `prompt_row`)."""
+    """Make rows for online training: every distinct prompt of every turn, with its task (see `prompt_row`).
+
+    Args:
+        trajectories: Trajectories with turns.
+        system_prompt: Put before every prompt that has none.
+
+    Raises:
+        ConfigError: If there are no rows.
+    """
     made = Made("prompts")
     seen: set[str] = set()
     for trajectory in trajectories:

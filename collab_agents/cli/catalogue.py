@@ -17,7 +17,7 @@ from collab_agents.tasks import TASK_SETS
 def print_judges() -> None:
     table = _table("judge", "what it scores", "model", "options")
     for name, judge in JUDGES.items():
-        model = "needed" if judge.needs_model else "if wanted" if judge.takes_model else "none"
+        model = "needed" if judge.needs_model else "optional" if judge.takes_model else "none"
         table.add_row(name, _what(judge.make), model, _options(judge.make, besides={"model"}))
     _print(table)
 

@@ -217,7 +217,7 @@ async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerat
     async with aiohttp.ClientSession(
         headers={name: value for name, value in headers.items() if isinstance(value, str)},
         connector=aiohttp.TCPConnector(limit=most),
-        timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout is around the whole attempt.
+        timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout covers the whole attempt.
         proxy=_proxy(str(client.base_url)),
         auto_decompress=False,
     ) as session:
@@ -226,7 +226,7 @@ async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerat
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The data of server-sent events, up to [DONE]. A server that does not stream sends its whole answer instead."""
+    """Yield the data of server-sent events, up to [DONE]. Raises MalformedReply if the answer is not a stream."""
     if response.content_type != "text/event-stream":
         body = await _read(response)
         raise MalformedReply(f"the server's answer is not a stream: {_beginning(body)}")
@@ -258,7 +258,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, which may be compressed although nobody asked for it. Raises TooLarge beyond a limit."""
+    """Return the body, which may be compressed although that was not requested. Raises TooLarge beyond a limit."""
     packed = bytearray()
     while piece := await response.content.read(65536):
         packed += piece

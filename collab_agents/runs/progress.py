@@ -103,6 +103,7 @@ class ProgressBar(Progress):
         self._drawn = 0.0
 
     def end(self) -> None:
+        """Draw the bar for the last time and close it."""
         if self._bar is not None:
             self._drawn = 0.0
             self._draw(self)

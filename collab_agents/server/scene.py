@@ -22,7 +22,7 @@ from collab_agents.tasks import Task
 _AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
 """Resets what an earlier run on the same thread left in the state."""
 
-_WORDS = "; for a goal in words choose the user llm, and judges that need no more than a conversation"
+_WORDS = "; for a goal in words, choose the user llm and judges that need only a conversation"
 
 
 @dataclass(frozen=True)
