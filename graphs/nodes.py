@@ -56,6 +56,7 @@ def opening(graph: "StateGraph[Any, Any, Any, Any]", scene: Node | None) -> str:
 
 
 def user_node(user: SimulatedUser) -> Node:
+    """Return the user's node."""
     respond = with_context(user.respond)
 
     @named("simulated_user")
@@ -107,6 +108,8 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
 
 
 def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
+    """Return the node that judges the conversation with the assistant's state."""
+
     async def judge(state: Any) -> dict[str, Any]:
         seed = derive_seed(state.get("seed", 0), "judge")
         conversation = Conversation(state["messages"], seed, state_of(assistant, state.get("assistant_memory") or {}))

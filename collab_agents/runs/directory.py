@@ -37,7 +37,6 @@ class RunDirectory:
 
     Attributes:
         spent: The calls, tokens and turns of the trajectories that were there when the folder was opened.
-        finished: The ids of the tasks that are done.
 
     Raises:
         RunDirectoryError: On entering, if another process uses the folder, it holds a run and `resume` is not set, or
@@ -67,6 +66,7 @@ class RunDirectory:
 
     @property
     def finished(self) -> Set[str]:
+        """The ids of the tasks that are done."""
         return self._played.keys()
 
     def __enter__(self) -> "RunDirectory":
