@@ -1,4 +1,4 @@
-"""Lookahead while serving: an agent that answers with the candidate of the highest multiturn-aware reward."""
+"""Lookahead while serving: an agent that answers with the candidate that has the highest multiturn-aware reward."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -48,23 +48,21 @@ from collab_agents.users import AnyUser, Memory, as_user
 
 
 class AgentInput(MessagesState, total=False):
-    """What the agent takes.
-
-    messages: a conversation that ends with the user's message. assistant_memory: as the agent last returned it, or as
-    `GraphAssistant.fork` gave it; not needed where a checkpointer keeps it.
-    """
+    """The agent's input: `messages`, a conversation that ends with the user's message, and the assistant's memory."""
 
     assistant_memory: Memory
+    """The memory that the agent last returned, or that `GraphAssistant.fork` gave. A checkpointer keeps it for you."""
 
 
 class AgentOutput(AgentInput, total=False):
-    """What the agent gives.
-
-    lookahead: how the last reply was chosen: `candidates` (as in `trajectories.Candidate`), which one is `chosen` and
-    `why`, the `usage` (calls and tokens) and the `seconds` that it took.
-    """
+    """The agent's output."""
 
     lookahead: dict[str, Any]
+    """How the last reply was chosen.
+
+    `candidates` (as in `trajectories.Candidate`), the index that was `chosen` and `why`, the `usage` (calls and
+    tokens) and the `seconds` it took.
+    """
 
 
 def _gathered(answers: dict[str, Any] | None, more: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -72,19 +70,20 @@ def _gathered(answers: dict[str, Any] | None, more: dict[str, Any] | None) -> di
 
 
 class AgentState(AgentOutput, total=False):
-    """What it keeps while it works.
-
-    asked: how many messages the reply answers. reply, after: the chosen candidate's messages and memory, until they are
-    given; the messages as dicts, which LangGraph does not take for messages to stream. waits: the app's interrupts that
-    are to be answered. answers: what they were answered, by their ids. failure: why executing the reply stopped.
-    """
+    """What the agent keeps while it works on a reply."""
 
     asked: int | None
+    """How many messages the reply answers."""
     reply: list[dict[str, Any]] | None
+    """The chosen candidate's messages, until they are given; as dicts, so that LangGraph does not stream them."""
     after: Memory | None
+    """The assistant's memory after the chosen candidate."""
     waits: list[dict[str, Any]] | None
+    """The app's interrupts that wait for an answer."""
     answers: Annotated[dict[str, Any] | None, _gathered]
+    """The answers to interrupts, by interrupt id."""
     failure: dict[str, str] | None
+    """Why executing the reply stopped."""
 
 
 def create_lookahead_agent(
@@ -101,26 +100,46 @@ def create_lookahead_agent(
     takes_memory: bool = True,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
-    """A compiled graph, with `messages` in and out, that answers with the candidate of the highest reward.
+    """Create an agent that looks ahead before it answers and gives the candidate with the highest reward.
 
-    It can be used as it is or as a node of a parent graph; it streams the tokens of the chosen reply and of no other,
-    once it is chosen, and tells under `lookahead` how it was chosen (see `AgentOutput`).
-    lookahead: as for `create_rollout_graph`; `max_exchanges` has no say here.
-    user, persona: who plays the futures.
-    budget: of one reply. When the time or the calls run out, all that is under way is cancelled and the first
-        candidate that is there is the reply; if there is none yet, the first to come, for which, when the time is
-        up, one more call is made. The first candidate's own calls are made in any case.
-    goal: the task that the simulated user pursues, of the conversation so far (async or not); by default, what the
-        user has said in it (`goal_so_far`).
-    agree: no lookahead is made if all candidates agree: if they have at least this share of their words in common, or
-        if a function of their texts (tool calls included) says so.
-    seed: of the run; a conversation's own seed is derived from it and from what was said.
-    takes_memory: whether `assistant_memory` is taken from the input, which clients of a server must not choose.
-    The chosen reply of an app (`GraphAssistant`) is executed: its simulated tools are called for real, once, beyond
-    the budget. An interrupt of the app that no function answers is an interrupt of this graph, to be answered by
-    `Command(resume=...)`; without a checkpointer, and with interrupts="user", the reply ends with the question in
-    words instead. With a checkpointer, an execution that failed goes on from there when the graph is called with None.
-    Raises RolloutError if the conversation does not end with the user's message, or there is no candidate (in time).
+    The compiled graph takes and returns `messages`, so it runs alone or as a node of a parent graph. It streams the
+    tokens of the chosen reply only, once it is chosen, and reports under `lookahead` how the reply was chosen (see
+    `AgentOutput`).
+
+    The chosen reply of an app (`GraphAssistant`) is executed: the tool calls that were simulated for it are made for
+    real, once, outside the budget. An interrupt of the app that no function answers becomes an interrupt of this
+    graph, which `Command(resume=...)` answers. Without a checkpointer, and with interrupts="user", the reply ends with
+    the question in words instead. With a checkpointer, call the graph with None to continue an execution that failed.
+
+    Args:
+        assistant: Gives the candidate replies, and plays the assistant in their futures.
+        user: Plays the user in the futures.
+        reward: Scores each future.
+        lookahead: As for `create_rollout_graph`; `max_exchanges` has no effect here.
+        budget: The limits of one reply. When its time or calls run out, everything under way is cancelled and the
+            first finished candidate is the reply. If none is finished yet, the next one to finish is the reply; if the
+            time ran out, one more call is made for it. The first candidate's own calls are always made.
+        goal: Returns the task that the simulated user pursues, given the conversation so far; sync or async. By
+            default, the task is what the user has said so far (`goal_so_far`).
+        persona: The simulated user's persona.
+        agree: Skips the lookahead if all candidates agree: if they share at least this fraction of their words
+            (in [0, 1]), or if this function of their texts (tool calls included) returns True.
+        seed: The run's seed. Each conversation's seed is derived from it and from the messages.
+        takes_memory: Whether the input may set `assistant_memory`. Turn it off where clients of a server must not
+            choose it.
+        checkpointer: Keeps the agent's state between calls.
+
+    Returns:
+        The compiled graph. Calling it raises RolloutError if the conversation does not end with the user's message or
+        if there is no candidate in time.
+
+    Raises:
+        ConfigError: If `agree` is a number outside [0, 1].
+
+    Example:
+        agent = create_lookahead_agent(assistant, LLMUser(model), reward, budget=Budget(seconds=20))
+        state = await agent.ainvoke({"messages": [("user", "Write me a packing list.")]})
+        state["messages"][-1].content
     """
     if not callable(agree) and not 0 <= agree <= 1:
         raise ConfigError(f"agree is {agree}: a share in [0, 1] or a function is needed")
@@ -162,12 +181,10 @@ def create_lookahead_agent(
 
     @named("hold")
     async def hold(state: Any) -> dict[str, Any]:
-        """A message has come while the last reply is executed: it is not taken, and the agent still waits."""
+        """Drop messages that came before the last reply was fully executed; the agent still waits."""
         failure = state.get("failure")
         if failure:
-            reason = (
-                f"the last reply is not executed to its end yet, call the agent with None first: {failure['reason']}"
-            )
+            reason = f"the last reply is not fully executed yet, call the agent with None first: {failure['reason']}"
             fresh_failures.add(failure["token"])
             failure = {**failure, "reason": reason}
         came = state["messages"][state["asked"] :]
@@ -182,7 +199,7 @@ def create_lookahead_agent(
         before, context = state.get("assistant_memory") or {}, AssistantContext(seed=_seed(seed, messages))
         can_wait = can_be_resumed()
         try:
-            with unheard():  # What is said meanwhile is said below.
+            with unheard():  # The reply is streamed below.
                 done = await assistant.execute(
                     messages,
                     before,
@@ -195,7 +212,7 @@ def create_lookahead_agent(
         except AppError as error:
             if error.after is None or not can_wait:
                 raise
-            # What was done is kept, so that the agent, called again with None, goes on from there.
+            # Keep what was done, so that calling the agent with None continues from there.
             token = uuid4().hex
             fresh_failures.add(token)
             return {"after": error.after, "answers": None, "failure": {"reason": str(error), "token": token}}
@@ -265,12 +282,12 @@ def create_lookahead_agent(
 
 
 def _both_ways(function: Callable[[Any], Coroutine[Any, Any, Any]], name: str) -> RunnableLambda[Any, Any]:
-    """For sync calls of the graph too."""
+    """Make an async function work in sync calls of the graph too."""
     return RunnableLambda(lambda state: run_sync(function(state)), afunc=function, name=name)
 
 
 def goal_so_far(messages: Sequence[BaseMessage]) -> Task:
-    """The goal of a user of whom nothing is known but the conversation: what they have said in it."""
+    """Return a task whose goal is everything the user has said, for when only the conversation is known."""
     said = "\n".join(f"- {text_of(message)}" for message in messages if is_users(message))
     return Task(id="live", kind="live", goal=render("goal_so_far", said=said))
 
@@ -288,7 +305,7 @@ def _seed(seed: int, messages: Sequence[BaseMessage]) -> int:
 
 
 class _ChosenReply(BaseChatModel):
-    """Says a reply that is there already, word by word, to whoever listens to models as they speak."""
+    """Streams a finished reply word by word, as a model would, to the callbacks that stream model output."""
 
     reply: AIMessage
     cache: Any = False

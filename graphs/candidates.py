@@ -1,6 +1,6 @@
-"""Weighing the candidates of a turn: which are sampled how, what is recorded of each, and which is the best.
+"""The candidates of a turn: how each is sampled, what is recorded of it, and which is the best.
 
-Knows nothing of when they are played: all at once in a rollout, on a budget in an agent.
+Does not know when they run: all at once in a rollout, within a budget in an agent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,17 @@ from collab_agents.trajectories import Candidate
 
 @dataclass(frozen=True)
 class Sample:
-    """How one candidate is sampled.
-
-    proactive: whether with the assistant's proactive prompt. seed: of the reply and its futures.
-    """
+    """How one candidate is sampled."""
 
     index: int
     proactive: bool
+    """Whether it is sampled with the assistant's proactive prompt."""
     seed: int
+    """The seed of the reply and its futures."""
 
 
 def plan_candidates(lookahead: Lookahead, seed: int, *, first: int = 0) -> list[Sample]:
-    """Plan a turn's candidates, numbered from `first`. The plain ones come first. seed: of the turn."""
+    """Plan a turn's candidates from the turn's seed, numbered from `first`. The plain ones come first."""
     plain = first + lookahead.candidates - lookahead.proactive_candidates
     indices = range(first, first + lookahead.candidates)
     return [Sample(index, index >= plain, derive_seed(seed, "candidate", index)) for index in indices]
@@ -39,8 +38,11 @@ def record_candidate(
 ) -> Candidate:
     """Record a candidate.
 
-    weighed: its `reward`, `scores` and `futures`, as the lookahead graph gives them; None if it was not looked ahead.
-    error: why the reply or the lookahead failed.
+    Args:
+        reply: The candidate's messages.
+        proactive: Whether it was sampled with the proactive prompt.
+        weighed: The lookahead graph's `reward`, `scores` and `futures`; None if there was no lookahead.
+        error: Why the reply or the lookahead failed.
     """
     weighed = weighed or {}
     reward, futures = weighed.get("reward"), weighed.get("futures", [])
@@ -57,7 +59,7 @@ def record_candidate(
 
 
 def best_of(rewards: Sequence[float | None]) -> int | None:
-    """Return the index of the highest reward, the first of equal ones, or None if there is no reward."""
+    """Return the index of the highest reward (the first if several are equal), or None if there is no reward."""
     scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
     return max(scored, key=lambda one: one[1])[0] if scored else None
 

@@ -1,4 +1,4 @@
-"""A conversation: simulated_user and assistant in turn, until the user is done or the exchanges run out."""
+"""A conversation: the simulated user and the assistant take turns until the user is done or the exchanges run out."""
 
 from typing import Any
 
@@ -25,18 +25,35 @@ def create_conversation_graph(
     scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
-    """A compiled graph that plays one conversation.
+    """Create a graph that runs one conversation between a simulated user and an assistant.
 
-    Input: `task` (a `Task` or its dict) and, if wanted, `messages` to go on with, `persona` and `seed`.
-    Output: `messages` with everything said, `stopped` ("user" or "max_turns"), `exchanges`, and the memories.
-    One exchange is one user and one assistant message. The assistant begins if the user's message is there
-    already. With a reward, the finished conversation is judged: `reward`, `scores` by judge, `reasons` and `usage` are
-    in the output. A scene is a node that runs first, to put into the state what the input lacks. With a checkpointer,
-    a thread plays one conversation, and the input has `task` and `persona` as dicts. Raises RolloutError, which names
-    the node, when a participant fails.
+    Its input is a `task` (a `Task` or its dict) and optionally `messages` to continue from, a `persona` and a `seed`.
+    If the messages end with the user's, the assistant begins. Its output is all `messages`, `stopped` ("user" or
+    "max_turns"), `exchanges` and the memories.
+
+    Args:
+        user: Plays the user.
+        assistant: Answers.
+        max_exchanges: The most exchanges (one user and one assistant message each).
+        reward: Judges the finished conversation. The output then has `reward`, `scores` by judge, `reasons` and
+            `usage` too.
+        scene: A node that runs first and adds to the state what the input lacks.
+        checkpointer: Keeps the state. A thread then holds one conversation, and the input has `task` and `persona` as
+            dicts.
+
+    Returns:
+        The compiled graph. Calling it raises RolloutError, which names the node, if a participant fails.
+
+    Raises:
+        ConfigError: If `max_exchanges` is less than 1.
+
+    Example:
+        graph = create_conversation_graph(LLMUser(model), ChatAssistant(model), max_exchanges=4)
+        task = Task(id="trip", goal="You want to plan a weekend in Lisbon.")
+        state = await graph.ainvoke({"task": task, "messages": []})
     """
 
-    # Routes are async: LangGraph runs a sync one on a thread, which costs more than all it does.
+    # Routes are async: LangGraph runs a sync route on a thread, which costs more than the route itself.
     async def begin(state: Any) -> str:
         return "assistant" if ends_with_user(state) else "simulated_user"
 

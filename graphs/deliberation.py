@@ -1,4 +1,4 @@
-"""Looking ahead within a budget: candidate replies, the worth of each, and the one to give."""
+"""Lookahead within a budget: sample candidate replies, score each, and choose one."""
 
 import asyncio
 import inspect
@@ -32,19 +32,25 @@ _TIME = "the time budget was spent"
 
 @dataclass
 class Choice:
-    """reply, memory: the chosen candidate's messages, and the assistant's memory after it. record: for the channel."""
+    """The candidate that was chosen."""
 
     reply: list[BaseMessage]
+    """The candidate's messages."""
     memory: dict[str, Any]
+    """The assistant's memory after them."""
     record: dict[str, Any]
+    """How it was chosen, for the `lookahead` channel."""
 
 
 class Deliberation:
-    """Plays candidates and their futures at once, and stops all of it when the budget is spent.
+    """Runs candidates and their futures concurrently, and cancels them when the budget is spent.
 
-    reply_graph: gives one candidate. lookahead_graph: the lookahead after one. Both are called with a branch's state.
-    lookahead: how many candidates, and how many of them proactive.
-    agree: whether replies (as text, tool calls included) are so alike that nothing can be gained by looking ahead.
+    Args:
+        reply_graph: Gives one candidate for a branch's state.
+        lookahead_graph: Looks ahead after one candidate, from a branch's state.
+        lookahead: How many candidates, and how many of them proactive.
+        budget: The time and calls for one reply.
+        agree: Whether replies (as text, tool calls included) are so alike that looking ahead would gain nothing.
     """
 
     def __init__(
@@ -63,10 +69,16 @@ class Deliberation:
         self.agree = agree
 
     async def choose(self, state: dict[str, Any], goal: Callable[[], Any]) -> Choice:
-        """The choice for a branch's state that ends with the user's message, and for a goal that is found out.
+        """Choose the candidate with the highest reward.
 
-        The candidate with the highest reward; or the first there is, when the candidates agree, the budget is spent
-        or none could be scored. Raises RolloutError if there is no candidate at all, or none in time.
+        The first candidate is chosen instead if the candidates agree, the budget is spent or none could be scored.
+
+        Args:
+            state: A branch's state that ends with the user's message.
+            goal: Finds the simulated user's task; sync or async.
+
+        Raises:
+            RolloutError: If there is no candidate, or none in time.
         """
         run = _Choosing(self, state, goal)
         started = asyncio.get_running_loop().time()
@@ -87,7 +99,7 @@ class Deliberation:
 
 
 class _Choosing:
-    """One deliberation under way."""
+    """One deliberation in progress."""
 
     def __init__(self, plan: Deliberation, state: dict[str, Any], goal: Callable[[], Any]) -> None:
         self.plan = plan
@@ -124,7 +136,7 @@ class _Choosing:
             await abandon([self._spent, self._found, *self._weighing, *self._replying])
 
     def chosen(self) -> tuple[int, str]:
-        """The index of the candidate to give, and why it is that one."""
+        """Return the index of the candidate to give, and why."""
         first = min(self.replies)
         if self.stopped:
             return first, f"the first candidate: {self.stopped}"
@@ -150,7 +162,7 @@ class _Choosing:
             if self.calls.spent.is_set():
                 self.stopped = "the call budget was spent"
                 return
-            # Futures begin as soon as two candidates differ, so that a slow third holds up nothing.
+            # Futures begin as soon as two candidates differ, so that a slow third one does not delay them.
             if self._weighing or self.weighed or (len(self.replies) > 1 and not self._agree()):
                 for index in self.replies:
                     if index not in self.weighed and index not in self._weighing.values() and index not in self.errors:
@@ -160,7 +172,7 @@ class _Choosing:
                 return
 
     async def _last_call(self) -> None:
-        """The first reply to come, of those under way and, if the time is up, of one more call."""
+        """Wait for the first reply of those in progress and, if the time is up, of one more call."""
         stopped_at = self._end if self.stopped == _TIME and self._end is not None else self._loop.time()
         until = stopped_at + self.plan.budget.grace
         if self.stopped and not self.calls.spent.is_set() and self._loop.time() < until:
@@ -184,7 +196,7 @@ class _Choosing:
         index = (self._replying if replying else self._weighing).pop(task)
         try:
             result = task.result()
-        except ConfigError:  # Of the goal: nodes say where they fail, and fail otherwise.
+        except ConfigError:  # Raised by `goal`: nodes raise RolloutError.
             raise
         except Exception as error:
             self._failed = error
@@ -222,9 +234,9 @@ class _Choosing:
 
 
 class _CallBudget(BaseCallbackHandler):
-    """Refuses the calls after the last one that is allowed, and after the end, whichever library's model it is.
+    """Refuses model calls beyond the budget and after the end, whichever library the model comes from.
 
-    The first candidate's own calls are counted and not refused: there has to be a reply.
+    The first candidate's own calls are counted but never refused, because there has to be a reply.
     """
 
     raise_error = True
@@ -236,7 +248,7 @@ class _CallBudget(BaseCallbackHandler):
         self.spent = asyncio.Event()
         self._started = 0
         self._loop = asyncio.get_running_loop()
-        logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_no_refusal)  # Once, however often called.
+        logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_no_refusal)  # Added only once.
 
     def on_chat_model_start(self, *_: Any, **about: Any) -> None:
         self._count(about)
@@ -252,19 +264,19 @@ class _CallBudget(BaseCallbackHandler):
         place = about.get("metadata") or {}
         first = place.get("role") == "assistant" and place.get("candidate") == 0 and "future" not in place
         if self.calls is not None and self._started >= self.calls and not first:
-            self._loop.call_soon_threadsafe(self.spent.set)  # A sync node of an app calls on a thread.
+            self._loop.call_soon_threadsafe(self.spent.set)  # A sync node of an app calls from a thread.
             raise RolloutError(f"the budget of {self.calls} calls is spent")
         self._started += 1
 
 
 def _is_no_refusal(record: logging.LogRecord) -> bool:
-    """LangChain warns of every exception in a handler; that of a refused call is the point of it."""
+    """Drop LangChain's warning about the exception with which this handler refuses a call."""
     return not record.args or _CallBudget.__name__ not in map(str, record.args)
 
 
 @contextmanager
 def unheard(handlers: Sequence[BaseCallbackHandler] = ()) -> Iterator[None]:
-    """Keeps what is said inside from the stream of messages that the graph around is read by. Adds handlers."""
+    """Keep model output inside the block out of the surrounding graph's message stream. Adds `handlers`."""
     around: Any = var_child_runnable_config.get() or {}
     callbacks = with_handlers(around.get("callbacks"), handlers)
     if isinstance(callbacks, BaseCallbackManager):
@@ -280,7 +292,7 @@ def unheard(handlers: Sequence[BaseCallbackHandler] = ()) -> Iterator[None]:
 
 
 def alike(share: float) -> Callable[[Sequence[str]], bool]:
-    """Whether texts have at least this share of their words in common, in the same order (difflib's ratio)."""
+    """Return a function that says whether texts share at least this fraction of their words, in order (difflib)."""
 
     def agree(texts: Sequence[str]) -> bool:
         first, *others = [text.split() for text in texts] or [[]]

@@ -1,4 +1,4 @@
-"""What it takes to draw a graph: somebody to take part, and a look inside its branches."""
+"""Drawing a graph: a placeholder assistant, and access to the graphs inside nodes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from collab_agents.participants import AssistantContext, Memory
 
 
 class Anybody:
-    """An assistant for a graph that is only looked at: its shape does not depend on who takes part."""
+    """A placeholder assistant for a graph that is only drawn: its shape does not depend on the participants."""
 
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
@@ -20,7 +20,7 @@ class Anybody:
 def open_up(graph: Any) -> None:
     """Show LangGraph the graphs that nodes call, so that it draws them too.
 
-    It looks only for graphs that keep checkpoints, and branches keep none. For a graph that is drawn and not run.
+    LangGraph finds only graphs with checkpoints, which branches do not have. Use it on a graph that is not run.
     """
     for node in graph.nodes.values():
         inner = getattr(getattr(node.bound, "afunc", None), "graph", None)  # As `running` marks it.

@@ -1,4 +1,4 @@
-"""Lookahead: what a reply is worth, found by playing on after it several times and judging what comes of it."""
+"""Lookahead: estimate a reply's reward by simulating several futures after it and judging them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -37,18 +37,28 @@ def create_lookahead_graph(
     scene: Node | None = None,
     checkpointer: Literal[False] | None = None,
 ) -> Graph:
-    """A compiled graph that gives the multiturn-aware reward of the reply at the end of a conversation.
+    """Create a graph that computes the multiturn-aware reward of the reply at the end of a conversation.
 
-    Input: `messages` that end with the assistant's reply, `task`, and, if wanted, `persona`, `seed` and the
-    memories. Output: `reward`, the mean over the futures that could be scored (None if none could), `scores` by
-    judge, and `futures`, a record of each. `messages` stay as they are.
-    lookahead: how many `futures`, and their `window`.
-    Each future is a branch of its own, `window` exchanges long (one user and one assistant message each) or until
-    the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left out
-    of the mean. A person cannot play futures: ConfigError. scene: a node that runs first, to put into the state what
-    the input lacks. checkpointer: False keeps it from the checkpointer of a graph that calls it in a node.
+    Its input is `messages` that end with the assistant's reply, a `task`, and optionally a `persona`, a `seed` and the
+    memories. Its output is `reward`, the mean over the futures that could be scored (None if none could), `scores` by
+    judge, and `futures`, a record of each. `messages` do not change.
+
+    Each future is a separate branch. It ends after `window` exchanges (one user and one assistant message each) or
+    when the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left
+    out of the mean.
+
+    Args:
+        user: Plays the user in the futures.
+        assistant: Plays the assistant in the futures.
+        reward: Scores each future.
+        lookahead: How many `futures`, and their `window`.
+        scene: A node that runs first and adds to the state what the input lacks.
+        checkpointer: False keeps the graph from using the checkpointer of a graph whose node calls it.
+
+    Raises:
+        ConfigError: If the user or the assistant is a person, who cannot play futures.
     """
-    check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
+    check_simulated(user, assistant, instead="pass a simulated one, which plays the futures")
     graph = StateGraph(LookaheadState, input_schema=ServedInput if scene else ConversationInput)
     _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, lookahead or Lookahead())
     return graph.compile(name="lookahead", checkpointer=checkpointer)
@@ -57,7 +67,7 @@ def create_lookahead_graph(
 def create_candidate_graph(
     user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, lookahead: Lookahead
 ) -> Graph:
-    """A reply, and its lookahead."""
+    """Create a graph that gives a reply and looks ahead after it."""
     graph = StateGraph(CandidateState)
     graph.add_node("assistant", assistant_node(assistant))
     graph.add_edge(START, "assistant")
@@ -113,7 +123,7 @@ def _future_node(played: Graph) -> Node:
 
 
 def _record_future(end: Mapping[str, Any], start: int) -> Future:
-    """The record of a future's final state. start: how many messages there were before it."""
+    """Return the record of a future's final state, whose first `start` messages came before the future."""
     return Future(
         messages=to_dicts(end["messages"][start:]),
         reward=end["reward"],

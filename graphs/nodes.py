@@ -1,4 +1,4 @@
-"""The nodes that every graph shares: the two participants, each given its memory and its seed."""
+"""The nodes that all graphs share: user, assistant and judge, each given its memory and its seed."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -31,23 +31,23 @@ from collab_agents.users import Memory, SimulatedUser, is_closing
 
 
 class Node(Protocol):
-    """What a graph runs: from the state to its update."""
+    """A graph's node: from the state to an update of it."""
 
     async def __call__(self, state: Any) -> dict[str, Any]: ...
 
 
 def inside(name: str, **metadata: Any) -> RunnableConfig:
-    """How a node calls a graph that keeps no checkpoints, and what the run and all in it are called in a trace."""
-    # LangGraph (1.2) breaks there when the graph around runs with durability="sync", which it hands down.
+    """Return the config for a graph without checkpoints that a node calls; name and metadata show up in traces."""
+    # LangGraph (1.2) breaks there if the surrounding graph runs with durability="sync", which it hands down.
     return {"run_name": name, "metadata": metadata, "configurable": {DURABILITY: "async"}}
 
 
-# The state is not annotated with its type here: LangGraph would then hand a node that type's keys alone, and these
+# The state is not annotated with its type here: LangGraph would then pass a node only that type's keys, and these
 # nodes serve graphs with more keys than the conversation's.
 
 
 def opening(graph: "StateGraph[Any, Any, Any, Any]", scene: Node | None) -> str:
-    """Where the graph begins: at its start or, where there is one, after its scene."""
+    """Return the node after which the graph begins: its scene if it has one, else its start."""
     if scene is None:
         return START
     graph.add_node("scene", scene)
@@ -56,6 +56,7 @@ def opening(graph: "StateGraph[Any, Any, Any, Any]", scene: Node | None) -> str:
 
 
 def user_node(user: SimulatedUser) -> Node:
+    """Return the user's node."""
     respond = with_context(user.respond)
 
     @named("simulated_user")
@@ -78,7 +79,7 @@ def user_node(user: SimulatedUser) -> Node:
 
 
 def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, executable: bool = False) -> Node:
-    """executable: whether the reply may be executed later, for which an app keeps where its simulation began."""
+    """Return the assistant's node. An `executable` reply may be executed later, so an app keeps where it began."""
     respond = with_context(assistant.respond)
 
     @named("assistant")
@@ -107,6 +108,8 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
 
 
 def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
+    """Return the node that judges the conversation with the assistant's state."""
+
     async def judge(state: Any) -> dict[str, Any]:
         seed = derive_seed(state.get("seed", 0), "judge")
         conversation = Conversation(state["messages"], seed, state_of(assistant, state.get("assistant_memory") or {}))
@@ -122,7 +125,7 @@ def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
 
 
 def running(graph: Any) -> Callable[[Node], Node]:
-    """Marks a node that runs a graph, which a drawing shows inside it."""
+    """Mark a node as running `graph`, which a drawing then shows inside it."""
 
     def mark(node: Node) -> Node:
         vars(node)["graph"] = graph
@@ -132,7 +135,7 @@ def running(graph: Any) -> Callable[[Node], Node]:
 
 
 def counted(node: Node) -> Node:
-    """The node, with the model calls made in it added to the state's usage."""
+    """Wrap a node so that its model calls are added to the state's usage."""
 
     @wraps(node)
     async def run(state: Any) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def ends_with_user(state: ConversationState) -> bool:
 
 
 def named(name: str) -> Callable[[Node], Node]:
-    """Whatever the node raises becomes a RolloutError that says where, interrupts excepted."""
+    """Turn what the node raises, except interrupts, into a RolloutError that names the node."""
 
     def decorate(node: Node) -> Node:
         @wraps(node)
@@ -166,7 +169,7 @@ def named(name: str) -> Callable[[Node], Node]:
     return decorate
 
 
-# Participants are given copies, so that one that changes what it was given changes nothing in another branch.
+# Participants get copies, so that changing their arguments does not affect another branch.
 
 
 def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -179,7 +182,7 @@ def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
 
 
 def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
-    """What a user of one's own returned, checked; a text is a message too."""
+    """Check what a custom user returned, and turn a text into a message."""
     match result:
         case (str() as text, dict() as memory):
             return HumanMessage(text), memory
@@ -195,5 +198,5 @@ def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
 
 
 def turn_of(state: ConversationState) -> int:
-    """The number, from 1, of the turn that the user's last message began."""
+    """Return the number, from 1, of the turn that the user's last message began."""
     return sum(map(is_users, state["messages"]))

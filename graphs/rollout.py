@@ -1,4 +1,4 @@
-"""A rollout: at every turn several candidate replies, the lookahead of each, and the best one goes on."""
+"""A rollout: at every turn, sample candidate replies, look ahead after each, and continue with the best one."""
 
 from dataclasses import asdict
 from typing import Any
@@ -45,25 +45,43 @@ def create_rollout_graph(
     scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,
 ) -> Graph:
-    """A compiled graph that plays one conversation by lookahead and records it.
+    """Create a graph that runs one conversation with lookahead and records it.
 
-    Input: as `create_conversation_graph`. Output: `messages`, `stopped`, `turns` (a record of each turn with its
-    candidates and futures), `reward` and `scores` of the finished conversation, and `usage`.
     At each turn it samples `candidates` replies, the last `proactive_ratio` of them with the assistant's proactive
-    prompt, gives each the mean reward of `futures` futures of `window` exchanges, and goes on with the best. The
-    user's next message is the one of that candidate's first scored future, so that what was simulated is not
-    simulated again. With a checkpointer, a thread plays one rollout, and is given `task` and `persona` as dicts.
-    simulated_user: who plays the futures, by default the user. With another one, who knows of the conversation what
-    was said, the user is asked after every choice; a `HumanUser` needs that.
-    scene: a node that runs first, to put into the state what the input lacks; no memory is then taken from the input.
-    Raises RolloutError if no candidate of a turn can be scored, ConfigError for a person who would have to play
-    futures.
+    prompt, gives each the mean reward of `futures` futures of `window` exchanges, and continues with the best. The
+    user's next message is taken from that candidate's first scored future, so that nothing is simulated twice.
+
+    Its input is that of `create_conversation_graph`. Its output is `messages`, `stopped`, `turns` (a record of each
+    turn with its candidates and futures), `reward` and `scores` of the finished conversation, and `usage`.
+
+    Args:
+        user: Plays the user in the conversation.
+        assistant: Gives the candidate replies, and plays the assistant in their futures.
+        reward: Scores each future and the finished conversation.
+        lookahead: How many candidates and futures, and how long; by default `Lookahead()`.
+        simulated_user: Plays the user in the futures; by default `user` does. If it is another user, it knows only
+            the messages of the conversation, and `user` is asked after every choice. A `HumanUser` needs one.
+        scene: A node that runs first and adds to the state what the input lacks. No memory is then taken from the
+            input.
+        checkpointer: Keeps the state. A thread then holds one rollout, and the input has `task` and `persona` as
+            dicts.
+
+    Returns:
+        The compiled graph. Calling it raises RolloutError if no candidate of a turn can be scored.
+
+    Raises:
+        ConfigError: If a person would have to play futures.
+
+    Example:
+        graph = create_rollout_graph(LLMUser(model), ChatAssistant(model), reward, Lookahead(candidates=3))
+        state = await graph.ainvoke({"task": task, "messages": []})
+        state["turns"][0]["chosen"]
     """
     lookahead = lookahead or Lookahead()
     player = user if simulated_user is None else simulated_user
     own_futures = player is user
     check_simulated(player, instead="pass simulated_user, who plays the futures")
-    check_simulated(assistant, instead="give one that is simulated, to play the candidates and the futures")
+    check_simulated(assistant, instead="pass a simulated one, which plays the candidates and the futures")
 
     async def fan_out(state: Any) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
@@ -152,7 +170,7 @@ def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
         }
         if exchanges >= max_exchanges:
             return update | {"stopped": "max_turns"}
-        # What somebody else said in the user's place stays in the future.
+        # What another user said in the futures is not taken over.
         first = (best["first"] if own_futures else None) or {}
         return update | first | {"messages": [*best["reply"], *first.get("messages", [])]}
 

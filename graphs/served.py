@@ -1,4 +1,4 @@
-"""The names that `langgraph.json` files had for the graphs of `collab_agents.server.served`."""
+"""The graphs of `collab_agents.server.served`, for `langgraph.json` files that name this module."""
 
 from collab_agents.server.served import conversation, lookahead, lookahead_agent, rollout
 

@@ -1,6 +1,6 @@
 """The typed state of each graph, and the keys that all of them share.
 
-What goes into a checkpoint is LangChain messages and plain JSON values, nothing else.
+A checkpoint holds only LangChain messages and plain JSON values.
 """
 
 import operator
@@ -20,47 +20,46 @@ Stopped = Literal["user", "max_turns"]
 
 
 class ServedInput(MessagesState, total=False):
-    """What the graphs take from a server's clients.
+    """The input that graphs take from a server's clients: `messages`, empty or a conversation to continue, and these.
 
     Other keys, such as those of an output that is fed back, are ignored.
-    messages: as in MessagesState; none, or a conversation to go on with.
-    task: the goal, a `Task` or its dict. persona: a `Persona`, its dict, or None. Where checkpoints are kept, dicts.
-    seed: the branch's own.
     """
 
     task: Any
+    """A `Task` or its dict; with a checkpointer, its dict."""
     persona: Any
+    """A `Persona`, its dict, or None; with a checkpointer, a dict or None."""
     seed: int
+    """The branch's seed."""
 
 
 class ConversationInput(ServedInput, total=False):
-    """What the graphs take.
-
-    memory, assistant_memory: what the user and the assistant remember. system_prompt: the conversation's own, which
-    replaces the assistant's.
-    """
+    """The input that graphs take in a program."""
 
     memory: Memory
+    """What the user remembers."""
     assistant_memory: Memory
+    """What the assistant remembers."""
     system_prompt: str | None
+    """This conversation's system prompt, which replaces the assistant's."""
 
 
 class ConversationState(ConversationInput, total=False):
-    """exchanges: how many this run has played. stopped: why the conversation ended."""
+    """The state of a conversation."""
 
     exchanges: int
+    """How many exchanges this run has played."""
     stopped: Stopped | None
+    """Why the conversation ended."""
 
 
 class FutureState(ConversationState, total=False):
-    """One future of a candidate.
-
-    future: which one. first: the user's first step in it, from which the conversation goes on if the candidate is
-    chosen. reward, scores, reasons: as in `trajectories.Future`.
-    """
+    """One future of a candidate; `reward`, `scores` and `reasons` are as in `trajectories.Future`."""
 
     future: int
+    """The future's index."""
     first: dict[str, Any]
+    """The user's first step in it, with which the conversation continues if the candidate is chosen."""
     reward: float | None
     scores: dict[str, float | None]
     reasons: dict[str, str]
@@ -71,23 +70,22 @@ def _gather(gathered: list[Any], new: list[Any] | None) -> list[Any]:
 
 
 class LookaheadState(ConversationState, total=False):
-    """The lookahead after one reply.
-
-    futures: a record of each, as in `trajectories.Future`. reward, scores: their means. firsts: the user's first step
-    in each future.
-    """
+    """The lookahead after one reply; `reward` and `scores` are means over its futures."""
 
     futures: Annotated[list[dict[str, Any]], _gather]
+    """A record of each future, as in `trajectories.Future`."""
     firsts: Annotated[list[dict[str, Any] | None], _gather]
+    """The user's first step in each future."""
     reward: float | None
     scores: dict[str, float | None]
 
 
 class CandidateState(LookaheadState, total=False):
-    """index: which candidate of its turn. proactive: whether it is sampled with the proactive prompt."""
+    """One candidate of a turn, and the lookahead after it."""
 
     index: int
     proactive: bool
+    """Whether the candidate is sampled with the proactive prompt."""
 
 
 def _sum(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
@@ -95,23 +93,26 @@ def _sum(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
 
 
 class JudgedState(ConversationState, total=False):
-    """reward, scores, reasons: of the whole conversation, once it has ended. usage: calls and tokens so far."""
+    """A conversation that is judged as a whole once it has ended."""
 
     reward: float | None
     scores: dict[str, float | None]
     reasons: dict[str, str]
     usage: Annotated[dict[str, int], _sum]
+    """Calls and tokens so far."""
 
 
 class RolloutState(JudgedState, total=False):
-    """turns: a record of each, as in `trajectories.Turn`. candidates: this turn's, until one is chosen."""
+    """A rollout."""
 
     turns: Annotated[list[dict[str, Any]], operator.add]
+    """A record of each turn, as in `trajectories.Turn`."""
     candidates: Annotated[list[dict[str, Any]], _gather]
+    """The current turn's candidates, until one is chosen."""
 
 
 def task_of(state: ConversationState) -> Task:
-    """The state's task. Raises ValueError if the graph was called without one."""
+    """Return the state's task, or raise ValueError if the graph was called without one."""
     task = state.get("task")
     if task is None:
         raise ValueError("the graph's input has no task: pass {'task': Task(id=..., goal=...), 'messages': []}")
@@ -124,7 +125,7 @@ def persona_of(state: ConversationState) -> Persona | None:
 
 
 def trajectory_of(state: Mapping[str, Any], task: Task, persona: Persona | None, seed: int) -> Trajectory:
-    """The record of a conversation that has ended, of its graph's final state."""
+    """Return the trajectory of a conversation that has ended, from its graph's final state."""
     return Trajectory(
         task=task,
         persona=persona,
@@ -140,7 +141,7 @@ def trajectory_of(state: Mapping[str, Any], task: Task, persona: Persona | None,
 
 
 def branch_of(state: ConversationState) -> dict[str, Any]:
-    """What a branch takes over from the state it branches off: everything that is said and remembered."""
+    """Return what a branch inherits from the state it branches off: the messages and the memories."""
     return {
         "messages": state["messages"],
         "task": state.get("task"),

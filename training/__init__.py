@@ -1,6 +1,6 @@
-"""How an assistant learns from scored trajectories. Needs the extra `[train]`.
+"""Datasets and training from scored trajectories. Needs the extra `[train]`.
 
-The names below are imported when they are first used: making a dataset does not load what trains on it.
+The names below are imported when they are first used, so making a dataset does not load the trainers.
 """
 
 from typing import TYPE_CHECKING, Any

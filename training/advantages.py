@@ -6,10 +6,14 @@ import torch
 def generalized_advantages(
     rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, gamma: float, lam: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns (advantages plus values) of each token, all of shape (B, T).
+    """Return each token's advantage and return (advantage plus value); all arrays have the shape (B, T).
 
-    rewards: received after each token. values: before it. mask: 1 for the policy's own tokens; others (padding, tool
-    results) are stepped over and get 0. After the last token the value is 0.
+    Args:
+        rewards: The reward received after each token.
+        values: The value before each token. After the last token it is 0.
+        mask: 1 for the policy's own tokens. Other tokens (padding, tool results) are skipped and get 0.
+        gamma: The discount factor.
+        lam: The lambda of the estimator.
     """
     mask = mask.bool()
     advantages = torch.zeros_like(values)
@@ -24,7 +28,7 @@ def generalized_advantages(
 
 
 def at_the_end(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """One reward a row (B,) as the reward of its last token (B, T); nothing where a row has no token."""
+    """Place each row's reward (B,) at its last token (B, T); a row without tokens gets none."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = (mask.long() * positions).argmax(1)
     placed = torch.zeros(mask.shape, dtype=rewards.dtype, device=rewards.device)
@@ -33,7 +37,10 @@ def at_the_end(rewards: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def whitened(values: torch.Tensor, mask: torch.Tensor, moments: torch.Tensor | None = None) -> torch.Tensor:
-    """Shifted and scaled to mean 0 and variance 1 over the mask. moments: `moments_of`, summed over processes."""
+    """Return the values scaled to mean 0 and variance 1 over the mask.
+
+    `moments` are those of `moments_of`, summed over processes; by default those of `values`.
+    """
     count, total, squares = moments_of(values, mask) if moments is None else moments
     mean = total / count.clamp(min=1)
     variance = (squares / count.clamp(min=1) - mean**2).clamp(min=0)
@@ -41,6 +48,6 @@ def whitened(values: torch.Tensor, mask: torch.Tensor, moments: torch.Tensor | N
 
 
 def moments_of(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Count, sum and sum of squares over the mask."""
+    """Return the count, sum and sum of squares over the mask."""
     kept = values * mask
     return torch.stack([mask.sum().to(values.dtype), kept.sum(), (kept**2).sum()])

@@ -1,4 +1,4 @@
-"""TRL's configuration out of a mapping, with every key and value checked before a model is loaded."""
+"""Build TRL's configuration from a mapping, and check every key and value before a model is loaded."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -18,16 +18,17 @@ _OURS = {"output_dir": "--out", "resume_from_checkpoint": "--resume"}
 
 
 def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: str | Path, **defaults: Any) -> A:
-    """A TRL config: its own defaults, then `defaults`, then what was chosen.
+    """Return a TRL config: its own defaults, overridden by `defaults`, overridden by `chosen`.
 
-    Raises ConfigError for an unknown key, with the nearest real one, and for a value of the wrong type.
+    Raises:
+        ConfigError: For an unknown key (naming the nearest known one), and for a value of the wrong type.
     """
     fields = {field.name for field in dataclasses.fields(shape) if field.init}  # type: ignore[arg-type]
     hints = get_type_hints(shape)
     values: dict[str, Any] = {}
     for name, value in chosen.items():
         if name in _OURS:
-            raise ConfigError(f"trainer.{name}: it is given by {_OURS[name]}")
+            raise ConfigError(f"trainer.{name}: set it with {_OURS[name]} instead")
         if name not in fields:
             raise ConfigError(
                 f"trainer.{name}: {getattr(shape, '__name__', shape)} has no such key{nearest(name, fields)}"
@@ -46,7 +47,7 @@ def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: s
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
-    # YAML reads 5e-5 as a word, and TRL checks no types. Some of its lists may be a single number (online DPO's beta).
+    # YAML reads 5e-5 as text, and TRL checks no types. Some of its lists may be a single number (online DPO's beta).
     adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     try:
         return adapter.validate_python(value)

@@ -1,4 +1,4 @@
-"""The card of a trained model: what it is, how it is used, and how it was made."""
+"""The model card of a trained model: what it is, how to use it, and how it was made."""
 
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -11,7 +11,7 @@ _LIBRARIES = ("collab-agents", "trl", "peft", "transformers", "torch", "datasets
 
 
 def model_card(name: str, config: Mapping[str, Any], last: Mapping[str, float]) -> str:
-    """Markdown with the Hub's metadata. config: of `training.json`. last: the last value of everything logged."""
+    """Return Markdown with the Hub's metadata, from `training.json` and the last value of everything logged."""
     base, method, adapter = config["model"]["name"], config["method"], config["model"]["lora"] is not None
     head: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",
@@ -26,7 +26,7 @@ def model_card(name: str, config: Mapping[str, Any], last: Mapping[str, float]) 
         "",
         f"`{base}` trained by {method} with collab-agents to be a better collaborator over several turns (CollabLLM, "
         "[arXiv 2502.00640](https://arxiv.org/abs/2502.00640))."
-        + (" This is an adapter; `collab-agents merge` makes a plain model of it." if adapter else ""),
+        + (" This is an adapter; `collab-agents merge` turns it into a plain model." if adapter else ""),
         "",
         "```python",
         f"from {'peft' if adapter else 'transformers'} import {loader}",
@@ -42,7 +42,7 @@ def model_card(name: str, config: Mapping[str, Any], last: Mapping[str, float]) 
         yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).rstrip(),
         "```",
         "",
-        "## The last of what was logged",
+        "## Last logged values",
         "",
         "| measure | value |",
         "| --- | ---: |",

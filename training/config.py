@@ -1,4 +1,4 @@
-"""What `train.yaml` may say, checked at the door. The `trainer` section is TRL's own: see `arguments.py`."""
+"""The sections of `train.yaml`, validated when read. The `trainer` section is TRL's own: see `arguments.py`."""
 
 from typing import Any, Literal
 
@@ -9,27 +9,29 @@ from collab_agents.lookahead import SERVING
 
 
 class LoraSection(Section):
-    """PEFT's LoRA: rank, alpha, dropout, and which modules."""
+    """PEFT's LoRA adapter."""
 
     r: PositiveInt = 32
+    """The rank."""
     alpha: PositiveInt = 16
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+    """The modules that get an adapter."""
 
 
 class PolicyConfig(Section):
-    """The model to train.
-
-    name: "smollm2", a folder or a Hub repository ("local:" before it may be there). dtype: of its weights; by default
-    float32 for full fine-tuning and else the device's fastest. lora: null for full fine-tuning. quantize: "4bit" is
-    QLoRA (needs bitsandbytes and a GPU). chat_template: a file with a template to use instead of the tokenizer's.
-    """
+    """The model to train."""
 
     name: str
+    """"smollm2", a folder or a Hub repository; "local:" in front is optional."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """The type of the weights; by default float32 for full fine-tuning, else the device's fastest."""
     lora: LoraSection | None = Field(default_factory=LoraSection)
+    """null for full fine-tuning."""
     quantize: Literal["4bit"] | None = None
+    """"4bit" is QLoRA, which needs bitsandbytes and a GPU."""
     chat_template: str | None = None
+    """A file with a template to use instead of the tokenizer's."""
 
     @model_validator(mode="after")
     def _complete(self) -> "PolicyConfig":
@@ -39,21 +41,23 @@ class PolicyConfig(Section):
 
 
 class DataConfig(Section):
-    """What to train on.
-
-    runs: run directories or datasets in a published form. dataset: one made by `collab-agents dataset`, instead.
-    eval_share: of the tasks, held out. lower_bounds: by judge, for SFT. minimum_gap, pairs: for preferences.
-    system_prompt: before every conversation.
-    """
+    """The data to train on, either `runs` or a `dataset`."""
 
     runs: list[str] = Field(default_factory=list)
+    """Run directories, or datasets in a published form."""
     dataset: str | None = None
+    """A dataset made by `collab-agents dataset`."""
     eval_share: float = Field(default=0.0, ge=0, lt=1)
+    """The share of tasks that are held out, in [0, 1)."""
     seed: int = 0
     lower_bounds: dict[str, float] = Field(default_factory=dict)
+    """For SFT: the lowest score of a conversation, by judge."""
     minimum_gap: float = Field(default=0.0, ge=0)
+    """For preferences: the smallest difference in reward of a pair."""
     pairs: Literal["best_worst", "all"] = "best_worst"
+    """For preferences: the pairs made from each turn."""
     system_prompt: str | None = None
+    """Put before every conversation that has none."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
@@ -71,17 +75,19 @@ class OfflineConfig(Section):
 
 
 class PromptsConfig(Section):
-    """Where prompts come from.
-
-    tasks: what their users open with. runs: every turn in these run directories. dataset: of prompts.
-    """
+    """The prompts for online training, from one of `tasks`, `runs` and `dataset`."""
 
     tasks: TasksConfig | None = None
+    """Tasks whose users' first messages are the prompts."""
     runs: list[str] = Field(default_factory=list)
+    """Run directories, of which every turn is a prompt."""
     dataset: str | None = None
+    """A dataset of prompts."""
     eval_share: float = Field(default=0.0, ge=0, lt=1)
+    """The share of tasks that are held out, in [0, 1)."""
     seed: int = 0
     system_prompt: str | None = None
+    """Put before every conversation that has none."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "PromptsConfig":
@@ -91,22 +97,22 @@ class PromptsConfig(Section):
 
 
 class RewardConfig(Section):
-    """The multiturn-aware reward: who plays on, for how long, and who judges.
-
-    policy: the assistant in the futures; null is the model that is being trained, as it is. temperature, max_tokens:
-    of that one; by default the trainer's. batch_size: its replies generated together. max_concurrency: replies scored
-    at once.
-    """
+    """The multiturn-aware reward: the simulated user, the judges and the futures."""
 
     user: UserConfig = Field(default_factory=AgendaUserConfig)
     judges: Judges = Field(min_length=1)
     futures: PositiveInt = SERVING.futures
     window: NonNegativeInt = SERVING.window
     policy: Model | None = None
+    """The assistant in the futures; null is the model in training, with its current weights."""
     temperature: PositiveFloat | None = None
+    """The temperature of the model in training in the futures; by default the trainer's."""
     max_tokens: PositiveInt | None = None
+    """The most tokens of a reply by the model in training in the futures; by default the trainer's."""
     batch_size: PositiveInt = 32
+    """Replies of the model in training that are generated together."""
     max_concurrency: PositiveInt = 256
+    """Replies scored at once."""
     limits: RunLimits = Field(default_factory=RunLimits)
     seed: int = 0
 

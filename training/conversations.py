@@ -1,4 +1,4 @@
-"""Conversations as tokens and labels for SFT: the assistant's words are learnt, everything else is context."""
+"""Conversations as tokens and labels for SFT: only the assistant's tokens have labels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,14 @@ IGNORED = -100
 
 
 def labelled(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> dict[str, list[int]]:
-    """`input_ids` and `labels`, which are -100 outside the assistant's messages; the token that ends one is inside.
+    """Return `input_ids` and `labels`; labels are -100 outside the assistant's messages and their end tokens.
 
-    A template with `{% generation %}` markers says itself what the assistant's tokens are. Of one without, the
-    assistant's tokens are what a message adds to the prompt before it; raises ConfigError if a longer conversation
-    does not begin with the shorter one's tokens, since it then cannot be told.
+    A template with `{% generation %}` markers says which tokens are the assistant's. Without markers, they are the
+    tokens that a message adds to the prompt before it.
+
+    Raises:
+        ConfigError: If a template without markers does not render a longer conversation with the tokens of the shorter
+            one at its beginning, so that the assistant's tokens are unknown.
     """
     template = tokenizer.chat_template
     if isinstance(template, str) and "{% generation" in template.replace("{%-", "{%"):
@@ -31,8 +34,8 @@ def labelled(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
         after = tokens(tokenizer, messages[: number + 1])
         if ids[: len(after)] != after or after[: len(before)] != before:
             raise ConfigError(
-                "the chat template has no {% generation %} markers and renders a conversation differently once it goes "
-                "on, so the assistant's tokens cannot be told: give model.chat_template, a file with a template that "
+                "the chat template has no {% generation %} markers and renders a message differently once others "
+                "follow, so the assistant's tokens are unknown: set model.chat_template to a file with a template that "
                 "has the markers around the assistant's words"
             )
         labels[len(before) : len(after)] = after[len(before) :]

@@ -1,4 +1,4 @@
-"""The logs of a training as a picture."""
+"""Plot a training's logs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ _MOST = 12
 
 
 def plot_curves(history: Sequence[dict[str, Any]], file: Path) -> None:
-    """What was logged, a panel each, over the steps; with "eval_" drawn into the same panel. Nothing if nothing was."""
+    """Plot each logged measure over the steps, with its "eval_" curve in the same panel, if anything was logged."""
     series: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
         for key, value in entry.items():

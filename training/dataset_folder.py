@@ -1,4 +1,4 @@
-"""A dataset on disk: Parquet files and a card that says how it was made, as the Hub and `datasets` read them."""
+"""A dataset on disk: Parquet files and a dataset card, as the Hub and `datasets` read them."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,21 +18,28 @@ COLUMNS = {
     "preference": ("prompt", "chosen", "rejected"),
     "prompts": ("prompt", "goal"),
 }
-"""What each kind of dataset must have."""
+"""The columns that each kind of dataset must have."""
 
 HELD_OUT = ("eval", "validation", "test")
-"""Splits that are never trained on; the first there is is evaluated on."""
+"""Splits that are never trained on; the first one that exists is used for evaluation."""
 
 
 def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping[str, Any]) -> Path:
-    """Write the splits as Parquet and the card. Raises RunDirectoryError if the folder holds something already.
+    """Write a dataset's splits as Parquet files, with a card.
 
-    how: what to say of how it was made: sources and options.
+    Args:
+        data: The splits.
+        made: The rows and what they were made from, for the card.
+        out: The folder.
+        how: How the dataset was made (sources and options), for the card.
+
+    Raises:
+        RunDirectoryError: If the folder is not empty.
     """
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
-        raise RunDirectoryError(f"{folder} holds something already: choose another directory")
-    draft = folder.with_name(folder.name + ".part")  # Whole or not there at all.
+        raise RunDirectoryError(f"{folder} is not empty: choose another directory")
+    draft = folder.with_name(folder.name + ".part")  # So that the folder is complete or absent.
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "data").mkdir(parents=True)
     for split, rows in data.items():
@@ -43,7 +50,16 @@ def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping
 
 
 def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
-    """Upload a saved dataset to the Hub; returns its address. Raises ConfigError if the Hub refuses."""
+    """Upload a saved dataset to the Hub and return its address.
+
+    Args:
+        folder: The folder that `save_dataset` wrote.
+        repo: The Hub repository ("owner/name"), created if necessary.
+        private: Whether a new repository is private.
+
+    Raises:
+        ConfigError: If the dataset cannot be uploaded.
+    """
     api = HfApi()
     try:
         url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
@@ -55,16 +71,23 @@ def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
 
 
 def read_dataset(source: str, kind: str) -> DatasetDict:
-    """Read a dataset from a folder, a file or the Hub, with the columns that its kind needs.
+    """Read a dataset from a folder, a file or the Hub, and check its columns.
 
-    It has the split `train`, and `eval` if the source holds some rows out ("eval", "validation" or "test"). Raises
-    ConfigError if it cannot be used.
+    Args:
+        source: A folder, a file or a Hub repository.
+        kind: "sft", "preference" or "prompts".
+
+    Returns:
+        The split `train`, and `eval` if the source has a split "eval", "validation" or "test".
+
+    Raises:
+        ConfigError: If it cannot be read, has no rows to train on, or lacks a column.
     """
     splits = load_splits(source)
     held = [name for name in HELD_OUT if name in splits]
     taught = [rows for name, rows in splits.items() if name not in HELD_OUT]
     if not taught:
-        raise ConfigError(f"{source}: its splits are {', '.join(splits)}, and none of them is to be trained on")
+        raise ConfigError(f"{source}: none of its splits ({', '.join(splits)}) is for training")
     data = DatasetDict({"train": concatenate_datasets(taught)})
     if held:
         data["eval"] = splits[held[0]]
@@ -81,7 +104,7 @@ def read_dataset(source: str, kind: str) -> DatasetDict:
 
 
 def card(data: DatasetDict, made: Made, how: Mapping[str, Any]) -> str:
-    """The dataset card: metadata for the Hub, counts, the rewards as a histogram, and how it was made."""
+    """Return the dataset card: metadata for the Hub, counts, a histogram of the rewards, and how it was made."""
     head = {
         "tags": ["collab-agents", "multiturn", "synthetic", made.kind],
         "configs": [

@@ -1,7 +1,7 @@
-"""From scored trajectories to what TRL trains on: conversations, preferences and prompts.
+"""Datasets for TRL from scored trajectories: conversations, preferences and prompts.
 
-Every dataset is conversational (role/content dicts, tool messages kept) and has a column `task_id`, by which it is
-split: two turns of one task never stand on both sides.
+Every dataset is conversational (role/content dicts, with tool messages) and has a column `task_id`. It is split by
+task, so the turns of one task are never in both splits.
 """
 
 import json
@@ -26,24 +26,25 @@ Pairs = Literal["best_worst", "all"]
 
 @dataclass
 class Made:
-    """A dataset, and what it was made of.
-
-    kind: "sft", "preference" or "prompts". rewards: of each row (of a pair, the chosen's). dropped: how many were left
-    out, by reason. made_from: how many trajectories, or whatever `source` says.
-    """
+    """A dataset's rows, and what they were made from."""
 
     kind: str
+    """"sft", "preference" or "prompts"."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    """The reward of each row; for a pair, the chosen reply's."""
     dropped: Counter[str] = field(default_factory=Counter)
+    """How many were left out, by reason."""
     made_from: int = 0
+    """How many trajectories, or whatever `source` says, the rows were made from."""
     source: str = "trajectories"
 
     def dataset(self) -> Dataset:
+        """Return the rows as a dataset."""
         return dataset_of(self.rows)
 
     def report(self) -> str:
-        """One line: how many rows of how many trajectories, and what was left out."""
+        """Return one line with the number of rows and trajectories, and what was left out."""
         left = "; ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
         return f"{len(self.rows)} {self.kind} rows of {self.made_from} {self.source}" + (
             f"; left out: {left}" if left else ""
@@ -51,7 +52,7 @@ class Made:
 
 
 def dataset_of(rows: Sequence[Mapping[str, Any]]) -> Dataset:
-    """The rows with the columns of all of them; `Dataset.from_list` has the first row's."""
+    """Return the rows as a dataset with all their columns; `Dataset.from_list` takes only the first row's."""
     columns = dict.fromkeys(name for row in rows for name in row)
     return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
 
@@ -59,14 +60,18 @@ def dataset_of(rows: Sequence[Mapping[str, Any]]) -> Dataset:
 def read_all(sources: Iterable[str | Path]) -> Iterator[Trajectory]:
     """Read the trajectories of run directories, JSONL files and datasets in a published form.
 
-    A published dataset is a folder saved by `datasets`, a JSON, JSONL or Parquet file, or a Hub repository. Where there
-    are several sources, the task ids of published conversations begin with their source.
+    Args:
+        sources: Run directories, JSONL files of trajectories, or published datasets: folders saved by `datasets`,
+            JSON, JSONL or Parquet files, or Hub repositories. If there are several sources, the task ids of published
+            conversations begin with their source.
 
-    Raises RunDirectoryError for a run without a finished trajectory, ConfigError for a source that is none of these.
+    Raises:
+        RunDirectoryError: For a run without a finished trajectory.
+        ConfigError: For a source that is none of these, or no source.
     """
     listed = [str(source) for source in sources]
     if not listed:
-        raise ConfigError("no run directory or dataset is given: name at least one")
+        raise ConfigError("no run directory or dataset was given: name at least one")
     for source in listed:
         found = False
         for trajectory in _read(source, named=len(listed) > 1):
@@ -95,7 +100,7 @@ def _read(source: str, *, named: bool) -> Iterator[Trajectory]:
 
 
 def _of_its_task(trajectory: Trajectory) -> Trajectory:
-    """A session of `collab-agents chat` has an id of its own; here it is one more conversation of its task."""
+    """Give a session of `collab-agents chat`, which has its own id, the id of its task."""
     session = trajectory.task.metadata.get("session")
     if not isinstance(session, dict) or "task" not in session:
         return trajectory
@@ -113,12 +118,12 @@ def _holds_trajectories(path: Path) -> bool:
 
 
 def load_rows(source: str) -> Dataset:
-    """A dataset's rows, all splits one after another. Raises ConfigError if it cannot be read."""
+    """Return a dataset's rows, with all splits concatenated. Raises ConfigError if it cannot be read."""
     return concatenate_datasets(list(load_splits(source).values()))
 
 
 def load_splits(source: str) -> DatasetDict:
-    """A dataset by its splits ("train", where it has none). Raises ConfigError if it cannot be read."""
+    """Return a dataset's splits ("train" if it has none). Raises ConfigError if it cannot be read."""
     path = Path(source)
     try:
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
@@ -134,20 +139,20 @@ def load_splits(source: str) -> DatasetDict:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
-            f"{source}: there is no such folder, and no such dataset on the Hub that can be read: {reason}"
+            f"{source}: there is no such folder, and no such readable dataset on the Hub: {reason}"
         ) from error
     return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
 
 
 def _read_file(path: Path) -> Dataset | DatasetDict:
-    # `datasets` reads JSON's numbers inexactly.
+    # `datasets` reads JSON numbers inexactly.
     if path.suffix == ".jsonl":
         return dataset_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line])
     if path.suffix == ".json":
         return dataset_of(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".parquet":
         return load_dataset("parquet", data_files=str(path))
-    raise ConfigError(f"{path}: a file of rows is .json, .jsonl or .parquet")
+    raise ConfigError(f"{path}: a .json, .jsonl or .parquet file is needed")
 
 
 def sft_rows(
@@ -156,9 +161,23 @@ def sft_rows(
     lower_bounds: Mapping[str, float] | None = None,
     system_prompt: str | None = None,
 ) -> Made:
-    """`messages`: the best conversation of each task, by its reward.
+    """Make rows for supervised fine-tuning: the conversation of each task with the highest reward.
 
-    lower_bounds: by judge, or "reward": conversations below, or without that score, are left out.
+    Args:
+        trajectories: Scored trajectories.
+        lower_bounds: The lowest score by judge, or by "reward". Conversations with a lower score, or without that
+            score, are left out.
+        system_prompt: Put before every conversation that has none.
+
+    Returns:
+        Rows with the columns `messages`, `task_id` and `reward`.
+
+    Raises:
+        ConfigError: For a bound of an unknown judge, or if there are no rows.
+
+    Example:
+        made = sft_rows(read_all(["runs/first"]), lower_bounds={"fact_coverage": 0.5})
+        splits = split_by_task(made.dataset(), eval_share=0.1)
     """
     made = Made("sft")
     bounds = lower_bounds or {}
@@ -198,10 +217,23 @@ def preference_rows(
     pairs: Pairs = "best_worst",
     system_prompt: str | None = None,
 ) -> Made:
-    """`prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected`: replies to the same words, the better first.
+    """Make preference rows: two replies to the same prompt with different rewards.
 
-    minimum_gap: in reward, between the two; equal rewards never make a pair. pairs: of each turn the best against the
-    worst, or all pairs.
+    Args:
+        trajectories: Scored trajectories with turns.
+        minimum_gap: The smallest difference in reward. Equal rewards never make a pair.
+        pairs: "best_worst" pairs the best reply of each turn with the worst, "all" makes every pair.
+        system_prompt: Put before every prompt that has none.
+
+    Returns:
+        Rows with the columns `prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected` and `task_id`.
+
+    Raises:
+        ConfigError: If there are no rows.
+
+    Example:
+        made = preference_rows(read_all(["runs/first"]), minimum_gap=0.1)
+        print(made.report())
     """
     made = Made("preference")
     gaps: list[float] = []
@@ -240,7 +272,15 @@ def preference_rows(
 
 
 def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None = None) -> Made:
-    """`prompt` and the task's columns, for online training: every distinct prompt of every turn."""
+    """Make rows for online training: every distinct prompt of every turn, with its task (see `prompt_row`).
+
+    Args:
+        trajectories: Trajectories with turns.
+        system_prompt: Put before every prompt that has none.
+
+    Raises:
+        ConfigError: If there are no rows.
+    """
     made = Made("prompts")
     seen: set[str] = set()
     for trajectory in trajectories:
@@ -248,7 +288,7 @@ def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None
         for turn in trajectory.turns:
             key = json.dumps([trajectory.task.id, turn.prompt])
             if key in seen:
-                made.dropped["prompts that are there already"] += 1
+                made.dropped["repeated prompts"] += 1
                 continue
             seen.add(key)
             made.rows.append(prompt_row(_with_system(turn.prompt, system_prompt), trajectory.task, trajectory.persona))
@@ -257,9 +297,9 @@ def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None
 
 
 def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -> dict[str, Any]:
-    """Return a row for online training.
+    """Return a row for online training: the prompt, the task's fields and the persona.
 
-    The task's metadata and the persona are JSON texts, so that any two rows have the same types. `task_of_row` and
+    The task's metadata and the persona are JSON texts, so that all rows have the same types. `task_of_row` and
     `persona_of_row` read them back.
     """
     return {
@@ -274,7 +314,7 @@ def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -
 
 
 def task_of_row(row: Mapping[str, Any]) -> Task:
-    """The task of a row that `prompt_row` made, or of one with any of its columns but `goal`, which is needed."""
+    """Return the task of a row made by `prompt_row`, or of any row with a column `goal`; other columns are optional."""
     metadata = row.get("metadata")
     return Task(
         id=str(row.get("task_id") or "task"),
@@ -293,9 +333,15 @@ def persona_of_row(row: Mapping[str, Any]) -> Persona | None:
 
 
 def split_by_task(dataset: Dataset, *, eval_share: float = 0.0, seed: int = 0) -> DatasetDict:
-    """`train` and, if `eval_share` is not 0, `eval`: about that share of the tasks, drawn by the seed and each id.
+    """Split a dataset by task into `train` and, if `eval_share` is not 0, `eval`.
 
-    Raises ConfigError if a side would be empty.
+    Args:
+        dataset: A dataset with a column `task_id`.
+        eval_share: The approximate share of tasks in `eval`, in [0, 1). Each task is drawn by its id and the seed.
+        seed: The seed of the draw.
+
+    Raises:
+        ConfigError: If `eval_share` is outside [0, 1), or a split would be empty.
     """
     if not 0 <= eval_share < 1:
         raise ConfigError(f"eval_share is {eval_share}: a share from 0 to below 1 is needed")
@@ -317,7 +363,7 @@ def split_by_task(dataset: Dataset, *, eval_share: float = 0.0, seed: int = 0) -
 
 
 def _distinct(turn: Turn) -> list[Candidate]:
-    """The scored candidates, best first; of replies in the same words the first."""
+    """Return the scored candidates, best first, with only the first of identical replies."""
     scored = {json.dumps(one.messages): one for one in reversed(turn.candidates) if one.reward is not None}
     return sorted(scored.values(), key=lambda one: -(one.reward or 0.0))
 
@@ -346,7 +392,7 @@ def _check_names(bounds: Mapping[str, float], trajectory: Trajectory) -> None:
 
 
 def _till_assistant(messages: Sequence[Message]) -> list[Message]:
-    """Without what the user said last: nothing is learnt from it, and it would only cost memory."""
+    """Drop what follows the assistant's last message: nothing is learnt from it, and it costs memory."""
     end = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
     return list(messages[: end + 1])
 

@@ -1,4 +1,4 @@
-"""Direct preference optimization on pairs of replies that lookahead told apart."""
+"""Direct preference optimization on pairs of replies with different multiturn-aware rewards."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,10 +21,18 @@ def train_dpo(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train on `prompt`, `chosen` and `rejected` with TRL's DPOTrainer.
+    """Train on the columns `prompt`, `chosen` and `rejected` with TRL's DPOTrainer.
 
-    The reference is the model without its adapter or, for full fine-tuning, as it was at first. Everything else is as
-    in `train_sft`.
+    The reference is the model without its adapter or, for full fine-tuning, the initial model. The arguments not
+    listed here, and everything else, are as for `train_sft`.
+
+    Args:
+        model: The model to train.
+        data: The splits `train` and optionally `eval`.
+        out: The folder to write.
+        trainer: Keys of TRL's DPOConfig.
+        resume: Whether to continue from the last checkpoint in `out`.
+        settings: More settings to keep in training.json.
     """
     args = claim("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
     policy = load_policy(model)

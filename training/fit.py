@@ -1,4 +1,4 @@
-"""What every training has in common: going on from a checkpoint, logs, curves, and what is left in the folder."""
+"""What all trainings share: the output folder, checkpoints, logs and curves."""
 
 import json
 import math
@@ -23,7 +23,7 @@ LOG = "training_log.json"
 
 
 class DivergedError(CollabError):
-    """The loss is no number any more."""
+    """The loss became NaN or infinite."""
 
 
 def claim(
@@ -36,9 +36,11 @@ def claim(
     resume: bool,
     settings: Mapping[str, Any] | None,
 ) -> A:
-    """The trainer's arguments, checked, and its folder: made, or seen to be its own. May be called again.
+    """Check the trainer's arguments and return them, and create or check its folder. It may be called again.
 
-    Raises ConfigError for a wrong argument, RunDirectoryError for a folder that is in use.
+    Raises:
+        ConfigError: For a wrong argument.
+        RunDirectoryError: For a folder that is in use.
     """
     args: Any = trainer_arguments(shape, trainer or {}, out)
     if args.process_index == 0:
@@ -49,7 +51,7 @@ def claim(
 
 @contextmanager
 def building(args: Any) -> Iterator[None]:
-    """Where a trainer is built: what a library refuses is said in one sentence, and tiles are a processor's on one."""
+    """Build a trainer inside: a library's error becomes a ConfigError, and tiles get the size for a CPU on one."""
     if args.device.type == "cpu":
         fit_tiles()
     try:
@@ -71,7 +73,7 @@ class _StopAtNan(TrainerCallback):
 
 
 def _claim_folder(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
-    """Only a folder in which something was learnt is in use: a start that failed can be tried again."""
+    """Create or check the folder. Only one with a checkpoint or logs is in use: a failed start can be repeated."""
     there = folder / CONFIG
     if last_checkpoint(folder) is not None or (folder / LOG).exists():
         if not resume:
@@ -85,13 +87,13 @@ def _claim_folder(folder: Path, config: dict[str, Any], *, resume: bool) -> None
                 )
         return
     if folder.exists() and not there.exists() and any(folder.iterdir()):
-        raise RunDirectoryError(f"{folder} holds something already: choose another directory")
+        raise RunDirectoryError(f"{folder} is not empty: choose another directory")
     folder.mkdir(parents=True, exist_ok=True)
     there.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The last that was written to its end: a kill may have left the beginning of a later one."""
+    """Return the last complete checkpoint: a kill may have left a later one incomplete."""
     whole = [one for one in folder.glob("checkpoint-*") if _is_whole(one / TRAINER_STATE_NAME)]
     return str(max(whole, key=lambda one: int(one.name.rpartition("-")[2]))) if whole else None
 
@@ -104,9 +106,9 @@ def _is_whole(state: Path) -> bool:
 
 
 def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str, float]:
-    """Train and save the model in `out`. Return the last value of everything logged.
+    """Train, save the model in `out`, and return the last value of everything logged.
 
-    Training goes on from the last checkpoint if `resume` is set and there is one. The tokenizer, a card,
+    With `resume`, training continues from the last checkpoint if there is one. The tokenizer, a card,
     `training_log.json` and `training_curves.png` are saved beside the model.
     """
     folder = Path(out)
@@ -118,7 +120,7 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
         if "logging_steps" in str(error):
             raise ConfigError(f"trainer: {error}") from error
         raise
-    if trainer.is_fsdp_enabled:  # Else only shards would be saved, if anything.
+    if trainer.is_fsdp_enabled:  # Otherwise only shards would be saved, if anything.
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     history: list[dict[str, Any]] = trainer.state.log_history

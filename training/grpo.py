@@ -1,4 +1,4 @@
-"""GRPO on the multiturn-aware reward."""
+"""GRPO with the multiturn-aware reward."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,10 +21,19 @@ def train_grpo(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train with TRL's GRPOTrainer on `prompt` and whatever columns the reward reads.
+    """Train on the column `prompt`, and the columns that the reward reads, with TRL's GRPOTrainer.
 
-    reward: a `MultiturnRewardFunction`, or any reward function of TRL's, or several. Prompts that leave no room for
-    `max_completion_length` in the model's context are left out and counted. Else as `train_sft`.
+    Prompts that leave no room for `max_completion_length` in the model's context are left out and counted. The
+    arguments not listed here, and everything else, are as for `train_sft`.
+
+    Args:
+        model: The model to train.
+        data: The splits `train` and optionally `eval`, such as those of `prompt_rows`.
+        reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
+        out: The folder to write.
+        trainer: Keys of TRL's GRPOConfig.
+        resume: Whether to continue from the last checkpoint in `out`.
+        settings: More settings to keep in training.json.
     """
     return train_online(
         "grpo", GRPOTrainer, GRPOConfig, model, data, reward, out, trainer=trainer, resume=resume, settings=settings

@@ -1,4 +1,4 @@
-"""The training methods. What each of them needs is imported when it is used."""
+"""The training methods. What a method needs is imported when it is used."""
 
 from enum import StrEnum
 from typing import Any
@@ -15,12 +15,12 @@ class Method(StrEnum):
 
     @property
     def online(self) -> bool:
-        """Whether it trains on the reward itself, and not on trajectories that are there already."""
+        """Whether it trains on the reward itself instead of on existing trajectories."""
         return self not in (Method.sft, Method.dpo)
 
     @property
     def arguments(self) -> type[Any]:
-        """The class of its trainer's arguments, as TRL has them."""
+        """The class of the trainer's arguments."""
         return attribute_at(_ARGUMENTS[self], f"train {self}")
 
     @property

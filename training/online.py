@@ -1,4 +1,4 @@
-"""What the online trainers share: prompts that fit, a reward that knows the model in training, and the fit."""
+"""What the online trainers share: selecting prompts that fit, binding the reward to the model, and training."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def train_online(
     resume: bool,
     settings: Mapping[str, Any] | None,
 ) -> dict[str, float]:
-    """See `train_grpo`. shape: the trainer's configuration class."""
+    """Train as described in `train_grpo`; `shape` is the trainer's configuration class."""
     args = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
     policy = load_policy(model)
     sets = {split: _fitting(policy, rows, args, split) for split, rows in data.items()}
@@ -62,7 +62,7 @@ def _bind(reward: MultiturnRewardFunction, learner: Any) -> None:
 
 
 def _check_count(prompts: int, args: Any) -> None:
-    """GRPO's sampler leaves out what does not fill a generation batch, be it everything."""
+    """Check that there are enough prompts: GRPO's sampler drops those that do not fill a generation batch."""
     batch = getattr(args, "generation_batch_size", None)
     if batch is None:
         return
@@ -75,7 +75,7 @@ def _check_count(prompts: int, args: Any) -> None:
         )
     if left := prompts % needed:
         logger.warning(
-            "in each epoch %d of the %d prompts, drawn anew, are left out: a generation batch takes %d",
+            "in each epoch %d of the %d prompts, drawn again each time, are left out: a generation batch takes %d",
             left,
             prompts,
             needed,

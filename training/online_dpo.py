@@ -1,4 +1,4 @@
-"""Online DPO on the multiturn-aware reward: two replies to each prompt, the better one preferred."""
+"""Online DPO with the multiturn-aware reward: of two replies to each prompt, the better one is preferred."""
 
 import asyncio
 import warnings
@@ -16,17 +16,17 @@ from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.online import train_online
 
-with warnings.catch_warnings():  # It says that it is experimental. The version is pinned, and the tests watch it.
+with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
     warnings.simplefilter("ignore")
     from trl.experimental.online_dpo import OnlineDPOConfig as OnlineDPOConfig
     from trl.experimental.online_dpo import OnlineDPOTrainer as _OnlineDPOTrainer
 
 
 class OnlineDPOTrainer(_OnlineDPOTrainer):
-    """TRL's, with reward functions that are async, that may give no reward, and that log.
+    """TRL's OnlineDPOTrainer with reward functions that may be async, may return None, and may log metrics.
 
-    A pair of which a reply has no reward, or whose rewards are equal, prefers nothing: its gradient is zero, and the
-    others' mean is over themselves. (TRL counts no reward as 0 and prefers the first of equals.)
+    If a reply has no reward, or both rewards of a pair are equal, the pair has no preference: its gradient is zero,
+    and the loss is the mean over the other pairs. (TRL counts a missing reward as 0 and prefers the first of equals.)
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -64,13 +64,13 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         first, second = total.split(len(prompts) // 2)
         kept = scored.view(2, -1).all(0) & (first != second)
         self._logged["pairs_kept"].append(kept.float().mean().item())
-        # The loss is the mean over all pairs, so those that count stand for those that do not.
+        # The loss is the mean over all pairs, so the pairs that count are weighted up for those that do not.
         self._weights = (kept.float() * len(kept) / kept.sum().clamp(min=1)).repeat(2)
         return total
 
     def _forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         logprobs: torch.Tensor = super()._forward(*args, **kwargs)
-        if logprobs.requires_grad:  # The rewards are known by the time that the gradient passes.
+        if logprobs.requires_grad:  # The rewards are known before the backward pass.
             logprobs.register_hook(lambda gradient: gradient * self._weights[:, None].to(gradient.dtype))
         return logprobs
 
@@ -98,10 +98,25 @@ def train_online_dpo(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train with TRL's online DPO trainer; else as `train_grpo`. trainer: keys of TRL's OnlineDPOConfig."""
+    """Train with TRL's online DPO trainer.
+
+    The arguments not listed here, and everything else, are as for `train_grpo`.
+
+    Args:
+        model: The model to train.
+        data: The split `train`; there is no evaluation during training.
+        reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
+        out: The folder to write.
+        trainer: Keys of TRL's OnlineDPOConfig.
+        resume: Whether to continue from the last checkpoint in `out`.
+        settings: More settings to keep in training.json.
+
+    Raises:
+        ConfigError: If `data` has a split `eval`, and as for `train_grpo`.
+    """
     if "eval" in data:
         raise ConfigError(
-            "online-dpo has no evaluation while it trains: leave out eval_share, or the dataset's held-out split, and "
+            "online-dpo has no evaluation during training: leave out eval_share or the dataset's held-out split, and "
             "use `evaluate`"
         )
     return train_online(

@@ -1,4 +1,4 @@
-"""The model that is trained: loaded, wrapped in an adapter, measured against its context, saved and merged."""
+"""The model to train: load it, give it an adapter, select rows that fit its context, and merge the adapter."""
 
 import json
 import logging
@@ -24,20 +24,25 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Policy:
-    """A causal language model ready for a TRL trainer. peft: the adapter to train, None for full fine-tuning."""
+    """A causal language model ready for a TRL trainer."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     peft: LoraConfig | None
+    """The adapter to train; None for full fine-tuning."""
 
     @property
     def context(self) -> int:
-        """How many tokens it can attend to."""
+        """The model's context in tokens."""
         return int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
 
 
 def load_policy(config: PolicyConfig) -> Policy:
-    """Raises ConfigError for a model that cannot be loaded, an adapter, or a tokenizer without a chat template."""
+    """Load the model to train.
+
+    Raises:
+        ConfigError: For a model that cannot be loaded, an adapter, or a tokenizer without a chat template.
+    """
     if Path(config.name.removeprefix("local:"), "adapter_config.json").is_file():
         raise ConfigError(
             f"model.name {config.name!r} is an adapter: merge it first (collab-agents merge --adapter {config.name} "
@@ -66,21 +71,27 @@ def load_policy(config: PolicyConfig) -> Policy:
 
 
 def source_of(name: str) -> str:
-    """What transformers loads for a model's name."""
+    """Return the folder or repository that transformers loads for a model's name."""
     bare = name.removeprefix("local:")
     return smollm2() if bare == "smollm2" else check_folder(bare, f"model.name {name!r}")
 
 
 def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
-    """The adapter's model with the adapter's weights added, saved as a plain model.
+    """Merge an adapter into its model, save the result as a plain model, and return its folder.
 
-    Raises ConfigError if the folder holds no adapter, RunDirectoryError if `out` holds something already.
+    Args:
+        adapter: The adapter's folder.
+        out: The folder for the merged model and its tokenizer.
+
+    Raises:
+        ConfigError: If the folder has no adapter, or the adapter's model cannot be loaded.
+        RunDirectoryError: If `out` is not empty.
     """
     folder, target = Path(adapter), Path(out)
     if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"{folder}: there is no adapter_config.json; is it what a training wrote?")
+        raise ConfigError(f"{folder}: there is no adapter_config.json; choose a folder that a training wrote")
     if target.exists() and any(target.iterdir()):
-        raise RunDirectoryError(f"{target} holds something already: choose another directory")
+        raise RunDirectoryError(f"{target} is not empty: choose another directory")
     base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     try:
         model = AutoPeftModelForCausalLM.from_pretrained(
@@ -95,7 +106,7 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
 
 
 def fitting(rows: Dataset, length: Callable[[dict[str, Any]], int], limit: int, *, what: str, remedy: str) -> Dataset:
-    """The rows of at most `limit` tokens; how many are longer is logged. Raises ConfigError if all are."""
+    """Return the rows of at most `limit` tokens, and log how many are longer. Raises ConfigError if all are."""
     kept = [i for i, row in enumerate(rows) if length(row) <= limit]
     if len(kept) < len(rows):
         logger.warning(
@@ -110,21 +121,21 @@ def fitting(rows: Dataset, length: Callable[[dict[str, Any]], int], limit: int, 
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, prompt: bool = False) -> list[int]:
-    """The conversation in the tokenizer's chat template; as a prompt, with the beginning of the assistant's reply."""
+    """Return a conversation's tokens; as a prompt, they end with the beginning of the assistant's reply."""
     return chat_tokens(tokenizer, clean(messages), add_generation_prompt=prompt)
 
 
 def clean(messages: Iterable[Message]) -> list[Message]:
-    """Without the keys that Arrow filled with None because another message has them."""
+    """Drop the keys that Arrow filled with None because another message has them."""
     return [
         {key: value for key, value in message.items() if value is not None or key == "content"} for message in messages
     ]
 
 
 def without_nulls(rows: Dataset, *columns: str) -> Dataset:
-    """The rows, whose conversations in these columns have none of the keys that Arrow filled with None.
+    """Drop the keys that Arrow filled with None from the conversations in these columns.
 
-    Chat templates ask whether a message has such a key, as of tool calls. Without any, the rows as they are.
+    Chat templates check whether a message has such a key, for example for tool calls.
     """
     if all(clean(row[column]) == row[column] for row in rows for column in columns):
         return rows

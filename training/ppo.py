@@ -1,8 +1,8 @@
 """Proximal policy optimization (Schulman et al., arXiv 1707.06347) with a value head on the policy's own backbone.
 
-TRL removed its PPO trainer (huggingface/trl#7020). What it keeps is used: sampling, rewards, old and reference
-log-probabilities, the clipped policy loss and several epochs a rollout are GRPOTrainer's, whose loss takes advantages
-of a token each.
+TRL removed its PPO trainer (huggingface/trl#7020). This one builds on GRPOTrainer, which provides sampling, rewards,
+old and reference log-probabilities, the clipped policy loss and several epochs per rollout, and whose loss accepts
+one advantage per token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,26 +25,29 @@ VALUE_HEAD = "value_head.safetensors"
 
 @dataclass
 class PPOConfig(GRPOConfig):
-    """TRL's GRPOConfig with what PPO adds.
+    """TRL's GRPOConfig with the options that PPO adds.
 
-    `num_iterations` is PPO's epochs per rollout, `epsilon` its clip range, and `beta` the weight of the KL to the
-    reference (the model without its adapter, or as it was at first).
-
-    gamma, lam: of the generalized advantage estimation. vf_coef: weight of the value loss. cliprange_value: how far
-    a value may move from the rollout's. value_warmup_steps: optimizer steps in which the value head learns alone.
-    whiten_advantages: to mean 0 and variance 1 over a rollout.
+    `epsilon` is PPO's clip range.
     """
 
     num_generations: int | None = field(default=2)
     num_iterations: int = field(default=4)
+    """PPO's epochs per rollout."""
     beta: float = field(default=0.04)
+    """The weight of the KL to the reference (the model without its adapter, or the initial model)."""
     gamma: float = field(default=1.0)
+    """The discount factor of the generalized advantage estimation, in [0, 1]."""
     lam: float = field(default=0.95)
+    """The lambda of the generalized advantage estimation, in [0, 1]."""
     vf_coef: float = field(default=0.1)
+    """The weight of the value loss."""
     cliprange_value: float = field(default=0.2)
+    """How far a value may move from the rollout's."""
     value_warmup_steps: int = field(default=0)
+    """Optimizer steps in which only the value head learns."""
     whiten_advantages: bool = field(default=True)
-    # The values leave the forward pass beside its output, where DDP would not find them used.
+    """Whether advantages are scaled to mean 0 and variance 1 over a rollout."""
+    # The values are not part of the forward pass's output, so DDP would not find them used.
     ddp_find_unused_parameters: bool | None = field(default=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +61,10 @@ class PPOConfig(GRPOConfig):
 
 
 class PPOTrainer(GRPOTrainer):
-    """Arguments as GRPOTrainer's, `args` a PPOConfig. A reply without a reward moves neither policy nor values."""
+    """A PPO trainer with GRPOTrainer's arguments, where `args` is a PPOConfig.
+
+    A reply without a reward changes neither the policy nor the values.
+    """
 
     _name = "PPO"
 
@@ -74,9 +80,9 @@ class PPOTrainer(GRPOTrainer):
         self._head = head
         self._seen: list[torch.Tensor] | None = None
         self._rewards = torch.zeros(0)
-        # Within the forward pass, so that wrappers of the model know of the head's use.
+        # Inside the forward pass, so that wrappers of the model see that the head is used.
         base.base_model.register_forward_hook(self._value_of)
-        if self.use_vllm:  # It knows no such weights.
+        if self.use_vllm:  # vLLM does not know the head's weights.
             every = self.vllm_generation._iter_named_params
             self.vllm_generation._iter_named_params = lambda: (
                 (name, weight) for name, weight in every() if not name.startswith("value_head.")
@@ -92,7 +98,7 @@ class PPOTrainer(GRPOTrainer):
             self._seen.append(self._head(hidden.to(self._head.weight.dtype)).squeeze(-1).float())
 
     def _values(self, length: int) -> torch.Tensor:
-        """What the forward passes since `_seen = []` gave: the value before each of the last tokens, (B, T)."""
+        """Return the values (B, T) before each of the last tokens, from the forward passes since `_seen = []`."""
         if not self._seen:
             raise RuntimeError("the policy's backbone was not called: this version of TRL does not fit PPOTrainer")
         values = torch.cat(self._seen)
@@ -137,7 +143,7 @@ class PPOTrainer(GRPOTrainer):
             "returns": returns,
             "old_values": values,
             "value_mask": learnt,
-            "tool_mask": learnt,  # What no reward came for is not drawn to the reference either.
+            "tool_mask": learnt,  # So that a reply without a reward has no KL term either.
             "num_items_in_batch": self.accelerator.gather(learnt.sum()).sum(),
         }
         return output
@@ -169,7 +175,7 @@ class PPOTrainer(GRPOTrainer):
             self._metrics[mode]["explained_variance"].append(1 - missed / spread)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """The head beside the model, not in it: whoever loads the model needs no head."""
+        """Save the value head beside the model, so that the model can be loaded without it."""
         state_dict = self.model.state_dict() if state_dict is None else state_dict
         head = {name.rpartition("value_head.")[2]: value for name, value in state_dict.items() if "value_head." in name}
         super()._save(output_dir, {name: value for name, value in state_dict.items() if "value_head." not in name})
@@ -181,7 +187,7 @@ class PPOTrainer(GRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if not self.is_fsdp_enabled:  # Whose own checkpoint has the head.
+        if not self.is_fsdp_enabled:  # FSDP's checkpoint includes the head.
             self._head.load_state_dict(load_file(Path(resume_from_checkpoint, VALUE_HEAD)))
 
 
@@ -195,7 +201,19 @@ def train_ppo(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train by PPO; else as `train_grpo`. trainer: keys of `PPOConfig`."""
+    """Train with proximal policy optimization (PPO).
+
+    The arguments not listed here, and everything else, are as for `train_grpo`.
+
+    Args:
+        model: The model to train.
+        data: The splits `train` and optionally `eval`.
+        reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
+        out: The folder to write.
+        trainer: Keys of `PPOConfig`.
+        resume: Whether to continue from the last checkpoint in `out`.
+        settings: More settings to keep in training.json.
+    """
     return train_online(
         "ppo", PPOTrainer, PPOConfig, model, data, reward, out, trainer=trainer, resume=resume, settings=settings
     )

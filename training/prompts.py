@@ -1,4 +1,4 @@
-"""Prompts for online training that come from tasks alone: what the simulated user opens with."""
+"""Prompts for online training from tasks alone: the simulated users' first messages."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,18 @@ async def opening_rows(
     seed: int = 0,
     system_prompt: str | None = None,
 ) -> Made:
-    """A row a task, as `prompt_row`, whose prompt is the user's first message."""
+    """Make a row for each task, as `prompt_row` does, whose prompt is the simulated user's first message.
+
+    Args:
+        tasks: The tasks.
+        user: Plays the user.
+        personas: Each task's user has one of them, drawn by the seed.
+        seed: The seed of the draws and the users.
+        system_prompt: Put before every prompt.
+
+    Raises:
+        ConfigError: If no user said anything.
+    """
     listed = list(tasks)
     rows = await asyncio.gather(*(_row(task, user, personas, seed, system_prompt) for task in listed))
     made = Made("prompts", made_from=len(listed), source="tasks")

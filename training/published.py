@@ -1,8 +1,8 @@
-"""The published CollabLLM multiturn datasets (arXiv 2502.00640; package `collabllm` 0.0.8), read and written.
+"""Read and write the published CollabLLM multiturn datasets (arXiv 2502.00640; package `collabllm` 0.0.8).
 
-Nested: a conversation a row, `single_turn_prompt`, `single_turn_completion`, `single_turn_metadata` and
-`turns[{prompt, responses[{completion, score, ...}]}]`. Flat: a response a row, with `conv_id` and `turn_id` (how many
-messages its prompt has). Between them and everything else stands the `Trajectory`.
+The nested form has one row per conversation: `single_turn_prompt`, `single_turn_completion`, `single_turn_metadata`
+and `turns[{prompt, responses[{completion, score, ...}]}]`. The flat form has one row per response, with `conv_id` and
+`turn_id` (the number of messages in its prompt). Both are converted from and to `Trajectory`.
 """
 
 import json
@@ -24,16 +24,23 @@ _FLAT = (*_CONVERSATION, "prompt", "completion", "conv_id", "score")
 
 
 def is_published(columns: Iterable[str]) -> bool:
-    """Whether a table of these columns is in one of the two forms."""
+    """Whether a table with these columns is in one of the two forms."""
     there = set(columns)
     return there.issuperset({*_CONVERSATION, "turns"}) or there.issuperset(_FLAT)
 
 
 def from_published(rows: Iterable[Mapping[str, Any]], *, source: str = "the dataset") -> Iterator[Trajectory]:
-    """Rows of either form as trajectories, one a conversation; a task's id is its `conv_id`, or its place.
+    """Read rows of either published form as trajectories, one per conversation.
 
-    A response's `sessions` and `rewards`, where they are kept, become its futures and scores. The rows of a flat
-    conversation need not stand together. Raises ConfigError, which names the row (from 0) and the column.
+    A task's id is its `conv_id`, or the number of its row. A response's `sessions` and `rewards`, if present, become
+    its futures and scores. The rows of a flat conversation need not be adjacent.
+
+    Args:
+        rows: The rows, all of one form.
+        source: The dataset's name in errors.
+
+    Raises:
+        ConfigError: For a malformed row, naming the row (from 0) and the column.
     """
     flat: dict[Any, list[Row]] = {}
     for number, row in enumerate(rows):
@@ -50,9 +57,10 @@ def from_published(rows: Iterable[Mapping[str, Any]], *, source: str = "the data
 
 
 def to_nested(trajectories: Iterable[Trajectory]) -> Iterator[Row]:
-    """Trajectories as rows of the nested form. Candidates without a reward have no place there and are left out.
+    """Write trajectories as rows of the nested form, without candidates that have no reward.
 
-    Raises ConfigError for a reply with tool messages: the form holds one text a reply.
+    Raises:
+        ConfigError: For a reply with tool messages, since the form holds one text per reply.
     """
     for trajectory in trajectories:
         yield {
@@ -73,7 +81,7 @@ def to_nested(trajectories: Iterable[Trajectory]) -> Iterator[Row]:
 
 
 def to_flat(trajectories: Iterable[Trajectory]) -> Iterator[Row]:
-    """Trajectories as rows of the flat form; else as `to_nested`."""
+    """Write trajectories as rows of the flat form, otherwise like `to_nested`."""
     for conversation in to_nested(trajectories):
         shared = {name: conversation[name] for name in ("conv_id", *_CONVERSATION)}
         for turn in conversation["turns"]:
@@ -131,7 +139,7 @@ def _message(message: Mapping[str, Any]) -> Message:
 
 
 def _candidate(response: Mapping[str, Any], length: int) -> Candidate:
-    # Arrow fills what a row lacks with None.
+    # Arrow fills missing values with None.
     sessions = response.get("sessions") or []
     rewards = {name: values for name, values in (response.get("rewards") or {}).items() if values}
     futures = [
@@ -153,7 +161,7 @@ def _candidate(response: Mapping[str, Any], length: int) -> Candidate:
 def _response(candidate: Candidate, turn: Turn, trajectory: Trajectory) -> Row:
     if len(candidate.messages) != 1 or candidate.messages[0].get("tool_calls"):
         raise ConfigError(
-            f"task {trajectory.task.id!r} has a reply with tool messages, and the published form holds one text a "
+            f"task {trajectory.task.id!r} has a reply with tool messages, and the published form holds one text per "
             "reply: export it as a preference dataset instead"
         )
     response: Row = {"completion": candidate.messages[0]["content"], "score": candidate.reward}

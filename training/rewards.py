@@ -1,7 +1,7 @@
-"""The multiturn-aware reward as a TRL reward function: every sampled reply is played on and judged.
+"""The multiturn-aware reward as a TRL reward function: futures of every sampled reply are simulated and judged.
 
-Knows nothing of trainers but how they call a reward function (TRL 1.16: keyword arguments `prompts`, `completions`,
-`completion_ids`, the dataset's columns, `trainer_state`, `log_metric`), from an event loop on a thread of TRL's.
+All it knows about trainers is how they call a reward function (TRL 1.16: keyword arguments `prompts`, `completions`,
+`completion_ids`, the dataset's columns, `trainer_state` and `log_metric`), from an event loop on one of TRL's threads.
 """
 
 import asyncio
@@ -33,23 +33,34 @@ from collab_agents.users import AnyUser
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 5
-"""Calls in a row whose rewards were all equal before it is said."""
+"""Calls in a row with equal rewards before a warning is logged."""
 
 
 class MultiturnRewardFunction:
-    """An async reward function for GRPO, PPO and online DPO: MR by lookahead, all replies of a batch at once.
+    """The multiturn-aware reward, as an async reward function for GRPO, PPO and online DPO.
 
-    user, reward, lookahead: as in `create_lookahead_graph`, for each reply.
-    assistant: who answers in the futures. None is the model in training as it is at each call, adapter active, without
-        gradients, its replies generated together in this process; a trainer of this package binds it (`bind`). A
-        model that is spread over processes (FSDP, DeepSpeed ZeRO-3) cannot generate here: give an assistant that is
-        served.
-    temperature, max_tokens: of the model in training in the futures. batch_size: its replies generated together.
-    max_concurrency: replies scored at once.
+    All replies of a batch are scored concurrently by lookahead. The dataset's columns are those of `prompt_row`; `goal`
+    is required. Replies to the same prompt share the seeds of their futures, so that their rewards differ more by what
+    they say and less by chance. A reply that could not be scored gets None. `log_metric` receives each judge's mean
+    (`judges/<name>`) and the share of replies without a reward (`unscored`).
 
-    The columns are those of `prompt_row`: `goal` is needed. Replies to the same prompt share the seeds of their
-    futures, so that they differ by what they say and less by luck. A reply that could not be scored gets None.
-    Metrics, through `log_metric`: each judge's mean (`judges/<name>`), and `unscored`, a share.
+    Args:
+        user: Plays the user in the futures of each reply.
+        reward: Scores each future.
+        lookahead: How many `futures`, and their `window`.
+        assistant: Plays the assistant in the futures. None is the model in training with its current weights, adapter
+            active, without gradients; its replies are generated in batches in this process. This package's trainers
+            bind it (`bind`). A model that is sharded over processes (FSDP, DeepSpeed ZeRO-3) cannot generate here: pass
+            a served assistant instead.
+        temperature: The temperature of the model in training in the futures.
+        max_tokens: The most tokens of a reply by the model in training in the futures.
+        batch_size: Replies of the model in training that are generated together.
+        max_concurrency: Replies scored at once.
+        seed: The seed of the futures.
+
+    Example:
+        reward = MultiturnReward({"token_cost": token_cost(), "fact_coverage": fact_coverage()})
+        train_grpo(PolicyConfig(name="smollm2"), data, MultiturnRewardFunction(AgendaUser(), reward), "tuned")
     """
 
     def __init__(
@@ -65,8 +76,8 @@ class MultiturnRewardFunction:
         max_concurrency: int = 256,
         seed: int = 0,
     ) -> None:
-        check_simulated(user, assistant, instead="give one that is simulated, to play the futures")
-        self.__name__ = "multiturn_reward"  # TRL logs the reward under it.
+        check_simulated(user, assistant, instead="pass a simulated one, which plays the futures")
+        self.__name__ = "multiturn_reward"  # TRL logs the reward under this name.
         self._user = user
         self._reward = reward
         self._lookahead = lookahead
@@ -84,11 +95,11 @@ class MultiturnRewardFunction:
             self._graph = create_lookahead_graph(user, chosen, reward, lookahead)
 
     def bind(self, model: Any, tokenizer: Any) -> None:
-        """Let this model answer in the futures, if no other assistant was given."""
+        """Let this model play the assistant in the futures, unless another assistant was given."""
         if not self.needs_policy:
             return
         self._model = model
-        # PEFT puts an adapter into the layers of the model it wraps, which transformers' own generation then uses.
+        # PEFT puts an adapter into the layers of the model it wraps, so transformers' own generation uses it.
         engine = Engine(getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
         self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self._lookahead)
@@ -101,10 +112,18 @@ class MultiturnRewardFunction:
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Return a reward for each completion, None where it could not be scored.
+        """Return a reward for each completion, or None if it could not be scored.
 
-        Raises ConfigError for a prompt that is not a conversation, a row without `goal`, or a model in training that
-        was not bound.
+        Args:
+            prompts: Conversations of role/content dicts.
+            completions: The replies, as lists of role/content dicts.
+            completion_ids: The replies' tokens, which are counted for judges of length.
+            log_metric: Called with the name and value of each metric.
+            **columns: The dataset's columns, and whatever else TRL passes.
+
+        Raises:
+            ConfigError: For a prompt that is not a conversation, a row without `goal`, or a model in training that was
+                not bound.
         """
         if self._graph is None:
             raise ConfigError(
@@ -180,7 +199,7 @@ class MultiturnRewardFunction:
         if self._equal == _PATIENCE:
             what = f"every reply got the reward {values.pop():.4g}" if values else "no reply could be scored"
             logger.warning(
-                "in %d batches in a row %s, so nothing can be learnt: look at the judges and the tasks, or raise "
+                "in %d batches in a row %s, so nothing can be learnt: check the judges and the tasks, or raise "
                 "trainer.temperature",
                 _PATIENCE,
                 what,
@@ -189,7 +208,7 @@ class MultiturnRewardFunction:
 
 @contextmanager
 def _answering(model: "torch.nn.Module | None") -> Any:
-    """The model without dropout and with its cache for as long as it answers. The trainer waits meanwhile."""
+    """Put the model in eval mode while it answers; the trainer waits meanwhile."""
     if model is None:
         yield
         return

@@ -26,11 +26,29 @@ def train_sft(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train on `messages` with TRL's SFTTrainer; only the assistant's tokens are learnt.
+    """Train on the column `messages` with TRL's SFTTrainer; only the assistant's tokens are learnt.
 
-    data: `train` and, if wanted, `eval`. Conversations longer than `max_length` or the model's context are left out
-    and counted, never cut. trainer: keys of TRL's SFTConfig. settings: what else to keep, and to compare on resuming.
-    Returns the last logs. Raises ConfigError for bad input, RunDirectoryError if `out` is in use.
+    Conversations longer than `max_length` or the model's context are left out and counted, never cut.
+
+    Args:
+        model: The model to train.
+        data: The splits `train` and optionally `eval`.
+        out: The folder for the model, its checkpoints, logs and card.
+        trainer: Keys of TRL's SFTConfig.
+        resume: Whether to continue from the last checkpoint in `out`.
+        settings: More settings to keep in training.json, and to compare when the training is resumed.
+
+    Returns:
+        The last value of everything logged.
+
+    Raises:
+        ConfigError: For a wrong argument, or data or a model that cannot be used.
+        RunDirectoryError: If `out` is in use, or was made with other settings.
+        DivergedError: If the loss becomes NaN or infinite.
+
+    Example:
+        data = split_by_task(sft_rows(read_all(["runs/first"])).dataset(), eval_share=0.1)
+        logs = train_sft(PolicyConfig(name="smollm2"), data, "tuned", trainer={"num_train_epochs": 1})
     """
     args = claim("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings)
     policy = load_policy(model)
@@ -55,7 +73,7 @@ def _prepared(policy: Policy, rows: Dataset, args: SFTConfig, split: str) -> Dat
             "%s: %d conversations have no assistant tokens and are left out", split, len(coded) - len(taught)
         )
     if not taught:
-        raise ConfigError(f"none of the {len(coded)} {split} conversations has a message of the assistant to learn")
+        raise ConfigError(f"none of the {len(coded)} {split} conversations has an assistant message to learn from")
     return fitting(
         coded.select(taught),
         lambda row: len(row["input_ids"]),

@@ -1,8 +1,8 @@
-"""How much of the vocabulary's scores TRL holds at once.
+"""The size of the tiles in which TRL computes log-probabilities over the vocabulary.
 
-TRL (1.16) computes them in tiles of 4,096 tokens x 32,768 entries, which suits an accelerator. Without one, each of the
-dozen temporaries of a tile takes 512 MB that the system has to hand out anew, and a step takes about twice
-as long. Tiles that stay in a processor's cache have the same sums.
+TRL (1.16) uses tiles of 4,096 tokens x 32,768 entries, which suits an accelerator. On a CPU, each of the dozen
+temporaries of a tile takes 512 MB, which the system has to allocate again each time, and a step takes about twice as
+long. Tiles that stay in the CPU's cache have the same sums.
 """
 
 import trl.kernels.chunked_logprob as kernel
@@ -12,6 +12,6 @@ TOKENS, ENTRIES = 256, 4096
 
 
 def fit_tiles() -> None:
-    """Small tiles, for the trainers of this process that follow."""
+    """Use small tiles in trainers that this process builds from now on."""
     kernel.TOKEN_CHUNK_SIZE = TOKENS
     callers._CHUNKED_LOGPROB_CHUNK_SIZE = ENTRIES

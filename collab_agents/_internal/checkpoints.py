@@ -1,4 +1,4 @@
-"""A run's checkpoint database: opened, and closed whatever happens."""
+"""A run's checkpoint database, which is always closed."""
 
 import asyncio
 import sqlite3
@@ -17,7 +17,7 @@ from collab_agents._internal.stream import until_done
 from collab_agents.errors import RunDirectoryError
 
 _PATIENCE = 30.0
-"""Seconds to wait for the database's thread, which has only to write what there is."""
+"""Seconds to wait for the database's thread to write what is left."""
 
 
 class _Masking(JsonPlusSerializer):
@@ -31,8 +31,8 @@ class _Masking(JsonPlusSerializer):
 
 
 async def _shrink(connection: aiosqlite.Connection) -> None:
-    """Give back to the disk what finished tasks have left, if that is most of the file."""
-    with suppress(sqlite3.Error, ValueError):  # Such as a full disk, or a connection that was never made.
+    """Free the space that finished tasks have left in the file, if it is most of it."""
+    with suppress(sqlite3.Error, ValueError):  # For example, a full disk, or a connection that was never made.
         counts = []
         for pragma in ("freelist_count", "page_count"):
             async with connection.execute(f"PRAGMA {pragma}") as cursor:
@@ -44,19 +44,19 @@ async def _shrink(connection: aiosqlite.Connection) -> None:
 
 @asynccontextmanager
 async def open_checkpoints(path: Path, *, mask: Callable[[bytes], bytes]) -> AsyncIterator[AsyncSqliteSaver]:
-    """A saver on the database at `path`, made if it is not there.
+    """Open the database at `path`, created if necessary, as a saver that reads only messages and plain values.
 
-    It reads messages and plain values alone. mask: what is done to all that it writes, which keeps its length.
+    `mask` is applied to everything it writes, and must keep its length.
     """
     connection = aiosqlite.connect(path)
-    # The thread waits for work. Left behind by an event loop that was never closed, it would keep the process alive.
+    # The thread waits for work. If its event loop is never closed, it would keep the process alive.
     connection._thread.daemon = True
     try:
         with explained(path):
             await connection
             saver = AsyncSqliteSaver(connection, serde=_Masking(mask))
             await saver.setup()
-            # In WAL mode a process that is killed loses nothing with this; a power cut may lose the last step.
+            # In WAL mode, a killed process loses nothing with this; a power cut may lose the last step.
             await saver.conn.execute("PRAGMA synchronous=NORMAL")
         yield saver
     finally:
@@ -66,7 +66,7 @@ async def open_checkpoints(path: Path, *, mask: Callable[[bytes], bytes]) -> Asy
 
 
 async def _until_ended(thread: threading.Thread) -> None:
-    """The thread answers every request on the event loop, so the loop must not close before it has."""
+    """Wait for the thread, which answers every request on the event loop, before the loop may close."""
     until = time.monotonic() + _PATIENCE
     while thread.is_alive() and time.monotonic() < until:
         with suppress(asyncio.CancelledError):
@@ -77,9 +77,9 @@ async def _until_ended(thread: threading.Thread) -> None:
 def explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:  # Of the disk, or of another program that uses it.
-        raise RunDirectoryError(f"{path} cannot be used: {error}; mend that, and resume") from error
+    except sqlite3.OperationalError as error:  # From the disk, or from another program that uses the file.
+        raise RunDirectoryError(f"{path} cannot be used: {error}; fix that and resume") from error
     except sqlite3.DatabaseError as error:
         raise RunDirectoryError(
-            f"{path} is not a database, or damaged ({error}): delete it to play the unfinished tasks again"
+            f"{path} is not a database, or is damaged ({error}): delete it to start the unfinished tasks again"
         ) from error

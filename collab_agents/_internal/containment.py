@@ -1,4 +1,4 @@
-"""Keeping what goes wrong in one branch inside that branch."""
+"""Keep the failures of one branch inside that branch."""
 
 import asyncio
 from collections.abc import Awaitable, Iterator
@@ -14,18 +14,18 @@ from collab_agents.errors import Exited
 T = TypeVar("T")
 
 PASS_THROUGH = (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit)
-"""Exceptions that are about the whole program, or that ask a branch to stop."""
+"""Exceptions that concern the whole program, or that ask a branch to stop."""
 
 
 class Late(TimeoutError):
-    """Work was not done in time. Any other TimeoutError is one that the work raised itself."""
+    """Work was not done in time. Any other TimeoutError was raised by the work itself."""
 
 
 class _Limit:
-    """The time after which a branch may start no new task, on the event loop's clock.
+    """The time after which a branch may not start new tasks, on the event loop's clock.
 
-    left_behind: whether work was abandoned, which must begin nothing more. over: the branch has ended and left nothing
-    behind; a task of it that goes on, such as a worker that an app has started, is a task like any other.
+    `left_behind` says whether work was abandoned, which must not start anything more. `over` says that the branch has
+    ended without abandoned work. A task of it that continues, such as a worker that an app started, is not limited.
     """
 
     def __init__(self, until: float) -> None:
@@ -39,9 +39,9 @@ _limit: ContextVar[_Limit | None] = ContextVar("collab_agents_limit", default=No
 
 @contextmanager
 def contained(seconds: float | None = None) -> Iterator[None]:
-    """Turn a sys.exit() in tasks started inside into `Exited`, and start no task after so many seconds.
+    """Turn sys.exit() in tasks started inside into `Exited`, and start no task after this many seconds.
 
-    asyncio ends its event loop on a SystemExit in a task, whoever awaits that task, and with it every other branch.
+    On a SystemExit in a task, asyncio would end its event loop, whoever awaits the task, and so every other branch.
     """
     loop = asyncio.get_running_loop()
     current = loop.get_task_factory()
@@ -61,7 +61,7 @@ def contained(seconds: float | None = None) -> Iterator[None]:
 
 
 class _TaskFactory:
-    """Makes the loop's tasks as before, but for those that are made inside `contained`."""
+    """Creates the loop's tasks as before, except those created inside `contained`."""
 
     def __init__(self, before: Any) -> None:
         self._before = before
@@ -71,7 +71,7 @@ class _TaskFactory:
         if limit is None or limit.over:
             return self._create(loop, coro, options)
         task = self._create(loop, _inside(coro, loop, limit), options)
-        # Of a task that is cancelled before it begins, the coroutine was never awaited, of which Python would warn.
+        # The coroutine of a task cancelled before it begins was never awaited. Closing it avoids Python's warning.
         task.add_done_callback(lambda _: coro.close())
         return task
 
@@ -89,15 +89,15 @@ async def _inside(coro: Any, loop: asyncio.AbstractEventLoop, limit: _Limit) -> 
     except SystemExit as error:
         raise Exited(reason_of(error), task_around()) from error
     except GeneratorExit as error:
-        if error.__traceback__ and error.__traceback__.tb_next:  # Raised in there, and not thrown in to close it.
+        if error.__traceback__ and error.__traceback__.tb_next:  # Raised inside, not thrown in to close it.
             raise RuntimeError("it raised GeneratorExit") from error
         raise
 
 
 async def within(seconds: float | None, work: Awaitable[T]) -> T:
-    """The result of the work, if it comes within so many seconds (None waits for ever). Raises Late otherwise.
+    """Return the work's result if it is done within this many seconds (None waits forever), else raise Late.
 
-    A result that comes later is never taken. Work that ignores its cancellation is left behind.
+    A later result is ignored. Work that ignores its cancellation is abandoned.
     """
     loop = asyncio.get_running_loop()
     deadline = None if seconds is None else loop.time() + seconds
@@ -114,7 +114,7 @@ async def within(seconds: float | None, work: Awaitable[T]) -> T:
 
 
 async def abandon(tasks: "list[asyncio.Future[Any]]", patience: float = 0.5) -> None:
-    """Cancel tasks, and wait a little, in seconds, for those that clean up."""
+    """Cancel tasks, and wait up to `patience` seconds for those that clean up."""
     for task in tasks:
         task.cancel()
         task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 
 def own_copy(value: Any) -> Any:
-    """A deep copy, quick for the JSON values that nearly everything is."""
+    """Return a deep copy, made quickly for JSON values, which most values are."""
     if isinstance(value, dict):
         return {key: own_copy(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -17,13 +17,13 @@ def own_copy(value: Any) -> Any:
 
 
 def branch_copy(value: Any, name: str) -> tuple[Any, list[str]]:
-    """A copy for one branch, as deep as it can be, and the names of the parts that could not be copied and are shared.
+    """Copy a value for one branch as deeply as possible. Return the copy and the names of parts that are shared.
 
-    name: what the value is called, before the names of its parts ("context.db").
+    `name` is the value's name, which precedes those of its parts ("context.db").
     """
     try:
         return own_copy(value), []
-    except Exception:  # Whatever an object of somebody's raises when it is copied.
+    except Exception:  # Objects of other code may raise anything when copied.
         pass
     parts = _parts(value)
     if not parts:

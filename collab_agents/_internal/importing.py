@@ -1,4 +1,4 @@
-"""Functions of the user's: finding one by name ("module:attribute"), and calling it, whatever it is like."""
+"""Find the user's functions by name ("module:attribute"), and call them, sync or async."""
 
 import asyncio
 import inspect
@@ -13,7 +13,7 @@ from collab_agents.errors import ConfigError
 
 
 def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any]:
-    """The callable itself, or the one at "module:attribute"; modules are looked for in the current folder too.
+    """Return the callable itself, or the one at "module:attribute", searching the current folder too.
 
     Raises ConfigError, which begins with `field`, if there is none.
     """
@@ -25,9 +25,9 @@ def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any
 
 
 def made_with(options: Mapping[str, Any], make: Callable[..., Any], what: str) -> Any:
-    """What the class or function returns for the options.
+    """Call the class or function with the options.
 
-    Raises ConfigError, which begins with `what`, for one that it does not take, or if it fails.
+    Raises ConfigError, which begins with `what`, for an option that it does not take, or if it fails.
     """
     for option in not_taken(options, make):
         raise ConfigError(f"{what} has no option {option!r}{nearest(option, inspect.signature(make).parameters)}")
@@ -38,7 +38,7 @@ def made_with(options: Mapping[str, Any], make: Callable[..., Any], what: str) -
 
 
 def not_taken(options: Iterable[str], function: Callable[..., Any]) -> list[str]:
-    """The options that the function has no argument for."""
+    """Return the options for which the function has no argument."""
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return []
@@ -46,7 +46,7 @@ def not_taken(options: Iterable[str], function: Callable[..., Any]) -> list[str]
 
 
 def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str) -> None:
-    """Raises ConfigError, which begins with `field`, if the function needs an argument that is not offered."""
+    """Raise ConfigError, which begins with `field`, if the function needs an argument that is not offered."""
     offered = list(offered)
     for name, parameter in inspect.signature(function).parameters.items():
         optional = parameter.default is not parameter.empty or parameter.kind in (
@@ -58,9 +58,9 @@ def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str
 
 
 async def called(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
-    """What the function returns for as much of what is offered as it takes.
+    """Call the function with those of the offered arguments that it takes.
 
-    An async one is awaited; any other is run on a thread, since it may wait.
+    An async function is awaited; any other runs on a thread, since it may block.
     """
     parameters = inspect.signature(function).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -72,7 +72,7 @@ async def called(function: Callable[..., Any], offered: Mapping[str, Any]) -> An
 
 
 def attribute_at(path: str, field: str) -> Any:
-    """What is at "module:attribute". Raises ConfigError, which begins with `field`, if there is nothing."""
+    """Return what is at "module:attribute". Raises ConfigError, which begins with `field`, if there is nothing."""
     module, separator, name = path.partition(":")
     if not separator or not module or not name:
         raise ConfigError(f"{field}: {path!r} is not of the form module:attribute")
@@ -80,7 +80,7 @@ def attribute_at(path: str, field: str) -> Any:
         sys.path.append(here)
     try:
         value: Any = import_module(module)
-    except (Exception, SystemExit) as error:  # A module of the user's may raise anything.
+    except (Exception, SystemExit) as error:  # The user's module may raise anything.
         raise ConfigError(f"{field}: {module!r} cannot be imported: {reason_of(error)}") from error
     for part in name.split("."):
         if not hasattr(value, part):

@@ -1,6 +1,6 @@
-"""The private names of LangGraph that this library needs, all in one place.
+"""All private names of LangGraph that this library needs.
 
-Checked with langgraph 1.2 and langgraph-prebuilt 1.1. Where one of them has changed,
+Checked with langgraph 1.2 and langgraph-prebuilt 1.1. If one of them changes,
 tests/unit/_internal/test_langgraph_private.py fails.
 """
 
@@ -27,25 +27,25 @@ from langgraph.pregel import Pregel
 from langgraph.types import Interrupt
 
 CACHE = CONFIG_KEY_CACHE
-"""The configurable key of the cache that a run, and every graph in it, uses instead of its own."""
+"""The configurable key of the cache that a run and all its graphs use instead of their own."""
 
 DURABILITY = CONFIG_KEY_DURABILITY
 """The configurable key of the durability that a run hands down to the graphs in it."""
 
 INTERRUPTED = INTERRUPT
-"""The channel of a task's write that says that the task was interrupted."""
+"""The channel of the write that marks a task as interrupted."""
 
 
 def can_be_resumed() -> bool:
-    """Whether the graph around keeps checkpoints, so that `interrupt` waits for an answer instead of failing."""
+    """Whether the surrounding graph has a checkpointer, so that `interrupt` waits for an answer instead of failing."""
     return bool(_configurable().get(CONFIG_KEY_CHECKPOINTER))
 
 
 def pause_task(value: Any) -> None:
-    """Interrupt the task that this runs in.
+    """Interrupt the task in which this runs.
 
-    When its graph goes on, the task runs again from its beginning, with the answers that it was given.
-    (`langgraph.types.interrupt` would take one of these answers for its own.)
+    When its graph continues, the task runs again from its beginning with the answers it already has.
+    (`langgraph.types.interrupt` would take one of these answers as its own.)
     """
     configurable = _configurable()
     answers = configurable[CONFIG_KEY_SCRATCHPAD].resume
@@ -55,13 +55,13 @@ def pause_task(value: Any) -> None:
 
 
 class Interceptor:
-    """What `intercept` asks about the calls of a ToolNode."""
+    """Handles the tool calls of a ToolNode, see `intercept`."""
 
     def begin(self, node: ToolNode, name: str, arguments: Mapping[str, Any]) -> None:
-        """A call of the tool is about to be made, outside the node's own wrappers."""
+        """Called before each call of a tool, outside the node's own wrappers."""
 
     def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
-        """The tool's result, inside the node's own wrappers."""
+        """Return the tool's result, inside the node's own wrappers."""
         return execute()
 
     async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[Any]]) -> Any:
@@ -69,10 +69,10 @@ class Interceptor:
 
 
 def intercept(node: ToolNode, by: Interceptor) -> None:
-    """Have a ToolNode ask about each call of a tool.
+    """Have a ToolNode ask `by` about each call of a tool.
 
-    It is changed in place, because agents that are called in a node cannot be reached otherwise. Nothing is changed
-    twice.
+    The node is changed in place, because agents that are called in a node cannot be reached otherwise. A node that was
+    changed already stays as it is.
     """
     if "_intercepted_by_collab_agents" in vars(node):
         return
@@ -105,18 +105,18 @@ def intercept(node: ToolNode, by: Interceptor) -> None:
 def reading_own_types(
     graph: Pregel[Any, Any, Any, Any], saver: "BaseCheckpointSaver[Any]"
 ) -> "BaseCheckpointSaver[Any]":
-    """The saver, allowed to read back the types in the graph's state, where LangGraph is strict about these."""
+    """Return the saver, allowed to read the types in the graph's state if LangGraph is strict about them."""
     return graph._apply_checkpointer_allowlist(saver) or saver
 
 
 def types_in_state(graph: Pregel[Any, Any, Any, Any]) -> frozenset[tuple[str, ...]]:
-    """The modules and names of the types that the state of a graph declares, and LangChain's messages."""
+    """Return the modules and names of the types that a graph's state declares, and of LangChain's messages."""
     schemas: list[type[Any]] = list(getattr(getattr(graph, "builder", None), "schemas", ()))
     return frozenset(build_serde_allowlist(schemas=schemas, channels=dict(graph.channels)))
 
 
 def streams_messages(handler: BaseCallbackHandler) -> bool:
-    """Whether the handler is the one that streams what models say to whoever reads the graph around."""
+    """Whether the handler is the one that streams models' output to the reader of the surrounding graph."""
     return type(handler).__module__ == "langgraph.pregel._messages"
 
 

@@ -1,4 +1,4 @@
-"""Importing a package's names when they are first used."""
+"""Import a package's names when they are first used."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def names_from(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return a `__getattr__` for the package. homes: the names that each of its modules has."""
+    """Return a `__getattr__` for the package; `homes` maps each of its modules to the names in it."""
     home_of = {name: home for home, names in homes.items() for name in names}
 
     def get(name: str) -> Any:

@@ -1,2 +1,2 @@
 class HiddenFromApps:
-    """Marks a runtime context that is not handed on to the apps that run inside the graph."""
+    """Marks a runtime context that is not passed on to the apps inside the graph."""

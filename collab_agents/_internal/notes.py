@@ -1,4 +1,4 @@
-"""Texts that are noted down deep inside a call, for whoever asked outside."""
+"""Notes taken deep inside a call for code further out."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,14 +6,14 @@ from contextvars import ContextVar
 
 
 class Notes:
-    """One kind of them. Where nobody asked, nothing is kept."""
+    """One kind of notes. They are kept only inside `taken`."""
 
     def __init__(self, name: str) -> None:
         self._open: ContextVar[list[str] | None] = ContextVar(f"collab_agents_{name}", default=None)
 
     @contextmanager
     def taken(self) -> Iterator[list[str]]:
-        """What is noted inside, in this task and in every task started from it."""
+        """Collect what is noted inside, in this task and in every task started from it."""
         notes: list[str] = []
         token = self._open.set(notes)
         try:
@@ -28,4 +28,4 @@ class Notes:
 
 
 refusals = Notes("refusals")
-"""Where a model refused its key, so that a run does not spend all its tasks on it."""
+"""Refusals of a model's key, so that a run can stop before all its tasks fail."""

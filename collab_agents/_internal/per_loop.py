@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class PerLoop(Generic[T]):
-    """One value for each event loop: what asyncio and aiohttp objects need when `asyncio.run` is called twice."""
+    """One value per event loop, as asyncio and aiohttp objects need when `asyncio.run` is called twice."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -17,7 +17,7 @@ class PerLoop(Generic[T]):
     def get(self) -> T:
         loop = asyncio.get_running_loop()
         if loop not in self._values:
-            with self._making:  # Sync calls have a loop each, on threads of their own.
+            with self._making:  # Each sync call has its own loop and thread.
                 self._values = {known: value for known, value in self._values.items() if not known.is_closed()}
                 self._values[loop] = self._make()
         return self._values[loop]

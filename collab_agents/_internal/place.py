@@ -6,6 +6,6 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 
 def task_around() -> str:
-    """The innermost LangGraph task that this runs in, "node:id|inner node:id"; empty outside of one."""
+    """Return the innermost LangGraph task in which this runs, "node:id|inner node:id", or "" outside of one."""
     configurable: dict[str, Any] = (var_child_runnable_config.get() or {}).get("configurable") or {}
     return configurable.get("checkpoint_ns") or ""

@@ -1,4 +1,4 @@
-"""Exceptions and pydantic's complaints as sentences for people."""
+"""Turn exceptions and pydantic's errors into readable sentences."""
 
 import difflib
 import logging
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception as a reason to record: its words, and the line of the user's own code that raised it, if one did.
+    """Return an exception's text, with the line of the user's code that raised it, if one did.
 
-    The traceback goes to the log, at level DEBUG.
+    The traceback is logged at level DEBUG.
     """
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("%s", printed(error))
@@ -27,7 +27,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """The sentence of an exception of ours, the type and text of any other, in one line and without keys."""
+    """Return the text of this library's exceptions, or the type and text of others, in one line and without keys."""
     if isinstance(error, SystemExit):
         return f"it called sys.exit({'' if error.code is None else repr(error.code)})"
     if isinstance(error, CollabError | Exited):
@@ -35,24 +35,24 @@ def words_of(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = " ".join(str(error).split())
-    except Exception:  # Of somebody's exception that cannot say what it is.
+    except Exception:  # The exception's own __str__ failed.
         text = ""
     return valid(mask(f"{name}: {text}" if text else name))
 
 
 def first_problem(error: ValidationError) -> str:
-    """pydantic's first complaint as one clause: the field, what is wrong, and the value."""
+    """Return pydantic's first error as one clause: the field, what is wrong, and the value."""
     return clause_of(error.errors(include_url=False)[0])
 
 
 def clause_of(problem: Any) -> str:
-    """One of pydantic's complaints, as `ValidationError.errors` gives them."""
+    """Return one of the errors in `ValidationError.errors` as a clause."""
     where = ".".join(map(str, place_of(problem))) or "the value"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown field"
-    if not problem["loc"] and problem["type"] == "value_error":  # Of the whole: it says itself what it is about.
+    if not problem["loc"] and problem["type"] == "value_error":  # About the whole value: the message is complete.
         return problem["msg"].removeprefix("Value error, ")
-    # A section says what of it is wrong.
+    # A section's message says what is wrong, so its value is not shown.
     whole = problem["type"] == "value_error" and isinstance(problem["input"], dict | list)
     value = "" if whole or problem["type"] == "missing" else f", got {mask(str(problem['input']))[:80]!r}"
     message = problem["msg"].removeprefix("Value error, ")
@@ -60,11 +60,11 @@ def clause_of(problem: Any) -> str:
 
 
 def place_of(problem: Any) -> tuple[int | str, ...]:
-    """The path to the field that one of pydantic's complaints is about, without the tags of unions."""
+    """Return the path to the field of one of pydantic's errors, without the tags of unions."""
     return tuple(part for part in problem["loc"] if not str(part).startswith("<"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?", where something known is close to the word, for the end of an error's sentence."""
+    """Return "; did you mean 'x'?" to append to an error if a known word is similar, else ""."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""Rows of a Hugging Face dataset or of local files, each of which can say where it stands when something is wrong."""
+"""Rows of a Hugging Face dataset or of local files, whose errors say where a row is."""
 
 import csv
 import glob
@@ -24,21 +24,21 @@ BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parqu
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its dataset's name, its number from 0 and its values."""
+    """One row: its dataset's name, its number (from 0) and its values."""
 
     dataset: str
     number: int
     values: Mapping[str, Any]
 
     def text(self, column: str) -> str:
-        """The column's text. Raises ConfigError if it is empty or no text."""
+        """Return the column's text. Raises ConfigError if it is empty or not a text."""
         value = self.values[column]
         if not isinstance(value, str) or not value.strip():
             raise self.error(column, "a text is needed")
         return value
 
     def text_or_none(self, column: str) -> str | None:
-        """The column's text, or a number, truth value or date as text; None if it is null, not a number, or empty."""
+        """Return the column's text, number, boolean or date as text, or None if it is null, NaN or empty."""
         value = self.values[column]
         if value is None or value == "" or value != value:
             return None
@@ -51,7 +51,7 @@ class Row:
         return str(value)
 
     def json(self, column: str) -> Any:
-        """The column's value, dates as text. Raises ConfigError for what JSON cannot hold."""
+        """Return the column's value, dates as text. Raises ConfigError for a value that JSON cannot hold."""
         value = self.values[column]
         if isinstance(value, date):
             return value.isoformat()
@@ -67,7 +67,7 @@ class Row:
 
 
 class Rows:
-    """A dataset that has the columns asked for, and at least one row."""
+    """A dataset with the required columns and at least one row."""
 
     def __init__(self, name: str, dataset: Any, columns: Sequence[str]) -> None:
         self.name = name
@@ -92,7 +92,7 @@ class Rows:
         return list(self._dataset[name][:])
 
     def chosen(self, numbers: Sequence[int]) -> Iterator[Row]:
-        """The rows with these numbers, in this order."""
+        """Yield the rows with these numbers, in this order."""
         for number in numbers:
             yield Row(self.name, number, self._dataset[number])
 
@@ -106,15 +106,18 @@ def read_rows(
     field: str | None = None,
     **options: Any,
 ) -> Rows:
-    """The split of a dataset on the Hub (or in a folder), or the local files that take its place.
+    """Read a split of a dataset on the Hub or in a folder, or the local files that replace it.
 
-    source: the repository ("owner/name") or folder; with `data_files` only a name.
-    columns: what it must have.
-    data_files: JSON, JSONL, CSV or Parquet files, by pattern or name; or one such entry for each split.
-    field: the key of a JSON file under which its rows are.
-    options: further arguments of `datasets.load_dataset`, such as `revision` or the configuration's `name`.
+    Args:
+        source: The repository ("owner/name") or folder; with `data_files`, only a name.
+        columns: The columns that it must have.
+        split: The split's name.
+        data_files: JSON, JSONL, CSV or Parquet files, by pattern or name, or such an entry for each split.
+        field: The key of a JSON file under which its rows are.
+        **options: More arguments of `datasets.load_dataset`, such as `revision` or the configuration's `name`.
 
-    Raises ConfigError, which names the dataset, if it cannot be read, lacks a column or is empty.
+    Raises:
+        ConfigError: If the dataset cannot be read, lacks a column or is empty. The error names the dataset.
     """
     try:
         from datasets import Dataset
@@ -130,22 +133,22 @@ def read_rows(
         path, split = _builder(label, files), "train"
         if path == "csv":
             return Rows(label, Dataset.from_dict(_read_csv(label, files)), columns)
-        # A name is no pattern.
+        # A file's name is not a pattern.
         found = [glob.escape(file) if Path(file).exists() else file for file in files]
         options |= {"data_files": found} | ({"field": field} if field else {})
     try:
-        logging.set_verbosity(logging.CRITICAL)  # What goes wrong is said below, once.
+        logging.set_verbosity(logging.CRITICAL)  # Errors are reported below, once.
         dataset = load_fresh(path, split=split, **options)
-    except Exception as error:  # Of the Hub, of the network, of Arrow, of pandas: whatever reads it.
-        hint = "" if data_files else "; local files can take its place by the option data_files"
+    except Exception as error:  # From the Hub, the network, Arrow or pandas.
+        hint = "" if data_files else "; the option data_files reads local files instead"
         raise ConfigError(f"{label}: it cannot be read: {_reason(error)}{hint}") from error
     return Rows(label, dataset, columns)
 
 
 def load_fresh(path: str, **options: Any) -> Any:
-    """`datasets.load_dataset`, and of a local folder what is in it now.
+    """Call `datasets.load_dataset`, without its cache for a local folder.
 
-    Its cache (datasets 5.2) takes a folder for any other of the same name that it has seen, or for what it once was.
+    The cache (datasets 5.2) confuses a folder with its earlier contents, and with other folders of the same name.
     """
     from datasets import load_dataset
 
@@ -156,7 +159,7 @@ def load_fresh(path: str, **options: Any) -> Any:
 
 
 def parsed_lines(path: str | Path, file: BinaryIO, shape: type[M]) -> Iterator[tuple[int, M]]:
-    """The objects of a JSONL file with their line numbers; blank lines are passed over.
+    """Yield the objects of a JSONL file with their line numbers, skipping blank lines.
 
     Raises ConfigError, which names the file, the line and the field.
     """
@@ -174,7 +177,7 @@ def parsed_lines(path: str | Path, file: BinaryIO, shape: type[M]) -> Iterator[t
 
 
 def short_hash(*parts: str) -> str:
-    """Twelve hexadecimal digits for a row's contents: an id where a dataset has none."""
+    """Return twelve hexadecimal digits for a row's contents, as an id if the dataset has none."""
     return blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
 
 
@@ -187,7 +190,7 @@ def _files(label: str, data_files: DataFiles, split: str) -> list[str]:
 
 
 def _read_csv(label: str, files: Sequence[str]) -> dict[str, list[str | None]]:
-    """Every cell as the text that it is: "007" is no number, and "NA" is an answer. An empty cell is null."""
+    """Read every cell as text, so that "007" is not a number and "NA" is not null. An empty cell is null."""
     columns: dict[str, list[str | None]] = {}
     for file in [path for pattern in files for path in sorted(glob.glob(pattern)) or [pattern]]:
         try:
@@ -217,7 +220,7 @@ def _builder(label: str, files: Sequence[str]) -> str:
     kinds = {BUILDERS.get(Path(file).suffix.lower()) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise ConfigError(
-            f"{label}: data_files has to be .jsonl, .json, .csv or .parquet files, all of one kind, that are there"
+            f"{label}: data_files has to be existing .jsonl, .json, .csv or .parquet files, all of one kind"
         )
     return str(kinds.pop())
 

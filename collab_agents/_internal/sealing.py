@@ -1,4 +1,4 @@
-"""Signs bytes that are stored where others can write, such as a run's checkpoints, so that a change shows."""
+"""Sign bytes that are stored where others can write, such as a run's checkpoints, so that changes are detected."""
 
 import hashlib
 import hmac
@@ -12,13 +12,13 @@ KEY_VARIABLE = "COLLAB_AGENTS_KEY"
 
 
 def load_key() -> bytes:
-    """The key by which this process seals: once read, it is kept, and sealing touches no file."""
+    """Return this process's key. It is read once, so that sealing does not read files."""
     given = os.environ.get(KEY_VARIABLE)
     return hashlib.sha256(given.encode()).digest() if given else _users_own()
 
 
 def seal_of(data: bytes) -> str:
-    """The HMAC-SHA256 of the bytes under this process's key, as hexadecimal digits."""
+    """Return the HMAC-SHA256 of the bytes with this process's key, as hexadecimal digits."""
     return hmac.digest(load_key(), data, "sha256").hex()
 
 
@@ -28,7 +28,7 @@ def is_sealed(data: bytes, seal: str) -> bool:
 
 @cache
 def _users_own() -> bytes:
-    """The key in the user's own folder, made on first use; where none can be kept there, one of this process alone."""
+    """Return the key in the user's folder, created on first use, or a temporary one if none can be kept there."""
     new = secrets.token_bytes(32)
     try:
         folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "collab-agents"
@@ -38,7 +38,7 @@ def _users_own() -> bytes:
         draft.write_bytes(new)
         try:
             with suppress(FileExistsError):
-                os.link(draft, file)  # In one step: a process that is there first is not overtaken.
+                os.link(draft, file)  # In one step, so that the first process wins.
         finally:
             draft.unlink()
         kept = file.read_bytes()

@@ -1,7 +1,7 @@
-"""Keys, kept out of everything that is written.
+"""Keep keys out of everything that is written.
 
 A server may echo a key in an error, or a model in a reply. Keys that this process knows are masked in run folders and
-in errors: those given to a model, and those in environment variables that are named like one.
+errors: those given to a model, and those in environment variables with names like API_KEY.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 _SHORTEST = 8
-"""Characters. A shorter text is no key, and would be masked in ordinary words."""
+"""Characters. A shorter text is not taken for a key, since it would be masked in ordinary words."""
 _VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _SECRET = re.compile(
     r"api[-_]?key|(access|private|secret)[-_]?key|^key$|secret|passw|credential|authori[sz]ation|bearer|(^|[-_])token$",
@@ -21,12 +21,12 @@ _SECRET = re.compile(
 )
 
 _known: tuple[str, ...] = ()
-"""Longest first: one key may begin with another."""
+"""Longest first, since one key may begin with another."""
 _adding = Lock()
 
 
 def remember_secret(value: str | None) -> None:
-    """From now on it is masked, as it is and as JSON has it."""
+    """Mask this text from now on, as it is and as JSON escapes it."""
     global _known
     if value and len(value) >= _SHORTEST and value.isascii():
         with _adding:
@@ -34,14 +34,14 @@ def remember_secret(value: str | None) -> None:
 
 
 def remember_environment() -> None:
-    """Remember the variables that are named like a key. A single word, such as a password for tests, is none."""
+    """Remember variables whose names end like a key's. A value of letters only, such as a test password, is ignored."""
     for name, value in os.environ.items():
         if _VARIABLE.search(name.upper()) and not value.isalpha():
             remember_secret(value)
 
 
 def mask(text: str) -> str:
-    """The text with stars for every key that is known, as many as it has characters."""
+    """Replace every known key in the text with as many stars as it has characters."""
     for secret in _known:
         if secret in text:
             text = text.replace(secret, "*" * len(secret))
@@ -56,13 +56,13 @@ def mask_bytes(data: bytes) -> bytes:
 
 
 def secrets_in_url(url: str) -> dict[str, str]:
-    """What in an address's query seems to be a secret, by its name."""
+    """Return the parts of an address's query that seem to be secrets, by name."""
     query = dict(parse_qsl(urlsplit(url).query))
     return {name: query[name] for name in names_of_secrets(query)}
 
 
 def names_of_secrets(value: Any, path: str = "") -> Iterator[str]:
-    """Where in a configuration a secret seems to stand, by the names of its keys, as dotted paths."""
+    """Yield the dotted paths of a configuration at which there seems to be a secret, judging by key names."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             here = f"{path}.{key}" if path else str(key)

@@ -1,4 +1,4 @@
-"""Randomness is derived, never drawn: a branch's seed is a hash of where the branch is."""
+"""Derived seeds: a branch's seed is a hash of the branch's path."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,17 +11,17 @@ from collab_agents._internal.place import task_around
 
 
 def derive_seed(*path: str | int) -> int:
-    """The seed of the branch at `path`, in [0, 2**31).
+    """Return the seed of the branch at `path`, in [0, 2**31).
 
-    The same path gives the same seed in any process, order and degree of concurrency. 31 bits are what
-    every consumer takes (torch, `random`, the OpenAI API's `seed`).
+    The same path gives the same seed in any process, order and degree of concurrency. All consumers (torch, `random`,
+    the OpenAI API's `seed`) accept 31 bits.
     """
     digest = blake2b("\x1f".join(map(str, path)).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class Calls:
-    """How often each content has been asked for in a branch, and in which LangGraph tasks.
+    """Counts the calls with each content in a branch, by LangGraph task.
 
     A task that runs again from its beginning gets the same seeds again.
     """
@@ -32,19 +32,19 @@ class Calls:
             self._counts.setdefault(content, Counter())[place] = number
 
     def number(self, content: str) -> int:
-        """Which call with this content it is, from 1."""
+        """Count a call and return its number, from 1, among those with this content."""
         counts = self._counts.setdefault(_digest(content), Counter())
         counts[task_around()] += 1
         return counts.total()
 
     def forget(self, runs_again: Callable[[str], bool]) -> None:
-        """Of the tasks that run again, by their namespace."""
+        """Forget the calls of the tasks that run again, given by their namespace."""
         for counts in self._counts.values():
             for place in [place for place in counts if runs_again(place)]:
                 del counts[place]
 
     def dump(self) -> list[list[Any]]:
-        """As JSON values, from which they are made again."""
+        """Return the counts as JSON values for `__init__`."""
         return [[content, *one] for content, counts in self._counts.items() for one in counts.items()]
 
 
@@ -57,7 +57,7 @@ _branch: ContextVar[tuple[int, Calls] | None] = ContextVar("collab_agents_seed",
 
 @contextmanager
 def seeded(seed: int, calls: Calls | None = None) -> Iterator[Calls]:
-    """Gives the branch's seed to code inside that is not passed one, such as the models of an app."""
+    """Give the branch's seed to code inside that is not passed one, such as the models of an app."""
     calls = calls or Calls()
     token = _branch.set((seed, calls))
     try:
@@ -67,15 +67,15 @@ def seeded(seed: int, calls: Calls | None = None) -> Iterator[Calls]:
 
 
 def branch_seed() -> int | None:
-    """The seed of the branch around, None where there is none."""
+    """Return the surrounding branch's seed, or None."""
     branch = _branch.get()
     return branch and branch[0]
 
 
 def seed_for(content: Callable[[], str]) -> int | None:
-    """The seed, in the branch around, of a call with this content; None where no branch is around.
+    """Return the seed, in the surrounding branch, of a call with this content, or None without a branch.
 
-    The same content again is another call, and gets another seed.
+    Another call with the same content gets another seed.
     """
     branch = _branch.get()
     if branch is None:

@@ -1,6 +1,6 @@
-"""Reading what LangGraph has serialized without running what it names.
+"""Read LangGraph's serialized data without running the code that it names.
 
-LangGraph's msgpack names functions and classes, which it imports and calls when it reads. By default it calls any.
+LangGraph's msgpack names functions and classes, which it imports and calls when it reads; by default, it allows all.
 """
 
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from collab_agents._internal.notes import Notes
 
 Types = frozenset[tuple[str, ...]]
-"""Types that may be read besides LangGraph's own and LangChain's messages: their modules and names."""
+"""The modules and names of types that may be read besides LangGraph's own and LangChain's messages."""
 
 refused_types = Notes("refused_types")
-"""The names of what a strict serializer refuses to read."""
+"""The names of types that a strict serializer refused to read."""
 
 
 def strict(types: Iterable[tuple[str, ...]]) -> JsonPlusSerializer:
-    """A serializer that reads these types, messages and plain values, and leaves the contents of any other as data."""
+    """Return a serializer that reads these types, messages and plain values, and leaves all else as data."""
     return JsonPlusSerializer(allowed_msgpack_modules=tuple(types) or None)
 
 

@@ -1,7 +1,7 @@
-"""An async iterator whose work belongs to a task of its own, so that it ends however the iterator is left.
+"""An async iterator whose work runs in a separate task, so that it ends however the iterator is left.
 
-An async generator that is left early is closed later, by whichever task finds it, at the same time as the generators
-inside it, or never. Here one task advances the source and closes it; leaving the iterator cancels that task.
+An async generator that is left early is closed later, by any task, at the same time as the generators inside it, or
+never. Here, one task advances the source and closes it, and leaving the iterator cancels that task.
 """
 
 import asyncio
@@ -17,14 +17,15 @@ from collab_agents.errors import RunDirectoryError
 T = TypeVar("T")
 
 _PATIENCE = 30.0
-"""Seconds to wait for another iterator of this process to give a folder back."""
+"""Seconds to wait for another iterator of this process to release a folder."""
 
 
 class Stream(AsyncIterator[T]):
-    """What `source` yields. The source goes on only while the next value is awaited.
+    """An async iterator over the values of `source`, which advances only while the next value is awaited.
 
-    Closing the iterator, dropping it, cancelling the task that awaits its next value, or ending the event loop as
-    `asyncio.run` does, closes the source. folder: what the source holds for itself alone, see `make_way`.
+    The source is closed when the iterator is closed (`aclose`, `async with`) or dropped, when the task that awaits its
+    next value is cancelled, or when the event loop ends as in `asyncio.run`. `folder` is the folder that the source
+    locks, see `make_way`.
     """
 
     def __init__(self, source: AsyncGenerator[T, None], folder: str | Path | None = None) -> None:
@@ -48,7 +49,7 @@ class Stream(AsyncIterator[T]):
             raise
 
     async def aclose(self) -> None:
-        """Cancel the work under way, and wait until it has ended."""
+        """Cancel the work in progress, and wait until it has ended."""
         self._over = True
         if self._work is None:
             await self._source.aclose()
@@ -69,7 +70,7 @@ class Stream(AsyncIterator[T]):
 
 
 class _Work(Generic[T]):
-    """The task that advances a source. It knows nothing of its iterator, which can therefore be dropped."""
+    """The task that advances a source. It does not refer to its iterator, which can therefore be dropped."""
 
     def __init__(self, source: AsyncGenerator[T, None], folder: Path | None) -> None:
         self.folder = folder
@@ -85,7 +86,7 @@ class _Work(Generic[T]):
 
     async def next(self) -> T:
         if self._answer is not None:
-            raise RuntimeError("another task is waiting for this iterator's next value already")
+            raise RuntimeError("another task is already waiting for this iterator's next value")
         answer = self._answer = self._loop.create_future()
         self._asked.set()
         try:
@@ -140,9 +141,9 @@ def _resolved(folder: str | Path) -> Path:
 
 
 async def make_way(folder: str | Path) -> None:
-    """Close the iterators of this process that hold the folder, and wait until they have ended.
+    """Close the iterators of this process that lock the folder, and wait until they have ended.
 
-    An iterator left by `break` may still be referenced, or be closing.
+    An iterator that was left by `break` may still be referenced, or be closing.
     """
     wanted = _resolved(folder)
     for work in list(_under_way):
@@ -152,7 +153,7 @@ async def make_way(folder: str | Path) -> None:
 
 
 async def until_done(*futures: "asyncio.Future[object]", seconds: float | None = None) -> None:
-    """Wait for the futures, and go on waiting when this task is cancelled: for the end of work that is cancelled."""
+    """Wait for the futures even if this task is cancelled, so that cancelled work can end."""
     loop = asyncio.get_running_loop()
     until = None if seconds is None else loop.time() + seconds
     while waiting := [one for one in futures if not one.done()]:

@@ -1,4 +1,4 @@
-"""Running async code from sync code, to an end that waits for nothing that hangs."""
+"""Run async code from sync code without waiting for threads or tasks that hang."""
 
 import asyncio
 import queue
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, which would wait for threads that hang and for tasks that ignore their cancellation."""
+    """Run like `asyncio.run`, but do not wait for threads that hang and tasks that ignore their cancellation."""
     runner = asyncio.Runner(loop_factory=_create_loop)
     try:
         return runner.run(work)
@@ -37,13 +37,13 @@ def is_work_left() -> bool:
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns, run to its end on a thread: this one may have an event loop that is running."""
+    """Run a coroutine on a separate thread, since this one may have a running event loop, and return its result."""
     with _on_a_thread(work) as working:
         return working.result()
 
 
 def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
-    """What an async generator yields, advanced on a thread. It is closed when the iterator is left."""
+    """Yield an async generator's values, advanced on a thread. It is closed when the iterator is left."""
     handed: queue.SimpleQueue[tuple[T] | BaseException | None] = queue.SimpleQueue()
 
     async def pump() -> None:
@@ -61,7 +61,7 @@ def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
 
 @contextmanager
 def _on_a_thread(work: Coroutine[Any, Any, T]) -> "Iterator[Future[T]]":
-    """Run it on an event loop and a thread of its own. It is cancelled if it is left before it has ended."""
+    """Run a coroutine on a separate event loop and thread, and cancel it if the block is left before it has ended."""
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def working() -> T:
@@ -77,7 +77,7 @@ def _on_a_thread(work: Coroutine[Any, Any, T]) -> "Iterator[Future[T]]":
         finally:
             if not running.done():
                 loop, task = started.result()
-                with suppress(RuntimeError):  # It ends just now.
+                with suppress(RuntimeError):  # The loop has just ended.
                     loop.call_soon_threadsafe(task.cancel)
 
 
@@ -85,7 +85,7 @@ def _create_loop() -> asyncio.AbstractEventLoop:
     loop, executor = asyncio.new_event_loop(), ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
 
-    async def shutdown(*_: Any) -> None:  # From Python 3.12 on with a timeout.
+    async def shutdown(*_: Any) -> None:  # Python 3.12 and later pass a timeout.
         executor.shutdown(wait=False, cancel_futures=True)
 
     vars(loop)["shutdown_default_executor"] = shutdown

@@ -1,14 +1,14 @@
-"""Text that others wrote, made fit to be kept and shown."""
+"""Make text from outside safe to store and show."""
 
 import re
 from typing import Any
 
 
 def valid(value: Any) -> Any:
-    """A text without halves of characters, which no file can hold; of a list or dict, one of such texts.
+    """Return a text, or a list or dict of texts, without lone surrogates, which files cannot hold.
 
-    A model's reply that is cut inside an emoji ends with one. Two that belong together become the character, any other
-    becomes the replacement character.
+    A model's reply that is cut inside an emoji ends with one. A pair becomes its character, any other surrogate the
+    replacement character.
     """
     if isinstance(value, str):
         if value.isascii():
@@ -20,5 +20,5 @@ def valid(value: Any) -> Any:
 
 
 def harmless(words: str) -> str:
-    """Without what would move the cursor, ring or recolour, as nothing that a model says should."""
+    """Remove control characters, with which a text could move the cursor, ring the bell or change colours."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", words)

@@ -1,4 +1,4 @@
-"""What an exception's traceback tells the user: the line of their own code, and all of it for those who debug."""
+"""An exception's traceback: the line of the user's own code, or all of it for debugging."""
 
 import os
 import sysconfig
@@ -12,7 +12,7 @@ _NOT_OWN = ("<", *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "pla
 
 
 def own_line(error: BaseException) -> str:
-    """The last line that ran outside of this library and of installed packages, "judges.py:12"; empty if none did."""
+    """Return the last line outside this library and installed packages, such as "judges.py:12", or ""."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         file = frame.f_code.co_filename
         this_library = str(frame.f_globals.get("__name__")).split(".")[0] == "collab_agents"
@@ -22,7 +22,7 @@ def own_line(error: BaseException) -> str:
 
 
 def _short(file: str) -> str:
-    """Relative to the current folder where it is inside, else its name: reasons are kept in files that are shared."""
+    """Return the path relative to the current folder if it is inside, else the file's name, which is safe to share."""
     try:
         path, here = Path(os.path.abspath(file)), Path.cwd()
     except OSError:  # The current folder is gone.
@@ -31,5 +31,5 @@ def _short(file: str) -> str:
 
 
 def printed(error: BaseException) -> str:
-    """Its traceback with all causes, as Python prints it, without keys and control characters."""
+    """Return the traceback with all causes, as Python prints it, without keys and control characters."""
     return harmless(mask("".join(traceback.format_exception(error)))).rstrip()

@@ -1,4 +1,4 @@
-"""Where a call stands in the tree of a conversation, told to whoever traces it by LangChain's callbacks."""
+"""Tell LangChain's tracers where a call is in the tree of a conversation."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,10 +10,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 @contextmanager
 def traced(run_name: str | None = None, *, tag: str | None = None, **metadata: Any) -> Iterator[None]:
-    """Gives the runs inside a tag and metadata, and those directly inside a name.
-
-    Does nothing where nobody listens.
-    """
+    """Give the runs inside a tag and metadata, and those directly inside a name, if anything traces them."""
     around = var_child_runnable_config.get()
     callbacks = around.get("callbacks") if around else None
     if around is None or not getattr(callbacks, "handlers", callbacks):
@@ -32,7 +29,7 @@ def traced(run_name: str | None = None, *, tag: str | None = None, **metadata: A
 
 
 def with_handlers(callbacks: Any, handlers: Sequence[BaseCallbackHandler]) -> Any:
-    """A config's callbacks, with more handlers that everything inside inherits."""
+    """Return a config's callbacks with more handlers, which everything inside inherits."""
     if isinstance(callbacks, BaseCallbackManager):
         callbacks = callbacks.copy()
         for handler in handlers:

@@ -1,4 +1,4 @@
-"""The command line: the composition root, the one place that imports everything."""
+"""The command line, which puts all other packages together."""
 
 from collab_agents.cli.app import main
 

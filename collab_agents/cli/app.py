@@ -28,7 +28,7 @@ C = TypeVar("C", "RunConfig", "EvalConfig")
 
 
 class _Commands(TyperGroup):
-    """Takes --debug after the command too, where one adds it to a line that has failed."""
+    """Accepts --debug after the command too, where people add it to a line that failed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--debug" in args[1:]:
@@ -43,8 +43,8 @@ errors = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command line and exit.
 
-    An error that a user can act on is one sentence and exit code 1, and so is a run that leaves tasks unplayed;
-    Ctrl-C is 130, and SIGTERM, which stops a command as Ctrl-C does, 143.
+    An error that a user can act on is printed as one sentence and exits with code 1, as does a run with unfinished
+    tasks. Ctrl-C exits with 130. SIGTERM, which stops a command like Ctrl-C, exits with 143.
     """
     termination = ending.Termination()
     code = run_command()
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run_command(arguments: list[str] | None = None) -> int:
-    """The exit code of a command, by default that of the process's own arguments."""
+    """Run a command, by default the one in the process's arguments, and return its exit code."""
     if not sys.stderr.isatty():
         for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(name, "1")
@@ -67,7 +67,7 @@ def run_command(arguments: list[str] | None = None) -> int:
         return ending.INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception as error:  # Of this library's own making: to be reported.
+    except Exception as error:  # A bug in this library, to be reported.
         errors.print(Text(printed(error)), soft_wrap=True)
         return 1
     return 0
@@ -84,7 +84,7 @@ def _about(
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of whatever fails.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of every error.")] = False,
 ) -> None:
     """Multiturn-aware rewards and scored trajectories for collaborative assistants."""
     if debug:
@@ -94,7 +94,7 @@ def _about(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -> None:
+def init(folder: Annotated[Path, typer.Argument(help="The folder to write them to.")]) -> None:
     """Write commented files to start from: run.yaml, tasks, personas and a judge."""
     from collab_agents.cli.init import write_starting_files
 
@@ -107,13 +107,13 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to write them.")]) -
 def generate(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
     out: Annotated[Path, typer.Option(help="The run directory to write.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask says.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks.")] = None,
-    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks under way at once.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks in progress at once.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed, instead of the file's.")] = None,
 ) -> None:
-    """Play tasks by lookahead and keep the scored trajectories."""
+    """Run tasks with lookahead and keep the scored trajectories."""
     from collab_agents.cli.generate import generate as run
     from collab_agents.config import RunConfig, load_config
 
@@ -124,7 +124,7 @@ def generate(
     try:
         done = run_to_end(run(settings, out, resume=resume, private=not shared))
     except KeyboardInterrupt:
-        errors.print(Text(f"Stopped. What is finished is in {out}; go on with --resume."), soft_wrap=True)
+        errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
         raise
     if not done:
         raise typer.Exit(1)
@@ -135,14 +135,14 @@ def evaluate(
     config: Annotated[Path, typer.Option(help="The YAML file of the assistant to evaluate.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     against: Annotated[Path | None, typer.Option(help="The YAML file of an assistant to compare it with.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
-    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask says.")] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Play every task this many times, each with its seed.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the evaluation in --out.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Run every task this many times, each with its own seed.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks of each set.")] = None,
-    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Conversations under way at once.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the file's.")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Conversations in progress at once.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first repeat's seed, instead of the file's.")] = None,
 ) -> None:
-    """Play whole conversations on held-out tasks and write the scorecard."""
+    """Run whole conversations on held-out tasks and write the scorecard."""
     from collab_agents.cli.evaluate import evaluate as run
     from collab_agents.cli.evaluate import names_of
     from collab_agents.config import AgainstConfig, EvalConfig, load_config
@@ -151,7 +151,7 @@ def evaluate(
     settings = load_config(config, EvalConfig)
     other = load_config(against, AgainstConfig) if against else None
     if other and (section := other.different_from(settings)):
-        raise ConfigError(f"{against}: {section} is not as in {config}: a comparison needs the same, or leave it out")
+        raise ConfigError(f"{against}: {section} must be the same as in {config}, or left out")
     if limit is not None:
         tasks = [one.model_copy(update={"limit": limit}) for one in settings.tasks]
         settings = settings.model_copy(update={"tasks": tasks})
@@ -159,7 +159,7 @@ def evaluate(
     try:
         done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared))
     except KeyboardInterrupt:
-        errors.print(Text(f"Stopped. What is finished is in {out}; go on with --resume."), soft_wrap=True)
+        errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
         raise
     if not done:
         raise typer.Exit(1)
@@ -168,8 +168,8 @@ def evaluate(
 @app.command()
 def chat(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
-    side: Annotated[Literal["user", "assistant"], typer.Option("--as", help="Whose words you type.")] = "user",
-    coach: Annotated[bool, typer.Option("--coach", help="Show what lookahead makes of every reply.")] = False,
+    side: Annotated[Literal["user", "assistant"], typer.Option("--as", help="The side that you play.")] = "user",
+    coach: Annotated[bool, typer.Option("--coach", help="Show the lookahead's scores of every reply.")] = False,
     task: Annotated[str | None, typer.Option(help="The task's id; by default the first.")] = None,
     goal: Annotated[bool, typer.Option(help="Show the task's goal to you as the user.")] = True,
     out: Annotated[Path, typer.Option(help="The run directory that the session is added to.")] = Path("runs/chat"),
@@ -183,7 +183,7 @@ def chat(
 
 
 def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:
-    """The settings, with what the command line says instead."""
+    """Apply the command line's options to the settings."""
     if max_concurrency is not None:
         limits = settings.limits.model_copy(update={"max_concurrency": max_concurrency})
         settings = settings.model_copy(update={"limits": limits})
@@ -233,13 +233,13 @@ def dataset(
     kind: Annotated[DatasetKind, typer.Option(help="What to make; nested and flat are the published CollabLLM forms.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     eval_share: Annotated[float, typer.Option(help="Share of the tasks that go to the split eval.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of that split.")] = 0,
-    minimum_gap: Annotated[float, typer.Option(min=0, help="Between the rewards of a pair.")] = 0.0,
-    pairs: Annotated[Pairs, typer.Option(help="Of each turn: best against worst, or all.")] = Pairs.best_worst,
-    lower_bound: Annotated[list[str] | None, typer.Option(help="JUDGE=NUMBER: for sft, the least score.")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of that split.")] = 0,
+    minimum_gap: Annotated[float, typer.Option(min=0, help="The smallest gap between a pair's rewards.")] = 0.0,
+    pairs: Annotated[Pairs, typer.Option(help="Pairs per turn: best and worst, or all.")] = Pairs.best_worst,
+    lower_bound: Annotated[list[str] | None, typer.Option(help="JUDGE=NUMBER: for sft, the lowest score.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository.")] = None,
 ) -> None:
-    """Make a dataset for TRL, as Parquet with a card, of scored trajectories."""
+    """Make a dataset for TRL from scored trajectories, as Parquet files with a card."""
     with _needing("train"):
         from collab_agents.cli.dataset import make_dataset
 
@@ -261,7 +261,7 @@ def train(
     method: Annotated[Method, typer.Argument(help="How to train.")],
     config: Annotated[Path, typer.Option(help="The training's YAML file.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
 ) -> None:
     """Train an assistant: on scored trajectories (sft, dpo) or on the reward itself (online-dpo, ppo, grpo)."""
     from collab_agents.config import load_config
@@ -315,7 +315,7 @@ class GraphName(StrEnum):
 
 @app.command()
 def graph(name: GraphName) -> None:
-    """Print one of the graphs as Mermaid."""
+    """Print one of the graphs as a Mermaid diagram."""
     from collab_agents.cli.graph import mermaid
 
     print(mermaid(name))

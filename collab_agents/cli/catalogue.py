@@ -1,4 +1,4 @@
-"""What there is to choose from, read off the functions themselves."""
+"""Tables of the judges, task sets and personas, made from the functions' signatures and docstrings."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from collab_agents.tasks import TASK_SETS
 def print_judges() -> None:
     table = _table("judge", "what it scores", "model", "options")
     for name, judge in JUDGES.items():
-        model = "needed" if judge.needs_model else "if wanted" if judge.takes_model else "none"
+        model = "needed" if judge.needs_model else "optional" if judge.takes_model else "none"
         table.add_row(name, _what(judge.make), model, _options(judge.make, besides={"model"}))
     _print(table)
 
@@ -27,12 +27,12 @@ def print_tasks() -> None:
     for name, make in TASK_SETS.items():
         table.add_row(name, _what(make), _options(make, besides={"split", "seed"}))
     table.add_row(
-        "<file>.jsonl", Text("Tasks of your own, one a line: id, prompt; if wanted kind, reference, metadata."), ""
+        "<file>.jsonl", Text("Your own tasks, one per line: id, goal; optionally kind, reference, metadata."), ""
     )
     table.add_row(
         "<dataset>",
         Text("JSONL, JSON, CSV or Parquet files, or a dataset on the Hub (owner/name), by naming its columns."),
-        "columns: {prompt, reference, id, kind, metadata}; options: name, revision",
+        "columns: {goal, reference, id, kind, metadata}; options: name, revision",
     )
     _print(table)
 
@@ -54,7 +54,7 @@ def _table(*columns: str) -> Table:
 
 def _print(table: Table) -> None:
     console = Console()
-    # Not onto a terminal there is no width to keep to, and a line that is not wrapped can be searched.
+    # Without a terminal, the width is not limited, and lines that are not wrapped can be searched.
     Console(width=console.width if console.is_terminal else 200).print(table)
 
 

@@ -1,4 +1,4 @@
-"""A conversation with a person at the terminal: the same graphs, and a trajectory in the end."""
+"""A conversation with a person at the terminal, with the same graphs and a trajectory as its result."""
 
 import asyncio
 import os
@@ -45,18 +45,18 @@ from collab_agents.usage import Usage, track_usage
 Side = Literal["user", "assistant"]
 
 _SETTINGS = {"made_by": "collab-agents chat"}
-"""What every directory of sessions says in its run.json, and no other run's does."""
+"""The settings in run.json that mark a directory of sessions."""
 
 _WAIT_SECONDS = 30.0
-"""For another session that is being added to the same directory."""
+"""Seconds to wait while another session is added to the same directory."""
 
 
 async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id: str | None, show_goal: bool) -> None:
-    """Play one conversation with the person as one side, judge it, and add it to the sessions in `out`.
+    """Run one conversation in which the person plays one side, judge it, and add it to the sessions in `out`.
 
-    The session is kept too when it is stopped (Ctrl-C, a closed terminal) or a model fails, unless the person has
-    said nothing. Raises ConfigError for a task that is not there, or that cannot be played or judged, RunDirectoryError
-    if `out` holds another run, and what the graph raised.
+    A session that is stopped (Ctrl-C, a closed terminal), or whose model fails, is kept too, unless the person has said
+    nothing. Raises ConfigError for a task that does not exist or cannot be played or judged, RunDirectoryError if
+    `out` holds another run, and whatever the graph raised.
     """
     parts = compose(config)
     if coach or side == "assistant":
@@ -67,7 +67,7 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     with track_usage() as checking:
         await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS):
-        pass  # It can be used.
+        pass  # Check that it can be used.
     session = _Session(config, parts, task, Terminal(), side=side, coach=coach, show_goal=show_goal)
     _stop_when_the_terminal_closes()
     started = time.monotonic()
@@ -87,7 +87,7 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
 
 
 def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulated: bool) -> Task:
-    """The task, if it can be played and judged."""
+    """Return the task if it can be played and judged, else raise ConfigError."""
     source = config.tasks.source
     ids: list[str] = []
     for task in tasks_of(config.tasks):
@@ -105,14 +105,14 @@ def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulate
 
 
 def _stop_when_the_terminal_closes() -> None:
-    """As by Ctrl-C, unless that is ignored (nohup)."""
+    """Handle SIGHUP like Ctrl-C, unless it is ignored (nohup)."""
     stop = signal.getsignal(signal.SIGINT)
     if callable(stop) and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, stop)
 
 
 class _Session:
-    """One conversation. state: of its graph, as far as it has come. turns: what the coach has weighed."""
+    """One conversation, with its graph's current `state` and the `turns` that the coach has scored."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class _Session:
         about = {"person": side, "task": task.id, "coach": coach, "started": now.isoformat(timespec="seconds")}
         if coach or side == "user":
             about["assistant"] = config.assistant.model.name if config.assistant.model else config.assistant.app
-        # A task may be talked about often, and a run has each id once.
+        # A task may have many sessions, but ids in a run are distinct.
         name = f"{task.id}@{now:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
         self.task = task.model_copy(update={"id": name, "metadata": {**task.metadata, "session": about}})
         simulated = coach or side == "assistant"
@@ -173,7 +173,7 @@ class _Session:
         )
 
     async def play(self) -> None:
-        """Until the conversation is over and judged."""
+        """Run the conversation until it is over and judged."""
         self._open()
         given: Any = dict(self.state)
         while True:
@@ -191,7 +191,7 @@ class _Session:
             if said is None or said == "/quit":
                 if not self._said_something:
                     return
-                if self.side == "assistant":  # Who cannot end a conversation, only leave it.
+                if self.side == "assistant":  # An assistant cannot end a conversation, only leave it.
                     self.state |= await judge_node(self.parts.reward, self.parts.assistant)(self.state)
                     return
                 said = ""
@@ -199,7 +199,7 @@ class _Session:
             given = Command(resume=said)
 
     async def _updates(self, given: Any) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-        """The nodes' updates. The state is kept up to date, and the assistant's words are shown as they come."""
+        """Yield the nodes' updates, keep the state up to date, and show the assistant's text as it streams."""
         thread: RunnableConfig = {"configurable": {"thread_id": self.task.id}}
         modes: list[Any] = ["updates", "values", *(["messages"] if self._streams else [])]
         stream: Any = self._graph.astream(given, thread, stream_mode=modes, subgraphs=True)
@@ -208,7 +208,7 @@ class _Session:
                 if mode == "messages":
                     self._reply.add(*event)
                 elif path:
-                    continue  # Of a graph inside a node.
+                    continue  # From a graph inside a node.
                 elif mode == "values":
                     self.state |= event
                 else:
@@ -229,7 +229,7 @@ class _Session:
             self._add(Turn.model_validate(update["turns"][0]))
         elif node == "assistant" and self._weighing:
             before = dict(self.state)
-            self.state["messages"] = [*before["messages"], *said]  # Said, whatever becomes of the coach.
+            self.state["messages"] = [*before["messages"], *said]  # Kept even if the coach fails.
             self._add(await self._weighing.weigh(before, said))
 
     def _add(self, turn: Turn) -> None:
@@ -245,10 +245,10 @@ class _Session:
                 note(f"Your goal: {self.task.goal}", "italic")
         else:
             note("You are the assistant. The user has a goal that you do not know.", "italic")
-        note("A line is a message; one that ends with \\ goes on in the next. /quit or Ctrl-D ends it.", "italic")
+        note("A line is a message; end it with \\ to continue on the next line. /quit or Ctrl-D ends it.", "italic")
 
     def trajectory(self, why: str) -> Trajectory | None:
-        """The session as far as it came, or None if the person said nothing. why: it was broken off, if it was."""
+        """Return the session so far, or None if the person said nothing. `why` says why it was interrupted, if so."""
         if not self._said_something:
             return None
         judges = list(self.parts.reward.judges)
@@ -267,14 +267,14 @@ class _Session:
         )
 
     def close(self, trajectory: Trajectory | None, out: Path) -> None:
-        """Show how it went and where it is."""
+        """Show the scores and where the session is kept."""
         if trajectory is None:
-            self.terminal.note("\nYou said nothing, and nothing is kept.")
+            self.terminal.note("\nYou said nothing, so nothing was kept.")
             return
         table = Table(title=Text("the conversation", style="italic"), title_justify="left")
         table.add_column("judge")
         table.add_column("score", justify="right")
-        table.add_column("why there is none", overflow="fold")
+        table.add_column("why not scored", overflow="fold")
         table.add_row("reward", number(trajectory.reward), "")
         for name, score in trajectory.scores.items():
             reason = trajectory.reasons.get(name, "") if score is None else ""
@@ -287,7 +287,7 @@ class _Session:
 
 
 def _keep(trajectory: Trajectory, out: Path, spent: Usage, seconds: float) -> None:
-    """Add the session to the directory. Where that fails it is put elsewhere, and the RunDirectoryError says where."""
+    """Add the session to the directory. If that fails, save it elsewhere and raise a RunDirectoryError saying where."""
     try:
         with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS) as run:
             run.finish(trajectory)

@@ -1,4 +1,4 @@
-"""The coach: what lookahead makes of the replies of a turn, shown beside the one that was given."""
+"""The coach: the lookahead's scores of a turn's replies, shown beside the reply that was given."""
 
 import asyncio
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from collab_agents.users import SimulatedUser
 
 
 class Coach:
-    """Weighs a person's reply against what the assistant would have said, by the same lookahead."""
+    """Scores a person's reply and the assistant's candidates with the same lookahead."""
 
     def __init__(
         self, user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, lookahead: Lookahead
@@ -37,9 +37,9 @@ class Coach:
         self._candidate = create_candidate_graph(user, assistant, reward, lookahead)
 
     async def weigh(self, state: dict[str, Any], reply: Sequence[BaseMessage]) -> Turn:
-        """The turn, the person's reply first and chosen, whatever it is worth.
+        """Return the turn, with the person's reply as the first candidate and the chosen one, whatever its reward.
 
-        state: of the conversation before the reply; what the user remembers in it is what each future begins with.
+        `state` is that of the conversation before the reply; each future begins with the user's memory in it.
         """
         turn = derive_seed(state["seed"], "turn", state.get("exchanges", 0))
         before: Any = state
@@ -67,9 +67,9 @@ class Coach:
 
 
 def coach_table(turn: Turn, *, person: bool) -> Table:
-    """A candidate a row: its reward, its scores and its first words, or why it has none.
+    """Return a table with each candidate's reward, scores and first words, or why it has none.
 
-    person: whether the first candidate is the person's own reply.
+    `person` says whether the first candidate is the person's own reply.
     """
     judges = list(dict.fromkeys(name for one in turn.candidates for name in one.scores))
     table = Table(title=Text("what lookahead makes of it", style="italic"), title_justify="left")
@@ -90,7 +90,7 @@ def coach_table(turn: Turn, *, person: bool) -> Table:
 
 
 def words_of(messages: Sequence[Message]) -> str:
-    """What an assistant's reply says, the names of the tools it calls included, in one line."""
+    """Return the text of an assistant's reply, with the names of the tools it calls, in one line."""
     parts: list[str] = []
     for message in messages:
         if message["role"] == "assistant":

@@ -1,4 +1,4 @@
-"""`dataset`: from scored trajectories to what is trained on."""
+"""`dataset`: make a dataset from scored trajectories."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def make_dataset(
         made.made_from = len(trajectories)
         made.rows = list((to_nested if kind == "nested" else to_flat)(trajectories))
         made.rewards = [one.reward for one in trajectories if one.reward is not None]
-        for row in made.rows:  # Arrow has no place for objects that differ from row to row.
+        for row in made.rows:  # Arrow cannot hold objects with different keys.
             row["single_turn_metadata"] = json.dumps(row["single_turn_metadata"])
             row["task_id"] = row["conv_id"]
     else:

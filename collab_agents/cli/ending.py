@@ -1,4 +1,4 @@
-"""How the command line ends: when it is asked to, and without waiting for threads that hang."""
+"""How the command line ends: on signals, and without waiting for threads that hang."""
 
 import os
 import signal
@@ -19,13 +19,13 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Termination:
-    """SIGTERM, taken as a Ctrl-C. came: whether it was sent."""
+    """Handles SIGTERM like Ctrl-C; `came` says whether it was sent."""
 
     def __init__(self) -> None:
         self.came = False
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            # As for a script's background job. An event loop cancels its work on SIGINT only where Python's own handler
-            # is installed, so it is; the signal itself is still kept from this process.
+            # SIGINT is ignored, as in a script's background job. An event loop cancels its work on SIGINT only if
+            # Python's own handler is installed, so install it, and block the signal itself.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, self._interrupt)
@@ -38,10 +38,10 @@ class Termination:
 
 
 def leave(code: int) -> NoReturn:
-    """Exit with the code, and leave threads and tasks behind that do not end by themselves."""
+    """Exit with the code, and abandon threads and tasks that do not end by themselves."""
     for stream in (sys.stdout, sys.stderr):
         if stream:
-            with suppress(OSError):  # Of a pipe that nobody reads any more.
+            with suppress(OSError):  # For a pipe that is no longer read.
                 stream.flush()
     if is_work_left():
         os._exit(code)
@@ -52,7 +52,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _exit_without(threads: list[threading.Thread], code: int) -> None:
-    """Exit by force if the threads, which Python joins when it exits, do not end: they would be joined for ever."""
+    """Exit by force if the threads do not end, since Python joins them when it exits."""
     until = time.monotonic() + _PATIENCE
     for thread in threads:
         thread.join(max(0, until - time.monotonic()))

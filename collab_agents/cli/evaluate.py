@@ -36,9 +36,9 @@ async def evaluate(
     resume: bool,
     private: bool,
 ) -> bool:
-    """Play, write scorecard.json and scorecard.md, and print the tables. False if a conversation could not be finished.
+    """Run the evaluation, write scorecard.json and scorecard.md, and print the tables.
 
-    names: of the two assistants, as the tables have them.
+    `names` are the assistants' names in the tables. Returns False if a conversation could not be finished.
     """
     console = _console()
     models = Models.within(config.limits)
@@ -74,11 +74,11 @@ async def evaluate(
 
 
 def names_of(config: Path, against: Path | None) -> list[str]:
-    """What the tables and folders call the assistants: their files, the second's folder too where that is the same."""
+    """Return the assistants' names: those of their files, with the second's folder if both are the same."""
     if against is None:
         return [config.stem]
     if config.resolve() == against.resolve():
-        raise ConfigError(f"--against {against}: it is the same file as --config")
+        raise ConfigError(f"--against {against} is the same file as --config: choose another")
     other = against.stem if against.stem != config.stem else f"{against.resolve().parent.name}-{against.stem}"
     return [config.stem, other]
 
@@ -130,13 +130,13 @@ def _write(scorecard: Scorecard, out: Path, *, private: bool) -> None:
 
 
 def _console() -> Console:
-    """Not onto a terminal there is no width to keep to."""
+    """Return a console that is wide if it is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
 def _table(scores: SetScores, console: Console) -> Table:
-    """A measure a column, or, where that is too wide, a measure a row."""
+    """Return a table with a column per measure or, if that is too wide, a row per measure."""
     header, rows = _cells(scores)
     table = _rich(_title(scores), [header, *rows])
     if Console(width=10_000).measure(table).maximum <= console.width:
@@ -167,7 +167,7 @@ def _title(scores: SetScores) -> str:
 
 
 def _cells(scores: SetScores) -> tuple[list[str], list[list[str]]]:
-    """CollabLLM's table 1: an assistant a row, the baseline first, a measure a column; last the difference."""
+    """Return the cells of CollabLLM's table 1: a row per assistant, baseline first, then the difference."""
     measures = list(scores.better)
     header = ["", *(f"{name.replace('_', ' ')} {ARROWS[scores.better[name]]}".strip() for name in measures)]
     rows = []

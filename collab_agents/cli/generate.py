@@ -14,7 +14,7 @@ from collab_agents.usage import track_usage
 
 
 async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
-    """Run it, show how it goes, and end with a table. False if a task could not be finished."""
+    """Generate the trajectories, show the progress, and print a table. Returns False if a task was not finished."""
     console = Console()
     personas = personas_of(config.user)
     parts = compose(config)

@@ -1,4 +1,4 @@
-"""Drawing the graphs. Their shape does not depend on who takes part, so anybody does."""
+"""Draw the graphs. Their shape does not depend on the participants, so placeholders are used."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from collab_agents.errors import ConfigError
 
 
 def write_starting_files(folder: Path) -> list[Path]:
-    """Write the files that a first run needs, with comments. Raises ConfigError if one is there already."""
+    """Write commented files for a first run. Raises ConfigError if one exists already."""
     sources = [one for one in files("collab_agents").joinpath("starting").iterdir() if one.is_file()]
     targets = [folder / one.name for one in sources]
     for target in targets:

@@ -1,4 +1,4 @@
-"""Showing how a run goes, while it goes."""
+"""Show a run's progress while it runs."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ PLAIN_SECONDS = 5.0
 
 @asynccontextmanager
 async def shown(console: Console, progress: Progress) -> AsyncIterator[None]:
-    """A line that is kept up to date on a terminal and printed now and then elsewhere, and once more at the end."""
+    """Show a progress line, kept up to date on a terminal, printed regularly elsewhere, and once more at the end."""
     started = time.monotonic()
     showing = asyncio.create_task(_show(console, progress, started))
     try:
@@ -58,4 +58,4 @@ def print_failures(console: Console, failures: list[Failure], where: Path) -> No
     for reason, count in Counter(failure.error for failure in failures).most_common(3):
         console.print(Text(harmless(f"{count} failed: {reason}"), style="red"), soft_wrap=True)
     if failures:
-        console.print(Text(f"All failures are in {where}; --resume tries them again."), soft_wrap=True)
+        console.print(Text(f"All failures are in {where}; --resume retries them."), soft_wrap=True)

@@ -13,11 +13,11 @@ from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
 
 _IDS = 8
-_ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was broken off"}
+_ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was interrupted"}
 
 
 def show(run: Path, task: str | None) -> None:
-    """Print the trajectory of a task, or what there is in the run. Raises RunDirectoryError if there is none."""
+    """Print the trajectory of a task, or a summary of the run. Raises RunDirectoryError if there is none."""
     if task is None:
         _summarise(run)
         return

@@ -8,7 +8,7 @@ from collab_agents.trajectories import Trajectory
 
 
 class Summary:
-    """The means of the trajectories, without keeping the trajectories."""
+    """Means over trajectories, without keeping the trajectories."""
 
     def __init__(self) -> None:
         self._rewards: list[float | None] = []

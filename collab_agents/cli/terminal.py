@@ -1,4 +1,4 @@
-"""The person at the terminal: lines that come in and words that go out, either of which may be a pipe."""
+"""The person at the terminal: input lines and output text, either of which may be a pipe."""
 
 import asyncio
 import codecs
@@ -17,23 +17,23 @@ from collab_agents.messages import text_of
 
 
 class Terminal:
-    """Use inside a running event loop. A wait for a line can be cancelled, and holds up no exit."""
+    """A terminal, used inside a running event loop. Waiting for a line can be cancelled and does not delay an exit."""
 
     def __init__(self) -> None:
         plain = Console()
-        # Not onto a terminal there is no width to keep to.
+        # Without a terminal, the width is not limited.
         self.console = plain if plain.is_terminal else Console(width=200)
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._echo = not (sys.stdin and sys.stdin.isatty())
-        # A thread, because a loop cannot watch a file; its own reading, because Python's holds a lock on standard
-        # input while it waits, on which the interpreter's exit would fail.
+        # A thread, because a loop cannot watch a file. It reads the descriptor itself, because Python's reader holds a
+        # lock on standard input while it waits, which would break the interpreter's exit.
         threading.Thread(target=self._read, daemon=True, name="stdin").start()
 
     async def ask(self, label: str) -> str | None:
-        """What the person says, asked again while it is nothing; None at the end of input.
+        """Return what the person says, asking again while it is empty, or None at the end of input.
 
-        A line that ends with a backslash goes on in the next.
+        A line that ends with a backslash continues on the next.
         """
         while True:
             self.label(label)
@@ -47,7 +47,7 @@ class Terminal:
                 said += line[:-1] + "\n"
             said = f"{said}{line or ''}".strip()
             if line is None:
-                self._lines.put_nowait(None)  # The end stays the end.
+                self._lines.put_nowait(None)  # Later calls get the end too.
                 return said or None
             if said:
                 return said
@@ -60,7 +60,7 @@ class Terminal:
         self.write(f"{words}\n")
 
     def write(self, words: str) -> None:
-        """Words as they come, at once."""
+        """Write text immediately."""
         self.console.file.write(harmless(words))
         self.console.file.flush()
 
@@ -83,19 +83,19 @@ class Terminal:
             try:
                 for line in coming:
                     self._loop.call_soon_threadsafe(self._lines.put_nowait, line)
-            except RuntimeError:  # The loop has ended, and nobody listens any more.
+            except RuntimeError:  # The loop has ended.
                 return
 
 
 class StreamedReply:
-    """The assistant's reply on the screen, once, whether or not its model streams."""
+    """Shows the assistant's reply once, whether or not its model streams."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._shown: dict[str | None, str] = {}
 
     def add(self, chunk: BaseMessage, metadata: dict[str, Any]) -> None:
-        """A chunk of anybody's message: what the assistant's models say is shown."""
+        """Show a chunk of a message if it is from the assistant's models."""
         node = str(metadata.get("langgraph_checkpoint_ns", "")).partition(":")[0]
         words = text_of(chunk)
         if node != "assistant" or not isinstance(chunk, AIMessageChunk) or not words:
@@ -108,7 +108,7 @@ class StreamedReply:
         self._terminal.write(words)
 
     def finish(self, reply: Sequence[BaseMessage]) -> None:
-        """The whole reply has come: show what of it is not there yet."""
+        """Show what has not been shown of the complete reply."""
         if self._shown:
             self._terminal.write("\n")
         shown = {" ".join(words.split()) for words in self._shown.values()}

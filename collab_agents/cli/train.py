@@ -1,4 +1,4 @@
-"""`train` and `merge`: from configuration files to the training package."""
+"""`train` and `merge`: call the training package with configuration files."""
 
 import asyncio
 import json
@@ -37,9 +37,9 @@ from collab_agents.training.methods import Method
 __all__ = ["merge_adapter", "train_offline", "train_online"]
 
 OPENED = "prompts.jsonl"
-"""What the tasks' users opened with, in the training's folder."""
+"""The file in the training's folder with the users' first messages."""
 
-# TRL still says `gradient_checkpointing`, which transformers is renaming: nothing for its user to do.
+# TRL still uses `gradient_checkpointing`, which transformers is renaming. Users need not act on the warning.
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
@@ -98,7 +98,7 @@ def _prompts(config: OnlineConfig, user: Any, args: Any, out: Path, console: Con
     if wanted.dataset is not None:
         return _read(wanted.dataset, "prompts", wanted.eval_share, wanted.seed)
     if wanted.tasks is not None:
-        # A model may be the user, and say something else each time: asked once, for all processes and resumptions.
+        # A model may play the user and say something else each time, so ask once for all processes and resumptions.
         opened = out / OPENED
         rows: list[Any] = [None]
         if args.process_index == 0:
@@ -131,9 +131,9 @@ def _read(source: str, kind: str, eval_share: float, seed: int) -> DatasetDict:
     if not eval_share:
         return data
     if "eval" in data:
-        raise ConfigError(f"data.eval_share: {source} holds rows out itself; leave it out")
+        raise ConfigError(f"data.eval_share: {source} already has a held-out split; leave eval_share out")
     if "task_id" not in data["train"].column_names:
-        raise ConfigError("data.eval_share: the dataset has no column 'task_id' to split by; leave it out")
+        raise ConfigError("data.eval_share: the dataset has no column 'task_id' to split by; leave eval_share out")
     return split_by_task(data["train"], eval_share=eval_share, seed=seed)
 
 
@@ -151,7 +151,7 @@ def _console() -> Console:
 
 
 def _finish(console: Console, method: str, logs: dict[str, float], out: Path) -> None:
-    table = Table(title=f"{method}: the last of what was logged")
+    table = Table(title=f"{method}: last logged values")
     table.add_column("measure")
     table.add_column("value", justify="right")
     for name in _shown(logs):

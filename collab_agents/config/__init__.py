@@ -1,4 +1,4 @@
-"""Configuration: its sections, reading it from YAML, and building the objects it names (`config.build`)."""
+"""Configuration: its sections, how to read it from YAML, and how to build the objects it names (`config.build`)."""
 
 from collab_agents.config.load import load_config
 from collab_agents.config.sections import (

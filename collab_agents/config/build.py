@@ -1,4 +1,4 @@
-"""From a configuration to the objects it names."""
+"""Build the objects that a configuration names."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -33,18 +33,19 @@ from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
 
 @dataclass
 class Models:
-    """Every chat model of a run; one that is named twice with the same settings is loaded once."""
+    """The chat models of a run; a model named twice with the same settings is loaded once."""
 
     limits: Limits
     loaded: dict[str, LimitedChatModel] = field(default_factory=dict)
 
     @classmethod
     def within(cls, limits: RunLimits) -> "Models":
-        """Only what was chosen: local models have defaults of their own."""
+        """Create it with the explicitly chosen limits only, since local models have their own defaults."""
         chosen = limits.model_fields_set & set(Limits.model_fields)
         return cls(Limits(**{name: getattr(limits, name) for name in chosen}))
 
     def get(self, config: ModelConfig) -> LimitedChatModel:
+        """Return the model, loaded on first use."""
         key = config.model_dump_json()
         if key not in self.loaded:
             self.loaded[key] = self._load(config)
@@ -62,6 +63,8 @@ class Models:
 
 @dataclass
 class Composition:
+    """The objects that a configuration names, and the models that they use."""
+
     assistant: Assistant
     user: SimulatedUser
     reward: MultiturnReward
@@ -69,6 +72,7 @@ class Composition:
 
 
 def compose(config: RunConfig) -> Composition:
+    """Build the assistant, the user and the reward of a run."""
     models = Models.within(config.limits)
     assistant = assistant_of(config.assistant, models)
     reward = reward_of(config.judges, models)
@@ -76,6 +80,7 @@ def compose(config: RunConfig) -> Composition:
 
 
 def assistant_of(config: AssistantConfig, models: Models) -> Assistant:
+    """Build the assistant: a chat model with its prompts, or an app."""
     if config.model is None:
         return load_assistant(config.app or "", options=config.options)
     proactive = config.proactive_prompt or render("proactive")
@@ -91,6 +96,7 @@ def assistant_of(config: AssistantConfig, models: Models) -> Assistant:
 
 
 def user_of(config: UserConfig, models: Models) -> SimulatedUser:
+    """Build the simulated user."""
     match config:
         case LLMUserConfig():
             tools = [attribute_at(tool, "user.tools") for tool in config.tools]
@@ -106,6 +112,7 @@ def user_of(config: UserConfig, models: Models) -> SimulatedUser:
 
 
 def personas_of(config: PlayedConfig) -> list[Persona]:
+    """Return the user's personas: listed, drawn, or read from a source."""
     chosen = config.personas
     if isinstance(chosen, list):
         return chosen
@@ -120,6 +127,7 @@ def personas_of(config: PlayedConfig) -> list[Persona]:
 
 
 def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:
+    """Build the reward from its judges and weights."""
     loaded = {
         judge.name: load_judge(
             judge.judge or judge.name,
@@ -133,9 +141,10 @@ def reward_of(judges: Sequence[JudgeConfig], models: Models) -> MultiturnReward:
 
 
 def tasks_of(config: TasksConfig) -> Iterator[Task]:
+    """Load the tasks one by one."""
     for name in TasksConfig.model_fields:
         if name in config.options:
-            raise ConfigError(f"tasks.options.{name}: it stands beside the options, as tasks.{name}")
+            raise ConfigError(f"tasks.options.{name}: set it as tasks.{name} instead")
     return load_tasks(
         config.source,
         split=config.split,

@@ -1,4 +1,4 @@
-"""Reading a configuration file."""
+"""Read a configuration file."""
 
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,13 +13,20 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def load_config(path: str | Path, shape: type[M]) -> M:
-    """The YAML file as a `shape`. Raises ConfigError, which names the file, the key and the value."""
+    """Read a YAML file as a `shape`, a pydantic model.
+
+    Raises:
+        ConfigError: If the file cannot be read or is invalid, naming the file, the key and the value.
+
+    Example:
+        config = load_config("run.yaml", RunConfig)
+    """
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError) as error:
-        # Not the line itself, which may hold a key.
+        # The line itself is not shown, since it may hold a key.
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = "" if line is None else f":{line + 1}"
         why = getattr(error, "problem", None) or type(error).__name__
@@ -31,7 +38,7 @@ def load_config(path: str | Path, shape: type[M]) -> M:
     except ValidationError as error:
         problems: dict[tuple[Any, ...], str] = {}
         for problem in error.errors(include_url=False):
-            # Of one field, a union of shapes has a complaint each.
+            # For one field, each shape of a union reports a problem.
             problems.setdefault(place_of(problem)[:2], f"{clause_of(problem)}{_hint(shape, problem)}")
         raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
 
@@ -42,7 +49,7 @@ def _hint(shape: type[BaseModel], problem: Any) -> str:
 
 
 def _known_keys(shape: Any) -> set[str]:
-    """The keys of a model and of the models within it."""
+    """Return the keys of a model and of the models within it."""
     if isinstance(shape, type) and issubclass(shape, BaseModel):
         within = [_known_keys(field.annotation) for field in shape.model_fields.values()]
         return set(shape.model_fields).union(*within)

@@ -1,4 +1,4 @@
-"""The sections of `run.yaml` and `eval.yaml`, checked when they are read."""
+"""The sections of `run.yaml` and `eval.yaml`, validated when they are read."""
 
 import re
 from collections.abc import Mapping
@@ -30,6 +30,8 @@ from collab_agents.tasks.mapped import Columns
 
 
 class Section(BaseModel):
+    """A section of a configuration file: unknown keys are errors, and values cannot be changed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -37,30 +39,31 @@ def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
     if name := next(names_of_secrets(options), None):
         raise ValueError(
             f"{name} may hold a secret, which a configuration must not; use api_key_env, or read it from the "
-            "environment in code of your own"
+            "environment in your own code"
         )
     return options
 
 
 Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
-"""Whatever somebody else's code takes."""
+"""Options for code outside this library. They must not hold secrets."""
 
 
 class ModelConfig(Section):
-    """A chat model; in YAML its name alone will do.
-
-    name: "openai:...", "huggingface:..." or "local:...". base_url: of a server with the provider's API.
-    api_key_env: the environment variable with the key, where it is not the provider's usual one.
-    options: further fields of the LangChain class. limits: instead of the run's.
-    """
+    """A chat model. In YAML, its name alone is enough."""
 
     name: str
+    """"openai:...", "huggingface:...", "local:..." or another name that `load_chat_model` accepts."""
     base_url: str | None = None
+    """The address of a server with the provider's API."""
     api_key_env: str | None = None
+    """The environment variable with the key, if it is not the provider's usual one."""
     temperature: float | None = Field(default=None, ge=0)
     max_tokens: PositiveInt | None = None
+    """The most tokens of a reply."""
     options: Options = Field(default_factory=dict)
+    """More fields of the LangChain class."""
     limits: Limits | None = None
+    """Used instead of the run's limits."""
 
     @field_validator("options")
     @classmethod
@@ -86,29 +89,32 @@ Model = Annotated[ModelConfig, BeforeValidator(_named)]
 
 
 class ExampleConfig(Section):
-    """A message of an example."""
+    """One message of an example conversation."""
 
     role: Literal["user", "assistant"]
     content: str
 
 
 class AssistantConfig(Section):
-    """A chat model with its prompts, or an app of one's own.
-
-    proactive: whether it always answers with its proactive prompt and examples, in the place of the others.
-    examples, proactive_examples: messages between the system prompt and every conversation, see `ChatAssistant`.
-    app: "module:attribute": a compiled LangGraph app or any Runnable, with `options` those of `GraphAssistant`; or an
-        assistant, a class of one, or a function that returns one of these, called with `options`.
-    """
+    """The assistant: a chat model with its prompts, or your own app."""
 
     model: Model | None = None
     proactive: bool = False
+    """Whether it always answers with the proactive prompt and examples instead of the others."""
     system_prompt: str | None = None
     proactive_prompt: str | None = None
+    """The system prompt of proactive candidates; by default one that ships with the library."""
     examples: list[ExampleConfig] = Field(default_factory=list)
+    """Messages between the system prompt and every conversation, see `ChatAssistant`."""
     proactive_examples: list[ExampleConfig] | None = None
+    """The examples of proactive candidates; by default `examples`."""
     app: str | None = None
+    """"module:attribute" of a compiled LangGraph app or any Runnable, an assistant, or a class or function.
+
+    A class of an assistant, or a function that returns one of these, is called with `options`.
+    """
     options: Options = Field(default_factory=dict)
+    """For an app, the options of `GraphAssistant`; for a class or function, its arguments."""
 
     @model_validator(mode="after")
     def _complete(self) -> "AssistantConfig":
@@ -116,9 +122,9 @@ class AssistantConfig(Section):
             raise ValueError("assistant: either a model or an app is needed")
         for name in ("proactive", "system_prompt", "proactive_prompt", "examples", "proactive_examples"):
             if self.app is not None and getattr(self, name):
-                raise ValueError(f"assistant: {name} is for a model; an app has prompts of its own")
+                raise ValueError(f"assistant: {name} cannot be combined with app, which has its own prompts")
         if self.options and self.app is None:
-            raise ValueError("assistant: options are those of an app; a model's stand in assistant.model.options")
+            raise ValueError("assistant: options are for an app; set those of a model in assistant.model.options")
         return self
 
 
@@ -130,16 +136,13 @@ USER_KINDS = ("llm", "agenda", "scripted")
 
 
 class PersonasConfig(Section):
-    """Personas that are drawn or read, instead of listed.
+    """Personas that are drawn or read from a source instead of listed.
 
-    source: a file or dataset of personas, by default those that ship; split, name, column, data_files, revision and
-        limit are of it, see `load_personas`.
-    sample: how many to draw of them; by default each is there once. mix: by what they are drawn, see `sample_personas`;
-        without `sample`, by what the fields of each are, see `load_personas`.
-    seed: of all that is drawn; the run's own seed does not change its personas.
+    `split`, `name`, `column`, `data_files`, `revision` and `limit` describe the source, see `load_personas`.
     """
 
     source: str | None = None
+    """A file or dataset of personas; by default those that ship with the library."""
     split: str = "train"
     name: str | None = None
     column: str | None = None
@@ -147,17 +150,20 @@ class PersonasConfig(Section):
     revision: str | None = None
     limit: PositiveInt | None = None
     sample: PositiveInt | None = None
+    """How many personas to draw; by default each is used once."""
     mix: dict[str, Any] = Field(default_factory=dict)
+    """The weights of the draw, see `sample_personas`; without `sample`, those of the fields, see `load_personas`."""
     seed: int = 0
+    """The seed of everything drawn here. The run's seed does not change its personas."""
 
     @model_validator(mode="after")
     def _complete(self) -> "PersonasConfig":
         if self.source is None:
             for name in ("split", "name", "column", "data_files", "revision", "limit"):
                 if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} is of a source, and there is none")
+                    raise ValueError(f"{name} needs a source, and there is none")
         if self.source is None and self.mix and self.sample is None:
-            raise ValueError("mix is by what personas are drawn: give sample too, how many")
+            raise ValueError("mix needs sample, the number of personas to draw")
         return self
 
 
@@ -165,32 +171,30 @@ _LISTED = TypeAdapter(list[Annotated[Persona, BeforeValidator(_persona)]])
 
 
 def _personas(value: Any) -> Any:
-    # Apart, so that an error names the field and not which of the two it was taken for.
+    # Validated separately, so that an error names the field and not a member of the union.
     return PersonasConfig.model_validate(value) if isinstance(value, dict) else _LISTED.validate_python(value)
 
 
 class PlayedConfig(Section):
-    """What every kind of user has.
-
-    personas: a list of names of shipped personas and of personas written out, or how to come by them; each task is
-        played by one of them.
-    """
+    """The section that all kinds of users share."""
 
     personas: Annotated[list[Persona] | PersonasConfig, BeforeValidator(_personas)] = Field(default_factory=list)
+    """A list of personas (names of shipped ones, or their fields), or a `PersonasConfig`. Each task gets one."""
 
 
 class LLMUserConfig(PlayedConfig):
-    """A chat model plays the user; see `LLMUser`. tools: as "module:attribute"."""
+    """A chat model plays the user; see `LLMUser`."""
 
     kind: Literal["llm"]
     model: Model
     attempts: PositiveInt = 4
     template: str | None = None
     tools: list[str] = Field(default_factory=list)
+    """The user's tools, each as "module:attribute"."""
 
 
 class AgendaUserConfig(PlayedConfig):
-    """Rules play the user; see `AgendaUser`. Needs tasks with agendas."""
+    """Rules play the user; see `AgendaUser`. It needs tasks with agendas."""
 
     kind: Literal["agenda"] = "agenda"
 
@@ -203,7 +207,7 @@ class ScriptedUserConfig(PlayedConfig):
 
 
 class CustomUserConfig(PlayedConfig):
-    """A user of your own at "module:attribute", made with `model` and `options` if there are any; see `load_user`."""
+    """Your own user at "module:attribute", created with `model` and `options` if there are any; see `load_user`."""
 
     kind: str
     model: Model | None = None
@@ -222,7 +226,7 @@ def _kind_of(user: Any) -> str:
     return f"<{kind}>" if kind in USER_KINDS else "<custom>"
 
 
-# In angle brackets, so that an error's path leaves them out: see `clause_of`.
+# The tags have angle brackets so that errors leave them out of the field's path: see `clause_of`.
 UserConfig = Annotated[
     Annotated[LLMUserConfig, Tag("<llm>")]
     | Annotated[AgendaUserConfig, Tag("<agenda>")]
@@ -230,58 +234,61 @@ UserConfig = Annotated[
     | Annotated[CustomUserConfig, Tag("<custom>")],
     Discriminator(_kind_of),
 ]
-"""Who plays the user, by its `kind`."""
+"""The user, by its `kind`."""
 
 
 class JudgeConfig(Section):
-    """A judge and its weight.
-
-    name: in the record. judge: which it is, by default the one of that name: a judge of this library, or
-    "module:function". weight: in the reward; with 0 it is recorded and does not count. timeout: seconds that one of
-    your own gets for a conversation, after which there is no score; by default 300.
-    """
+    """A judge and its weight."""
 
     name: str
+    """The name under which its scores are recorded."""
     judge: str | None = None
+    """A judge of this library, or "module:function"; by default the judge called `name`."""
     weight: FiniteFloat = 1.0
+    """The weight in the reward. A judge with weight 0 is recorded but does not count."""
     model: Model | None = None
     options: Options = Field(default_factory=dict)
     timeout: PositiveFloat | None = None
+    """Seconds that your own judge gets for a conversation, after which there is no score; by default 300."""
 
 
 def _distinct(judges: list[JudgeConfig]) -> list[JudgeConfig]:
     names = [judge.name for judge in judges]
     if len(set(names)) < len(names):
-        raise ValueError(f"{max(names, key=names.count)!r} is there twice; give each a name of its own")
+        raise ValueError(f"{max(names, key=names.count)!r} is there twice; give each a different name")
     return judges
 
 
 Judges = Annotated[list[JudgeConfig], AfterValidator(_distinct)]
-"""Judges of different names."""
+"""Judges with distinct names."""
 
 
 class RunLimits(Limits):
-    """max_concurrency: tasks under way at once. The rest is for every model of the run."""
+    """The limits of a run: those of each of its models, and of its concurrency."""
 
     max_concurrency: PositiveInt = 32
+    """Tasks in progress at once."""
 
 
 class TasksConfig(Section):
-    """source: a set of this library, a JSONL file of tasks, or, with `columns`, any dataset: see `load_tasks`.
-
-    split, seed: of a set that has them; the run's own seed does not change its tasks. options: the set's own.
-    """
+    """The tasks of a run."""
 
     source: str
+    """A task set of this library, a JSONL file of tasks or, with `columns`, any dataset; see `load_tasks`."""
     split: str = "train"
+    """The split of a set that has splits."""
     seed: int = 0
+    """The seed of a set that is drawn. The run's seed does not change its tasks."""
     limit: PositiveInt | None = None
+    """The most tasks."""
     columns: Columns | None = None
+    """The columns of a dataset, see `Columns`."""
     options: Options = Field(default_factory=dict)
+    """The set's own options."""
 
 
 class _Scene(Section):
-    """What a run and an evaluation have in common. It holds no secrets: keys come from the environment."""
+    """What a run and an evaluation share. It has no secrets: keys come from the environment."""
 
     assistant: AssistantConfig
     user: UserConfig = Field(default_factory=AgendaUserConfig)
@@ -299,18 +306,15 @@ class RunConfig(_Scene):
 
 
 class TaskSetConfig(TasksConfig):
-    """Tasks to evaluate on. What is given here takes the place of the file's own section.
-
-    name: in the scorecard, by default the source. split: "test" by default.
-    metric: the judge that says how well the task was done, by default the first that is neither interactivity nor a
-        cost.
-    """
+    """Tasks to evaluate on. `user`, `judges` and `max_exchanges` replace the file's own sections."""
 
     name: str | None = None
+    """The set's name in the scorecard; by default the source."""
     split: str = "test"
     user: UserConfig | None = None
     judges: Annotated[Judges, Field(min_length=1)] | None = None
     metric: str | None = None
+    """The judge that measures how well a task was done; by default the first that is not interactivity or a cost."""
     max_exchanges: PositiveInt | None = None
 
 
@@ -319,7 +323,7 @@ def _listed(value: Any) -> Any:
 
 
 class EvalConfig(_Scene):
-    """The whole of `eval.yaml`. A `run.yaml` is one too: of its lookahead, only `max_exchanges` counts."""
+    """The whole of `eval.yaml`. A `run.yaml` is accepted too; of its lookahead, only `max_exchanges` is used."""
 
     tasks: Annotated[list[TaskSetConfig], BeforeValidator(_listed), Field(min_length=1)]
 
@@ -327,23 +331,23 @@ class EvalConfig(_Scene):
     def _complete(self) -> "EvalConfig":
         names = [tasks.name or tasks.source for tasks in self.tasks]
         if len(set(names)) < len(names):
-            raise ValueError(f"tasks: {max(names, key=names.count)!r} is there twice; give each a name of its own")
+            raise ValueError(f"tasks: {max(names, key=names.count)!r} is there twice; give each a different name")
         for tasks in self.tasks:
             judges = tasks.judges or self.judges
             if not judges:
-                raise ValueError(f"judges: there is none for the tasks {tasks.name or tasks.source!r}")
+                raise ValueError(f"judges: the tasks {tasks.name or tasks.source!r} have none")
             if tasks.metric is not None and tasks.metric not in [judge.name for judge in judges]:
                 raise ValueError(f"tasks: metric {tasks.metric!r} is none of the judges")
         return self
 
 
 class AgainstConfig(_Scene):
-    """What `evaluate --against` compares with: an assistant. Other sections may be there, if they are the same."""
+    """The file of `evaluate --against`: an assistant. Other sections must be the same as in `--config`."""
 
     tasks: Annotated[list[TaskSetConfig] | None, BeforeValidator(_listed)] = None
 
     def different_from(self, config: EvalConfig) -> str | None:
-        """The first section that would make the comparison unfair."""
+        """Return the first section that differs and would make the comparison unfair, or None."""
         for name in ("user", "judges", "tasks", "seed"):
             if name in self.model_fields_set and getattr(self, name) != getattr(config, name):
                 return name

@@ -1,4 +1,4 @@
-"""Turning a name such as "openai:gpt-4o-mini" into a throttled, retried, counted LangChain chat model."""
+"""LangChain chat models from a name such as "openai:gpt-4o-mini", with a rate limit, retries and a usage count."""
 
 from collab_agents.models.foreign import limited
 from collab_agents.models.limits import LimitedChatModel, Limits

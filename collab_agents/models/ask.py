@@ -1,4 +1,4 @@
-"""Asking a chat model for a JSON object of a given shape, and getting it or an error."""
+"""Ask a chat model for a JSON object of a given shape, and get it or an error."""
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,11 +24,11 @@ _MOST_ROUNDS = 10
 _MOST_OBJECTS = 200
 _LONGEST_REPAIR = 20_000
 _LONGEST_ANSWER = 100_000
-"""Characters of a reply that are looked at, from its end: looking takes the event loop's time."""
+"""Characters of a reply that are parsed, from its end: parsing blocks the event loop."""
 _DECODER = json.JSONDecoder()
 
 Use = Callable[[AIMessage], Awaitable[Sequence[BaseMessage]]]
-"""Runs the tools that a reply calls, and gives their results."""
+"""Runs the tools that a reply calls, and returns their results."""
 
 
 async def ask(
@@ -41,13 +41,24 @@ async def ask(
     tools: Sequence[BaseTool] = (),
     use: Use | None = None,
 ) -> S:
-    """The model's answer as a `shape`.
+    """Ask a chat model for a JSON object and return it as a `shape`.
 
-    Near misses (code fences, a missing bracket, single quotes) are repaired; anything else is asked again, with what
-    was wrong, up to `attempts` times in all. Raises UnusableReply then.
-    tools: which the model may call before it answers, by `use`, in ten rounds at most.
+    Small errors (code fences, a missing bracket, single quotes) are repaired. After any other, the model is asked again
+    and told what was wrong.
+
+    Args:
+        model: The chat model.
+        messages: The conversation that asks for the object.
+        shape: The pydantic model of the object.
+        seed: The first attempt's seed.
+        attempts: The most answers to ask for.
+        tools: Tools that the model may call before it answers, in at most ten rounds.
+        use: Runs the tools that a reply calls.
+
+    Raises:
+        UnusableReply: If none of the answers is a `shape`, or the model keeps calling tools.
     """
-    told = list(messages)  # And what the tools gave.
+    told = list(messages)  # The tools' results are added.
     conversation = told
     problem = ""
     for attempt in range(attempts):
@@ -66,7 +77,7 @@ async def ask(
 async def _answer(
     model: BaseChatModel, conversation: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool], use: Use | None
 ) -> AIMessage:
-    """The first reply that calls no tool; the calls and their results are added to the conversation."""
+    """Return the first reply that calls no tool, and add the calls and their results to the conversation."""
     for used in range(_MOST_ROUNDS):
         one = derive_seed(seed, "tools", used) if used else seed
         reply = await invoke(model, conversation, seed=one, tools=tools)
@@ -77,9 +88,12 @@ async def _answer(
 
 
 def parse(text: str, shape: type[S]) -> S:
-    """The last JSON object in `text` that is a `shape`, after what the model thought aloud; repaired if need be.
+    """Return the last JSON object in `text` that is a `shape`, repaired if necessary.
 
-    Raises ValueError with a short reason.
+    Text up to the last `</think>` is ignored.
+
+    Raises:
+        ValueError: With a short reason, if there is none.
     """
     answer = text.rpartition("</think>")[2][-_LONGEST_ANSWER:]
     problem: ValidationError | None = None
@@ -92,7 +106,7 @@ def parse(text: str, shape: type[S]) -> S:
 
 
 def _objects(text: str) -> list[Any]:
-    """The JSON objects in a text, those inside another one or a list not for themselves."""
+    """Return the outermost JSON objects in a text."""
     found: list[Any] = []
     start, tried = text.find("{"), 0
     while start >= 0 and tried < _MOST_OBJECTS:
@@ -111,7 +125,7 @@ def _repaired(text: str) -> list[Any]:
         return []
     try:
         value: Any = json_repair.loads(text[start:])
-    except (RecursionError, ValueError):  # Of brackets without end.
+    except (RecursionError, ValueError):  # For endless brackets.
         return []
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else [value]
 
@@ -119,7 +133,7 @@ def _repaired(text: str) -> list[Any]:
 async def invoke(
     model: BaseChatModel, messages: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool] = ()
 ) -> AIMessage:
-    """One call. The seed goes to the models of this library, which take one; other models are counted here."""
+    """Call the model once. Models of this library get the seed; calls of other models are counted here."""
     called: Any = model.bind_tools(tools) if tools else model
     if isinstance(model, LimitedChatModel):
         seeds: dict[str, Any] = {"seed": seed} if model.seeded else {}

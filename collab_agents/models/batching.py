@@ -1,6 +1,6 @@
-"""Micro-batching: concurrent calls are gathered and handled together, on a thread of their own.
+"""Micro-batching: gather concurrent calls and handle them together on a separate thread.
 
-Knows nothing of models or tokens. Callers may live on any event loop, or several.
+Knows nothing about models or tokens. Callers may be on any event loop, or on several.
 """
 
 import atexit
@@ -17,18 +17,21 @@ R = TypeVar("R")
 
 @dataclass
 class Entry(Generic[J, R]):
-    """A job waiting for, or in, a batch. `abandoned` tells the batch that nobody wants its result any more."""
+    """A job that waits for a batch or is in one."""
 
     job: J
     result: "Future[R]" = field(default_factory=Future)
     abandoned: bool = False
+    """Tells the batch that the result is no longer needed."""
 
 
 class MicroBatcher(Generic[J, R]):
     """Collects entries and handles them in batches.
 
-    `handle` is called with up to `max_batch` entries, once the previous batch is done and no entry has come for
-    `max_wait` seconds. It returns a result for each entry.
+    Args:
+        handle: Returns a result for each entry of a batch.
+        max_batch: The most entries in a batch.
+        max_wait: Seconds without a new entry after which a batch begins, once the previous one is done.
     """
 
     def __init__(self, handle: Callable[[list[Entry[J, R]]], list[R]], *, max_batch: int, max_wait: float) -> None:
@@ -46,11 +49,11 @@ class MicroBatcher(Generic[J, R]):
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="micro-batcher", daemon=True)
                 self._thread.start()
-                atexit.register(self.close)  # Native code in a thread that outlives the interpreter aborts it.
+                atexit.register(self.close)  # Native code in a thread that outlives the interpreter would abort it.
         return entry
 
     def close(self) -> None:
-        """Handle what has been submitted and not cancelled, and end the thread. A later `submit` starts a new one."""
+        """Handle all submitted entries that were not cancelled, and end the thread. `submit` starts a new one."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -62,7 +65,7 @@ class MicroBatcher(Generic[J, R]):
         more = True
         while more:
             gathered, more = self._gather()
-            # From here on a result cannot be cancelled, only abandoned.
+            # From here on, a result cannot be cancelled, only abandoned.
             entries = [entry for entry in gathered if entry.result.set_running_or_notify_cancel()]
             if not entries:
                 continue
@@ -76,7 +79,7 @@ class MicroBatcher(Generic[J, R]):
                     entry.result.set_result(result)
 
     def _gather(self) -> tuple[list[Entry[J, R]], bool]:
-        """The next batch, and whether there may be another."""
+        """Return the next batch, and whether there may be another."""
         entries: list[Entry[J, R]] = []
         while len(entries) < self._max_batch:
             try:

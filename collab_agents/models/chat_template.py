@@ -1,4 +1,4 @@
-"""A conversation as a local model's tokens: only its chat template writes special tokens."""
+"""Tokenize a conversation for a local model so that only its chat template can write special tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,10 @@ def _text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], options: dict[s
 
 
 def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-    """A conversation of role/content dicts in the tokenizer's template. options: of `apply_chat_template`.
+    """Return the tokens of a conversation of role/content dicts in the tokenizer's chat template.
 
-    A special token's text in a message, such as `<|im_start|>`, is text like any other.
+    The text of a special token in a message, such as `<|im_start|>`, is tokenized like any other text. `options` are
+    those of `apply_chat_template`.
     """
     special = _special(tokenizer)
     if special is None or not _holds(messages, special):

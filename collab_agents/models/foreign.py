@@ -1,4 +1,4 @@
-"""Chat models of other LangChain packages, within the same limits."""
+"""Chat models of other LangChain packages, with the same limits."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from collab_agents.models.limits import LimitedChatModel, Limits
 
 
 class LimitedForeignModel(LimitedChatModel):
-    """Any LangChain chat model, within limits. Made by `limited`."""
+    """Any LangChain chat model, with limits. Created by `limited`."""
 
     inner: BaseChatModel
     seeded: bool = False
@@ -60,14 +60,18 @@ class LimitedForeignModel(LimitedChatModel):
         return self.bind(**bound.kwargs)
 
     def is_transient(self, error: BaseException) -> bool:
-        # SDKs have errors of their own for a connection that failed.
+        # SDKs have their own errors for a failed connection.
         return super().is_transient(error) or type(error).__name__ in ("APIConnectionError", "APITimeoutError")
 
 
 def limited(model: BaseChatModel, limits: Limits | None = None) -> LimitedChatModel:
-    """A LangChain chat model within limits, retried and counted. One of this library's own is returned as it is.
+    """Apply limits and retries to a LangChain chat model, and count its calls.
 
-    Without this, a model that is handed over as an object is counted, and keeps to its own limits alone.
+    Without this, a model that you pass as an object is counted, but has only its own limits.
+
+    Args:
+        model: Any LangChain chat model. A model of this library is returned unchanged.
+        limits: The limits of its calls; by default `Limits()`.
     """
     if isinstance(model, LimitedChatModel):
         return model

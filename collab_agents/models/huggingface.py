@@ -10,13 +10,13 @@ from collab_agents.models.limits import LimitedChatModel, Limits
 
 
 class LimitedChatHuggingFace(LimitedChatModel, ChatHuggingFace):
-    """`ChatHuggingFace` over the Hub's inference providers, within limits."""
+    """`ChatHuggingFace` with the Hub's inference providers and limits."""
 
     transient: ClassVar[tuple[type[BaseException], ...]] = (httpx.TransportError, aiohttp.ClientError)
 
 
 def connect(repo: str, *, api_key: str, limits: Limits, label: str, **options: Any) -> LimitedChatHuggingFace:
-    """The chat model `repo` on the Hub's inference providers."""
+    """Return the chat model `repo` on the Hub's inference providers."""
     endpoint = HuggingFaceEndpoint(
         repo_id=repo,
         huggingfacehub_api_token=api_key,

@@ -1,4 +1,4 @@
-"""What every chat model here promises: a bounded rate, bounded concurrency, bounded waiting, and a count."""
+"""Limits of every chat model in this library: rate, concurrency, waiting time and retries, with a usage count."""
 
 import asyncio
 import email.utils
@@ -36,32 +36,37 @@ TRANSIENT_STATUS = {408, 409, 425, 429}
 
 
 class Limits(BaseModel):
-    """How hard a model may be driven.
+    """The limits of a chat model's calls.
 
-    requests_per_minute: attempts started in any 60 s window; None is unlimited.
-    max_concurrent_calls: calls under way at once.
-    timeout: seconds for one attempt, connection and body included; None waits for ever.
-    max_retries: further attempts after a transient failure (timeout, dropped connection, HTTP 408, 409, 425,
-        429 or 5xx, a body that is not a reply), after what Retry-After asks for and a random exponential backoff. The
-        pauses after HTTP 429 without a Retry-After are longer: six of them outlast a minute.
-    max_retry_wait: seconds; a server that asks by Retry-After for a longer pause ends the call with its error.
+    Example:
+        model = load_chat_model("openai:gpt-4o-mini", limits=Limits(requests_per_minute=500, timeout=60))
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     requests_per_minute: PositiveInt | None = None
+    """Attempts started in any 60 s window; None is unlimited."""
     max_concurrent_calls: PositiveInt = 256
+    """Calls in progress at once."""
     timeout: PositiveFloat | None = 120.0
+    """Seconds for one attempt, including connection and body; None waits forever."""
     max_retries: NonNegativeInt = 6
+    """Further attempts after a transient failure.
+
+    Transient failures are timeouts, dropped connections, HTTP 408, 409, 425, 429 and 5xx, and a body that is not a
+    reply. Each retry waits for Retry-After plus a random exponential backoff. The waits after HTTP 429 without
+    Retry-After are longer: six of them take more than a minute.
+    """
     max_retry_wait: PositiveFloat = 60.0
+    """Seconds. If a server's Retry-After asks for more, the call fails with the server's error."""
 
 
 class MalformedReply(Exception):
-    """The server answered, but not with a chat completion. Asking again may help."""
+    """The server's answer is not a chat completion. Another attempt may help."""
 
 
 def usage_of(message: BaseMessage) -> UsageMetadata | None:
-    """The reply's usage with its token counts made plausible, or None."""
+    """Return the reply's usage, with implausible token counts corrected, or None."""
     if not isinstance(message, AIMessage) or not message.usage_metadata:
         return None
     for name in ("input_tokens", "output_tokens", "total_tokens"):
@@ -70,26 +75,26 @@ def usage_of(message: BaseMessage) -> UsageMetadata | None:
 
 
 class LimitedChatModel(BaseChatModel):
-    """Mix in before a LangChain chat model class to hold its calls to `limits` and count them."""
+    """A mixin, placed before a LangChain chat model class, that applies `limits` to its calls and counts them."""
 
     limits: Limits = Field(default_factory=Limits)
     label: str = ""
-    """What errors call this model, for example "openai:gpt-4o-mini at http://localhost:8000/v1"."""
+    """The model's name in errors, for example "openai:gpt-4o-mini at http://localhost:8000/v1"."""
     seeded: bool = True
-    """Whether each call gets its branch's `seed`. Turn it off for a server that does not know the parameter."""
+    """Whether each call gets its branch's `seed`. Turn it off for a server that does not support the parameter."""
 
     transient: ClassVar[tuple[type[BaseException], ...]] = ()
-    """The provider's own exceptions that stand for a dropped or failed connection."""
+    """The provider's exceptions for a dropped or failed connection."""
 
     _slots: PerLoop[asyncio.Semaphore] = PrivateAttr()
     _throttle: Throttler | None = PrivateAttr(default=None)
     _queue: PerLoop[asyncio.Lock] = PrivateAttr()
     _asks_usage: bool = PrivateAttr(default=True)
-    """Whether streams ask for their usage. A server that refuses to is not asked again."""
+    """Whether streams ask for their usage. A server that refuses the request is not asked again."""
 
     def model_post_init(self, context: Any) -> None:
         super().model_post_init(context)
-        # Nothing that the model holds refers to it: its connections close as soon as it is dropped.
+        # Nothing that the model holds refers back to it, so its connections close as soon as it is dropped.
         most = self.limits.max_concurrent_calls
         self._slots = PerLoop(lambda: asyncio.Semaphore(most))
         self._queue = PerLoop(asyncio.Lock)
@@ -103,7 +108,7 @@ class LimitedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None,
         **kwargs: Any,
     ) -> ChatResult:
-        """One attempt."""
+        """Make one attempt."""
         return await super()._agenerate(messages, stop, run_manager, **kwargs)
 
     async def _agenerate(
@@ -142,7 +147,7 @@ class LimitedChatModel(BaseChatModel):
         return result
 
     def _seeded(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """With the seed of the branch, where the caller, an app that knows of no branches, gave none."""
+        """Add the branch's seed if the caller, such as an app that does not know of branches, gave none."""
         if not self.seeded or "seed" in kwargs:
             return kwargs
         seed = seed_for(lambda: str([(message.type, message.content) for message in messages]))
@@ -165,7 +170,7 @@ class LimitedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        """One attempt at a stream."""
+        """Make one attempt at a stream."""
         return super()._astream(messages, stop, run_manager, **kwargs)
 
     def _stream(
@@ -175,7 +180,7 @@ class LimitedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        """The sync door: the same stream, on an event loop of its own."""
+        """Stream from sync code, on a separate event loop."""
         run_id = run_manager.run_id if run_manager else None
         for chunk in iterate_sync(self._streamed(messages, stop, None, run_id, kwargs)):
             if run_manager:
@@ -190,7 +195,7 @@ class LimitedChatModel(BaseChatModel):
         run_id: UUID | None,
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        # What was streamed cannot be taken back, so a stream is retried until its first chunk and not after it.
+        # A stream is retried only before its first chunk, since streamed text cannot be taken back.
         kwargs = self._seeded(messages, kwargs)
         chosen = "stream_usage" not in type(self).model_fields or not {"stream_usage", "stream_options"}.isdisjoint(
             kwargs
@@ -236,13 +241,13 @@ class LimitedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        """The sync door: the same call, on an event loop of its own."""
+        """Call from sync code, on a separate event loop."""
         return run_sync(self._answer(messages, stop, None, run_manager.run_id if run_manager else None, kwargs))
 
     async def _throttled(self) -> None:
         """Wait until another request may be made."""
         if self._throttle:
-            async with self._queue.get():  # The throttler polls; of all that wait, only the first should.
+            async with self._queue.get():  # The throttler polls, so only the first waiting call should use it.
                 await self._throttle.acquire()
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -261,20 +266,20 @@ class LimitedChatModel(BaseChatModel):
             await asyncio.sleep(pause)
 
     def reason_for(self, error: BaseException) -> str:
-        """Which model failed, and how, in one sentence."""
+        """Return which model failed, and how, in one sentence."""
         reason = describe(error)
         if isinstance(error, TimeoutError) and self.limits.timeout is not None:
             reason = f"no answer within limits.timeout ({self.limits.timeout:g} s)"
         if status_of(error) == 429 and retry_after(error) is None:
-            reason += "; limits.requests_per_minute keeps to what a server allows"
+            reason += "; set limits.requests_per_minute to what the server allows"
         return f"{self.label or self._llm_type}: {reason}{self._hint(error)}"
 
     def _hint(self, error: BaseException) -> str:
-        """What else may be wrong, as the end of the sentence."""
+        """Return what else may be wrong, to append to the reason."""
         return ""
 
     def is_transient(self, error: BaseException) -> bool:
-        """Whether another try may help."""
+        """Whether another attempt may help."""
         if getattr(error, "code", None) == "insufficient_quota":
             return False
         status = status_of(error)
@@ -292,7 +297,7 @@ def _pause(error: BaseException, tries: int) -> float:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status behind a provider's exception, if there is one."""
+    """Return the HTTP status behind a provider's exception, if there is one."""
     for holder in (error, getattr(error, "response", None)):
         for name in ("status_code", "status"):
             status = getattr(holder, name, None)
@@ -302,7 +307,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """The pause in seconds that the server asked for, in either form that RFC 9110 allows."""
+    """Return the pause in seconds that the server asked for, in either form that RFC 9110 allows."""
     headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
     value = headers.get("retry-after")
     if value is None:
@@ -314,12 +319,12 @@ def retry_after(error: BaseException) -> float | None:
     try:
         parsed = email.utils.parsedate_tz(value)
         return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
-    except (ValueError, OverflowError):  # No date that there can be.
+    except (ValueError, OverflowError):  # An impossible date.
         return None
 
 
 def describe(error: BaseException) -> str:
-    """An exception as a short reason: its status where it has one, and the server's words or its own first line."""
+    """Return an exception as a short reason: its HTTP status, and the server's message or its own first line."""
     status = status_of(error)
     first = _words_of(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, TimeoutError) and not str(error):
@@ -331,7 +336,7 @@ def describe(error: BaseException) -> str:
 
 
 def _unreachable(error: BaseException) -> str:
-    """Why there is no connection, of the exceptions of aiohttp and of httpx, which the SDKs wrap."""
+    """Return why there is no connection, from aiohttp's or httpx's exceptions, which the SDKs wrap."""
     cause: BaseException | None = error
     while cause is not None:
         host, port, reason = (getattr(cause, name, None) for name in ("host", "port", "os_error"))
@@ -345,12 +350,12 @@ def _unreachable(error: BaseException) -> str:
 
 
 def _words_of(error: BaseException) -> str:
-    """What a server says in the body of an error, in the forms of OpenAI, FastAPI and others; "" for nothing."""
+    """Return the message in an error's body, in the forms of OpenAI, FastAPI and others, or ""."""
     body = getattr(error, "body", None)
     if body is None:
         try:
             body = json.loads(error.response.text)  # type: ignore[attr-defined]
-        except Exception:  # There is none, or it has not been read.
+        except Exception:  # There is no body, or it has not been read.
             return ""
     return message_in(body)
 
@@ -362,6 +367,6 @@ def message_in(body: Any) -> str:
         return "; ".join(filter(None, map(message_in, body)))[:_LONGEST_WORDS]
     if not isinstance(body, dict):
         return ""
-    if isinstance(body.get("msg"), str):  # FastAPI's, of a field.
+    if isinstance(body.get("msg"), str):  # FastAPI's form, for a field.
         return ": ".join([".".join(map(str, body.get("loc") or [])), body["msg"]]).removeprefix(": ")
     return next((words for key in ("error", "detail", "message") if (words := message_in(body.get(key)))), "")

@@ -27,19 +27,31 @@ def load_chat_model(
     limits: Limits | None = None,
     **options: Any,
 ) -> LimitedChatModel:
-    """A chat model that keeps to `limits`, retries what is transient, and counts its calls and tokens.
+    """Load a chat model that keeps to `limits`, retries transient failures, and counts its calls and tokens.
 
-    name: "openai:<model>" for OpenAI or, with `base_url`, any server with its API (a `ChatOpenAI`);
-        "huggingface:<repo>" for Hugging Face's inference providers or, with `base_url`, an endpoint;
-        "local:<repo or folder>" for transformers in this process, calls gathered and generated together;
-        "local:smollm2" for the embedded SmolLM2-135M-Instruct; "<provider>:<model>" for any other that LangChain's
-        `init_chat_model` knows, such as "anthropic:...", whose key its own package reads from the environment.
-    api_key: by default OPENAI_API_KEY or HF_TOKEN from the environment; these go to their own providers only, so a
-        server at `base_url` gets a key only if it is given here.
-    options: fields of the LangChain class, such as `temperature`, `max_tokens` (tokens), `top_p`.
+    Nothing is sent to the server yet; `check_chat_model` does that.
 
-    Raises ConfigError for an unknown provider or option, a missing key, package or folder. Nothing is sent yet:
-    `check_chat_model` asks the server.
+    Args:
+        name: One of these:
+
+            - "openai:<model>": OpenAI or, with `base_url`, any server with its API (a `ChatOpenAI`).
+            - "huggingface:<repo>": Hugging Face's inference providers or, with `base_url`, an endpoint.
+            - "local:<repo or folder>": transformers in this process; concurrent calls are generated in batches.
+            - "local:smollm2": the embedded SmolLM2-135M-Instruct.
+            - "<provider>:<model>": any other provider of LangChain's `init_chat_model`, such as "anthropic:...". Its
+              package reads its key from the environment.
+        base_url: The address of a server with the provider's API.
+        api_key: By default OPENAI_API_KEY or HF_TOKEN from the environment. Those are sent to their own providers
+            only: a server at `base_url` gets a key only if it is given here.
+        limits: The limits of the model's calls.
+        **options: Fields of the LangChain class, such as `temperature`, `max_tokens` (tokens) and `top_p`.
+
+    Raises:
+        ConfigError: For an unknown provider or option, or a missing key, package or folder.
+
+    Example:
+        model = load_chat_model("openai:gpt-4o-mini", temperature=0.7)
+        served = load_chat_model("openai:Qwen/Qwen3-8B", base_url="http://localhost:8000/v1")
     """
     provider, separator, model = name.partition(":")
     if not separator or not model:
@@ -62,9 +74,7 @@ def _openai(
 
     key = api_key or (None if base_url else os.environ.get("OPENAI_API_KEY"))
     if not key and not base_url:
-        raise ConfigError(
-            f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for a server of yours"
-        )
+        raise ConfigError(f"model {name!r} needs an API key: set OPENAI_API_KEY, or give base_url for your own server")
     limits = limits or Limits()
     _check_options(name, options, LimitedChatOpenAI)
     return LimitedChatOpenAI(
@@ -83,7 +93,7 @@ def _openai(
 def _huggingface(
     name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
 ) -> LimitedChatModel:
-    if base_url is not None:  # Its inference servers have OpenAI's API, under /v1.
+    if base_url is not None:  # Hugging Face's inference servers have OpenAI's API, under /v1.
         address = base_url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
         served = _openai(name, model, f"{address}/v1", api_key, limits, options)
         return served.model_copy(update={"label": _label(name, base_url)})
@@ -94,7 +104,7 @@ def _huggingface(
 
     api_key = api_key or os.environ.get("HF_TOKEN")
     if not api_key:
-        raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for a server of yours")
+        raise ConfigError(f"model {name!r} needs an access token: set HF_TOKEN, or give base_url for your own server")
     _check_options(name, options, LimitedChatHuggingFace, also=["provider"])
     return connect(model, api_key=api_key, limits=limits or Limits(), label=name, **options)
 
@@ -110,7 +120,7 @@ def _other(
     except ImportError as error:
         raise _unknown(name, provider) from error
     limits = limits or Limits()
-    # A server of one's own is not sent the provider's key, which its package would take from the environment.
+    # Your own server must not get the provider's key, which the package would take from the environment.
     key = api_key or ("none" if base_url else None)
     given: dict[str, Any] = {"base_url": base_url, "api_key": key, "timeout": limits.timeout, "max_retries": 0}
     chosen = {name: value for name, value in given.items() if value is not None} | options
@@ -157,11 +167,14 @@ PROVIDERS: dict[str, Provider] = {
 
 
 async def check_chat_model(model: BaseChatModel) -> None:
-    """Ask the model for one word, to see that it answers.
+    """Ask the model for one word, to check that it answers.
 
-    Raises ModelError if it cannot be reached (tried twice), refuses the key or the request, or does not exist. A server
-    that answers that it is busy passes. A model that is not one of ours, or runs in this process, passes unasked. The
-    call is counted as any other, see `track_usage`.
+    A server that answers that it is busy passes. Models of other libraries, and models in this process, are not asked.
+    The call is counted like any other, see `track_usage`.
+
+    Raises:
+        ModelError: If the model cannot be reached (in two attempts), refuses the key or the request, or does not
+            exist.
     """
     if not isinstance(model, LimitedChatModel) or model.label.startswith("local:"):
         return

@@ -1,4 +1,4 @@
-"""Transformers in this process, through langchain-huggingface, with concurrent calls generated together."""
+"""Transformers in this process, through langchain-huggingface, with concurrent calls generated in one batch."""
 
 import asyncio
 import random
@@ -37,30 +37,30 @@ from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2
 
 _NUCLEUS = 1024
-"""The most probable tokens among which a nucleus is looked for first."""
+"""How many of the most probable tokens are searched for a nucleus before all tokens are sorted."""
 
 _WORTH_SHARING = 512
-"""Tokens that a batch need not read twice, from which on they are read apart."""
+"""The shared prompt is read separately if that saves a batch at least this many tokens."""
 
 _UNLIMITED = Limits(max_concurrent_calls=4096, timeout=None, max_retries=0)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt and how to continue it. Temperature 0 is greedy; the seed decides the sample.
-
-    shared: how many of the prompt's first tokens are likely to be another prompt's too. listen: is called, on the
-    batch's thread, after every token with what the completion begins with so far.
-    """
+    """One prompt and how to continue it."""
 
     prompt: list[int]
     max_tokens: int
     temperature: float
+    """0 is greedy."""
     top_p: float
     seed: int
+    """Decides the sample."""
     stop: tuple[str, ...]
     shared: int = 0
+    """How many of the prompt's first tokens other prompts are likely to share."""
     listen: Callable[[str], None] | None = None
+    """Called on the batch's thread after every token, with the settled beginning of the completion."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Completion:
 
 
 class Engine:
-    """A causal language model and its tokenizer, generating for several callers at once."""
+    """A causal language model and its tokenizer, which generate for several callers at once."""
 
     def __init__(self, model: Any, tokenizer: Any, *, max_batch_size: int = 32) -> None:
         self.model = model
@@ -114,9 +114,9 @@ class Engine:
         return [self._completion(job, row) for job, row in zip(jobs, out[:, width:].tolist(), strict=True)]
 
     def _read_shared(self, jobs: Sequence[Job]) -> tuple[DynamicCache | None, torch.Tensor, torch.Tensor]:
-        """What several prompts begin with, read once and handed to each of them: the cache, its tokens and its mask.
+        """Read the shared beginning of several prompts once. Return the cache, its tokens and its mask for each row.
 
-        Nothing, where that saves little: the prompts are then read whole.
+        If that saves little, return no cache; the prompts are then read whole.
         """
         beginnings = list(dict.fromkeys(tuple(job.prompt[: job.shared]) for job in jobs))
         saved = sum(job.shared for job in jobs) - sum(len(one) for one in beginnings)
@@ -156,17 +156,17 @@ class Engine:
 
 
 class SeededSampler(LogitsProcessor):
-    """Samples each row with a random stream of its own, then leaves that token alone as possible.
+    """Samples each row's token with the row's own random stream, and leaves it as the only possible token.
 
-    A row's sample thereby depends on its seed and its logits, not on which other rows share the batch, and rows
-    may differ in temperature. The token is the one that wins an exponential race (Gumbel-max), which rounding in the
-    logits hardly ever changes; drawing from the cumulative distribution would change with it in the tail.
+    A row's sample therefore depends on its seed and its logits, not on the other rows of the batch, and rows may
+    differ in temperature. The sampled token is the winner of an exponential race (Gumbel-max), which rounding in the
+    logits hardly ever changes; a draw from the cumulative distribution would change in the tail.
     """
 
     def __init__(self, jobs: Sequence[Job], device: Any = "cpu") -> None:
         self._on_cpu = torch.device(device).type == "cpu"
         self._streams: list[Any] = [
-            # numpy's exponentials take a tenth of the time of torch's on a processor.
+            # On a CPU, numpy's exponentials take a tenth of the time of torch's.
             numpy.random.Generator(numpy.random.SFC64(job.seed))
             if self._on_cpu
             else torch.Generator(device).manual_seed(job.seed)
@@ -193,7 +193,7 @@ class SeededSampler(LogitsProcessor):
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    # A nucleus is small, and finding the most probable is much faster than sorting all.
+    # A nucleus is small, and finding the most probable tokens is much faster than sorting all.
     ordered, order = probabilities.topk(min(_NUCLEUS, probabilities.shape[-1]), dim=-1)
     if (ordered.sum(-1, keepdim=True) < top_p).any():
         ordered, order = probabilities.sort(dim=-1, descending=True)
@@ -202,7 +202,7 @@ def _nucleus(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
 
 
 class RowDone(StoppingCriteria):
-    """Ends a row that has its number of tokens or a stop text, and one that nobody waits for any more."""
+    """Ends a row that has all its tokens or a stop text, or whose result is no longer needed."""
 
     def __init__(self, entries: Sequence[Entry[Job, Completion]], width: int, tokenizer: Any) -> None:
         self._entries = entries
@@ -229,9 +229,9 @@ class RowDone(StoppingCriteria):
 
 
 def _settled(text: str, stops: Sequence[str]) -> str:
-    """Return the part of an unfinished text that the completion is sure to begin with.
+    """Return the part of an unfinished text that later tokens cannot change.
 
-    It leaves out half a character, the beginning of a stop text, and space that may turn out to be the end.
+    It leaves out an incomplete character, a possible beginning of a stop text, and trailing space.
     """
     held = max((len(stop) - 1 for stop in stops), default=0)
     text = text[: len(text) - held]
@@ -241,17 +241,17 @@ def _settled(text: str, stops: Sequence[str]) -> str:
 
 
 class LocalChatModel(LimitedChatModel, ChatHuggingFace):
-    """A `ChatHuggingFace` over a pipeline in this process whose concurrent calls are generated together.
+    """A `ChatHuggingFace` with a pipeline in this process; concurrent calls are generated in one batch.
 
-    `temperature` defaults to the model's own generation config or 1.0 (0 is greedy), `max_tokens` to 256. A call's
-    `seed` decides its sample whatever else is in its batch (up to rounding, which depends on the batch's shape).
+    `temperature` defaults to the model's generation config or 1.0 (0 is greedy), `max_tokens` to 256. A call's `seed`
+    decides its sample, whatever else is in its batch (up to rounding, which depends on the batch's shape).
     """
 
     _engine: Engine = PrivateAttr()
 
     @classmethod
     def over(cls, engine: Engine, *, name: str, **options: Any) -> "LocalChatModel":
-        """A chat model over a loaded engine; several may share one, with their own temperature and limits."""
+        """Create a chat model for a loaded engine, which models with different options may share."""
         pipeline = TextGenerationPipeline(model=engine.model, tokenizer=engine.tokenizer)
         llm = HuggingFacePipeline(pipeline=pipeline, model_id=name)
         chat = cls(llm=llm, tokenizer=engine.tokenizer, model_id=name, **options)
@@ -288,7 +288,7 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
         heard: asyncio.Queue[str | None] = asyncio.Queue()
 
         def listen(text: str) -> None:
-            with suppress(RuntimeError):  # The loop has ended, and nobody listens any more.
+            with suppress(RuntimeError):  # The loop has ended.
                 loop.call_soon_threadsafe(heard.put_nowait, text)
 
         call = asyncio.create_task(self._agenerate(messages, stop, run_manager, listen=listen, **kwargs))
@@ -331,7 +331,7 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
         )
 
     def _shared(self, messages: list[BaseMessage], ids: list[int], tools: Any) -> int:
-        """How many of the prompt's tokens are the system message's and the examples', which other prompts have too."""
+        """Return how many of the prompt's tokens are the system message and the examples, which others share."""
         said = next((at for at, one in enumerate(messages) if one.type != "system" and not is_example(one)), 0)
         if not said:
             return 0
@@ -352,17 +352,23 @@ def load_local(
     device: str | None = None,
     **options: Any,
 ) -> LocalChatModel:
-    """The model in a folder or on the Hub ("smollm2" is the embedded one). Weights are loaded once a process.
+    """Load a chat model from a folder or the Hub; weights are loaded once per process.
 
-    dtype: a torch type's name; by default bfloat16 where the processor computes in it, else float32.
-    device: by default "cuda" where there is one, else "cpu".
+    Args:
+        name: A folder, a repository, or "smollm2" for the embedded model.
+        limits: Only limits that were set explicitly apply.
+        label: The model's name in errors.
+        max_batch_size: The most calls in a batch.
+        dtype: The name of a torch type; by default bfloat16 if the processor supports it, else float32.
+        device: By default "cuda" if there is one, else "cpu".
+        **options: Fields of `LocalChatModel`.
     """
     engine = _engine(smollm2() if name == "smollm2" else name, *placement(dtype, device), max_batch_size)
     return LocalChatModel.over(engine, name=name, limits=_local_limits(limits), label=label or name, **options)
 
 
 def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
-    """The torch type and the device, as chosen or the best there is. Raises ConfigError for no torch type."""
+    """Return the torch type and the device, chosen or the best available. Raises ConfigError for a wrong type."""
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is None:
@@ -374,7 +380,7 @@ def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
 
 
 def check_folder(source: str, label: str) -> str:
-    """The source itself, a path's "~" expanded. Raises ConfigError for a path that is no model's folder."""
+    """Return the source with "~" expanded. Raises ConfigError for a path that is not a model's folder."""
     if source.startswith((".", "/", "~")):
         source = str(Path(source).expanduser())
         if not Path(source, "config.json").is_file():
@@ -384,7 +390,7 @@ def check_folder(source: str, label: str) -> str:
 
 @contextmanager
 def loading(label: str) -> Iterator[None]:
-    """Whatever keeps a model inside from being loaded becomes a ConfigError, in one sentence."""
+    """Turn the errors of loading a model into a ConfigError of one sentence."""
     try:
         yield
     except UnpicklingError as error:
@@ -398,7 +404,7 @@ def loading(label: str) -> Iterator[None]:
 
 
 def _local_limits(limits: Limits | None) -> Limits:
-    # A call may wait long for its batch, so only limits that somebody chose apply.
+    # A call may wait long for its batch, so only explicitly chosen limits apply.
     chosen = {name: getattr(limits, name) for name in limits.model_fields_set} if limits else {}
     return _UNLIMITED.model_copy(update=chosen)
 

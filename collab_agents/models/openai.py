@@ -1,4 +1,4 @@
-"""OpenAI and every server that speaks its API, through langchain-openai."""
+"""OpenAI and every server with its API, through langchain-openai."""
 
 import json
 import zlib
@@ -22,7 +22,7 @@ from collab_agents.models.ask import parse
 from collab_agents.models.limits import LimitedChatModel, MalformedReply, message_in, status_of
 from collab_agents.usage import record_usage
 
-# Options that the SDK's own methods must see; a call with any of them goes through the SDK.
+# A call with any of these options goes through the SDK, whose methods handle them.
 _NEEDS_SDK = {"response_format", "extra_headers", "extra_query", "timeout"}
 
 
@@ -30,14 +30,14 @@ _MOST_BYTES = 32 << 20
 
 
 class TooLarge(Exception):
-    """A reply without end."""
+    """The server's answer is too large."""
 
     def __str__(self) -> str:
         return f"the server's answer is larger than {_MOST_BYTES >> 20} MB"
 
 
 class Refused(Exception):
-    """An HTTP status that is no success, with the server's own words."""
+    """An HTTP error status, with the server's message."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         try:
@@ -48,25 +48,23 @@ class Refused(Exception):
         self.code = error.get("code") if isinstance(error, dict) else None
         message = message_in(parsed) or mask(body[:1000].decode(errors="replace"))[:200].strip() or "no explanation"
         if 300 <= status < 400:
-            message = (
-                f"it redirects to {headers.get('location', 'nowhere')}, which is not followed: give that as base_url"
-            )
+            message = f"redirects are not followed: set base_url to {headers.get('location', 'the final address')}"
         super().__init__(message)
         self.status = status
         self.headers = headers
 
 
 class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
-    """`ChatOpenAI` within limits, and at a third of its CPU time per call.
+    """`ChatOpenAI` with limits, at a third of its CPU time per call.
 
-    LangChain makes plain JSON of a request and reads plain JSON of a reply. Between the two, the SDK walks through
-    every message and every field to convert them, and wraps one HTTP client in another; chat completions and their
-    streams are therefore posted by aiohttp itself, with the SDK client's address and headers. Structured outputs and
-    the responses API go through the SDK as in `ChatOpenAI`.
+    LangChain turns a request into plain JSON and reads a reply from plain JSON. In between, the SDK converts every
+    message and every field, and wraps one HTTP client in another. Chat completions and their streams are therefore
+    posted with aiohttp directly, with the SDK client's address and headers. Structured outputs and the responses API
+    go through the SDK, as in `ChatOpenAI`.
     """
 
     sends_key: bool = True
-    """Whether the key is sent. The SDK wants one even for a server that needs none."""
+    """Whether the key is sent. The SDK requires one even for a server that does not."""
 
     transient: ClassVar[tuple[type[BaseException], ...]] = (openai.APIConnectionError, aiohttp.ClientError)
     _sessions: PerLoop[AsyncGenerator[aiohttp.ClientSession, None]] | None = PrivateAttr(default=None)
@@ -132,7 +130,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
 
     @asynccontextmanager
     async def _post(self, payload: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The server's answer. Raises Refused, with its words, for one that is no success."""
+        """Post a request and yield the server's answer. Raises Refused for an HTTP status that is not a success."""
         payload.update(payload.pop("extra_body", None) or {})
         client, most, sends_key = self.root_async_client, self.limits.max_concurrent_calls, self.sends_key
         if self._sessions is None:
@@ -145,7 +143,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
             yield response
 
     def _with_own_client(self) -> "LimitedChatOpenAI":
-        """This model, with a client of the SDK that belongs to this event loop and follows no redirects."""
+        """Return this model with an SDK client that belongs to this event loop and does not follow redirects."""
         shared = self.root_async_client
         if self._clients is None:
             hooks = {} if self.sends_key else {"request": [_drop_key]}
@@ -167,7 +165,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         try:
             return await LimitedChatModel._request(self._with_own_client(), messages, stop, run_manager, **kwargs)
         except openai.LengthFinishReasonError as error:
-            # The SDK refuses a structured reply that was cut. What there is of it may do, as of any other reply.
+            # The SDK refuses a structured reply that was cut, but its beginning may be usable.
             reply = error.completion.choices[0].message.content or ""
             usage = error.completion.usage
             counts = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens} if usage else None
@@ -178,7 +176,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
                 except ValueError as problem:
                     record_usage(counts)
                     raise MalformedReply(
-                        f"the reply was cut at its length, and is no {shape.__name__}: {problem}"
+                        f"the reply was cut at its length and is not a {shape.__name__}: {problem}"
                     ) from error
                 total = {**counts, "total_tokens": sum(counts.values())} if counts else None
                 message = AIMessage(reply, additional_kwargs={"parsed": parsed}, usage_metadata=total)
@@ -198,7 +196,7 @@ def _beginning(data: bytes) -> str:
 
 
 def _status_in(event: dict[str, Any]) -> int:
-    """The HTTP status that an error within a stream would have had before it; by default one that may pass."""
+    """Return the HTTP status that an error in a stream stands for; by default a transient one."""
     error = event["error"]
     code = error.get("code") if isinstance(error, dict) else None
     if code == "rate_limit_exceeded":
@@ -211,15 +209,15 @@ async def _drop_key(request: Any) -> None:
 
 
 async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerator[aiohttp.ClientSession, None]:
-    # A generator, because `asyncio.run` closes those that are open when it ends: no connection outlives its loop, and
-    # nobody has to remember to close a model.
+    # A generator, because `asyncio.run` closes open generators when it ends: no connection outlives its loop, and
+    # models need not be closed.
     headers = {**(client.auth_headers if sends_key else {}), **client.default_headers, "Accept-Encoding": "identity"}
     if not sends_key:
         headers.pop("Authorization", None)
     async with aiohttp.ClientSession(
         headers={name: value for name, value in headers.items() if isinstance(value, str)},
         connector=aiohttp.TCPConnector(limit=most),
-        timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout is around the whole attempt.
+        timeout=aiohttp.ClientTimeout(total=None),  # Limits.timeout covers the whole attempt.
         proxy=_proxy(str(client.base_url)),
         auto_decompress=False,
     ) as session:
@@ -228,7 +226,7 @@ async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerat
 
 
 async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The data of server-sent events, up to [DONE]. A server that does not stream sends its whole answer instead."""
+    """Yield the data of server-sent events, up to [DONE]. Raises MalformedReply if the answer is not a stream."""
     if response.content_type != "text/event-stream":
         body = await _read(response)
         raise MalformedReply(f"the server's answer is not a stream: {_beginning(body)}")
@@ -260,7 +258,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body, which may be compressed although nobody asked for it. Raises TooLarge beyond a limit."""
+    """Return the body, which may be compressed although that was not requested. Raises TooLarge beyond a limit."""
     packed = bytearray()
     while piece := await response.content.read(65536):
         packed += piece
@@ -282,7 +280,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _proxy(url: str) -> str | None:
-    """The environment's proxy for an address. aiohttp's own `trust_env` would read it on a thread at every call."""
+    """Return the environment's proxy for an address. aiohttp's `trust_env` would read it on a thread at every call."""
     parts = urlsplit(url)
     if not parts.hostname or proxy_bypass(parts.hostname):
         return None

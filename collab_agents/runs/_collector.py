@@ -1,4 +1,4 @@
-"""Python's garbage collector, told what it is up against."""
+"""Fewer runs of Python's garbage collector while many calls are in progress."""
 
 import gc
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def fewer_collections() -> Iterator[None]:
-    """While inside, the collector leaves alone what is alive now, and looks less often at what comes.
+    """Inside the block, ignore objects that are alive now, and collect less often.
 
-    Thousands of calls make much short-lived garbage next to a large, lasting heap of imported modules, and walking
-    that heap again and again is a quarter of all CPU time (benchmarks/throughput.py). What reference counts free,
-    which is nearly everything, is freed as ever.
+    Thousands of calls make much short-lived garbage next to a large, lasting heap of imported modules. Walking that
+    heap repeatedly took a quarter of all CPU time (benchmarks/throughput.py). Reference counting, which frees nearly
+    everything, is not affected.
     """
     global _inside, _before
     if not _inside:

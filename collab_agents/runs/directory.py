@@ -1,4 +1,4 @@
-"""A run directory: settings, finished trajectories, failures, and a lock that one process holds."""
+"""A run directory: settings, finished trajectories, failures, and a lock for one process."""
 
 import hashlib
 import json
@@ -22,18 +22,25 @@ from collab_agents.tasks import Task
 from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_record
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
-"""Settings under which a run may be resumed although they differ: they decide how much and how fast, not what."""
+"""Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
 
 
 class RunDirectory:
-    """A run's folder, held for this process as a context manager.
+    """A run's folder: a context manager that locks it for this process.
 
-    Raises RunDirectoryError if it is in use by another process, holds a run and `resume` is not set, or was made with
-    other settings.
+    Args:
+        path: The folder. It is created if it does not exist.
+        settings: Kept in run.json, and compared with those that are there.
+        resume: Whether the folder may hold a run already.
+        wait: Seconds to wait for another process that uses the folder.
+        private: Whether new files are readable by their owner only, whatever the umask.
 
-    wait: seconds to wait for another process that uses it. finished: the ids of the tasks that are done. spent: the
-    calls, tokens and turns of the trajectories that were there when it was opened. private: whether what is made is
-    for its owner alone, whatever the umask.
+    Attributes:
+        spent: The calls, tokens and turns of the trajectories that were there when the folder was opened.
+
+    Raises:
+        RunDirectoryError: On entering, if another process uses the folder, it holds a run and `resume` is not set, or
+            it was made with other settings.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class RunDirectory:
 
     @property
     def finished(self) -> Set[str]:
+        """The ids of the tasks that are done."""
         return self._played.keys()
 
     def __enter__(self) -> "RunDirectory":
@@ -86,19 +94,19 @@ class RunDirectory:
         self._lock.release()
 
     def check_same(self, task: Task, persona: Persona | None) -> None:
-        """Raises RunDirectoryError if the task was finished as another one, or by another persona."""
+        """Raise RunDirectoryError if the finished task differs from `task`, or was played by another persona."""
         if self._played[task.id] != digest(task, persona):
             raise changed(task.id)
 
     def finish(self, trajectory: Trajectory) -> None:
-        """Keep a finished trajectory; when this returns, it is on the disk."""
+        """Keep a finished trajectory; it is on disk when this returns."""
         self._trajectories.append(trajectory)
         self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
         if self._failed.pop(trajectory.task.id, None):
             self._failures.replace(list(self._failed.values()))
 
     def fail(self, failure: Failure) -> None:
-        """Keep why a task could not be finished, in the place of why it could not before."""
+        """Keep why a task could not be finished, replacing its earlier failure."""
         known = failure.task.id in self._failed
         self._failed[failure.task.id] = failure
         if known:
@@ -107,10 +115,11 @@ class RunDirectory:
             self._failures.append(failure)
 
     def begin(self, on_disk: Mapping[str, int]) -> None:
-        """Count what an earlier attempt spent that was killed, as far as it left it on the disk.
+        """Count what an earlier attempt that was killed spent, as far as it is on disk.
 
-        on_disk: the calls, tokens and turns of all trajectories and checkpoints now. They are kept in run.json until
-        `add_totals`, which an attempt that is killed does not reach.
+        Args:
+            on_disk: The calls, tokens and turns of all trajectories and checkpoints now. They are kept in run.json
+                until `add_totals`, which a killed attempt does not reach.
         """
         run = self._read()
         if "on_disk_at_start" in run:
@@ -144,7 +153,7 @@ class RunDirectory:
             self._write({"config": self.settings, "versions": _versions()})
         self._trajectories.open()
         self._failures.open()
-        # SQLite gives the files beside it the same rights.
+        # SQLite gives the files beside it the same permissions.
         os.close(os.open(self.checkpoints, os.O_CREAT | os.O_WRONLY, 0o600 if self._private else 0o644))
         for number, line in self._trajectories.lines():
             try:
@@ -159,10 +168,10 @@ class RunDirectory:
             self._failures.replace(list(self._failed.values()))
 
     def _compare(self, made_with: Mapping[str, Any]) -> None:
-        # Earlier versions called the column of goals otherwise.
+        # Earlier versions had another name for the column of goals.
         before = {re.sub(r"columns\.prompt$", "columns.goal", key): value for key, value in _leaves(made_with)}
         now = dict(_leaves(json.loads(json.dumps(self.settings))))
-        # They also wrote this of users that no model plays.
+        # They also wrote this for users that no model plays.
         if "user.attempts" not in now:
             before.pop("user.attempts", None)
         for key in sorted({*before, *now}):
@@ -207,18 +216,18 @@ def _versions() -> dict[str, str]:
 
 
 def turns_in(messages: Iterable[Mapping[str, Any]]) -> int:
-    """How often the assistant answered in a conversation that was played without lookahead."""
+    """Count the assistant's answers in a conversation without lookahead."""
     return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)
 
 
 def read_failures(path: str | Path) -> list[Failure]:
-    """The failures that a run directory holds."""
+    """Return the failures that a run directory holds."""
     file = Path(path) / "failures.jsonl"
     return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
 
 
 def read_totals(path: str | Path) -> dict[str, float]:
-    """What all attempts at a run spent, as far as it is known; nothing if it has no run.json."""
+    """Return what all attempts at a run spent, as far as known; empty if it has no run.json."""
     file = Path(path) / "run.json"
     return _read_run(file).get("totals", {}) if file.exists() else {}
 
@@ -229,19 +238,19 @@ def _read_run(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{file} is not JSON: {error}") from error
     if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), dict) for key in ("config", "totals")):
-        raise RunDirectoryError(f"{file} is not what a run wrote: choose another directory")
+        raise RunDirectoryError(f"{file} was not written by a run: choose another directory")
     return run
 
 
 def changed(task_id: str) -> RunDirectoryError:
     return RunDirectoryError(
-        f"task {task_id!r} is another one now, or is played by another persona: resume with the same tasks and "
-        "personas, or choose another directory"
+        f"task {task_id!r} or its persona has changed since the run began: resume with the same tasks and personas, "
+        "or choose another directory"
     )
 
 
 def digest(task: Task | Mapping[str, Any], persona: Persona | Mapping[str, Any] | None) -> str:
-    """Of what a task is and by whom it is played, to tell whether they are still the same."""
+    """Return a hash of a task and its persona, to tell whether they have changed."""
     kept = [
         Task.model_validate(task).model_dump(mode="json"),
         Persona.model_validate(persona).model_dump(mode="json") if persona else None,

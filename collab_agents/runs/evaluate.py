@@ -1,4 +1,4 @@
-"""Evaluation: whole conversations on held-out tasks, by one assistant or by two, and the scorecard they make."""
+"""Evaluation: run whole conversations on held-out tasks with one or two assistants, and score them."""
 
 import asyncio
 import re
@@ -27,25 +27,24 @@ from collab_agents.users import AnyUser
 
 @dataclass(frozen=True)
 class TaskSet:
-    """What is evaluated on, by whom it is played and judged.
-
-    name: in the scorecard. metric: the judge of `reward` that says how well a task was done, if one does.
-    settings: what else to keep in the runs' run.json, and to compare on resuming.
-    """
+    """Tasks to evaluate on, with the user who plays them and the judges."""
 
     name: str
+    """The set's name in the scorecard."""
     tasks: Sequence[Task]
     user: AnyUser
     reward: MultiturnReward
     metric: str | None = None
+    """The judge of `reward` that measures how well a task was done, if there is one."""
     personas: Sequence[Persona] = ()
     max_exchanges: int = 8
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """More settings to keep in the runs' run.json, and to compare when they are resumed."""
 
 
 @dataclass(frozen=True)
 class _Repeat:
-    """Every task of a set, played by one assistant with one seed."""
+    """Every task of a set, with one assistant and one seed."""
 
     tasks: TaskSet
     side: str
@@ -67,20 +66,32 @@ async def evaluate(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: Progress | None = None,
 ) -> Scorecard:
-    """Play every task with each assistant, `repeats` times, and score the conversations.
+    """Run every task with each assistant, `repeats` times, and score the conversations.
 
-    assistants: one or two, by name; of two, the first is compared with the second, on the same tasks, personas and
-        seeds.
-    seed: of the first repeat; the others' are derived from it.
-    max_concurrency: conversations under way at once, over all runs, which are played side by side.
-    out: a folder, in which each set, assistant and seed has a run directory. resume: go on with them.
-    private: whether the files in it are for their owner alone; otherwise the umask decides.
-    settings: what to keep in the run.json of each assistant's runs.
-    progress: an object to keep up to date, over all runs; a `ProgressBar` shows itself.
+    A conversation that cannot be finished is counted as failed and left out of averages.
 
-    A conversation that cannot be finished is counted as failed and left out of averages. Before anything is played,
-    raises ConfigError for a set without tasks, a task that cannot be played or judged, or names that are not distinct,
-    and RunDirectoryError as `generate_trajectories`.
+    Args:
+        sets: The task sets.
+        assistants: One or two, by name. The first is compared with the second, on the same tasks, personas and seeds.
+        seed: The first repeat's seed; the other seeds are derived from it.
+        repeats: How often each task is played.
+        max_concurrency: Conversations in progress at once, over all runs, which run concurrently.
+        out: A folder for the runs: each set, assistant and seed has a run directory in it.
+        resume: Whether to continue the runs in `out`.
+        private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
+        settings: What to keep in the run.json of each assistant's runs.
+        progress: An object to keep up to date over all runs. A `ProgressBar` displays itself.
+
+    Raises:
+        ConfigError: Before anything is played, for a set without tasks, a task that cannot be played or judged, or
+            names that are not distinct.
+        RunDirectoryError: As for `generate_trajectories`.
+
+    Example:
+        reward = MultiturnReward({"token_cost": token_cost()})
+        tasks = TaskSet("trips", list(load_tasks("trips.jsonl")), LLMUser(model), reward)
+        scorecard = await evaluate([tasks], {"tuned": tuned, "base": base}, repeats=3, out="evaluation")
+        scorecard.sets[0].difference["reward"].value
     """
     if not 1 <= len(assistants) <= 2:
         raise ConfigError(f"assistants must be one, or two to compare, got {len(assistants)}")
@@ -138,17 +149,18 @@ async def evaluate(
 
 
 def run_folders(sets: Sequence[str], sides: Sequence[str], repeats: int) -> dict[tuple[str, str, int], Path]:
-    """Where an evaluation keeps its runs, by set, assistant and repeat, relative to its folder.
+    """Return where an evaluation keeps its runs, by set, assistant and repeat, relative to its folder.
 
-    Raises ConfigError for names that are not distinct, or that no folder can have.
+    Raises:
+        ConfigError: If names are not distinct, or cannot be a folder's name.
     """
     for what, names in (("task sets", sets), ("assistants", sides)):
         folders = [_folder(name) for name in names]
         for name, folder in zip(names, folders, strict=True):
             if not folder.strip("."):
-                raise ConfigError(f"{what}: {name!r} is no name: it needs a letter or a digit")
+                raise ConfigError(f"{what}: {name!r} cannot be a name: it needs a letter or a digit")
             if folders.count(folder) > 1:
-                raise ConfigError(f"two {what} are named {name!r}, or nearly: give each a name of its own")
+                raise ConfigError(f"two {what} are named {name!r}, or nearly so: give each a different name")
     return {
         (one, side, number): Path(_folder(one), _folder(side), f"seed-{number}")
         for one in sets
@@ -162,11 +174,11 @@ def _folder(name: str) -> str:
 
 
 def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
-    """Make the run's directory, or see that it can be gone on with."""
+    """Create the run's directory, or check that it can be resumed."""
     if run.folder is None:
         return
     for folder in (run.folder.parent.parent.parent, run.folder.parent.parent, run.folder.parent):
-        folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Of parents, it ignores the mode.
+        folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Parents do not get the mode.
     kept = conversation_settings(run.settings, run.tasks.max_exchanges, run.seed)
     with RunDirectory(run.folder, settings=kept, resume=resume, private=private) as directory:
         if not directory.finished:
@@ -175,7 +187,7 @@ def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
     for trajectory in read_trajectories(run.folder):
         if now.get(trajectory.task.id, trajectory.task) != trajectory.task:
             raise RunDirectoryError(
-                f"{run.folder}: the task {trajectory.task.id!r} is another one now: choose another directory"
+                f"{run.folder}: the task {trajectory.task.id!r} has changed since the run: choose another directory"
             )
 
 
@@ -207,7 +219,7 @@ async def _play(
 
 
 def _measured(reward: MultiturnReward) -> MultiturnReward:
-    """The reward, with what every scorecard counts recorded beside it."""
+    """Return the reward with the judges that every scorecard records, at weight 0."""
     for name in reward.judges:
         if name in RESERVED:
             raise ConfigError(f"a judge cannot be named {name!r} here: the scorecard has a measure of that name")

@@ -1,4 +1,4 @@
-"""Many rollouts at once: bounded, cancellable, and resumable from a run directory."""
+"""Many conversations at once: bounded, cancellable, and resumable from a run directory."""
 
 import asyncio
 import errno
@@ -57,12 +57,12 @@ from collab_agents.users import AnyUser
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
-"""Seconds that tasks get to end when they are cancelled. One that takes longer is left behind."""
+"""Seconds that cancelled tasks get to end. A task that takes longer is abandoned."""
 
 _MOST_REFUSED = 3
-"""Tasks in a row that may fail because a model refuses its key."""
+"""Stop after this many tasks in a row failed because a model refused its key."""
 
-_NOBODY = "give one that is simulated, or play a single conversation by its graph or by collab-agents chat"
+_NOBODY = "pass a simulated one, or run a single conversation with its graph or with collab-agents chat"
 
 
 def generate_trajectories(
@@ -81,26 +81,40 @@ def generate_trajectories(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
-    """Play every task by lookahead and yield the finished trajectories, first done first.
+    """Run every task with lookahead and yield the trajectories as they finish.
 
-    tasks: read as they are needed, at most `max_concurrency` under way; ids must differ. While the caller is busy
-        with a trajectory, no new task is begun. A source that waits holds up nothing but itself.
-    personas: each task is played by one of them, drawn by the seed; none plays a plain user.
-    max_concurrency: a number, or a semaphore that several runs share.
-    out: a run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are
-        checkpointed at every step, and a task that cannot be finished goes to failures.jsonl with its reason.
-        Without it such tasks are logged.
-    resume: go on with the run in `out`: finished tasks are skipped, unfinished and failed ones go on from their last
-        completed step. Trajectories of an earlier call are not yielded again.
-    private: whether the files in `out` are for their owner alone; otherwise the umask decides.
-    settings: what else to keep in run.json, and to compare when the run is resumed.
-    progress: an object to keep up to date; a `ProgressBar` shows itself.
+    All work in progress is cancelled, and `out` released, when the iterator is closed (`aclose`, `async with`) or
+    dropped (as by a `break`), when the task that awaits it is cancelled, or when the event loop ends. Resuming the run
+    in a later call in the same process closes this iterator, which then raises RunDirectoryError.
 
-    All work under way is cancelled, and `out` given back, when the iterator is closed (`aclose`, `async with`),
-    dropped, as by a `break`, when the task that awaits it is cancelled, or when the event loop ends. A later call in
-    the same process that resumes the run closes this iterator, which then raises RunDirectoryError. Raises
-    RunDirectoryError too if `out` is in use by another process, holds a run and `resume` is not set, or was made with
-    other settings; ConfigError for a repeated task id.
+    Args:
+        tasks: Read as needed, with at most `max_concurrency` in progress; ids must be distinct. No new task begins
+            while the caller is busy with a trajectory. A slow source does not delay the tasks in progress.
+        user: Plays the user.
+        assistant: Gives the candidate replies.
+        reward: Scores candidates and finished conversations.
+        lookahead: How many candidates and futures, and how long; by default `Lookahead()`.
+        personas: Each task is played by one of them, drawn by the seed. Without any, the user has no persona.
+        seed: The run's seed.
+        max_concurrency: A number, or a semaphore that several runs share.
+        out: A run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are
+            checkpointed at every step, and tasks that cannot be finished go to failures.jsonl with the reason. Without
+            `out`, such tasks are logged.
+        resume: Whether to continue the run in `out`. Finished tasks are skipped and not yielded again; unfinished and
+            failed tasks continue from their last completed step.
+        private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
+        settings: More settings to keep in run.json, and to compare when the run is resumed.
+        progress: An object to keep up to date. A `ProgressBar` displays itself.
+
+    Raises:
+        RunDirectoryError: If another process uses `out`, it holds a run and `resume` is not set, or it was made with
+            other settings.
+        ConfigError: For a repeated task id, or a person as user or assistant.
+        ModelError: If three tasks in a row fail because a model refuses its key.
+
+    Example:
+        async for trajectory in generate_trajectories(tasks, user=user, assistant=assistant, reward=reward, out="run"):
+            print(trajectory.task.id, trajectory.reward)
     """
     check_simulated(user, assistant, instead=_NOBODY)
     lookahead = lookahead or Lookahead()
@@ -135,9 +149,25 @@ def play_conversations(
     settings: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
-    """Play every task without lookahead, one reply a turn, and yield the judged trajectories, first done first.
+    """Run every task without lookahead, with one reply per turn, and yield the judged trajectories as they finish.
 
-    They have no turns; everything else, and every argument, is as for `generate_trajectories`.
+    The trajectories have no `turns`. The arguments not listed here, and everything else, are as for
+    `generate_trajectories`.
+
+    Args:
+        tasks: As for `generate_trajectories`.
+        user: Plays the user.
+        assistant: Answers.
+        reward: Scores the finished conversations.
+        max_exchanges: The most exchanges of a conversation (one user and one assistant message each).
+        personas: As for `generate_trajectories`.
+        seed: The run's seed.
+        max_concurrency: A number, or a semaphore that several runs share.
+        out: A run directory.
+        resume: Whether to continue the run in `out`.
+        private: Whether the files in `out` are readable by their owner only.
+        settings: More settings to keep in run.json.
+        progress: An object to keep up to date.
     """
     check_simulated(user, assistant, instead=_NOBODY)
     played = _play_all(
@@ -158,15 +188,22 @@ def play_conversations(
 
 
 def conversation_settings(settings: Mapping[str, Any] | None, max_exchanges: int, seed: int) -> dict[str, Any]:
-    """What `play_conversations` keeps in run.json, and compares."""
+    """Return the settings that `play_conversations` keeps in run.json and compares."""
     return {**(settings or {}), "max_exchanges": max_exchanges, "seed": seed}
 
 
 def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: MultiturnReward) -> int:
-    """Look at every task once, before any work. Returns how many there are.
+    """Check every task once, before any work, and return how many there are.
 
-    Raises ConfigError, which begins with `source`, for the first that is malformed, has the id of another, or lacks
-    what the user or a judge needs, and if there is none.
+    Args:
+        source: Where the tasks come from; errors begin with it.
+        tasks: The tasks.
+        user: The user who will play them.
+        reward: The judges that will score them.
+
+    Raises:
+        ConfigError: For the first task that is malformed, repeats an id, or lacks what the user or a judge needs, and
+            if there are no tasks.
     """
     seen: set[str] = set()
     for task in tasks:
@@ -246,7 +283,7 @@ async def _play_all(
 
 
 class _Player:
-    """Plays one task after another, or several at once, and keeps what comes of each."""
+    """Runs tasks, one after another or several at once, and keeps each result."""
 
     def __init__(
         self,
@@ -270,7 +307,7 @@ class _Player:
         self.refused = 0
 
     async def play(self, task: Task) -> Trajectory | None:
-        """Play a task for which a slot was taken."""
+        """Run a task for which a slot was taken."""
         self.progress.add(running=1)
         try:
             with track_usage(self.progress.usage), track_usage(self.usage), refusals.taken() as refused:
@@ -302,7 +339,7 @@ class _Player:
             self.run.fail(Failure(task=task, error=reason_of(error)))
 
     def _count(self, refusals: Sequence[str]) -> None:
-        """Raises ModelError when one task after another fails because a model refuses its key."""
+        """Raise ModelError when several tasks in a row failed because a model refused its key."""
         self.refused = self.refused + 1 if refusals else 0
         if self.refused >= _MOST_REFUSED:
             raise ModelError(f"stopped after {self.refused} tasks in a row, since the model refuses: {refusals[-1]}")
@@ -348,7 +385,7 @@ class _Player:
 
 
 def _failed_to_choose(snapshot: StateSnapshot) -> bool:
-    """Whether a rollout stands where none of a turn's candidates could be scored, or is about to find that out."""
+    """Whether a rollout stopped, or is about to stop, because none of a turn's candidates could be scored."""
     if snapshot.next == ("choose",):
         return not _any_scored(snapshot.values["candidates"])
     results = [task.result for task in snapshot.tasks if task.name == "candidate"]
@@ -360,14 +397,14 @@ def _any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def slots_for(max_concurrency: int) -> asyncio.Semaphore:
-    """A slot for each task that may be under way, which several runs can share. Raises ConfigError for none."""
+    """Return a semaphore with a slot per concurrent task, which several runs can share."""
     if max_concurrency < 1:
         raise ConfigError(f"max_concurrency must be at least 1, got {max_concurrency}")
     return asyncio.Semaphore(max_concurrency)
 
 
 class _Slots:
-    """The slots that one run has taken of a semaphore, which other runs may share."""
+    """The slots that one run has taken from a semaphore, which other runs may share."""
 
     def __init__(self, semaphore: asyncio.Semaphore) -> None:
         self._semaphore = semaphore
@@ -378,7 +415,7 @@ class _Slots:
         self._taken += 1
 
     def give_back(self) -> None:
-        if self._taken:  # Else the run has ended, and with it whatever it had taken.
+        if self._taken:  # Else the run has ended and released all its slots.
             self._taken -= 1
             self._semaphore.release()
 
@@ -388,7 +425,7 @@ class _Slots:
 
 
 async def _next(source: AsyncIterator[Task], slots: _Slots) -> Task | None:
-    """The next task, once there is a slot for it, which is then taken."""
+    """Take a slot, as soon as one is free, and return the next task."""
     await slots.take()
     task = await anext(source, None)
     if task is None:
@@ -416,9 +453,9 @@ async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Ta
 
 
 async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: Set[str]) -> Counter[str]:
-    """The calls, tokens and turns of the tasks that were begun, by their checkpoints.
+    """Return the calls, tokens and turns of unfinished tasks, from their checkpoints.
 
-    The checkpoints of tasks that were finished just before a kill are dropped.
+    The checkpoints of tasks that were finished just before a kill are deleted.
     """
     spent: Counter[str] = Counter()
     async with saver.conn.execute("SELECT DISTINCT thread_id FROM checkpoints") as cursor:
@@ -432,7 +469,7 @@ async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: Set[str]) -> C
         if refused:
             raise RunDirectoryError(
                 f"checkpoints.sqlite: task {thread!r} holds a {refused[0]}, which no run writes there: the file cannot "
-                "be trusted; delete it to play the unfinished tasks again"
+                "be trusted; delete it to start the unfinished tasks again"
             )
         if kept:
             state = kept.checkpoint["channel_values"]
@@ -453,5 +490,5 @@ async def cancel(under_way: Collection[asyncio.Task[Any]]) -> None:
 
 
 def _close(run: RunDirectory, player: _Player, started: float) -> None:
-    with suppress(OSError):  # Of a full disk. The next attempt counts what the checkpoints know.
+    with suppress(OSError):  # The disk may be full. The next attempt counts what the checkpoints hold.
         run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": time.monotonic() - started})

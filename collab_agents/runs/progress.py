@@ -1,4 +1,4 @@
-"""What a run has done so far: as numbers, to a callback, and as a bar."""
+"""A run's progress: as numbers, to a callback, and as a bar."""
 
 import logging
 import time
@@ -12,30 +12,34 @@ from collab_agents.usage import Usage
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN = 0.2
-"""How often a bar is drawn anew at most."""
+"""The shortest time between two updates of a bar."""
 
 
 @dataclass
 class Progress:
-    """What a run has done so far.
-
-    `generate_trajectories`, `play_conversations` and `evaluate` keep it up to date.
-    total: tasks there are, where their number is known. finished, failed: tasks of this call. skipped: tasks that were
-        done before. running: tasks under way. candidates, turns: completed in this call. usage: calls and tokens of
-        this call.
-    on_change: called with this object whenever one of these has changed, usage aside, on the event loop: it must not
-        wait. If it raises, that is logged, and it is not called again.
-    """
+    """What a run has done so far; `generate_trajectories`, `play_conversations` and `evaluate` keep it up to date."""
 
     total: int | None = None
+    """The number of tasks, where it is known."""
     finished: int = 0
+    """Tasks finished in this call."""
     failed: int = 0
+    """Tasks that failed in this call."""
     skipped: int = 0
+    """Tasks that were done before."""
     running: int = 0
+    """Tasks in progress."""
     candidates: int = 0
+    """Candidates completed in this call."""
     turns: int = 0
+    """Turns completed in this call."""
     usage: Usage = field(default_factory=Usage)
+    """Calls and tokens of this call."""
     on_change: Callable[["Progress"], Any] | None = field(default=None, repr=False)
+    """Called with this object when any number but `usage` has changed. It runs on the event loop and must not block.
+
+    If it raises, the exception is logged and it is not called again.
+    """
     _begun: bool = field(default=False, init=False, repr=False)
     _runs: int = field(default=0, init=False, repr=False)
 
@@ -46,7 +50,7 @@ class Progress:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Around a run, or around several that share this object; `end` is called when the outermost has ended."""
+        """Mark a run as open. Several runs may share this object; `end` is called when the last one has ended."""
         self._runs += 1
         try:
             yield
@@ -56,19 +60,19 @@ class Progress:
                 self.end()
 
     def end(self) -> None:
-        """All is done, or has been stopped."""
+        """Called when all runs have ended, finished or not."""
 
     def take_usage_before_runs(self) -> Usage:
-        """Return what was spent before the first run began, such as on checking models, for that run to count.
+        """Return what was spent before the first run, such as on checking models, to be counted in that run.
 
-        Later runs get nothing.
+        Later runs get an empty `Usage`.
         """
         before = Usage() if self._begun else replace(self.usage)
         self._begun = True
         return before
 
     def add(self, **changes: int) -> None:
-        """Add to the numbers, by name, and say so."""
+        """Add to the numbers, by name, and call `on_change`."""
         for name, change in changes.items():
             setattr(self, name, getattr(self, name) + change)
         if self.on_change is None or not any(changes.values()):
@@ -76,25 +80,30 @@ class Progress:
         try:
             self.on_change(self)
         except Exception:
-            logger.exception("on_change of the progress failed, and is not called again")
+            logger.exception("Progress.on_change raised an exception and will not be called again")
             self.on_change = None
 
 
 class ProgressBar(Progress):
-    """A `Progress` that shows itself: in a notebook as a widget, elsewhere as a line of stderr.
+    """A `Progress` that displays itself: as a widget in a notebook, elsewhere as a line on stderr.
 
+    Args:
+        total: The number of tasks, where it is known.
+        **options: For `tqdm.auto.tqdm`, such as `desc`. Without ipywidgets, a notebook shows a line too.
+
+    Example:
         async for trajectory in generate_trajectories(tasks, ..., progress=ProgressBar()):
-
-    options: for `tqdm.auto.tqdm`, such as `desc`. A notebook needs ipywidgets for the widget, and shows a line without.
+            ...
     """
 
     def __init__(self, total: int | None = None, **options: Any) -> None:
         super().__init__(total=total, on_change=self._draw)
-        self._options = {"unit": "task", "disable": False, **options}  # Some libraries turn bars off for all.
+        self._options = {"unit": "task", "disable": False, **options}  # Some libraries disable all bars.
         self._bar: Any = None
         self._drawn = 0.0
 
     def end(self) -> None:
+        """Draw the bar for the last time and close it."""
         if self._bar is not None:
             self._drawn = 0.0
             self._draw(self)
@@ -103,7 +112,7 @@ class ProgressBar(Progress):
 
     def _draw(self, _: Progress) -> None:
         if self._bar is None:
-            from tqdm.auto import tqdm  # Which warns in a notebook that has no widgets.
+            from tqdm.auto import tqdm  # It warns in a notebook without widgets.
 
             self._bar = tqdm(total=self.total, **self._options)
         if time.monotonic() < self._drawn + _SECONDS_BETWEEN:

@@ -1,7 +1,7 @@
-"""The multiturn scorecard: what finished conversations say about an assistant, and about one against another.
+"""The multiturn scorecard: measures of one assistant, or of two compared, from finished conversations.
 
-Knows trajectories, not how they were played. Intervals are 95% percentile bootstrap intervals over tasks (Efron and
-Tibshirani, 1993, chapter 13); repeats of a task stay together.
+It reads trajectories and does not know how they were made. Intervals are 95% percentile bootstrap intervals over tasks
+(Efron and Tibshirani, 1993, chapter 13); repeats of a task stay together.
 """
 
 from collections import Counter
@@ -21,38 +21,39 @@ Better = Literal["higher", "lower"]
 
 
 class Estimate(Record):
-    """A measure with its 95% interval.
-
-    value: None if no task has one. low, high: the interval. tasks: how many have a value. per_seed: the value of each
-    repeat alone.
-    """
+    """A measure with its 95% interval."""
 
     value: float | None
+    """None if no task has a value."""
     low: float | None
+    """The interval's lower end."""
     high: float | None
+    """The interval's upper end."""
     tasks: int
+    """How many tasks have a value."""
     per_seed: list[float | None] = Field(default_factory=list)
+    """The value of each repeat alone."""
 
 
 class Difference(Estimate):
-    """This assistant's value less the other's, on the conversations (task and seed) that have a value on both sides.
-
-    improvement: relative to the other's, in the direction that is better; None where neither is, where values may be
-    negative, or the other's is 0.
-    """
+    """The first assistant's value minus the second's, over conversations (task and seed) with a value on both sides."""
 
     improvement: float | None = None
+    """The difference relative to the second's value, positive if it is better.
+
+    None if neither direction is better, if values may be negative, or if the second's value is 0.
+    """
 
 
 class Unscored(Record):
-    """How many conversations a judge gave no score, and its commonest reason."""
+    """How many conversations a judge could not score, and its most common reason."""
 
     count: int
     reason: str
 
 
 class AssistantResult(Record):
-    """One assistant: how many conversations were finished and failed, its measures, and what was not scored."""
+    """One assistant: its finished and failed conversations, its measures, and what was not scored."""
 
     name: str
     finished: int
@@ -62,31 +63,35 @@ class AssistantResult(Record):
 
 
 class SetScores(Record):
-    """One task set. sides: the assistant, then the one it is compared with. difference: of each measure."""
+    """The results on one task set."""
 
     name: str
     metric: str | None
     seeds: list[int]
     tasks: int
     better: dict[str, Better | None]
+    """By measure, which direction is better."""
     sides: list[AssistantResult]
+    """The assistant, then the one it is compared with."""
     difference: dict[str, Difference] | None = None
+    """By measure; None for one assistant."""
 
 
 class Scorecard(Record):
-    """By task set."""
+    """The results of an evaluation, by task set."""
 
     sets: list[SetScores]
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a scorecard keeps of a finished conversation. reasons: why a judge gave no score."""
+    """What a scorecard keeps of a finished conversation."""
 
     task_id: str
     ambiguous: bool
     scores: dict[str, float | None]
     reasons: dict[str, str]
+    """By judge, why it gave no score."""
     reward: float | None
     exchanges: int
     ended_by_user: bool
@@ -107,22 +112,21 @@ class Played:
 
 
 Repeats = Sequence[Sequence[Played]]
-"""An assistant's conversations: for each seed, those of all tasks."""
+"""An assistant's conversations: one sequence per seed, with all tasks."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that is computed from sums over conversations, so that resampling tasks is a matrix product.
-
-    of: a conversation's summands, or None if it has none. value: from their sums, of shape (..., summands), to the
-    measure, of shape (...). relative: whether it has a zero that makes "so many percent more" mean something.
-    """
+    """A number computed from sums over conversations, so that resampling tasks is a matrix product."""
 
     of: Callable[[Played], tuple[float, ...] | None]
+    """Returns a conversation's summands, or None if it has none."""
     value: Callable[[Any], Any]
+    """Computes the measure, of shape (...), from the sums, of shape (..., summands)."""
     better: Better | None
     summands: int = 2
     relative: bool = True
+    """Whether the measure has a true zero, so that percentages make sense."""
 
 
 def score_set(
@@ -135,11 +139,16 @@ def score_set(
     clarifies: bool = False,
     collaboration: Collection[str] = (),
 ) -> SetScores:
-    """The scores of one or two assistants on a task set.
+    """Score one or two assistants on a task set.
 
-    sides: by the assistant's name; of two, the first is compared with the second.
-    metric: the judge that says how well a task was done. clarifies: whether it is one of asking and answering.
-    collaboration: the judges that say how well the assistant collaborates.
+    Args:
+        name: The task set's name.
+        sides: The conversations by assistant. The first assistant is compared with the second.
+        failed: How many conversations failed, by assistant.
+        seeds: The seed of each repeat.
+        metric: The judge that measures how well a task was done.
+        clarifies: Whether that judge is one of asking and answering.
+        collaboration: The judges that measure how well the assistant collaborates.
     """
     everything = [one for repeats in sides.values() for repeat in repeats for one in repeat]
     ids = sorted({one.task_id for one in everything})
@@ -173,9 +182,9 @@ def score_set(
 
 
 class _Resampled:
-    """Sums of all measures of several sides, over all tasks and over the same resamples of them.
+    """The sums of all measures of several sides, over all tasks and over the same resamples of them.
 
-    sides: for each, an array of shape (repeats, tasks, summands) for each measure.
+    Each side is a list with an array of shape (repeats, tasks, summands) for each measure.
     """
 
     def __init__(self, measures: Sequence[Measure], sides: Sequence[Sequence[Any]], seed: int) -> None:
@@ -224,7 +233,7 @@ class _Resampled:
 
 
 def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Any:
-    """The summands, of shape (repeats, tasks, summands); zeros where a conversation has none."""
+    """Return the summands, of shape (repeats, tasks, summands); zeros where a conversation has none."""
     found = [{one.task_id: measure.of(one) for one in repeat} for repeat in repeats]
     empty = (0.0,) * measure.summands
     sums = [[repeat.get(task) or empty for task in ids] for repeat in found]
@@ -232,7 +241,7 @@ def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Any:
 
 
 def _paired(first: Any, second: Any) -> tuple[Any, Any]:
-    """Both, with zeros where a conversation has no value on one side."""
+    """Return both arrays with zeros where a conversation has no value on one side."""
     both = first.any(-1, keepdims=True) & second.any(-1, keepdims=True)
     return first * both, second * both
 
@@ -254,17 +263,17 @@ _OWN: dict[str, tuple[Better | None, float, str]] = {
     "user_tokens": ("lower", 1.0, "user_tokens"),
     "asks_first": (None, 1.0, "asks_first"),
 }
-"""Measures that every scorecard has, recorded as judges of weight 0: what is better, their scale and their name."""
+"""Measures in every scorecard, recorded as judges of weight 0: the better direction, the scale and the name."""
 
 RESERVED = {"assistant_ktokens", "reward", "exchanges", "ended_by_user", "macro_accuracy", "f1_ambiguous", "f1_clear"}
-"""What a judge cannot be called where a scorecard is made."""
+"""Names that a judge in a scorecard cannot have."""
 
 
 def _measures(
     played: Sequence[Played], metric: str | None, clarifies: bool, collaboration: Collection[str]
 ) -> dict[str, Measure]:
     judges = list(dict.fromkeys(name for one in played for name in one.scores))
-    # The metric first, collaboration next, what every scorecard has last.
+    # The metric first, then collaboration, and what every scorecard has last.
     judges.sort(key=lambda name: (name != metric, name not in collaboration, name in _OWN))
     measures: dict[str, Measure] = {}
     for name in judges:
@@ -291,8 +300,8 @@ def _mean_of(of: Callable[[Played], float | None], better: Better | None, *, rel
 def _clarification(judge: str) -> dict[str, Measure]:
     """Return macro accuracy and the F1 of asking and of answering (CollabLLM, section 5.4).
 
-    The judge says whether the first reply did what the task's `metadata.ambiguous` calls for: ask where the question
-    is ambiguous, answer where it is clear.
+    The judge scores whether the first reply did what the task's `metadata.ambiguous` calls for: ask if the question
+    is ambiguous, answer if it is clear.
     """
 
     def of(one: Played) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""One conversation with an app: the door for people who have an app and ten minutes."""
+"""One conversation with an app: the quickest way to try one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -26,7 +26,7 @@ from collab_agents.usage import track_usage
 from collab_agents.users import AnyUser, LLMUser, as_user
 
 AnyApp = Assistant | Runnable[Any, Any] | Callable[[list[BaseMessage]], Any]
-"""What `simulate` takes for an app."""
+"""What `simulate` accepts as an app."""
 
 _MODEL = "openai:gpt-4o-mini"
 
@@ -43,24 +43,30 @@ async def simulate(
     seed: int = 0,
     **options: Any,
 ) -> Trajectory:
-    """Play one conversation with an app and return it as a trajectory, judged if there are judges.
+    """Simulate one conversation with an app and return it as a trajectory, judged if there are judges.
 
+    Args:
+        app: A compiled LangGraph app, any Runnable, a chat model, an `Assistant`, or a function (sync or async) of the
+            messages so far that returns a text or one or more messages.
+        goal: What the simulated user wants, in words addressed to the user ("You want ..."), or a `Task`.
+        persona: The name of a persona that ships with the library, or a `Persona`.
+        model: Plays the user: a name for `load_chat_model`, by default "openai:gpt-4o-mini", or a chat model.
+        user: Plays the user instead of a model.
+        judges: By the name under which their scores are recorded, see `MultiturnReward`.
+        max_exchanges: The most exchanges (one user and one assistant message each).
+        seed: The conversation's seed.
+        **options: Options of `GraphAssistant`, such as `simulate_tools`. By default, the app's tools are executed.
+
+    Raises:
+        RolloutError: If the app or the user fails; it says where.
+        ConfigError: For an unknown persona or option.
+
+    Example:
         trajectory = await simulate(app, goal="You want order 7 cancelled.", persona="hurried-parent")
         trajectory.messages  # role/content dicts, tool calls and results included
-
-    app: a compiled LangGraph app, any Runnable, a chat model, a function of the messages so far (async or not) that
-        returns a text, a message or several, or an `Assistant`.
-    goal: what the simulated user wants, in words addressed to the user ("You want ..."), or a `Task`.
-    persona: one that ships, by name, or a `Persona`.
-    model: plays the user, as `load_chat_model` takes it; by default "openai:gpt-4o-mini".
-    user: plays the user instead of a model.
-    judges: by the name that they have in the record, see `MultiturnReward`.
-    options: those of `GraphAssistant`, such as `simulate_tools`. The app's tools are called unless these say otherwise.
-
-    Raises RolloutError, which says where, if the app or the user fails; ConfigError for an unknown persona or option.
     """
     if user is not None and model is not None:
-        raise ConfigError("simulate: either a model plays the user or the user given does, not both")
+        raise ConfigError("simulate: user cannot be combined with model, since both play the user")
     if isinstance(persona, str):
         (persona,) = get_personas([persona])
     try:
@@ -91,7 +97,7 @@ def _assistant(app: AnyApp, options: dict[str, Any]) -> Assistant:
         return ChatAssistant(app)
     if isinstance(app, Assistant) and not isinstance(app, Runnable | type):
         if options:
-            raise ConfigError(f"simulate: {min(options)} is an option for an app, and this is an assistant already")
+            raise ConfigError(f"simulate: {min(options)} is an option for an app, not for an Assistant")
         return app
     if not isinstance(app, Runnable):
         if not callable(app) or isinstance(app, type):

@@ -1,1 +1,1 @@
-"""What `langgraph dev` serves: the settings of a client, the scene of a run, and the graphs."""
+"""The graphs that `langgraph dev` serves, the settings of a client, and the scene of a run."""

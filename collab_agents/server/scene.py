@@ -1,4 +1,4 @@
-"""What a graph on a server begins with: an input that people may leave incomplete, made complete."""
+"""The first node of a graph on a server: it completes and checks a client's input."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,22 +20,23 @@ from collab_agents.server.settings import Settings
 from collab_agents.tasks import Task
 
 _AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
-"""What an earlier run on the same thread left in the state, and this one does not count on."""
+"""Resets what an earlier run on the same thread left in the state."""
 
-_WORDS = "; for a goal in words choose the user llm, and judges that need no more than a conversation"
+_WORDS = "; for a goal in words, choose the user llm and judges that need only a conversation"
 
 
 @dataclass(frozen=True)
 class Cast:
-    """Who takes part in a run on a server, and how it goes. personas: of which one is drawn where none is chosen."""
+    """The participants of a run on a server, and its settings."""
 
     settings: Settings
     config: RunConfig
     parts: Composition
     personas: Sequence[Persona]
+    """One of them is drawn if none is chosen."""
 
     def problem_with(self, task: Task) -> str | None:
-        """Why the user cannot play the task or a judge not judge it, as far as that shows, or None."""
+        """Return why the user cannot play the task or a judge cannot score it, or None."""
         return self.problem_for_user(task) or self.parts.reward.problem_with(task)
 
     def problem_for_user(self, task: Task) -> str | None:
@@ -49,19 +50,24 @@ class Cast:
 
 
 def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
-    """A node that puts `task`, `persona` and `seed` into the state.
+    """Create a node that puts `task`, `persona` and `seed` into the state.
 
-    The input's task is a `Task`'s dict or the goal in words; without one, the first of the configured tasks is
-    played. The persona is a `Persona`'s dict or the name of a shipped one. What the settings say of persona and seed
-    goes first, then the input, then the configuration.
-    of_reply: whether the messages have to end with the assistant's.
+    The input's task is a `Task`'s dict or the goal in words; without one, the first configured task is used. The
+    persona is a `Persona`'s dict or the name of a shipped one. For persona and seed, the settings have priority, then
+    the input, then the configuration.
 
-    The node raises ConfigError for what is malformed, and for a task that the user cannot play or a judge not judge.
+    Args:
+        cast: The participants and settings.
+        of_reply: Whether the messages must end with the assistant's reply.
+
+    Returns:
+        The node. It raises ConfigError for malformed input, and for a task that the user cannot play or a judge cannot
+        score.
     """
 
     async def scene(state: Any) -> dict[str, Any]:
         if of_reply and not (state["messages"] and state["messages"][-1].type == "ai"):
-            raise ConfigError("messages: they have to end with the assistant's reply, which is what is scored")
+            raise ConfigError("messages: they have to end with the assistant's reply, which is scored")
         given = state.get("task")
         task = await cast.first_task() if given is None else _task(given)
         if problem := cast.problem_with(task):
@@ -71,7 +77,7 @@ def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
             raise ConfigError(f"seed: an integer is needed, got {seed!r}")
         for memory in ("memory", "assistant_memory"):
             if not isinstance(state.get(memory) or {}, dict):
-                raise ConfigError(f"{memory}: what an earlier run gave is needed, or nothing, got {state[memory]!r}")
+                raise ConfigError(f"{memory}: pass what an earlier run returned or nothing, got {state[memory]!r}")
         persona = _persona(cast.settings.persona or state.get("persona"))
         persona = persona or pick_persona(cast.personas, seed=seed, task_id=task.id)
         return _AFRESH | {
@@ -86,8 +92,8 @@ def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
 def create_goal(cast: Cast) -> Callable[[Sequence[BaseMessage]], Awaitable[Task]]:
     """Return a function that finds the goal of a live conversation.
 
-    The goal is what the user has said so far. A simulated user that needs more gets the first of the configured tasks.
-    The function raises ConfigError if a judge needs more.
+    The goal is what the user has said so far. A simulated user that needs more gets the first configured task. The
+    function raises ConfigError if a judge needs more.
     """
 
     async def goal(messages: Sequence[BaseMessage]) -> Task:

@@ -1,8 +1,6 @@
-"""The graphs as a LangGraph server serves them: `langgraph.json` names the functions of this module.
+"""The graphs for a LangGraph server (`langgraph dev`): `langgraph.json` names the functions of this module.
 
-    langgraph dev
-
-Each makes its graph anew for every run, of the run's own `Settings`; models are loaded once and kept.
+Each function creates its graph for every run, from the run's `Settings`; models are loaded once and kept.
 """
 
 import asyncio
@@ -33,11 +31,11 @@ from collab_agents.users import ScriptedUser
 Runtime = ServerRuntime[dict[str, Any]]
 
 _KEPT = 8
-"""Casts, of which each has its models' connections and what limits them."""
+"""How many casts are kept, each with its models' connections and limits."""
 
 
 async def conversation(runtime: Runtime) -> Graph:
-    """A simulated user and the assistant in turn, judged at the end."""
+    """A conversation between a simulated user and the assistant, judged at the end."""
     return await _served(_conversation, runtime)
 
 
@@ -47,12 +45,12 @@ async def lookahead(runtime: Runtime) -> Graph:
 
 
 async def rollout(runtime: Runtime) -> Graph:
-    """A conversation in which every reply is the best of several, by lookahead."""
+    """A conversation in which every reply is the best of several candidates, chosen by lookahead."""
     return await _served(_rollout, runtime)
 
 
 async def lookahead_agent(runtime: Runtime) -> Graph:
-    """An agent that answers the user at the end of `messages` with the best of several replies, by lookahead."""
+    """An agent that answers the last user message with the best of several replies, chosen by lookahead."""
     return await _served(_lookahead_agent, runtime)
 
 
@@ -94,8 +92,8 @@ def _lookahead_agent(cast: Cast) -> Graph:
 async def _served(make: Callable[[Cast], Graph], runtime: Runtime) -> Graph:
     if runtime.execution_runtime is None:
         return _outline(make, drawn=runtime.access_context == "assistants.read")
-    # Models are loaded here and not when they are first asked, so that one that cannot be loaded ends the run, with its
-    # reason, and not a branch of it.
+    # Models are loaded here and not at the first call, so that one that cannot be loaded ends the run, with its reason,
+    # instead of a branch of it.
     settings = settings_of(runtime.execution_runtime.context or {})
     return _with_settings(make(await asyncio.to_thread(_cast, settings)))
 
@@ -106,7 +104,7 @@ def _with_settings(graph: Graph) -> Graph:
 
 @cache
 def _outline(make: Callable[[Cast], Graph], *, drawn: bool) -> Graph:
-    """The graph with nobody in it, to read and draw: nothing is loaded for it."""
+    """Return the graph with placeholder participants, to read and draw it without loading anything."""
     nobody = Composition(Anybody(), ScriptedUser([]), MultiturnReward({"token_cost": token_cost()}), [])
     graph = _with_settings(make(Cast(Settings(), run_config(Settings()), nobody, [])))
     if drawn:
@@ -115,7 +113,7 @@ def _outline(make: Callable[[Cast], Graph], *, drawn: bool) -> Graph:
 
 
 def _for_clients(parts: Composition) -> Composition:
-    """An app's memory says what is executed for real, and clients can write into their threads."""
+    """Seal an app's memory, which decides what is executed for real: clients can write into their threads."""
     if not isinstance(parts.assistant, Executing):
         return parts
     return replace(parts, assistant=SealedAssistant(parts.assistant))

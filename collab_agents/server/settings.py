@@ -1,4 +1,4 @@
-"""What a person may choose for a graph on a server: for one run, or for an assistant that the server keeps."""
+"""The settings of a graph on a server, which clients choose for one run or for an assistant that the server keeps."""
 
 import os
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ from collab_agents.models import PROVIDERS
 from collab_agents.personas import PERSONAS, get_personas
 
 _BY_NAME = [name for name, judge in JUDGES.items() if not judge.needs_options]
-"""The judges that need nothing said but their name."""
+"""The judges that need no options."""
 
 _EMBEDDED = "local:smollm2"
 
 BASE_URLS = "COLLAB_AGENTS_BASE_URLS"
 LOCAL_MODELS = "COLLAB_AGENTS_LOCAL_MODELS"
 CONFIGS = "COLLAB_AGENTS_CONFIGS"
-"""Environment variables of the server's owner, lists with commas between: the addresses that clients may have asked,
-what they may name as local:<repo or folder>, and the run.yaml files that they may choose.
+"""Environment variables with comma-separated lists of what the server's owner allows clients to choose.
 
-Otherwise a client could make the server call into its own network, load any folder, download any repository, or run
+They list the servers' addresses, the names after local: (repositories or folders), and the run.yaml files. Without
+them, a client could make the server call into its own network, load any folder, download any repository, or run
 whatever a file in its folder names.
 """
 
@@ -43,7 +43,7 @@ _BESIDE_A_FILE = {"config", "persona", "seed", "budget_seconds", "budget_calls"}
 
 def _judge(name: str) -> str:
     if name not in _BY_NAME:
-        raise ValueError(f"only a run.yaml can name others than {', '.join(_BY_NAME)}{nearest(name, _BY_NAME)}")
+        raise ValueError(f"choose from {', '.join(_BY_NAME)}, or name others in a run.yaml{nearest(name, _BY_NAME)}")
     return name
 
 
@@ -56,7 +56,7 @@ PersonaName = Annotated[str, AfterValidator(_persona), Field(json_schema_extra={
 
 
 class Settings(BaseModel, HiddenFromApps):
-    """Who takes part, who judges, and how far to look. As it is, it needs no API and no GPU.
+    """The participants, the judges and the lookahead. The defaults need no API and no GPU.
 
     Clients choose these values, so none of them names code to run or a key to send.
     """
@@ -65,62 +65,65 @@ class Settings(BaseModel, HiddenFromApps):
 
     model: str = Field(
         default=_EMBEDDED,
-        description="The assistant's chat model: openai:<model>, huggingface:<repo>, local:smollm2, the embedded one, "
-        "or another local:<repo or folder> that the server allows. Keys come from the server's environment.",
+        description="The assistant's chat model: openai:<model>, huggingface:<repo>, local:smollm2 (the embedded "
+        "model), or another local:<repo or folder> that the server allows. Keys come from the server's environment.",
     )
     base_url: str | None = Field(
         default=None,
-        description="Address of a server with the provider's API, such as http://localhost:8000/v1. It has to be one "
-        "that this server allows.",
+        description="Address of a server with the provider's API, such as http://localhost:8000/v1. This server must "
+        "allow it.",
     )
-    temperature: float | None = Field(default=0.7, ge=0, description="Of the assistant's model.")
+    temperature: float | None = Field(default=0.7, ge=0, description="The temperature of the assistant's model.")
     max_tokens: PositiveInt | None = Field(
         default=None,
         le=65536,
-        description="The assistant's longest reply, in tokens; by default 96 for local:smollm2, else its provider's.",
+        description="The most tokens of a reply; by default 96 for local:smollm2, else the provider's default.",
     )
     user: Literal["agenda", "llm"] = Field(
         default="agenda",
-        description="Who plays the user: agenda, by rule, for tasks with an agenda; llm, a chat model, for any task.",
+        description="Who plays the user: agenda (rules, for tasks with an agenda) or llm (a chat model, for any task).",
     )
     user_model: str | None = Field(default=None, description="The llm user's model; by default the assistant's.")
     persona: PersonaName | None = Field(
-        default=None, description="Who the user is; by default the input's persona, or nobody in particular."
+        default=None, description="The simulated user's persona; by default the input's persona, or none."
     )
     judges: list[JudgeName] = Field(
-        default=["fact_coverage", "token_cost"], min_length=1, description="The reward is the sum of what these score."
+        default=["fact_coverage", "token_cost"],
+        min_length=1,
+        description="The reward is the sum of these judges' scores.",
     )
     judge_model: str | None = Field(
         default=None, description="The model of judges that need one; by default the assistant's."
     )
     candidates: PositiveInt = Field(
-        default=2, le=64, description="Replies sampled at a turn (rollout, lookahead_agent)."
+        default=2, le=64, description="Replies sampled at each turn (rollout, lookahead_agent)."
     )
-    futures: PositiveInt = Field(default=2, le=64, description="Futures played after a reply (all but conversation).")
+    futures: PositiveInt = Field(
+        default=2, le=64, description="Futures simulated after a reply (all but conversation)."
+    )
     window: NonNegativeInt = Field(default=1, le=64, description="Exchanges in a future (all but conversation).")
     max_exchanges: PositiveInt = Field(
         default=3, le=256, description="Exchanges after which the conversation ends (conversation, rollout)."
     )
     proactive_ratio: float = Field(
-        default=0.5, ge=0, le=1, description="The share of the candidates that are sampled with a prompt that asks."
+        default=0.5, ge=0, le=1, description="The share of candidates sampled with the proactive prompt."
     )
     budget_seconds: PositiveFloat | None = Field(
-        default=None, description="Time that one reply may take before the first candidate is given (lookahead_agent)."
+        default=None, description="Seconds for one reply, after which the first candidate is given (lookahead_agent)."
     )
     budget_calls: PositiveInt | None = Field(
-        default=None, description="Model calls that one reply may take (lookahead_agent)."
+        default=None, description="The most model calls for one reply (lookahead_agent)."
     )
-    seed: int | None = Field(default=None, description="Of everything random; by default the input's seed, or 0.")
+    seed: int | None = Field(default=None, description="The run's seed; by default the input's seed, or 0.")
     config: str | None = Field(
         default=None,
-        description="A run.yaml that the server allows and that says all this instead, but for persona, seed and "
-        "budget. It may also name judges of one's own, keys (api_key_env), limits, and tasks; the first task is the "
-        "default.",
+        description="A run.yaml that the server allows, which replaces all settings but persona, seed and budget. It "
+        "may also name custom judges, keys (api_key_env), limits, and tasks, of which the first is the default.",
     )
 
 
 def settings_of(context: Mapping[str, Any]) -> Settings:
-    """What a client sent, checked. Raises ConfigError, which names the setting and the value."""
+    """Validate what a client sent. Raises ConfigError, which names the setting and the value."""
     try:
         return Settings.model_validate(dict(context))
     except ValidationError as error:
@@ -131,9 +134,11 @@ def settings_of(context: Mapping[str, Any]) -> Settings:
 
 
 def run_config(settings: Settings) -> RunConfig:
-    """The settings as a run's configuration, or the file they name. Reads that file.
+    """Return the settings as a run's configuration, or read the file they name.
 
-    Raises ConfigError for a file that the server's owner does not list or of another shape, and for settings beside it.
+    Raises:
+        ConfigError: For a file that the server's owner does not allow or that is invalid, and for settings that cannot
+            be combined with a file.
     """
     if settings.config is not None:
         return _from_file(settings, settings.config)
@@ -186,7 +191,7 @@ def _named_in(variable: str) -> list[str]:
 
 
 def _from_file(settings: Settings, name: str) -> RunConfig:
-    # A form may send every field. What is as by default was not chosen.
+    # A form may send every field, so a default value does not count as chosen.
     besides = settings.model_dump(exclude_defaults=True, exclude=_BESIDE_A_FILE)
     if besides:
         raise ConfigError(f"{min(besides)} cannot be combined with config={name}")

@@ -180,7 +180,7 @@ def test_what_was_said_is_kept_when_the_model_fails(serve: Serve, tmp_path: Path
     assert error == f"error: {session.reasons['token_cost']}\n"
     assert "Kept as" in output
     tree = show(out, session.task.id)
-    assert "end: it was broken off; reward none" in tree
+    assert "end: it was interrupted; reward none" in tree
     assert "not judged: assistant: openai:any at" in tree
 
 

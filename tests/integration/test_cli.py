@@ -126,7 +126,7 @@ def test_a_signal_ends_it_cleanly_and_the_run_resumes(
     process.send_signal(sent)
     _, error = process.communicate(timeout=30)
     assert process.returncode == code
-    assert error.split() == f"Stopped. What is finished is in {out}; go on with --resume.".split()
+    assert error.split() == f"Stopped. Finished conversations are in {out}; continue with --resume.".split()
     assert json.loads((out / "run.json").read_text())["totals"]["calls"] > 0
     code, output, _ = run("generate", "--config", file, "--out", out, "--resume")
     assert code == 0
@@ -241,7 +241,7 @@ REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}
         ),
         (
             {"judges": [{"name": "token_cost"}] * 2},
-            "judges: 'token_cost' is there twice; give each a name of its own\n",
+            "judges: 'token_cost' is there twice; give each a different name\n",
         ),
         ({"lookahead": {"windw": 3}}, "lookahead.windw: unknown field; did you mean 'window'?"),
         ({"lookahead": {"futures": 0}}, "lookahead.futures: input should be greater than 0, got '0'"),

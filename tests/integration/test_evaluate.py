@@ -118,15 +118,15 @@ def test_several_task_sets_have_their_own_judges_and_users(serve: Serve, tmp_pat
 @pytest.mark.parametrize(
     ("changes", "against", "problem"),
     [
-        ({"judges": []}, None, "judges: there is none for the tasks 'offline'"),
+        ({"judges": []}, None, "judges: the tasks 'offline' have none"),
         ({"tasks": {"source": "offline", "metric": "blue"}}, None, "metric 'blue' is none of the judges"),
         ({"tasks": [{"source": "offline"}, {"source": "offline"}]}, None, "tasks: 'offline' is there twice"),
         ({"tasks": {"source": "offline", "max_exchnges": 1}}, None, "unknown field; did you mean 'max_exchanges'?"),
         ({"tasks": {"source": "plain.jsonl"}}, None, "plain.jsonl: task 'a' has no metadata.agenda"),
         ({"judges": [{"name": "pass_rate"}]}, None, "has no metadata.tests (Python source) to run (judge pass_rate)"),
-        ({}, {"seed": 3}, "seed is not as in"),
-        ({}, {"tasks": {"source": "offline", "limit": 7}}, "tasks is not as in"),
-        ({}, {"lookahead": {"max_exchanges": 9}}, "lookahead.max_exchanges is not as in"),
+        ({}, {"seed": 3}, "seed must be the same as in"),
+        ({}, {"tasks": {"source": "offline", "limit": 7}}, "tasks must be the same as in"),
+        ({}, {"lookahead": {"max_exchanges": 9}}, "lookahead.max_exchanges must be the same as in"),
     ],
 )
 def test_bad_input_is_one_sentence_before_any_work(

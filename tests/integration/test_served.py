@@ -414,7 +414,7 @@ ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
 BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("rollout", {}, {"candidates": 0}, "candidates: input should be greater than 0, got '0'"),
     ("rollout", {}, {"candiates": 2}, "candiates: unknown field; did you mean 'candidates'?"),
-    ("rollout", {}, {"judges": ["fact_coverage", "os:system"]}, "judges.1: only a run.yaml can name others than "),
+    ("rollout", {}, {"judges": ["fact_coverage", "os:system"]}, "judges.1: choose from "),
     ("conversation", {}, {"model": "opnai:x"}, "model 'opnai:x' is not one of openai:..., huggingface:..., local:..."),
     ("conversation", {}, {"persona": "nobody"}, "persona: there is no persona 'nobody': choose from busy-manager, "),
     (
@@ -442,7 +442,7 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("conversation", {"seed": "x"}, {}, "seed: an integer is needed, got 'x'"),
     ("lookahead_agent", ASKED, {"user": "llm"}, "deliberate: task 'live' has no metadata.agenda to play or judge by "),
     ("lookahead_agent", {"messages": []}, {}, "deliberate: messages: the last one has to be the user's"),
-    ("lookahead", ASKED, {}, "messages: they have to end with the assistant's reply, which is what is scored"),
+    ("lookahead", ASKED, {}, "messages: they have to end with the assistant's reply, which is scored"),
 ]
 
 

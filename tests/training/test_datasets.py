@@ -248,7 +248,7 @@ def test_a_dataset_is_saved_as_parquet_with_a_card_that_says_how_it_was_made(
     assert f"All {len(rows['train']) + len(rows['eval'])} are 0.900." in card
     assert "preference rows of 20 trajectories" in capsys.readouterr().out
     assert run("dataset", "--from", str(folder), "--kind", "sft", "--out", str(out)) == 1
-    assert "holds something already" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_a_run_without_a_finished_trajectory_and_a_table_of_another_kind_are_refused(

@@ -500,7 +500,7 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_
     [
         ({"trainer": {"learning_rte": 1e-3}}, "SFTConfig has no such key; did you mean 'learning_rate'"),
         ({"trainer": {"learning_rate": "fast"}}, "trainer.learning_rate: input should be a valid number"),
-        ({"trainer": {"output_dir": "x"}}, "trainer.output_dir: it is given by --out"),
+        ({"trainer": {"output_dir": "x"}}, "trainer.output_dir: set it with --out instead"),
         ({"trainer": {"max_length": 4}}, "every one of the 2 train conversations is longer than 4 tokens"),
         ({"model": {"name": "./nowhere"}}, "the folder has no config.json"),
         ({"model": {"name": "TINY", "quantize": "4bit"}}, "4bit needs"),
@@ -561,7 +561,7 @@ def test_what_a_dataset_holds_out_is_evaluated_on_and_never_trained_on(
     config["data"]["eval_share"] = 0.5
     (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
     assert run("train", "dpo", "--config", tmp_path / "train.yaml", "--out", tmp_path / "other") == 1
-    assert "holds rows out itself; leave it out" in " ".join(capsys.readouterr().err.split())
+    assert "already has a held-out split; leave eval_share out" in " ".join(capsys.readouterr().err.split())
 
 
 def test_prompts_that_do_not_fill_a_generation_batch_are_refused_or_counted(
@@ -571,7 +571,7 @@ def test_prompts_that_do_not_fill_a_generation_batch_are_refused_or_counted(
     with pytest.raises(ConfigError, match=r"there are 3 prompts, and one generation batch takes 4 \("):
         train_ppo(policy(tiny), prompts(3), likes_z, tmp_path / "few", trainer=options)
     train_ppo(policy(tiny), prompts(7), likes_z, tmp_path / "more", trainer=options)
-    assert "in each epoch 3 of the 7 prompts, drawn anew, are left out" in caplog.text
+    assert "in each epoch 3 of the 7 prompts, drawn again each time, are left out" in caplog.text
 
 
 def test_keys_that_arrow_filled_with_none_never_reach_the_template(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_process_that_is_interrupted_while_it_generates_ends_cleanly(tmp_path:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert error.rstrip().endswith("go on with --resume.")
+    assert error.rstrip().endswith("continue with --resume.")
 
 
 def test_without_its_wheel_the_embedded_model_comes_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ async def test_a_servers_words_are_in_the_error_of_every_kind_of_call(name: str,
 async def test_too_many_requests_name_the_limit_that_helps() -> None:
     with recording(lambda request: Answer({"detail": "slow down"}, 429)) as server:
         model = served(server, limits=Limits(max_retries=0))
-        with pytest.raises(ModelError, match=r"HTTP 429: slow down; limits\.requests_per_minute keeps to what"):
+        with pytest.raises(ModelError, match=r"HTTP 429: slow down; set limits\.requests_per_minute to what"):
             await model.ainvoke("hi")
 
 
@@ -204,7 +204,7 @@ async def test_a_redirect_is_not_followed() -> None:
         recording() as other,
         recording(lambda request: Answer({"detail": "moved"}, 307, {"location": other.url})) as server,
     ):
-        with pytest.raises(ModelError, match=f"it redirects to {other.url}, which is not followed"):
+        with pytest.raises(ModelError, match=f"redirects are not followed: set base_url to {other.url}"):
             await served(server, api_key="sk-given-key").ainvoke("hi")
         with pytest.raises(ModelError):
             await anext(served(server, api_key="sk-given-key").astream("hi"))
@@ -267,7 +267,7 @@ async def test_a_structured_reply_that_is_cut_is_repaired_or_asked_again_and_cou
     assert usage == Usage(calls=calls, input_tokens=7 * calls, output_tokens=3 * calls)
     with recording(lambda request: Answer(completion(choice={"finish_reason": "length"}))) as server:
         structured = served(server, limits=Limits(max_retries=1)).with_structured_output(Verdict, method="json_schema")
-        with pytest.raises(ModelError, match="the reply was cut at its length, and is no Verdict"):
+        with pytest.raises(ModelError, match="the reply was cut at its length and is not a Verdict"):
             await structured.ainvoke("hi")
 
 

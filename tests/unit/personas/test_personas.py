@@ -385,8 +385,8 @@ def test_the_shipped_personas_are_listed(capsys: Any) -> None:
         ([{"name": "p", "patience": 0}], "user.personas.0.patience: input should be greater than 0, got '0'"),
         ({"sampel": 3}, "user.personas.sampel: unknown field; did you mean 'sample'?"),
         ({"sample": 0}, "user.personas.sample: input should be greater than 0, got '0'"),
-        ({"limit": 3}, "user.personas: limit is of a source, and there is none"),
-        ({"mix": {"tone": {"formal": 1}}}, "user.personas: mix is by what personas are drawn: give sample too"),
+        ({"limit": 3}, "user.personas: limit needs a source, and there is none"),
+        ({"mix": {"tone": {"formal": 1}}}, "user.personas: mix needs sample"),
     ],
 )
 def test_bad_personas_are_refused_with_the_file(tmp_path: Path, personas: Any, problem: str) -> None:

@@ -151,7 +151,7 @@ def test_what_a_judge_did_not_score_is_counted_with_its_reason() -> None:
 async def test_a_task_that_has_changed_is_not_taken_for_the_one_that_was_played(tmp_path: Path) -> None:
     await evaluate([facts(parties(2))], {"a": Says(DRAFT)}, out=tmp_path)
     other = parties(1)[0].model_copy(update={"goal": "Something else."})
-    with pytest.raises(RunDirectoryError, match="the task 'party-0' is another one now"):
+    with pytest.raises(RunDirectoryError, match="the task 'party-0' has changed since the run"):
         await evaluate([facts([other])], {"a": Says(DRAFT)}, out=tmp_path, resume=True)
 
 
@@ -290,7 +290,7 @@ async def test_a_wrong_evaluation_is_refused() -> None:
         ([facts([party("a"), party("a")])], {"a": Says("")}, "parties: two tasks have the id 'a'"),
         ([facts([Task(id="b", goal="p")])], {"a": Says("")}, "task 'b' has no metadata.agenda"),
         ([facts(parties())], {"gpt 4": Says(""), "gpt-4": Says("")}, "two assistants are named 'gpt 4', or nearly"),
-        ([replace(facts(parties()), name="..")], {"a": Says("")}, "is no name: it needs a letter or a digit"),
+        ([replace(facts(parties()), name="..")], {"a": Says("")}, "cannot be a name: it needs a letter or a digit"),
         (
             [replace(facts(parties()), reward=MultiturnReward({"exchanges": fact_coverage()}))],
             {"a": Says("")},

@@ -85,7 +85,7 @@ async def test_a_resumed_run_with_other_tasks_or_personas_is_refused(tmp_path: P
         (list(parties(3)), [Persona(name="bob")]),
         (list(parties(3))[1:2], []),
     ):
-        with pytest.raises(RunDirectoryError, match=r"task 'party-\d' is another one now, or is played by another"):
+        with pytest.raises(RunDirectoryError, match=r"task 'party-\d' or its persona has changed since the run began"):
             await collect(tasks, out=tmp_path, resume=True, personas=personas)
     assert (tmp_path / "trajectories.jsonl").read_bytes() == before
     rest = await collect(parties(3), out=tmp_path, resume=True, personas=[persona])
@@ -99,7 +99,7 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "a line without end": ("trajectories.jsonl", DEEP + "\n", "1: not a JSON line"),
     "a deep line": ("trajectories.jsonl", '{"task": ' + DEEP + "}\n", "1: not a JSON line"),
     "a failure of the wrong shape": ("failures.jsonl", '{"task": 1}\n', "failures.jsonl:1: task: "),
-    "a run.json that is a list": ("run.json", "[]", "run.json is not what a run wrote"),
+    "a run.json that is a list": ("run.json", "[]", "run.json was not written by a run"),
     "a run.json that is no JSON": ("run.json", "{", "run.json is not JSON"),
     "a deep run.json": ("run.json", DEEP, "run.json is not JSON"),
     "no run.json": ("run.json", None, "has trajectories and no run.json"),

@@ -78,7 +78,7 @@ async def test_what_the_door_cannot_take_is_said_in_one_sentence() -> None:
     for arguments, problem in (
         ({"persona": "hurried-paren"}, "there is no persona 'hurried-paren'.*did you mean 'hurried-parent'"),
         ({"simulate_tolls": {}}, "simulate has no option 'simulate_tolls'; did you mean 'simulate_tools'"),
-        ({"model": "openai:any", "user": ScriptedUser([])}, "either a model plays the user or the user given does"),
+        ({"model": "openai:any", "user": ScriptedUser([])}, "user cannot be combined with model"),
     ):
         with pytest.raises(ConfigError, match=problem):
             await simulate(app, goal="x", **arguments)
@@ -90,7 +90,7 @@ async def test_what_the_door_cannot_take_is_said_in_one_sentence() -> None:
             await simulate(app, **{"user": ScriptedUser([]), **empty})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="app: a compiled graph, a Runnable or a function is needed, got int"):
         await simulate(7, goal="x", user=ScriptedUser([]))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="max_turns is an option for an app, and this is an assistant already"):
+    with pytest.raises(ConfigError, match="max_turns is an option for an app, not for an Assistant"):
         await simulate(GraphAssistant(app), goal="x", user=ScriptedUser([]), max_turns=1)
 
 
