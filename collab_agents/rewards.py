@@ -1,4 +1,4 @@
-"""The reward of a finished conversation, and its mean over futures: the multiturn-aware reward."""
+"""The reward of a finished conversation, its mean over futures (the multiturn-aware reward), and the best reward."""
 
 import asyncio
 import math
@@ -94,3 +94,9 @@ def mean_scores(scores: Sequence[Mapping[str, float | None]]) -> dict[str, float
     """The mean of each judge's scores, over the futures that it scored."""
     names = dict.fromkeys(name for one in scores for name in one)
     return {name: mean(one.get(name) for one in scores) for name in names}
+
+
+def best_of(rewards: Sequence[float | None]) -> int | None:
+    """Return the index of the highest reward (the first if several are equal), or None if there is no reward."""
+    scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
+    return max(scored, key=lambda one: one[1])[0] if scored else None

@@ -1,4 +1,4 @@
-"""The candidates of a turn: how each is sampled, what is recorded of it, and which is the best.
+"""The candidates of a turn: how each is sampled, and what is recorded of it. `rewards.best_of` chooses among them.
 
 Does not know when they run: all at once in a rollout, within a budget in an agent.
 """
@@ -16,7 +16,7 @@ from collab_agents.trajectories import Candidate
 
 
 @dataclass(frozen=True)
-class Sample:
+class PlannedCandidate:
     """How one candidate is sampled."""
 
     index: int
@@ -26,11 +26,11 @@ class Sample:
     """The seed of the reply and its futures."""
 
 
-def plan_candidates(lookahead: Lookahead, seed: int, *, first: int = 0) -> list[Sample]:
+def plan_candidates(lookahead: Lookahead, seed: int, *, first: int = 0) -> list[PlannedCandidate]:
     """Plan a turn's candidates from the turn's seed, numbered from `first`. The plain ones come first."""
     plain = first + lookahead.candidates - lookahead.proactive_candidates
     indices = range(first, first + lookahead.candidates)
-    return [Sample(index, index >= plain, derive_seed(seed, "candidate", index)) for index in indices]
+    return [PlannedCandidate(index, index >= plain, derive_seed(seed, "candidate", index)) for index in indices]
 
 
 def record_candidate(
@@ -56,12 +56,6 @@ def record_candidate(
         futures=futures,
         error=error,
     )
-
-
-def best_of(rewards: Sequence[float | None]) -> int | None:
-    """Return the index of the highest reward (the first if several are equal), or None if there is no reward."""
-    scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
-    return max(scored, key=lambda one: one[1])[0] if scored else None
 
 
 def _why_unscored(futures: Sequence[Mapping[str, Any]]) -> str:

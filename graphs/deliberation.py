@@ -19,11 +19,12 @@ from collab_agents._internal.langgraph_private import streams_messages
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.tracing import traced, with_handlers
 from collab_agents.errors import ConfigError, RolloutError
-from collab_agents.graphs.candidates import Sample, best_of, plan_candidates, record_candidate
+from collab_agents.graphs.candidates import PlannedCandidate, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.lookahead import Budget, Lookahead
 from collab_agents.messages import as_text
+from collab_agents.rewards import best_of
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage
 
@@ -143,7 +144,7 @@ class _Choosing:
         best = best_of([self.weighed.get(index, {}).get("reward") for index in range(len(self.samples))])
         return (first, "the first candidate: none could be scored") if best is None else (best, "the highest reward")
 
-    def record(self, sample: Sample) -> Candidate:
+    def record(self, sample: PlannedCandidate) -> Candidate:
         reply, weighed = self.replies.get(sample.index), self.weighed.get(sample.index)
         return record_candidate(
             reply["messages"][len(self.state["messages"]) :] if reply else [],
@@ -217,15 +218,15 @@ class _Choosing:
             goal = self.goal()
             return await goal if inspect.isawaitable(goal) else goal
 
-    async def _reply(self, sample: Sample) -> Any:
+    async def _reply(self, sample: PlannedCandidate) -> Any:
         branch = self.state | {"seed": sample.seed, "proactive": sample.proactive}
         return await self.plan.reply_graph.ainvoke(branch, self._named("candidate", sample))
 
-    async def _look_ahead_after(self, sample: Sample) -> Any:
+    async def _look_ahead_after(self, sample: PlannedCandidate) -> Any:
         branch = {**self.replies[sample.index], "seed": sample.seed, "task": await asyncio.shield(self._found)}
         return await self.plan.lookahead_graph.ainvoke(branch, self._named("lookahead after candidate", sample))
 
-    def _named(self, what: str, sample: Sample) -> RunnableConfig:
+    def _named(self, what: str, sample: PlannedCandidate) -> RunnableConfig:
         turn = turn_of(self.state)
         return inside(f"{what} {sample.index}", turn=turn, candidate=sample.index, seed=sample.seed)
 

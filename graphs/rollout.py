@@ -12,7 +12,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.errors import RolloutError
-from collab_agents.graphs.candidates import best_of, plan_candidates, record_candidate
+from collab_agents.graphs.candidates import plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph
 from collab_agents.graphs.nodes import (
@@ -30,7 +30,7 @@ from collab_agents.graphs.states import ConversationInput, RolloutState, ServedI
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
-from collab_agents.rewards import MultiturnReward
+from collab_agents.rewards import MultiturnReward, best_of
 from collab_agents.trajectories import Turn
 from collab_agents.users import AnyUser, as_user
 

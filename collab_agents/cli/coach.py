@@ -14,7 +14,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
 from collab_agents.assistants import Assistant
-from collab_agents.graphs.candidates import Sample, plan_candidates, record_candidate
+from collab_agents.graphs.candidates import PlannedCandidate, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph, create_lookahead_graph
 from collab_agents.graphs.nodes import inside, turn_of
@@ -43,7 +43,7 @@ class Coach:
         """
         turn = derive_seed(state["seed"], "turn", state.get("exchanges", 0))
         before: Any = state
-        own = Sample(0, False, derive_seed(turn, "candidate", 0))
+        own = PlannedCandidate(0, False, derive_seed(turn, "candidate", 0))
         samples = plan_candidates(self._lookahead, turn, first=1)
         said = branch_of(before) | {"messages": [*state["messages"], *reply]}
         candidates = await asyncio.gather(
@@ -52,7 +52,7 @@ class Coach:
         )
         return Turn(prompt=to_dicts(state["messages"]), chosen=0, candidates=candidates)
 
-    async def _weigh(self, graph: Graph, branch: dict[str, Any], sample: Sample, before: Any) -> Candidate:
+    async def _weigh(self, graph: Graph, branch: dict[str, Any], sample: PlannedCandidate, before: Any) -> Candidate:
         place = inside(f"candidate {sample.index}", turn=turn_of(before), candidate=sample.index, seed=sample.seed)
         try:
             end = await graph.ainvoke(branch | asdict(sample), place)

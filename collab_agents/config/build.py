@@ -14,12 +14,12 @@ from collab_agents.config.sections import (
     JudgeConfig,
     LLMUserConfig,
     ModelConfig,
-    PlayedConfig,
     RunConfig,
     RunLimits,
     ScriptedUserConfig,
     TasksConfig,
     UserConfig,
+    UserSection,
 )
 from collab_agents.errors import ConfigError
 from collab_agents.judges import load_judge
@@ -111,7 +111,7 @@ def user_of(config: UserConfig, models: Models) -> SimulatedUser:
             return load_user(config.kind, model=own, options=config.options)
 
 
-def personas_of(config: PlayedConfig) -> list[Persona]:
+def personas_of(config: UserSection) -> list[Persona]:
     """Return the user's personas: listed, drawn, or read from a source."""
     chosen = config.personas
     if isinstance(chosen, list):

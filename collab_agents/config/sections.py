@@ -175,14 +175,14 @@ def _personas(value: Any) -> Any:
     return PersonasConfig.model_validate(value) if isinstance(value, dict) else _LISTED.validate_python(value)
 
 
-class PlayedConfig(Section):
+class UserSection(Section):
     """The section that all kinds of users share."""
 
     personas: Annotated[list[Persona] | PersonasConfig, BeforeValidator(_personas)] = Field(default_factory=list)
     """A list of personas (names of shipped ones, or their fields), or a `PersonasConfig`. Each task gets one."""
 
 
-class LLMUserConfig(PlayedConfig):
+class LLMUserConfig(UserSection):
     """A chat model plays the user; see `LLMUser`."""
 
     kind: Literal["llm"]
@@ -193,20 +193,20 @@ class LLMUserConfig(PlayedConfig):
     """The user's tools, each as "module:attribute"."""
 
 
-class AgendaUserConfig(PlayedConfig):
+class AgendaUserConfig(UserSection):
     """Rules play the user; see `AgendaUser`. It needs tasks with agendas."""
 
     kind: Literal["agenda"] = "agenda"
 
 
-class ScriptedUserConfig(PlayedConfig):
+class ScriptedUserConfig(UserSection):
     """The user says these lines; see `ScriptedUser`."""
 
     kind: Literal["scripted"]
     lines: list[str] = Field(min_length=1)
 
 
-class CustomUserConfig(PlayedConfig):
+class CustomUserConfig(UserSection):
     """Your own user at "module:attribute", created with `model` and `options` if there are any; see `load_user`."""
 
     kind: str

@@ -96,7 +96,7 @@ class RunDirectory:
     def check_same(self, task: Task, persona: Persona | None) -> None:
         """Raise RunDirectoryError if the finished task differs from `task`, or was played by another persona."""
         if self._played[task.id] != digest(task, persona):
-            raise changed(task.id)
+            raise changed_task_error(task.id)
 
     def finish(self, trajectory: Trajectory) -> None:
         """Keep a finished trajectory; it is on disk when this returns."""
@@ -242,7 +242,7 @@ def _read_run(file: Path) -> dict[str, Any]:
     return run
 
 
-def changed(task_id: str) -> RunDirectoryError:
+def changed_task_error(task_id: str) -> RunDirectoryError:
     return RunDirectoryError(
         f"task {task_id!r} or its persona has changed since the run began: resume with the same tasks and personas, "
         "or choose another directory"

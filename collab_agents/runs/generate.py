@@ -46,7 +46,7 @@ from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
-from collab_agents.runs.directory import RunDirectory, changed, digest
+from collab_agents.runs.directory import RunDirectory, changed_task_error, digest
 from collab_agents.runs.progress import Progress
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
@@ -365,7 +365,7 @@ class _Player:
             snapshot = await self.graph.aget_state(config)
             if "task" in snapshot.values:  # Else it was killed while it began.
                 if digest(snapshot.values["task"], snapshot.values.get("persona")) != digest(task, persona):
-                    raise changed(task.id)
+                    raise changed_task_error(task.id)
                 state, unfinished, resumed = snapshot.values, bool(snapshot.tasks), True
                 if _failed_to_choose(snapshot):
                     await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")  # Gets new ones.
