@@ -15,10 +15,12 @@ from collab_agents.tasks import Task
 
 @dataclass(frozen=True)
 class Reward:
-    """R* of one finished conversation: the weighted sum, each judge's score, and why there is none if there is none."""
+    """R* of one finished conversation."""
 
     value: float | None
+    """The weighted sum of the scores, or None if a judge with a weight gave no score."""
     scores: dict[str, Score]
+    """By judge."""
 
     @property
     def reason(self) -> str:
@@ -27,16 +29,21 @@ class Reward:
 
 
 class MultiturnReward:
-    """Judges, their weights, and how a candidate's futures add up (CollabLLM, arXiv 2502.00640, section 3).
+    """The judges and their weights (CollabLLM, arXiv 2502.00640, section 3).
 
-    R*(t | g) is the weighted sum of the judges' scores of a conversation t with goal g; the multiturn-aware reward
-    of a candidate is the mean of R* over its futures.
+    R*(t | g) is the weighted sum of the judges' scores of a conversation t with goal g. The multiturn-aware reward of a
+    candidate is the mean of R* over its futures.
 
-    judges: by the name that they have in the record; plain functions that return numbers are judges too, and have
-        300 s for a conversation (`as_judge` gives them another limit).
-    weights: by the same names; 1 where none is given. A judge with weight 0 is recorded and does not count.
+    Args:
+        judges: Judges by the names under which they are recorded. Plain functions that return numbers are judges too,
+            with 300 s for a conversation; `as_judge` sets another limit.
+        weights: Weights by the same names; 1 by default. A judge of weight 0 is recorded and does not count.
 
-    Raises ConfigError for a weight without a judge or one that is not finite, or no judge at all.
+    Raises:
+        ConfigError: If there is no judge, or a weight is not finite or has no judge.
+
+    Example:
+        reward = MultiturnReward({"facts": fact_coverage(), "cost": token_cost()}, weights={"cost": 0.5})
     """
 
     def __init__(self, judges: Mapping[str, Judge | AnyJudge], weights: Mapping[str, float] | None = None) -> None:
@@ -52,7 +59,7 @@ class MultiturnReward:
                 raise ConfigError(f"the weight of {name!r} is {weight}: a finite number is needed")
 
     def problem_with(self, task: Task) -> str | None:
-        """Why a judge cannot judge the task, as far as that shows before anything is played, or None."""
+        """Return why a judge cannot judge the task, as far as the task alone shows, or None."""
         for name, judge in self.judges.items():
             if problem := problem_with(judge, task):
                 return f"{problem} (judge {name})"
@@ -61,7 +68,7 @@ class MultiturnReward:
     async def score(self, conversation: Conversation, task: Task) -> Reward:
         """Score a conversation with all judges at once.
 
-        A judge that raises gives no score, with the reason. The value is None if a judge with a weight gave no score.
+        A judge that raises gives no score, and the exception is the reason.
         """
         scores = await asyncio.gather(*(_score(name, judge, conversation, task) for name, judge in self.judges.items()))
         named = dict(zip(self.judges, scores, strict=True))
@@ -85,13 +92,13 @@ async def _score(name: str, judge: Judge, conversation: Conversation, task: Task
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are there; None if none is."""
+    """Return the mean of the values that are not None, or None if there are none."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
 
 
 def mean_scores(scores: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean of each judge's scores, over the futures that it scored."""
+    """Return each judge's mean score over the futures that it scored."""
     names = dict.fromkeys(name for one in scores for name in one)
     return {name: mean(one.get(name) for one in scores) for name in names}
 

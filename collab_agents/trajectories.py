@@ -22,69 +22,67 @@ Message = dict[str, Any]
 
 
 class Record(BaseModel):
-    """What is kept on disk as JSON: without fields that nobody knows."""
+    """The base of what is kept on disk as JSON. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Future(Record):
-    """One way in which a conversation went on after a candidate.
-
-    messages: what was said after the candidate. reward: R*, or None if the future failed or could not be scored,
-    with the `error`; it then counts in no mean. scores and reasons: by judge.
-    """
+    """One way in which a conversation continued after a candidate."""
 
     messages: list[Message] = Field(default_factory=list)
+    """What was said after the candidate."""
     reward: float | None = None
+    """R* of the finished conversation. None, with an `error`, if the future failed or could not be scored; it is then
+    left out of means."""
     scores: dict[str, float | None] = Field(default_factory=dict)
+    """By judge."""
     reasons: dict[str, str] = Field(default_factory=dict)
+    """By judge."""
     error: str | None = None
 
 
 class Candidate(Record):
-    """One reply the assistant could have given, tool messages included.
-
-    reward: its multiturn-aware reward, the mean over the futures that have one. None, with the `error`, if the reply
-    failed or no future has a reward.
-    """
+    """One reply that the assistant could have given."""
 
     messages: list[Message] = Field(default_factory=list)
+    """The reply, tool messages included."""
     proactive: bool = False
+    """Whether it was sampled with the proactive prompt."""
     reward: float | None = None
+    """The multiturn-aware reward: the mean over the futures that have a reward. None, with an `error`, if the reply
+    failed or no future has a reward."""
     scores: dict[str, float | None] = Field(default_factory=dict)
+    """Each judge's mean over the futures that have a reward."""
     futures: list[Future] = Field(default_factory=list)
     error: str | None = None
 
 
 class Turn(Record):
-    """One turn of the assistant.
-
-    prompt: the conversation up to and including the user's message. chosen: the index of the candidate that continued
-    the conversation, which is the one with the highest reward, or what a person answered.
-    """
+    """One turn of the assistant."""
 
     prompt: list[Message]
+    """The conversation up to and including the user's message."""
     chosen: int
+    """The index of the candidate that continued the conversation: the one with the highest reward, or a person's
+    reply."""
     candidates: list[Candidate]
 
 
 class Trajectory(Record):
-    """A finished task: the conversation and every turn with all its candidates and futures.
-
-    turns: none if it was played without lookahead. reward, scores, reasons: of the whole conversation (R* of
-    `messages`), None if it could not be judged.
-
-    stopped: the user ended it ("user"), or the exchanges ran out ("max_turns"). Of a session with a person also
-    "interrupted": somebody else, or an error, broke it off.
-    """
+    """A finished task: the conversation, and every turn with all its candidates and futures."""
 
     task: Task
     persona: Persona | None = None
     seed: int = 0
     messages: list[Message]
     stopped: Literal["user", "max_turns", "interrupted"]
+    """Whether the user ended the conversation, it reached its last exchange, or (in a session with a person) the person
+    or an error broke it off."""
     turns: list[Turn]
+    """Empty if the task was played without lookahead."""
     reward: float | None = None
+    """R* of the whole conversation, or None if it could not be judged. `scores` and `reasons` are also of the whole."""
     scores: dict[str, float | None] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
     usage: Usage = Field(default_factory=Usage)

@@ -23,7 +23,7 @@ class AnswerCheck(BaseModel):
     @field_validator("correct", mode="before")
     @classmethod
     def _exact(cls, value: object) -> object:
-        """1, 0, true, false, yes, no; pydantic reads all of them but in capitals and with spaces around."""
+        """Read yes and no in capitals and with spaces around them too, which pydantic does not."""
         return value.strip().casefold() if isinstance(value, str) else value
 
 
@@ -34,16 +34,17 @@ def accuracy(
 ) -> Judge:
     """Whether the conversation's final answer is the task's reference: 1 or 0.
 
-    by: "math" compares as mathematics, with math-verify (extra `benchmarks`); "model" asks the model whether the
-        assistant's final answer to the goal agrees with the reference, for open questions.
-    The model is needed with "model". With "math" it may be given: it then distils the final answer from the
-    conversation first, which suits free conversation. Without one the answer is the last one that the assistant
-    marks (`\\boxed{}`, "the answer is") or corrects, or else the last that it gives: ask for marked answers by the
-    system prompt.
-    seconds: for evaluating an answer as mathematics.
+    A conversation without an answer gets 0, and so does an answer that takes too long to evaluate. There is no score if
+    the reference cannot be parsed or takes too long, or if the model gives no usable verdict.
 
-    A conversation without an answer gets 0, and so does an answer that takes longer to evaluate. A reference
-    that cannot be parsed or takes that long, or a model that gives no usable verdict, gives "no score".
+    Args:
+        model: Required with "model". With "math" it is optional, and then extracts the final answer from the
+            conversation first, which suits free conversation. Without a model, the answer is the last one that the
+            assistant marks (`\\boxed{}`, "the answer is") or corrects, or else the last one it gives; the system prompt
+            should ask for marked answers.
+        by: "math" compares as mathematics, with math-verify (extra `benchmarks`). "model" asks the model whether the
+            assistant's final answer agrees with the reference, for open questions.
+        seconds: For evaluating one answer as mathematics.
     """
     if by == "model":
         if model is None:
@@ -68,7 +69,7 @@ def accuracy(
 
 
 async def _at_fault(reference: str, seconds: float) -> Score:
-    """The score where a comparison took too long: the answer is wrong, unless the reference alone takes as long."""
+    """Return the score where a comparison took too long: 0, unless the reference alone takes as long."""
     try:
         await _workers(seconds).ask({"reference": reference, "messages": ["\\boxed{0}"]})
     except WorkerTimeout:

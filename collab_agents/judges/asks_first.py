@@ -19,8 +19,8 @@ class QuestionCheck(BaseModel):
 def asks_first(model: BaseChatModel | None = None) -> Judge:
     """Whether the assistant's first message asks the user for something: 1 or 0.
 
-    Decided by the model, or without one by rule: a sentence that ends in a question mark or requests something, and
-    is no offer or courtesy (`collab_agents.tasks.questions.asks`).
+    Decided by the model, or without a model by rule: there is a sentence that ends in a question mark or requests
+    something, and that is not an offer or a courtesy (`collab_agents.tasks.questions.asks`).
     """
 
     @checked()

@@ -32,37 +32,41 @@ class Score:
 
 @dataclass
 class Conversation:
-    """A finished conversation as judges see it.
-
-    messages: everything said, the last future included; no system prompts.
-    seed: this branch's own, for judges that sample.
-    state: what else the assistant has come to: of an app, its final state without the messages.
-    """
+    """A finished conversation as judges see it."""
 
     messages: Sequence[BaseMessage]
+    """Everything that was said, including the future; without system prompts."""
     seed: int = 0
+    """The branch's seed, for judges that sample."""
     state: Mapping[str, Any] = field(default_factory=dict)
+    """The final state of an app that is the assistant, without its messages."""
     _artefacts: dict[tuple[int, str], str | CollabError] = field(default_factory=dict, repr=False)
     _extracting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def assistant_texts(self) -> list[str]:
-        """What the assistant said, one text for each of its turns (see `messages.replies`)."""
+        """Return what the assistant said, one text per turn; see `messages.replies`."""
         return replies(self.messages)
 
     def question(self, text: str | Prompt) -> list[BaseMessage]:
-        """The prompt that asks a model something about the conversation. A text has what imitates the prompt escaped.
+        """Return a prompt that asks a model something about the conversation.
 
-        Every judge's prompt starts with the same instructions and the same transcript, and differs only after
-        them, so that a provider's prefix cache reads the conversation once.
+        Every judge's prompt starts with the same instructions and transcript, so that a provider's prefix cache reads
+        the conversation once.
+
+        Args:
+            text: The question. Parts of a plain text that imitate the prompt are escaped.
         """
         shown = render("judge_conversation", transcript=transcript(self.messages), question=text)
         return [SystemMessage(render("judge")), HumanMessage(shown)]
 
     async def artefact(self, model: BaseChatModel, kind: str = "text") -> str:
-        """What the conversation produced (a document, an answer, code), distilled from it by the model.
+        """Let the model extract what the conversation produced, such as a document, an answer or code.
 
-        Made once, however many judges ask for it with the same model and kind. Raises UnusableReply if the model
-        gives nothing usable, ModelError if it cannot be called.
+        It is extracted once, however many judges ask for it with the same model and kind.
+
+        Raises:
+            UnusableReply: If the model returns nothing usable.
+            ModelError: If the model cannot be called.
         """
         key = (id(model), kind)
         async with self._extracting:
@@ -88,14 +92,18 @@ AnyJudge = Callable[[Conversation, Task], Judgement | Awaitable[Judgement]]
 
 
 class CheckedJudge:
-    """A judge that can say of a task, before anything is played, that it cannot judge it.
+    """A judge that can tell, before a task is played, that it cannot judge it.
 
-    A task with such a problem, or a model that cannot be called or answers nothing usable within its attempts, gives
-    "no score" with the reason.
+    There is no score, and a reason, if the task has such a problem, or if the judge's model cannot be called or gives
+    no usable answer.
 
-    clarifies: whether the value says if the assistant asked where `metadata.ambiguous` is true, and only there, which
-        a scorecard counts by class. collaboration: whether it says how well the assistant collaborates, which a
-        scorecard shows beside the task's metric.
+    Args:
+        score: Scores a conversation.
+        problem_with: Returns why a task cannot be judged, as a clause, or None.
+        clarifies: Whether the value says if the assistant asked where `metadata.ambiguous` is true, and only there. A
+            scorecard counts such a judge by class.
+        collaboration: Whether the value says how well the assistant collaborates. A scorecard shows such a judge beside
+            the task's metric.
     """
 
     def __init__(
@@ -126,12 +134,12 @@ def checked(
     clarifies: bool = False,
     collaboration: bool = False,
 ) -> Callable[[Judge], Judge]:
-    """Make a `CheckedJudge` of a function. problem_with: why a task cannot be judged, as a clause, or None."""
+    """Make a function a `CheckedJudge`, with these arguments."""
     return lambda score: CheckedJudge(score, problem_with, clarifies=clarifies, collaboration=collaboration)
 
 
 async def in_time(work: Awaitable[T], seconds: float | None) -> T:
-    """Raises UnusableReply if the work of somebody's function takes longer, in seconds."""
+    """Await custom work. Raises UnusableReply if it takes longer than `seconds`."""
     try:
         return await within(seconds, work)
     except Late as error:
@@ -143,20 +151,30 @@ def needs_reference(task: Task) -> str | None:
 
 
 def problem_with(judge: Judge, task: Task) -> str | None:
-    """Why the judge cannot judge the task, as far as it can tell from the task alone."""
+    """Return why the judge cannot judge the task, as far as the task alone shows, or None."""
     return judge.problem_with(task) if isinstance(judge, CheckedJudge) else None
 
 
 OWN_TIMEOUT = 300.0
-"""Seconds that a judge of one's own gets for a conversation, unless told otherwise."""
+"""Seconds that a custom judge gets for a conversation by default."""
 
 
 def as_judge(function: AnyJudge | Judge, *, timeout: float | None = OWN_TIMEOUT) -> Judge:
-    """A judge made of a plain function, sync or async, that returns a number or a `Score`.
+    """Make a judge of a plain function, sync or async, that returns a number, a `Score`, or None for no score.
 
-    A sync function is called on the event loop: it must not wait. timeout: seconds for one conversation, after which
-    there is no score; None waits for ever. The judges of this library have limits of their own. Raises ConfigError
-    for what cannot be called with a conversation and a task.
+    Args:
+        function: Called with the `Conversation` and the `Task`. A sync function is called on the event loop, so it must
+            not block. The judges of this library are returned as they are.
+        timeout: Seconds for one conversation, after which there is no score; None waits forever.
+
+    Raises:
+        ConfigError: If the function cannot be called with a conversation and a task.
+
+    Example:
+        def polite(conversation, task):
+            return float("please" in conversation.messages[-1].text.lower())
+
+        reward = MultiturnReward({"polite": as_judge(polite), "cost": token_cost()})
     """
     if isinstance(function, CheckedJudge):
         return function

@@ -16,10 +16,13 @@ def bleu(
 ) -> Judge:
     """sacrebleu's sentence BLEU of the finished artefact against the task's reference, in [0, 1].
 
-    The artefact is distilled from the conversation by the model (see `Conversation.artefact`); `kind` tells the
-    model what it is. BLEU is of words, split as sacrebleu's `tokenize` does: "13a" for languages with spaces, "intl"
-    for punctuation beyond ASCII, "zh" for Chinese, "char" for single characters.
-    A task without a reference, or a model that distils nothing usable, gives "no score".
+    There is no score if the task has no reference, or the model extracts nothing usable.
+
+    Args:
+        model: Extracts the artefact from the conversation; see `Conversation.artefact`.
+        kind: What the artefact is, for the model.
+        tokenize: How sacrebleu splits words: "13a" for languages with spaces, "intl" for punctuation beyond ASCII, "zh"
+            for Chinese, "char" for single characters.
     """
 
     metric = _metric(tokenize)

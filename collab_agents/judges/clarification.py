@@ -10,8 +10,8 @@ from collab_agents.tasks import Task
 def clarification(model: BaseChatModel | None = None) -> Judge:
     """Whether the first reply asks where the question is ambiguous, and answers where it is clear: 1 or 0.
 
-    The task says which it is by `metadata["ambiguous"]` (true or false). Whether the message asks is decided as by
-    `asks_first`, by the model or by rule. The scorecard makes of it the paper's macro accuracy and F1 (section 5.4).
+    The task's `metadata["ambiguous"]` (true or false) says which it is. Whether the message asks is decided as in
+    `asks_first`, by the model or by rule. The scorecard reports the paper's macro accuracy and F1 (section 5.4).
     """
 
     @checked(_problem_with, clarifies=True)

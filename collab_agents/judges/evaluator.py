@@ -23,16 +23,17 @@ def evaluator(
 ) -> Judge:
     """An openevals-style evaluator as a judge.
 
-    function: called, as far as it takes them, with `inputs` (the task's prompt), `outputs`, `reference_outputs` (the
-        task's reference), `metadata` (the task's) and `state` (the assistant's, see `Conversation`); or where to
-        import it from ("my_module:evaluator"). A sync one is run on a thread.
-    outputs: the whole conversation as role/content dicts, or the text of the assistant's last message, for evaluators
-        that compare it with the reference.
-    key: which result counts, for an evaluator that returns several; by default their mean.
-    timeout: seconds for one conversation, after which there is no score.
+    The evaluator returns a dict with `score` (a number, true or false, or None for no score) and optionally `comment`
+    and `key`, a list of such dicts, or a plain number.
 
-    A result is a dict with `score` (a number, true or false, or None for "no score") and perhaps `comment` and `key`,
-    or a list of such, or a plain number.
+    Args:
+        function: The evaluator, or where to import it from ("my_module:evaluator"). It is called with those of these
+            arguments that it takes: `inputs` (the task's goal), `outputs`, `reference_outputs` (the task's reference),
+            `metadata` (the task's) and `state` (the assistant's; see `Conversation`). A sync function runs on a thread.
+        outputs: The whole conversation as role/content dicts, or the text of the assistant's last message, for
+            evaluators that compare it with the reference.
+        key: Which result counts if there are several; by default their mean.
+        timeout: Seconds for one conversation, after which there is no score.
     """
     function = callable_at(function, "judge 'evaluator': function")
     check_takes(

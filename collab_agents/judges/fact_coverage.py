@@ -6,10 +6,10 @@ from collab_agents.tasks.questions import is_draft
 
 @register()
 def fact_coverage() -> Judge:
-    """The share of the agenda's facts that stand in the final text, in [0, 1]. Needs no model.
+    """The share of the agenda's facts that the final text contains, in [0, 1]. Needs no model.
 
-    The final text is the assistant's last draft (a message with 20 words or more besides its questions); a
-    conversation without one covers nothing. A task without an agenda gets "no score".
+    The final text is the assistant's last draft: a message with at least 20 words besides its questions. A conversation
+    without a draft covers nothing. Tasks without an agenda get no score.
     """
 
     @checked(Agenda.problem_in)

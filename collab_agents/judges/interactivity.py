@@ -14,8 +14,10 @@ from collab_agents.tasks import Task
 def interactivity(model: BaseChatModel, *, samples: PositiveInt = 1) -> Judge:
     """How well the assistant collaborates, as judged by a model, in [0, 1] (CollabLLM's R_LLM).
 
-    samples: verdicts to average, each with a seed of its own. Those that cannot be used are left out; if none can,
-        there is "no score".
+    Args:
+        model: The judging model.
+        samples: How many verdicts to average, each with its own seed. Unusable verdicts are left out; if all are
+            unusable, there is no score.
     """
 
     @checked(collaboration=True)

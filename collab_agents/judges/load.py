@@ -21,13 +21,19 @@ def load_judge(
     options: dict[str, Any] | None = None,
     timeout: float | None = None,
 ) -> Judge:
-    """The judge `name` with its options, or one of your own: "module:function".
+    """Load a judge by its name, or a custom judge at "module:function".
 
-    A function of your own is the judge itself, `(conversation, task) -> float | Score | None`; with a model or
-    options it is called with them (`model=...` and each option) and returns the judge. timeout: seconds that one of
-    your own gets for a conversation, by default 300.
+    A custom function is the judge itself, `(conversation, task) -> float | Score | None`. If there is a model or are
+    options, it is called with them instead (`model=...` and each option) and returns the judge.
 
-    Raises ConfigError for an unknown judge or option, a bad value, or a model that is missing or not wanted.
+    Args:
+        name: The judge's name, or "module:function".
+        model: For judges that ask a model.
+        options: The judge's options.
+        timeout: Seconds that a custom judge gets for a conversation; by default 300.
+
+    Raises:
+        ConfigError: For an unknown judge or option, a bad value, or a model that is missing or not wanted.
     """
     if timeout is not None and ":" not in name:
         raise ConfigError(f"judge {name!r}: timeout is for judges of your own; some others have it as an option")

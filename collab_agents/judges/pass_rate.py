@@ -36,28 +36,29 @@ def pass_rate(
 ) -> Judge:
     """The share of a task's unit tests that the conversation's code passes, in [0, 1].
 
-    The model distils the code from the conversation (see `Conversation.artefact`), told the function it has to
-    define; without a model it is the fenced code of the last assistant message that has any and, where the task
-    names an entry point, defines it.
+    The task's tests are `metadata["tests"]`, Python source or a list of it, run after the code in its module: unittest
+    classes, functions `test_...`, top-level asserts, or HumanEval's `check(candidate)`. The metadata may also have
+    `entry_point` (the function's name), `code_prompt` (how its code starts) and `libraries` (modules that the
+    interpreter must have). Code that does not run, or that a limit stops, gets 0 with the reason. Tests that cannot run
+    give no score.
 
-    all_or_nothing: 1 if every test passes, else 0 (pass@1).
-    sandbox: "bubblewrap", or "none" to run code with this user's rights; see `Sandbox`.
-    python: the interpreter that has the libraries which the tests need; by default this one.
-    limits: see `SandboxLimits`.
+    Tests that pass plain values and check the plain values that are returned run in a separate process, and call the
+    code's functions across a pipe: nothing that the code does in its process changes what they see. Tests that need
+    more than values (the code's own classes, files, libraries, mocks) share its process, and the reason ends with
+    "(isolation: shared)". There, code that sets out to deceive its tests may succeed, although canaries that must fail
+    run beside them. `metadata["isolation"] = "shared"` runs a task's tests that way in any case.
 
-    The task's tests are `metadata["tests"]`, Python source or a list of it, run after the code in its module:
-    unittest classes, functions `test_...`, top-level asserts, or HumanEval's `check(candidate)`. `entry_point` and
-    `code_prompt` in the metadata, if there, name the function and how its code starts; `libraries` are modules that
-    the interpreter must have. Code that does not run, or is stopped by a limit, gets 0 with the reason; tests that
-    cannot run get "no score".
+    Args:
+        model: Extracts the code from the conversation (see `Conversation.artefact`), and is told which function it has
+            to define. Without a model, the code is the fenced code of the last assistant message that has any and that
+            defines the entry point, if the task names one.
+        all_or_nothing: Whether the score is 1 if every test passes and else 0 (pass@1).
+        sandbox: "bubblewrap", or "none" to run code with this user's rights; see `Sandbox`.
+        python: The interpreter with the libraries that the tests need; by default this one.
+        limits: See `SandboxLimits`.
 
-    Tests that hand over plain values and look at the plain values that come back run in a process of their own, and
-    call the code's functions across a pipe: nothing that the code does in its process changes what they see. Tests that
-    need more than values (the code's own classes, files, libraries, mocks) share its process, and the reason ends with
-    "(isolation: shared)". There, code that sets out to deceive its tests may succeed, although canaries that have to
-    fail are run beside them; `metadata["isolation"] = "shared"` has a task's tests run so in any case.
-
-    Raises ConfigError if bubblewrap is missing or does not work here.
+    Raises:
+        ConfigError: If bubblewrap is missing or does not work here.
     """
     box = Sandbox(sandbox, python=python, limits=limits)
 

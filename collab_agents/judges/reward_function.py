@@ -22,13 +22,15 @@ def reward_function(
 ) -> Judge:
     """A TRL-style reward function as a judge.
 
-    function: called with `prompts` and `completions`, lists of one conversation each (role/content dicts), and the
-        task's columns as lists of one; or where to import it from ("trl.rewards:accuracy_reward"). The completion is
-        what the assistant said last, tool messages included, and the prompt is all before it. A sync one is run on a
-        thread. It returns a list with one number, or None for "no score".
-    columns: the function's name for a column: `{solution: reference}`. Columns are the task's `id`, `kind`, `goal`
-        (its prompt) and `reference`, and all of its metadata.
-    timeout: seconds for one conversation, after which there is no score.
+    Args:
+        function: The reward function, or where to import it from ("trl.rewards:accuracy_reward"). It is called with
+            `prompts` and `completions`, lists of one conversation each (role/content dicts), and with the task's
+            columns as lists of one value. The completion is the assistant's last reply, tool messages included, and the
+            prompt is everything before it. It returns a list of one number, or None for no score. A sync function runs
+            on a thread.
+        columns: The function's name for a column, such as `{solution: reference}`. The columns are the task's `id`,
+            `kind`, `goal` and `reference`, and all of its metadata.
+        timeout: Seconds for one conversation, after which there is no score.
     """
     function = callable_at(function, "judge 'reward_function': function")
 

@@ -17,15 +17,20 @@ def reward_model(
     device: str | None = None,
     max_batch_size: PositiveInt = 16,
 ) -> Judge:
-    """What a reward model says of the conversation: its logit, unbounded (extra `local`).
+    """The logit that a reward model gives the conversation, unbounded (extra `local`).
 
-    repo: a sequence-classification model with a chat template, from the Hub or a folder. Loaded once a process;
-        conversations that are judged at the same time are read together, at most `max_batch_size`.
-    label: which logit counts, by number or name, for a model with several.
-    dtype, device: as for local chat models.
+    A conversation that is longer than the model's context gets no score.
 
-    A conversation that is longer than the model's context gets "no score". Raises ConfigError for a model that
-    cannot be loaded or a label that it does not have.
+    Args:
+        repo: A sequence-classification model with a chat template, from the Hub or a folder. It is loaded once per
+            process.
+        label: Which logit counts, by number or name, if the model has several.
+        dtype: As for local chat models.
+        device: As for local chat models.
+        max_batch_size: The most conversations that are scored in one batch.
+
+    Raises:
+        ConfigError: If the model cannot be loaded, or does not have the label.
     """
     try:
         from collab_agents.models.reward import load_reward_model

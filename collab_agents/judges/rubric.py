@@ -15,9 +15,11 @@ from collab_agents.tasks import Task
 def rubric(model: BaseChatModel, *, criteria: str | list[str], samples: PositiveInt = 1) -> Judge:
     """How well the conversation meets criteria in your own words, as judged by a model, in [0, 1].
 
-    criteria: a text, or a list of points that count alike.
-    samples: verdicts to average, each with a seed of its own. Those that cannot be used are left out; if none can,
-        there is "no score".
+    Args:
+        model: The judging model.
+        criteria: A text, or a list of points with equal weight.
+        samples: How many verdicts to average, each with its own seed. Unusable verdicts are left out; if all are
+            unusable, there is no score.
     """
     text = criteria if isinstance(criteria, str) else "\n".join(f"- {point}" for point in criteria)
     if not text.strip():

@@ -11,10 +11,12 @@ from collab_agents.tasks import Task
 def token_cost(rate: PositiveFloat = 5e-4) -> Judge:
     """What reading the assistant costs the user: -min(rate * tokens, 1), in [-1, 0].
 
-    rate: the paper's lambda (arXiv 2502.00640, section 3), cost per token. The default reaches the full cost at
-        2000 tokens.
-    Tokens are those of all assistant messages, as the model reported them; a message without a report counts one
-    token per four characters, rounded up.
+    All assistant messages count, with the tokens that the model reported. A message without a report counts one token
+    per four characters, rounded up.
+
+    Args:
+        rate: The paper's lambda (arXiv 2502.00640, section 3), the cost of a token. The default reaches the full cost
+            at 2000 tokens.
     """
 
     @checked()

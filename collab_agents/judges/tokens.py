@@ -10,13 +10,13 @@ from collab_agents.tasks import Task
 
 @register(metric=False)
 def assistant_tokens() -> Judge:
-    """How many tokens the user has to read: those of all assistant messages, counted as by `token_cost`."""
+    """The number of tokens that the user has to read: all assistant messages, counted as in `token_cost`."""
     return _tokens(lambda message: message.type == "ai")
 
 
 @register(metric=False)
 def user_tokens() -> Judge:
-    """How many tokens the user typed: one for four characters of each message, rounded up."""
+    """The number of tokens that the user typed: one per four characters of each message, rounded up."""
     return _tokens(is_users)
 
 

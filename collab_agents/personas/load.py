@@ -1,4 +1,4 @@
-"""Personas of one's own: from a YAML or JSONL file, or from a dataset with a column of descriptions."""
+"""Custom personas: from a YAML or JSONL file, or from a dataset with a column of descriptions."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -29,20 +29,27 @@ def load_personas(
     mix: Mix | None = None,
     seed: int = 0,
 ) -> Iterator[Persona]:
-    """Personas one by one, at most `limit`.
+    """Load personas one by one.
 
-    source: a YAML file with a list of personas, or a JSONL file with one a line, each with the fields of `Persona`.
-        Or, where `column` or `data_files` is given or the source is neither, a dataset in PersonaHub's form: one on the
-        Hub ("proj-persona/PersonaHub"), in a folder, or JSON, JSONL, CSV and Parquet files.
-    column: of a dataset, who somebody is in a sentence or so, by default "persona". It becomes the background. The
-        persona's name is made of a hash of it, so that it keeps it in another file; who is there twice comes once.
-    split, name, revision: of a dataset on the Hub; the name is its configuration's ("elite_persona").
-    data_files: local files in the dataset's place.
-    mix, seed: a field of `Persona` -> {value: weight}: that field of each persona is drawn from it, by the seed and the
-        persona's name. What is not drawn or written is `Persona`'s default.
+    Files and rows are read as they are needed; a dataset on the Hub is downloaded first.
 
-    Files and rows are read as they are asked for; a dataset on the Hub is downloaded first. Raises ConfigError, which
-    names the file and line, or the dataset, row and column, and for a name that two personas of a file have.
+    Args:
+        source: A YAML file with a list of personas, or a JSONL file with one per line, each with the fields of
+            `Persona`. If `column` or `data_files` is given, or the source is neither, a dataset in PersonaHub's form:
+            on the Hub ("proj-persona/PersonaHub"), in a folder, or JSON, JSONL, CSV or Parquet files.
+        split: A dataset's split.
+        limit: The most personas to load.
+        column: The dataset's column that describes somebody in a sentence or so; by default "persona". It becomes the
+            background. The name is a hash of it, so it is the same in another file; duplicates are dropped.
+        name: The configuration of a dataset on the Hub ("elite_persona").
+        revision: The version of a dataset on the Hub.
+        data_files: Local files instead of the dataset.
+        mix: A field of `Persona` -> {value: weight}. That field of each persona is drawn by these weights.
+        seed: Draws the fields in `mix`, together with the persona's name.
+
+    Raises:
+        ConfigError: For a malformed persona, with the file and line or the dataset, row and column, and for two
+            personas of one name in a file.
     """
     if limit is not None and limit < 0:
         raise ConfigError(f"personas {str(source)!r}: limit is {limit}: a number from 0 on is needed")

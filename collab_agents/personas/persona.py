@@ -8,49 +8,48 @@ HowOften = Literal["never", "sometimes", "often"]
 class Persona(BaseModel):
     """Who plays the user.
 
-    An LLM user is told each field in its prompt (`describe`). An agenda user keeps to each exactly as described here.
-
-    name: how tables and `run.yaml` call the persona. It is in no prompt.
-    background: a sentence or two of who this is, for LLM users.
-    expertise: how well they know the subject. To an open question ("any other details?") a novice agenda user has no
-        answer, an intermediate one tells one fact that is still untold, an expert as many as its disclosure lets it.
-    patience: the user's replies before giving up (exchanges).
-    verbosity: how much they write. A terse agenda user complains of one missing fact at a time, a normal one of two, a
-        chatty one of all.
-    tone: how they write. An agenda user words its complaints, thanks and fillers in it; a friendly or formal one adds
-        a greeting and courtesies.
-    language: what an LLM user writes in; the text it wants stays in its goal's language. An agenda user's sentences are
-        its agenda's: it only greets and thanks in its language, where `users.wording.LANGUAGES` has that.
-    disclosure: what they say unasked. A guarded agenda user answers one question at a time, a normal one up to three,
-        an open one all, and an open one starts with a fact.
-    typos: how often they misspell. An agenda user misspells 5% (sometimes) or 20% (often) of its words of four letters
-        or more, and never a fact's name or value.
-    wrong_facts: how often they are mistaken. An agenda user first tells a fact with a wrong value with a chance of 15%
-        (sometimes) or 40% (often). It sticks to that until a draft has the wrong value; it then says that it gave the
-        wrong one, and tells the right one.
-    changes_of_mind: how often they want something else first. An agenda user first tells a fact with another value with
-        a chance of 15% (sometimes) or 40% (often), and its next message says that it changed its mind and tells the
-        final one, unless that message ends the conversation. In the end all want what the task says.
-    instructions: anything else, in words, for LLM users.
+    An LLM user is told every field in its prompt (`describe`). An agenda user keeps to each field exactly as described
+    here.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
+    """The persona's name in tables and in `run.yaml`. No prompt contains it."""
     background: str = ""
+    """A sentence or two about who this is, for LLM users."""
     expertise: Literal["novice", "intermediate", "expert"] = "intermediate"
+    """How well they know the subject. Asked an open question ("any other details?"), a novice agenda user has no
+    answer, an intermediate one tells one fact that is still untold, and an expert as many as its disclosure allows."""
     patience: PositiveInt = 6
+    """How many replies the user makes before giving up (exchanges)."""
     verbosity: Literal["terse", "normal", "chatty"] = "normal"
+    """How much they write. A terse agenda user complains about one missing fact at a time, a normal one about two, and
+    a chatty one about all."""
     tone: Literal["neutral", "friendly", "formal", "brusque"] = "neutral"
+    """How they write. It words an agenda user's complaints, thanks and fillers; a friendly or formal one adds a
+    greeting and courtesies."""
     language: str = Field(default="English", min_length=1)
+    """The language that an LLM user writes in; the text it wants stays in its goal's language. An agenda user only
+    greets and thanks in it, where `users.wording.LANGUAGES` has it; its other sentences are its agenda's."""
     disclosure: Literal["guarded", "normal", "open"] = "normal"
+    """What they say unasked. A guarded agenda user answers one question at a time, a normal one up to three, and an
+    open one all; an open one also starts with a fact."""
     typos: HowOften = "never"
+    """How often they misspell. An agenda user misspells 5% (sometimes) or 20% (often) of its words of four letters or
+    more, but never a fact's name or value."""
     wrong_facts: HowOften = "never"
+    """How often they are mistaken. With a chance of 15% (sometimes) or 40% (often), an agenda user first tells a fact
+    with a wrong value. When a draft has that value, it says that it was wrong and tells the right one."""
     changes_of_mind: HowOften = "never"
+    """How often they want something else first. With a chance of 15% (sometimes) or 40% (often), an agenda user first
+    tells a fact with another value; its next message, unless it ends the conversation, says that it changed its mind
+    and tells the final value. In the end every user wants what the task says."""
     instructions: str = ""
+    """Anything else, in words, for LLM users."""
 
     def describe(self) -> str:
-        """The persona in words, as the LLM user's prompt gives it. Habits that it does not have are not spoken of."""
+        """Return the persona in words, as in an LLM user's prompt. Habits that it does not have are not mentioned."""
         return "\n".join(
             line
             for line in (

@@ -23,15 +23,24 @@ Fields = dict[str, tuple[list[Any], list[float]]]
 def sample_personas(
     n: int, seed: int = 0, *, mix: Mix | None = None, personas: Iterable[Persona] | None = None
 ) -> list[Persona]:
-    """`n` personas, drawn with replacement. The same seed gives the same ones, and a longer draw begins with a shorter.
+    """Draw personas with replacement.
 
-    mix: with weights of names, only these are drawn, each with a chance in proportion to its weight; by default all
-        have the same. With weights of a field's values, that field of each drawn persona is drawn anew, and the
-        persona is then called after the one it came from and its place in the draw ("busy-manager-3").
-    personas: what is drawn from, by default `PERSONAS`.
+    The same seed gives the same personas, and a longer draw begins with a shorter one.
 
-    Raises ConfigError for `n` below 0, nothing to draw from, a name or field that there is none of, a value that the
-    field does not take, and weights that are negative, no numbers or all zero.
+    Args:
+        n: How many to draw.
+        seed: Of the draw.
+        mix: Weights of names: only these personas are drawn, in proportion to their weights; by default all are equally
+            likely. Weights of a field's values: that field of each drawn persona is drawn anew, and the persona is
+            named after the original and its place in the draw ("busy-manager-3").
+        personas: What to draw from; by default `PERSONAS`.
+
+    Raises:
+        ConfigError: For a negative `n`, nothing to draw from, an unknown name or field, a value that the field does not
+            take, or weights that are negative, not numbers, or all zero.
+
+    Example:
+        personas = sample_personas(8, seed=1, mix={"patience": {2: 1, 8: 3}, "typos": {"often": 1}})
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise ConfigError(f"sample_personas: n is {n!r}: a whole number from 0 on is needed")

@@ -11,24 +11,22 @@ from collab_agents.tasks.task import Task
 
 
 class Fact(BaseModel):
-    """One hidden fact.
-
-    name: what the fact is called in a complaint ("date").
-    value: what the finished text must contain.
-    tell: the sentence with which the user reveals it; it contains the value.
-    ask: words which, in a question, ask for it ("when", "what day").
-    aliases: other spellings of the value that count.
-    mistakes: values that a user may give by mistake, or want first; without any, one is made of the value by rule.
-    """
+    """One hidden fact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
+    """What a complaint calls the fact ("date")."""
     value: str = Field(min_length=1)
+    """What the finished text must contain."""
     tell: str = Field(min_length=1)
+    """The sentence with which the user reveals the fact; it contains the value."""
     ask: tuple[str, ...] = ()
+    """Words that ask for the fact when they are in a question ("when", "what day")."""
     aliases: tuple[str, ...] = ()
+    """Other spellings of the value that count."""
     mistakes: tuple[str, ...] = ()
+    """Values that a user may give by mistake, or want first; without any, a rule makes one from the value."""
 
     def is_in(self, text: str) -> bool:
         """Whether the value or an alias stands in the text as whole words.

@@ -1,4 +1,4 @@
-"""Tasks by name of their set, from JSONL files of one `Task` a line, and from anybody's dataset."""
+"""Loading tasks: a set by its name, a JSONL file of one `Task` per line, or any dataset."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,13 +41,22 @@ def load_tasks(
     columns: Columns | Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[Task]:
-    """Tasks one by one, at most `limit`.
+    """Load tasks one by one.
 
-    source: the name of a set in `TASK_SETS`, with its `split`, `seed` and options; a JSONL file of one `Task` a line;
-        or, with `columns` (see `Columns`), JSONL, JSON, CSV or Parquet files, or a dataset on the Hub or in a folder
-        with its `split`.
+    Args:
+        source: The name of a set in `TASK_SETS`, a JSONL file of one `Task` per line, or, with `columns`, JSONL, JSON,
+            CSV or Parquet files, or a dataset on the Hub or in a folder.
+        split: The split of a set or a dataset.
+        limit: The most tasks to load.
+        seed: Of a set that shuffles its tasks.
+        columns: Which column of the dataset is what; see `Columns`.
+        **options: The set's options.
 
-    Raises ConfigError, which names the set or file, the line or row, and the field or column.
+    Raises:
+        ConfigError: For the first malformed task, with the set or file, the line or row, and the field or column.
+
+    Example:
+        tasks = load_tasks("questions.csv", columns={"goal": "question", "reference": "answer"})
     """
     return islice(_tasks(str(source), split, seed, columns, options), limit)
 

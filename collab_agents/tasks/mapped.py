@@ -1,4 +1,4 @@
-"""Anybody's dataset as tasks, by naming its columns."""
+"""Any dataset as tasks, by naming its columns."""
 
 import json
 from collections import Counter
@@ -13,19 +13,20 @@ from collab_agents.tasks.task import Task, goal_for_prompt
 
 
 class Columns(BaseModel):
-    """Which column of a dataset is what. The rest is passed over.
-
-    goal: texts. reference: texts or numbers; null is no reference. id: texts or numbers; by default a hash of the row.
-    kind: by default "task". metadata: columns to keep under their names, or {key: column}.
-    """
+    """Which column of a dataset is what. Other columns are ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     goal: str
+    """The column of goals."""
     reference: str | None = None
+    """The column of references, texts or numbers; null is no reference."""
     id: str | None = None
+    """The column of ids, texts or numbers; by default an id is a hash of its row."""
     kind: str | None = None
+    """The column of kinds; by default every kind is "task"."""
     metadata: dict[str, str] = Field(default_factory=dict)
+    """Columns to keep in the metadata: a list of names, or {key: column}."""
 
     @model_validator(mode="before")
     @classmethod
@@ -51,10 +52,10 @@ def read_mapped(
     name: str | None = None,
     revision: str | None = None,
 ) -> Iterator[Task]:
-    """Tasks one by one from JSONL, JSON, CSV or Parquet files, a dataset on the Hub, or a folder of one.
+    """Read tasks one by one from JSONL, JSON, CSV or Parquet files, or a dataset on the Hub or in a folder.
 
-    split: of a dataset on the Hub or in a folder; files have none. data_files: local files in the dataset's place.
-    name, revision: of a dataset on the Hub: its configuration, and its version.
+    split: of a dataset on the Hub or in a folder; files have none. data_files: local files instead of the dataset.
+    name, revision: the configuration and the version of a dataset on the Hub.
 
     Raises ConfigError, which names the dataset, the row and the column.
     """
