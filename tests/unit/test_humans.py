@@ -262,9 +262,9 @@ async def test_a_person_is_refused_where_nobody_is_at_the_keyboard() -> None:
         create_rollout_graph(script, assistant, COST)
     with pytest.raises(ConfigError, match="a HumanUser cannot be in many"):
         create_lookahead_graph(user, Counts(), COST)
-    with pytest.raises(ConfigError, match=r"or by collab-agents chat$"):
+    with pytest.raises(ConfigError, match=r"or with collab-agents chat$"):
         await anext(generate_trajectories([party()], user=user, assistant=Counts(), reward=COST))
-    with pytest.raises(ConfigError, match=r"or by collab-agents chat$"):
+    with pytest.raises(ConfigError, match=r"or with collab-agents chat$"):
         await anext(play_conversations([party()], user=script, assistant=assistant, reward=COST))
     with pytest.raises(ConfigError, match="a HumanUser cannot be in many"):
         MultiturnRewardFunction(user, COST)

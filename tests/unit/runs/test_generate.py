@@ -206,7 +206,7 @@ async def test_one_task_at_a_time_waits_for_an_iterator() -> None:
     async with generate(parties(3)) as trajectories:
         waiting = asyncio.create_task(anext(trajectories))
         await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match="another task is waiting"):
+        with pytest.raises(RuntimeError, match="another task is already waiting"):
             await anext(trajectories)
         assert (await waiting).task.id.startswith("party-")
 

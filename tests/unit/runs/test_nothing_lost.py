@@ -103,7 +103,7 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "a run.json that is no JSON": ("run.json", "{", "run.json is not JSON"),
     "a deep run.json": ("run.json", DEEP, "run.json is not JSON"),
     "no run.json": ("run.json", None, "has trajectories and no run.json"),
-    "a damaged database": ("checkpoints.sqlite", "nothing of a database" * 1000, "is not a database, or damaged"),
+    "a damaged database": ("checkpoints.sqlite", "nothing of a database" * 1000, "is not a database, or is damaged"),
 }
 
 

@@ -349,7 +349,7 @@ def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
         ("math-chat", {"data_files": {"train": "x.jsonl"}, "split": "test"}, "data_files has no such split"),
         ("math-chat", {"data_files": str(tmp_path / "none.jsonl")}, "it cannot be read: Unable to find"),
         (str(tmp_path / "none.csv"), {"columns": {"goal": "q"}}, "none.csv: No such file or directory"),
-        ("math-chat", {"data_files": "problems.txt"}, "data_files has to be .jsonl, .json, .csv or .parquet files"),
+        ("math-chat", {"data_files": "problems.txt"}, "data_files has to be existing .jsonl, .json, .csv or"),
         ("offline", {"columns": {"goal": "q"}}, "a set has its own columns"),
         ("offline", {"size": 1}, "there is no option 'size': it has none"),
         (str(tmp_path / "own.jsonl"), {"name": "x"}, "a file of tasks has no options"),
