@@ -1,4 +1,4 @@
-"""Who takes part in a conversation: what a simulated user and an assistant are, are told, and remember."""
+"""The participants of a conversation: the protocols for simulated users and assistants, their context and memory."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -13,16 +13,16 @@ from collab_agents.tasks import Task
 T = TypeVar("T")
 
 Memory = dict[str, Any]
-"""What a participant remembers between its turns: JSON values under keys of its own."""
+"""What a participant remembers between its turns: JSON values under keys that the participant chooses."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnContext:
-    """What a participant is told about the turn it plays. It holds for one call and is not remembered.
+    """What a participant is told about one turn. It is valid for one call and is not remembered.
 
     Attributes:
         seed: Derived from the run, the task, the turn and the branch. A participant that draws all its randomness
-            from it plays the same branch the same way every time.
+            from the seed plays the same branch the same way every time.
     """
 
     seed: int = 0
@@ -34,7 +34,7 @@ class UserContext(TurnContext):
 
     Attributes:
         task: The task, with the goal that the user pursues. The assistant never sees it.
-        persona: Whom to play, or None.
+        persona: The persona to play, or None.
     """
 
     task: Task
@@ -47,8 +47,8 @@ class AssistantContext(TurnContext):
 
     Attributes:
         proactive: Whether this candidate is sampled with the proactive prompt.
-        system_prompt: The system prompt of this conversation, which replaces the assistant's own; or None.
-        executable: Whether the reply may be executed later, for which an app keeps where its simulation began.
+        system_prompt: The system prompt of this conversation, which replaces the assistant's own, or None.
+        executable: Whether the reply may be executed later. If so, an app records where its simulation began.
     """
 
     proactive: bool = False
@@ -58,7 +58,7 @@ class AssistantContext(TurnContext):
 
 @runtime_checkable
 class SimulatedUser(Protocol):
-    """Plays the user.
+    """A participant that plays the user.
 
     It holds no state between calls. Everything it remembers is in the memory it returns, so that a conversation
     branches by copying a value.
@@ -69,31 +69,35 @@ class SimulatedUser(Protocol):
     ) -> tuple[BaseMessage | None, Memory]:
         """Return the user's next message and its memory.
 
-        No message (None) ends the conversation. So does a message made by `closing`, which is kept.
-
         Args:
             messages: The conversation so far; empty before the first turn.
             memory: What this method returned last; {} before the first turn.
             context: The task, the persona and the seed of this turn.
+
+        Returns:
+            The message and the memory. None in place of a message ends the conversation. A message made by `closing`
+            also ends it, and is part of it.
         """
         ...
 
 
 @runtime_checkable
 class Assistant(Protocol):
-    """Answers the user. Like a `SimulatedUser` it holds no state between calls."""
+    """A participant that answers the user. Like a `SimulatedUser`, it holds no state between calls."""
 
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
     ) -> tuple[list[BaseMessage], Memory]:
         """Return the reply to a conversation that ends with the user's message, and the assistant's memory.
 
-        The reply is one message or several: tool calls and their results come before the final words.
-
         Args:
             messages: The conversation so far.
             memory: What this method returned last; {} before the first turn.
             context: The seed of this turn, and whether to be proactive.
+
+        Returns:
+            The reply and the memory. The reply is one message or several: tool calls and their results come before
+            the final text.
         """
         ...
 
@@ -103,32 +107,35 @@ class ChecksTasks(Protocol):
     """A user that can tell from a task alone that it cannot play it."""
 
     def problem_with(self, task: Task) -> str | None:
-        """Why the task cannot be played, as a clause; or None."""
+        """Return why the task cannot be played, as a clause, or None."""
         ...
 
 
 @runtime_checkable
 class HasState(Protocol):
-    """An assistant with more to judge than its messages, such as the final state of an app (`Conversation.state`)."""
+    """An assistant that exposes state to judges, such as the final state of an app (`Conversation.state`)."""
 
     def state_of(self, memory: Memory) -> dict[str, Any]: ...
 
 
 def problem_for(user: SimulatedUser, task: Task) -> str | None:
-    """Why the user cannot play the task, as far as it can tell beforehand."""
+    """Return why the user cannot play the task, if it can tell beforehand, or None."""
     return user.problem_with(task) if isinstance(user, ChecksTasks) else None
 
 
 def state_of(assistant: Assistant, memory: Memory) -> dict[str, Any]:
-    """What there is to judge besides the messages."""
+    """Return what there is to judge besides the messages."""
     return assistant.state_of(memory) if isinstance(assistant, HasState) else {}
 
 
 @dataclass(frozen=True)
 class Executed:
-    """What came of executing a reply: the messages that hold, and the memory to go on with.
+    """The result of executing a reply.
 
-    interrupts: what the app waits for (LangGraph's `Interrupt`s); then the reply is what there is so far.
+    Attributes:
+        reply: The executed messages, so far if the app waits for an answer.
+        memory: The memory to continue with.
+        interrupts: The interrupts (LangGraph's `Interrupt`) that the app waits for; empty if the reply is complete.
     """
 
     reply: list[BaseMessage]
@@ -138,7 +145,7 @@ class Executed:
 
 @runtime_checkable
 class Executing(Assistant, Protocol):
-    """An assistant whose replies are simulated at first, and executed once chosen; see `GraphAssistant.execute`."""
+    """An assistant whose replies are simulated first and executed once chosen (see `GraphAssistant.execute`)."""
 
     async def execute(
         self,
@@ -154,7 +161,7 @@ class Executing(Assistant, Protocol):
 
 
 def with_context(respond: Callable[..., T]) -> Callable[..., T]:
-    """`respond`, to be called with messages, memory and context. One that takes no context is called without it."""
+    """Adapt `respond` to be called with messages, memory and context, even if it takes no context."""
     return respond if _takes_context(respond) else lambda messages, memory, context: respond(messages, memory)
 
 

@@ -1,4 +1,4 @@
-"""Assistants: what answers the user, and what training improves."""
+"""Assistants answer the user; they are what training improves."""
 
 from typing import Any
 

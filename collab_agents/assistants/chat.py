@@ -14,15 +14,22 @@ from collab_agents.prompts import render
 class ChatAssistant:
     """Any LangChain chat model as the assistant.
 
-    system_prompt: put before every conversation that has none of its own; not part of what is recorded.
-    proactive_prompt: takes the system prompt's place in the share of candidates that are sampled proactively, for
-        candidates that differ in strategy and not only in wording. By default a prompt that asks for clarifying
-        questions before the work.
-    examples: an exchange or several, as messages or role/content dicts, that stand between the system prompt and every
-        conversation, for a model that learns by example; not part of what is recorded.
-    proactive_examples: take their place beside the proactive prompt; by default the same.
+    Args:
+        model: The chat model.
+        system_prompt: Prepended to every conversation that has no system prompt of its own. Not recorded.
+        proactive_prompt: Replaces the system prompt for candidates that are sampled proactively, so that candidates
+            differ in strategy and not only in wording. The default asks for clarifying questions before the work.
+        examples: Few-shot exchanges, as messages or role/content dicts, placed between the system prompt and every
+            conversation. Not recorded.
+        proactive_examples: Replaces `examples` for candidates that are sampled proactively (default: `examples`).
 
-    Raises ConfigError for an example that is not a message.
+    Raises:
+        ConfigError: If an example is not a message.
+
+    Example:
+        ```python
+        assistant = ChatAssistant(model, system_prompt="You help people write. Ask before you write.")
+        ```
     """
 
     def __init__(

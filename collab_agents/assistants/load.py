@@ -11,11 +11,21 @@ from collab_agents.participants import Assistant
 
 
 def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> Assistant:
-    """The assistant at "module:attribute".
+    """Import the assistant at "module:attribute".
 
-    A compiled LangGraph app or another Runnable becomes a `GraphAssistant` with the options; a class, or a function
-    that returns an assistant or an app, is called with them. Raises ConfigError, in one sentence, if there is none or
-    it cannot be made.
+    A chat model becomes a `ChatAssistant` if there are no options. A compiled LangGraph app or another Runnable becomes
+    a `GraphAssistant`.
+
+    Args:
+        name: Where to import from, as "module:attribute".
+        options: Keyword arguments for `GraphAssistant`, or for the class or function at `name`, which is called with
+            them and returns an assistant or an app.
+
+    Returns:
+        The assistant.
+
+    Raises:
+        ConfigError: If the import fails, or the attribute does not give an assistant.
     """
     what = f"assistant {name!r}"
     own, left = attribute_at(name, "assistant.app"), dict(options or {})
@@ -31,4 +41,4 @@ def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> As
         return own
     if isinstance(own, Assistant):
         raise ConfigError(f"{what} takes no options: it is made already")
-    raise ConfigError(f"{what}: an app or something with respond is needed, got {type(own).__name__}")
+    raise ConfigError(f"{what}: an app or an object with respond is needed, got {type(own).__name__}")

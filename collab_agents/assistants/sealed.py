@@ -11,10 +11,10 @@ from collab_agents.participants import AssistantContext, Executed, Executing, Me
 
 
 class SealedAssistant:
-    """An assistant whose memory is kept where others can write, such as in a server's threads.
+    """Wraps an assistant whose memory is kept where others can write, such as in a server's threads.
 
-    It takes no memory but one that it gave, here or in another process with the same key: an app's memory says what
-    is executed for real.
+    It accepts only memories that it returned itself, here or in another process with the same key, because an app's
+    memory determines what is executed.
     """
 
     def __init__(self, assistant: Executing) -> None:
@@ -62,6 +62,6 @@ def _opened(memory: Memory) -> Memory:
         return {}
     text, seal = memory.get("sealed"), memory.get("seal")
     if not (isinstance(text, str) and isinstance(seal, str) and is_sealed(text.encode(), seal)):
-        raise ConfigError("assistant_memory: it is not as this server gave it; begin a new thread")
+        raise ConfigError("assistant_memory was not written by this server: start a new thread")
     opened: Memory = json.loads(text)
     return opened

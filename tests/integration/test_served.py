@@ -335,7 +335,7 @@ async def test_a_memory_that_a_client_made_up_is_not_read(client: LangGraphClien
         await send(client, graph, asked, context, thread)
         await client.threads.update_state(thread, {"assistant_memory": forged})
         out = await send(client, graph, asked, context, thread)
-        assert "assistant_memory: it is not as this server gave it" in out["__error__"]["message"]
+        assert "assistant_memory was not written by this server" in out["__error__"]["message"]
         thread = (await client.threads.create())["thread_id"]
         command: Any = {"update": {**asked, "asked": 1, "reply": [], "after": forged}, "goto": "execute"}
         await client.runs.wait(thread, graph, command=command, context=context, raise_error=False)

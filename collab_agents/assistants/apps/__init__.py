@@ -1,1 +1,1 @@
-"""Existing LangGraph apps as assistants: played on branches, with tools simulated, and executed once chosen."""
+"""Existing LangGraph apps as assistants: run on branches with simulated tools, and executed once a reply is chosen."""

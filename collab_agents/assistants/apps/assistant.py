@@ -33,40 +33,51 @@ from collab_agents.participants import AssistantContext, Executed, Memory
 
 
 class GraphAssistant:
-    """An agent that exists already as the assistant: a compiled LangGraph app, any other Runnable, or a `RemoteGraph`.
+    """An existing agent as the assistant: a compiled LangGraph app, any other Runnable, or a `RemoteGraph`.
 
-    An app with a checkpointer keeps what it knows in a thread. Every turn is played on a fork of that thread, in
-    memory, which goes on in the assistant's memory: futures do not see each other, and nothing is written to the app's
-    own saver, store or node caches. `respond` simulates a turn, `execute` makes a chosen one real. `fork` begins from
-    a live thread, `commit` puts a branch's thread in its place. An app without a checkpointer is given the whole
-    conversation each turn, one with it what it has not seen. Of a deployment, threads are copied there; `aclose`
-    deletes the copies.
+    An app with a checkpointer keeps its state in a thread. Every turn runs on an in-memory fork of that thread, which
+    is carried in the assistant's memory: futures do not see each other, and nothing is written to the app's own
+    checkpointer, store or node caches. `respond` simulates a turn and `execute` makes a chosen reply real. `fork`
+    starts from a live thread, and `commit` writes a branch back to it.
 
-    app: called with `{input_key: messages}` and `inputs`. A chat model is called with the messages alone.
-    input_key: the state key for messages; None if they are handed over by `inputs` alone.
-    input_as: "text" hands over the user's last words under input_key, instead of the messages.
-    output_key: where the reply is: a key of the state, by default input_key; a dotted path into the final state, such
-        as "structured_response.text"; or a function of the final state. What is there is messages, one, or a text. An
-        app whose messages hold its history too replies with those that are new: several, tool calls and results
-        among them.
-    inputs: other state keys: a value, or a function of the conversation's messages.
-    proactive_inputs: the same, instead, for candidates that are sampled proactively.
-    config, context: passed through, to every run; a simulated one is given copies of `configurable` and of the
-        context. Without a context, the one of the graph around is passed on.
-    interrupts: what answers the app's interrupts: a function of the interrupt's value (async or not) that returns what
-        to resume with, or "user": the question is shown to the user, whose next message answers it (see `AskUser`).
-        By default an interrupt is an error. A function is asked again when the reply is executed, and may then return
-        None to leave the answer to the caller of `execute`.
-    simulate_tools: tools with side effects, by name, and what each gives in a simulation: a function of the tool's
-        arguments (async or not) or a value. `simulate_as` marks a tool where it is written. Whatever else an app does,
-        it does in every branch.
-    max_steps: of one turn (LangGraph's recursion limit). timeout: seconds for one turn and for one answer to an
-        interrupt; None waits for ever.
-    rewrites_history: whether the app may change or remove earlier messages, as one that summarises does. Otherwise
-        that is an error.
-    name: in errors; by default the app's own.
+    An app with a checkpointer is given only the messages it has not seen; an app without one is given the whole
+    conversation each turn. Threads of a deployment are copied on the deployment, and `aclose` deletes the copies.
 
-    Raises ConfigError for a tool that the app does not have.
+    Args:
+        app: The app to drive. It is called with `{input_key: messages}` and `inputs`. A chat model is called with the
+            messages alone.
+        input_key: The state key for the messages, or None if `inputs` provides them.
+        input_as: "messages", or "text" to pass the user's last message as a string under `input_key`.
+        output_key: Where the reply is: a key of the state (default: `input_key`), a dotted path into the final state
+            such as "structured_response.text", or a function of the final state. The value may be a list of messages,
+            a single message or a string. If the app's messages include its history, the reply consists of the new
+            ones, tool calls and results included.
+        inputs: Other state keys, each with a value or a function of the conversation's messages.
+        proactive_inputs: Replaces `inputs` for candidates that are sampled proactively.
+        config: Passed to every run. A simulated run gets a copy of `configurable`.
+        context: Runtime context, passed to every run. A simulated run gets a copy. By default, the context of the
+            enclosing graph is passed on.
+        interrupts: How the app's interrupts are answered. A function (sync or async) receives the interrupt's value
+            and returns the value to resume with. "user" or an `AskUser` shows the question to the user, whose next
+            message answers it. By default, an interrupt is an error. A function is called again when the reply is
+            executed, and may then return None to leave the answer to the caller of `execute`.
+        simulate_tools: Tools with side effects, by name, each with its simulated result: a value, or a function (sync
+            or async) of the tool's arguments. To mark a tool where it is defined, use `simulate_as`. Everything else
+            the app does happens in every branch.
+        max_steps: Maximum steps of one turn (LangGraph's recursion limit).
+        timeout: Seconds for one turn and for one answer to an interrupt; None for no limit.
+        rewrites_history: Whether the app may change or remove earlier messages, for example to summarise them.
+            Otherwise that is an error.
+        name: Name used in errors (default: the app's name).
+
+    Raises:
+        ConfigError: If an argument is invalid, or `simulate_tools` names a tool that the app does not have.
+
+    Example:
+        ```python
+        assistant = GraphAssistant(app, simulate_tools={"cancel_order": lambda order: f"order {order} is cancelled"})
+        reply, memory = await assistant.respond([HumanMessage("Cancel order 7.")], {}, AssistantContext())
+        ```
     """
 
     def __init__(
@@ -115,12 +126,12 @@ class GraphAssistant:
         load_key()
         self._types = types_in(app) if isinstance(app, Pregel) else frozenset()
         channels = app.channels if isinstance(app, Pregel) else {}
-        # A key of the state; else it is found in the final state by a path or a function.
+        # A key of the state, or None if the reply is found by a path or a function.
         self._output: str | None = None
         if isinstance(self.output_key, str) and (self.output_key in channels or "." not in self.output_key):
             self._output = self.output_key
         channel = channels.get(self._output) if self._output else None
-        # Messages that are only those of the last step need not hold the history.
+        # A channel that keeps only its last value may hold the new messages without the history.
         self._accumulates = channel is not None and not isinstance(channel, LastValue)
         self._driver: Driver
         if isinstance(app, RemoteGraph):
@@ -142,9 +153,20 @@ class GraphAssistant:
         *,
         inputs: Mapping[str, Any] | None = None,
     ) -> tuple[list[BaseMessage], Memory]:
-        """The app's reply, in a simulation. inputs: further state keys, of this call alone.
+        """Simulate the app's reply.
 
-        Raises AppError, which names the app and the node.
+        Args:
+            messages: The conversation so far.
+            memory: What this method returned last; {} before the first turn.
+            context: The seed of this turn, and whether to be proactive.
+            inputs: Additional state keys for this call only.
+
+        Returns:
+            The reply's messages, and the memory to pass to the next call.
+
+        Raises:
+            AppError: If the app fails or gives no reply; the error names the app and the node.
+            ConfigError: If the memory was written by someone else and holds types the app's state does not declare.
         """
         self._check(memory)
         executable = context.executable and not isinstance(self.app, RemoteGraph)
@@ -159,20 +181,26 @@ class GraphAssistant:
         return reply, after
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
-        """The app's state after its last turn, for judges (`Conversation.state`).
+        """Return the app's state after its last turn, for judges (`Conversation.state`).
 
-        Without the messages, and without what cannot be serialized, such as an open connection.
+        Messages are left out, and so are values that cannot be serialized, such as an open connection.
         """
         self._check(memory)
         return {key: unpack(text) for key, text in memory.get("state", {}).items()}
 
     async def fork(self, thread: RunnableConfig) -> tuple[list[BaseMessage], Memory]:
-        """The messages of a live thread, and the assistant's memory of it: what a lookahead begins from.
+        """Start from a live thread of the app, without writing to it.
 
-        thread: the config of the app's thread (`{"configurable": {"thread_id": ...}}`, and a checkpoint_id if it is
-            not the last). Nothing is written to it. A thread that does not exist yet has no messages. Raises
-            ConfigError if the app keeps no threads, there is no such checkpoint, or the thread waits for an answer
-            that the user is not asked for.
+        Args:
+            thread: The config of the app's thread, `{"configurable": {"thread_id": ...}}`, with a `checkpoint_id` to
+                start from an earlier checkpoint than the last.
+
+        Returns:
+            The thread's messages, and the assistant's memory of it. A thread that does not exist yet has no messages.
+
+        Raises:
+            ConfigError: If the app has no checkpointer, the checkpoint does not exist, or the thread waits for an
+                answer and `interrupts` is not "user".
         """
         if not (thread.get("configurable") or {}).get("thread_id"):
             raise ConfigError('thread: a config {"configurable": {"thread_id": ...}} is needed')
@@ -186,10 +214,17 @@ class GraphAssistant:
         return messages, self._memory(branch, interrupts, values, messages)
 
     async def commit(self, memory: Memory) -> Memory:
-        """Make what came of a fork the live thread's own, as its next checkpoint, and write what it put in the store.
+        """Append a fork's checkpoints to the live thread and apply its writes to the live store and caches.
 
-        Returns the memory to go on with. Raises RolloutError if the thread has gone on since `fork`, ConfigError if
-        the memory is of no fork or of a turn that was simulated and not executed.
+        Args:
+            memory: The memory of a branch that started with `fork`.
+
+        Returns:
+            The memory to continue with.
+
+        Raises:
+            RolloutError: If the live thread has changed since `fork`.
+            ConfigError: If the branch did not start with `fork`, or its last turn was simulated and not executed.
         """
         self._check(memory)
         branch = memory.get("branch", {})
@@ -208,23 +243,34 @@ class GraphAssistant:
         answers: Mapping[str, Any] | None = None,
         in_words: bool = True,
     ) -> Executed:
-        """Execute a reply that was chosen: call for real the tools that were simulated, inside the app, each once.
+        """Execute the tool calls that were simulated for a chosen reply, inside the app, each once.
 
-        messages, memory, context: as `respond` was given them. reply, after: as it returned them.
+        Execution resumes at the first simulated call or answered interrupt and uses real results. Nothing before that
+        point is repeated. A reply in which nothing was simulated is returned unchanged.
 
-        Execution resumes at the first simulated call or policy answer and uses real results. Nothing before it is
-        repeated. A reply in which nothing was simulated is returned unchanged.
+        Interrupts are raised again. If `interrupts` is a function, it answers them. If it is "user" and `in_words` is
+        true, the reply ends with the question as text, and the user's next message answers it. Otherwise the app
+        waits: call `execute` again with the returned memory as `after`, and with `answers`.
 
-        Interrupts are asked anew. `interrupts` answers them if it is a function. Otherwise the app waits, and `execute`
-        is called again with the memory it returned and the answers, by the interrupts' ids; or, with interrupts="user"
-        and in_words, the reply ends with the question in words, which the user's next message answers.
+        For a branch that did not start with `fork`, writes to the app's store and caches are applied. Inside another
+        simulation, nothing is executed.
 
-        What a branch that did not begin with `fork` has put into the app's store and caches is written there. Inside
-        another simulation nothing is executed.
+        Args:
+            messages: As passed to `respond`.
+            memory: As passed to `respond`.
+            reply: As returned by `respond`.
+            after: The memory that `respond` returned, or that an unfinished `execute` returned or raised.
+            context: As passed to `respond`.
+            answers: Values to resume with, by the interrupts' ids.
+            in_words: Whether the reply may end with an interrupt's question as text.
 
-        Raises AppError if the app fails; its `after` is the memory to go on with, so that nothing is done twice.
-        RolloutError, before anything is done, if the live thread has gone on since `fork`, ConfigError if what came
-        before the reply was only simulated.
+        Returns:
+            The executed reply, the memory to continue with, and the interrupts that the app waits for.
+
+        Raises:
+            AppError: If the app fails. Its `after` is the memory to continue with, so that nothing is done twice.
+            RolloutError: Before anything is executed, if the live thread has changed since `fork`.
+            ConfigError: If an earlier turn was simulated and not executed.
         """
         if is_simulating():
             return Executed(list(reply), after)
@@ -246,13 +292,13 @@ class GraphAssistant:
         turn = AppTurn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
 
         def left(at: Mapping[str, Any]) -> Memory:
-            """What a memory needs for the execution to go on."""
+            """Return the entries that a memory needs to continue the execution."""
             return {"unexecuted": {"branch": {**at, "calls": calls.dump()}, "tools": turn.allowed, **how}}
 
         try:
             with taking(turn), seeded(context.seed, calls):
                 given, new = self._given(messages, memory, context)
-                if branch:  # Otherwise the app keeps no thread, and is called again.
+                if branch:  # Otherwise the app has no thread, and is called again.
                     given = Command(resume=dict(answers)) if answers else None
                 result = await self._drive(branch, given, turn, calls)
         except AppError as error:
@@ -275,12 +321,12 @@ class GraphAssistant:
             raise failed from error
 
     async def aclose(self) -> None:
-        """Delete the threads that were made on a deployment. For every other app there is nothing to do."""
+        """Delete the thread copies made on a deployment. For any other app this does nothing."""
         if isinstance(self._driver, RemoteDriver):
             await self._driver.delete_threads()
 
     def _check(self, memory: Memory) -> None:
-        """Raises ConfigError for a memory that others may have written and that does more than it says when read."""
+        """Check that deserializing a memory that others may have written runs no foreign code."""
         texts = [*memory.get("asked", {}).values(), *memory.get("state", {}).values()]
         texts += [memory["history"]] if "history" in memory else []
         for branch in (memory.get("branch", {}), memory.get("unexecuted", {}).get("branch", {})):
@@ -298,7 +344,7 @@ class GraphAssistant:
         context: AssistantContext,
         inputs: Mapping[str, Any] | None = None,
     ) -> tuple[Any, list[BaseMessage]]:
-        """What the app is called with, and the messages in it."""
+        """Return the app's input, and the messages in it."""
         asked = memory.get("asked")
         old, new = self._split(messages, memory.get("seen"))
         new = with_ids(new, old, context.seed)
@@ -320,7 +366,7 @@ class GraphAssistant:
         *,
         in_words: bool,
     ) -> tuple[list[BaseMessage], Memory]:
-        """The reply that came of a turn, with the question that the app waits with put in words, and the memory."""
+        """Return a turn's reply, ending with the pending question as text, and the memory."""
         reply = self._reply([*self._history(result.before), *new], result.values)
         if in_words and result.interrupts and isinstance(self.interrupts, AskUser):
             questions = (self.interrupts.show(one.value) for one in result.interrupts)
@@ -336,7 +382,7 @@ class GraphAssistant:
     def _split(
         self, messages: Sequence[BaseMessage], seen: str | None
     ) -> tuple[Sequence[BaseMessage], Sequence[BaseMessage]]:
-        """The conversation up to the message with the id, which the app knows, and what it has not seen."""
+        """Split the conversation into the part up to the message with the id `seen`, and the rest."""
         if seen is None:
             return [], messages
         for index in range(len(messages), 0, -1):
@@ -344,7 +390,7 @@ class GraphAssistant:
                 return messages[:index], messages[index:]
         raise AppError(
             f"app {self.name!r}: the conversation has lost the message that the app saw last ({seen}): "
-            "begin without assistant_memory, and the app is given what there is"
+            "start without assistant_memory to give the app the whole conversation"
         )
 
     async def _drive(self, branch: Mapping[str, Any], given: Any, turn: AppTurn, calls: Calls) -> AppResult:
@@ -396,13 +442,13 @@ class GraphAssistant:
             raise AppError(f"app {self.name!r}: interrupts, asked {question_in(value)[:80]!r}: {reason}") from error
 
     def _own(self, name: str, value: Any) -> Any:
-        """A copy for one branch. What cannot be copied is shared by all of them, and a warning says so once."""
+        """Copy a value for one branch. Parts that cannot be copied are shared by all branches, with one warning."""
         copied, shared = branch_copy(value, name)
         if new := [one for one in shared if one not in self._shared]:
             self._shared.update(new)
             warnings.warn(
-                f"app {self.name!r}: {', '.join(new)} cannot be copied, so all candidates and futures share it: "
-                "what one of them changes there, the others see",
+                f"app {self.name!r}: {', '.join(new)} cannot be copied, so all candidates and futures share it "
+                "and see each other's changes to it",
                 stacklevel=2,
             )
         return copied
@@ -420,7 +466,7 @@ class GraphAssistant:
         return {self.input_key: words if self.input_as == "text" else [as_given(one) for one in new], **given}
 
     def _part(self, values: Any) -> Any:
-        """What of the app's output is the reply, or holds it."""
+        """Return the part of the app's output that contains the reply."""
         if not isinstance(values, Mapping):
             return values
         if self._output is not None:
@@ -433,7 +479,7 @@ class GraphAssistant:
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}; its keys are {keys}") from error
 
     def _history(self, values: Any) -> list[BaseMessage]:
-        """The messages in the values of the app's thread."""
+        """Return the messages in the values of the app's thread."""
         key = self._output or self.input_key
         return self._messages(values.get(key)) if isinstance(values, Mapping) and key else []
 
@@ -443,7 +489,7 @@ class GraphAssistant:
             raise AppError(f"app {self.name!r}: its output has no key {self._output!r}; its keys are {keys}")
         part = self._part(values)
         reply: list[BaseMessage] | None = self._messages(part)
-        # A text is all reply, even one that was the reply before.
+        # A string is the reply as a whole, even if it equals the last reply.
         if reply and not isinstance(part, str) and (self._output is not None or not isinstance(values, Mapping)):
             reply = reply_in(reply, history, accumulates=self._accumulates, rewrites=self.rewrites_history)
         if reply is None:
@@ -468,7 +514,7 @@ class GraphAssistant:
     ) -> Memory:
         memory: Memory = {"branch": dict(branch)}
         if self.rewrites_history and self._accumulates and not ("thread" in branch or "remote" in branch):
-            # As whoever calls the app plainly would hand back what it returned.
+            # A plain caller of the app would pass back the messages it returned.
             memory["history"] = pack(self._messages(self._part(values)))
         if said and ("history" in memory or "thread" in branch or "remote" in branch):
             memory["seen"] = said[-1].id
@@ -482,7 +528,7 @@ class GraphAssistant:
 
 _MOST_INTERRUPTS = 20
 _QUESTION = "question"
-"""The key in a message's `additional_kwargs` that says that it is an interrupt's question, put in words."""
+"""The key in a message's `additional_kwargs` that marks it as an interrupt's question in words."""
 
 
 def _asked(memory: Memory) -> list[Interrupt]:
@@ -490,7 +536,7 @@ def _asked(memory: Memory) -> list[Interrupt]:
 
 
 def _at_path(values: Any, path: str) -> Any:
-    """What is at a dotted path of keys, attributes and list indices."""
+    """Return the value at a dotted path of keys, attributes and list indices."""
     for part in path.split("."):
         if isinstance(values, Mapping):
             values = values[part]
@@ -502,7 +548,7 @@ def _at_path(values: Any, path: str) -> Any:
 
 
 def _packed(value: Any) -> str | None:
-    """None for what cannot be serialized, such as a connection that an app has in its state."""
+    """Pack a value, or return None if it cannot be serialized, such as an open connection."""
     try:
         return pack(value)
     except (TypeError, ValueError):

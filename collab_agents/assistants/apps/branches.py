@@ -1,4 +1,4 @@
-"""What a live app reads and writes, and the branches in which it is played on copies of that."""
+"""A live app with its checkpointer, store and caches, and the branches in which it runs on copies of them."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,29 +27,31 @@ from collab_agents.assistants.apps.threads import (
 from collab_agents.errors import ConfigError
 
 THREAD = "simulation"
-"""The thread id that an app sees where its live thread has none."""
+"""The thread id that an app sees in a branch that did not start from a live thread."""
 
 Kept = Mapping[str, Any]
 """A branch between turns, as JSON values.
 
-`thread_id`; `thread`, `store` and `cache`, what these hold besides the live ones; `since`, the live thread's last
-checkpoint if the branch began with a fork (None: there was no thread); and whether anything was only `pretended`.
+- `thread_id`: the thread's id.
+- `thread`, `store`, `cache`: what the branch wrote to each, on top of the live ones.
+- `since`: the live thread's last checkpoint, if the branch began with a fork (None: the thread did not exist).
+- `pretended`: whether anything in the branch was only simulated.
 """
 
 
 def packed_in(kept: Kept) -> list[str]:
-    """What of a branch is packed."""
+    """Return the packed values in a branch."""
     thread = [kept["thread"]] if "thread" in kept else []
     return thread + [value for _, _, value, _ in kept.get("cache", ())]
 
 
 def types_in(graph: App) -> Types:
-    """The types that the states of a graph, and of those in it, declare."""
+    """Return the types declared by the states of a graph and its subgraphs."""
     return frozenset().union(*map(langgraph_private.types_in_state, graphs_in(graph)))
 
 
 class LiveApp:
-    """A compiled graph with its own saver, store and node caches."""
+    """A compiled graph with its own checkpointer, store and node caches."""
 
     def __init__(self, graph: App, name: str) -> None:
         self.graph = graph
@@ -63,7 +65,7 @@ class LiveApp:
         for one in graphs:
             if one is not graph and isinstance(one.checkpointer, BaseCheckpointSaver):
                 warnings.warn(
-                    f"app {name!r}: the graph {one.get_name()!r} in it has a checkpointer of its own, to which "
+                    f"app {name!r}: its graph {one.get_name()!r} has a checkpointer of its own, to which "
                     "simulations write; compile it with checkpointer=None or True instead",
                     stacklevel=5,
                 )
@@ -71,10 +73,10 @@ class LiveApp:
         self.needs_history = needs_history(graphs)
 
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
-        """The values of a live thread, what it waits for, and a branch that begins there."""
+        """Return the values of a live thread, the interrupts it waits for, and a branch that begins there."""
         if self.saver is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
-        # LangGraph keeps a thread under its id as a text.
+        # LangGraph stores thread ids as strings.
         thread_id, checkpoint_id = str(thread["configurable"]["thread_id"]), thread["configurable"].get("checkpoint_id")
         thread = {"configurable": {**thread["configurable"], "thread_id": thread_id}}
         saver = await fork(self.saver, thread, history=self.needs_history)
@@ -88,23 +90,23 @@ class LiveApp:
         return state.values, list(state.interrupts), {"thread_id": thread_id, "thread": text, "since": since}
 
     async def check_unchanged(self, kept: Kept) -> None:
-        """Raises RolloutError if the branch began with a fork of a thread that has gone on since."""
+        """Raise RolloutError if the branch began with a fork of a thread that has changed since."""
         if self.saver and "since" in kept:
             await check_unchanged(self.saver, kept["thread_id"], kept["since"])
 
     async def commit(self, kept: Kept) -> Kept:
-        """Put what the branch has come to into the live thread, store and caches. Returns the branch, to go on with."""
+        """Write the branch to the live thread, store and caches, and return the branch to continue with."""
         if self.saver is None or "since" not in kept:
             raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
         if "thread" not in kept:
-            raise ConfigError(f"app {self.name!r}: there is nothing to commit yet: no turn has been played on the fork")
+            raise ConfigError(f"app {self.name!r}: there is nothing to commit yet: no turn has run on the fork")
         await self.check_unchanged(kept)
-        settled = await self.settle(kept)  # First: it can be done again if the rest fails.
+        settled = await self.settle(kept)  # First, because it can be repeated if the rest fails.
         head = await commit(self.saver, kept["thread"], kept["thread_id"], kept["since"])
         return {**settled, "since": head}
 
     async def settle(self, kept: Kept) -> Kept:
-        """Put what the branch has written into the live store and caches. Returns the branch, to go on with."""
+        """Apply the branch's writes to the live store and caches, and return the branch to continue with."""
         if self.graph.store and kept.get("store"):
             await abatch(self.graph.store, [put_of(written) for written in kept["store"]])
         if kept.get("cache"):
@@ -113,9 +115,9 @@ class LiveApp:
 
 
 class Branch:
-    """A branch while a turn is played on it.
+    """A branch while a turn runs on it.
 
-    keeps_thread: whether the graph can be resumed in it, which an app without a checkpointer need not be.
+    `keeps_thread` makes the graph resumable in the branch even if the app has no checkpointer.
     """
 
     def __init__(self, app: LiveApp, kept: Kept, *, keeps_thread: bool) -> None:
@@ -140,9 +142,9 @@ class Branch:
 
     @contextmanager
     def isolated(self, *, over: bool) -> Iterator[None]:
-        """Inside, the live store answers as the branch's does.
+        """Redirect the live store to the branch's store.
 
-        over: whether tasks that outlive this write to the live store from then on, as those of an executed turn do.
+        With `over`, tasks that outlive the context write to the live store, as those of an executed turn do.
         """
         live = self._app.graph.store
         if self.store is None or live is None or not self._app.store_is_forkable:
@@ -156,21 +158,21 @@ class Branch:
         return await self.graph.aget_state(_at(self.thread_id))
 
     async def values(self) -> Any:
-        """The values of the thread with which the branch began, {} if there was none."""
+        """Return the values of the thread that the branch began with, or {} if there was none."""
         return (await self.state()).values if "thread" in self._kept else {}
 
     def capture(self) -> Captured:
-        """The thread. Raises TypeError for a state that cannot be serialized."""
+        """Capture the thread. Raises TypeError for a state that cannot be serialized."""
         assert self.saver is not None
         return self.saver.capture(self.thread_id, history=self._app.needs_history)
 
     def forget(self, captured: Captured) -> None:
-        """Take back what was put in the store by tasks that run again when the captured thread is resumed."""
+        """Undo store writes of tasks that run again when the captured thread is resumed."""
         if self.store:
             self.store.forget(captured.runs_again)
 
     def keep(self, captured: Captured | None, *, pretended: bool = False) -> dict[str, Any]:
-        """The branch as it is now. pretended: whether anything in the turn was only simulated."""
+        """Return the branch as it is now, marked `pretended` if anything in the turn was only simulated."""
         kept: dict[str, Any] = {key: self._kept[key] for key in ("since", "pretended") if key in self._kept}
         kept["thread_id"] = self.thread_id
         if captured:

@@ -1,4 +1,4 @@
-"""A LangGraph node cache that a branch may write to: what it writes is its own, the rest is read from the app's."""
+"""A LangGraph node cache for a branch: writes stay in the branch, everything else is read from the app's caches."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from collab_agents.assistants.apps.packing import pack, unpack
 
 
 class ForkedCache(BaseCache[Any]):
-    """Reads through to the caches of an app's graphs and keeps what is written apart, as JSON values in `written`."""
+    """Reads through to the caches of an app's graphs and keeps its own writes separately, as JSON in `written`."""
 
     def __init__(self, bases: Sequence[BaseCache[Any]], written: Iterable[Sequence[Any]] = ()) -> None:
         super().__init__()
         self._bases = bases
         self._own: dict[FullKey, tuple[str, int | None]] = {}
-        self._cleared: list[Namespace] | None = []  # None is all.
+        self._cleared: list[Namespace] | None = []  # None means all.
         for namespace, key, value, ttl in written:
             self._own[tuple(namespace), key] = (value, ttl)
 
@@ -61,7 +61,7 @@ class ForkedCache(BaseCache[Any]):
 
 
 async def write_to(bases: Sequence[BaseCache[Any]], written: Iterable[Sequence[Any]]) -> None:
-    """Put what branches have written into the app's own caches."""
+    """Apply a branch's writes to the app's own caches."""
     pairs = {(tuple(namespace), key): (unpack(value), ttl) for namespace, key, value, ttl in written}
     for base in bases:
         await base.aset(pairs)

@@ -1,4 +1,4 @@
-"""What plays one turn of an app apart from everything else, and what it gives back."""
+"""The interface that runs one turn of an app in isolation, and its result."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,17 +20,19 @@ from collab_agents.participants import Memory
 from collab_agents.usage import counting_all_models
 
 _COORDINATES = {"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id"}
-"""Where a run is. By its run_id, which a server sets, LangGraph takes a thread's next turn in the same run for a
+"""The keys of `configurable` that locate a run.
 
-resumption of the last one, and drops the input.
+If `run_id`, which a server sets, stays the same, LangGraph treats a thread's next turn as a resumption of the last one
+and drops its input.
 """
 
 
 class AppError(RolloutError):
-    """An app gave no reply: it raised, did not end, or answered with something that is not one.
+    """An app gave no reply: it raised an error, did not end, or returned something that is not a reply.
 
-    branch: of a turn that was being executed, what had been done of it, if that is known.
-    after: the same as the memory to go on with, where `GraphAssistant.execute` raises it.
+    Attributes:
+        branch: The progress of a turn that was being executed, if known.
+        after: The memory to continue with, if `GraphAssistant.execute` raised the error.
     """
 
     branch: dict[str, Any] | None = None
@@ -39,12 +41,16 @@ class AppError(RolloutError):
 
 @dataclass
 class AppResult:
-    """What came of a run of the app.
+    """The result of a run of the app.
 
-    before: the values of its thread before the run. values: its output, or its state where it has a thread.
-    interrupts: what it waits for. branch: what has to be remembered of its thread, as JSON values.
-    kept: what an execution goes on from. After a simulated turn, the branch as it was before anything was simulated or
-    an interrupt was answered, if that happened. After an executed turn, the branch with its thread as it is.
+    Attributes:
+        before: The values of its thread before the run.
+        values: Its output, or its state if it has a thread.
+        interrupts: The interrupts it waits for.
+        branch: The branch to remember, as JSON values.
+        kept: The branch from which an execution continues. After a simulated turn, the branch before anything was
+            simulated or an interrupt was answered, or None if neither happened. After an executed turn, the branch as
+            it is now.
     """
 
     before: Any
@@ -60,35 +66,35 @@ class Driver(Protocol):
     async def drive(
         self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
     ) -> AppResult:
-        """Run the app on from `branch`, {} at first. `branch` and everything it stands for stay as they are."""
+        """Run the app from `branch`, {} at first, without changing `branch` or anything it refers to."""
         ...
 
     async def values(self, branch: Mapping[str, Any]) -> Any:
-        """The values of the branch's thread, {} if it has none."""
+        """Return the values of the branch's thread, or {} if it has none."""
         ...
 
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
-        """The values of a live thread, what it waits for, and a branch that begins there."""
+        """Return the values of a live thread, the interrupts it waits for, and a branch that begins there."""
         ...
 
     async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
-        """Raises RolloutError if the branch began with a fork of a thread that has gone on since."""
+        """Raise RolloutError if the branch began with a fork of a thread that has changed since."""
         ...
 
     async def commit(self, branch: Mapping[str, Any]) -> Kept:
-        """Put what the branch has come to into the live thread, store and caches. Returns the branch, to go on with."""
+        """Write the branch to the live thread, store and caches, and return the branch to continue with."""
         ...
 
     async def settle(self, branch: Mapping[str, Any]) -> Kept:
-        """Put what the branch has written into the live store and caches. Returns the branch, to go on with."""
+        """Apply the branch's writes to the live store and caches, and return the branch to continue with."""
         ...
 
 
 @contextmanager
 def own_root() -> Iterator[RunnableConfig]:
-    """What is called inside is no part of the graph around, whose checkpointer, thread and stream it would else use.
+    """Detach the calls inside from the enclosing graph, whose checkpointer, thread and stream they would use.
 
-    It stays in its trace, and its model calls are counted. Gives what the caller configured, to be handed on.
+    They stay in its trace, and their model calls are counted. Yields the caller's config, to be passed on.
     """
     around: Any = var_child_runnable_config.get() or {}
     kept = {key: around[key] for key in ("tags", "metadata") if around.get(key)}
@@ -105,12 +111,12 @@ def own_root() -> Iterator[RunnableConfig]:
 
 
 def without_coordinates(configurable: Mapping[str, Any]) -> dict[str, Any]:
-    """What somebody configured, without where their own run is, which is not where a branch goes on."""
+    """Return `configurable` without the keys that locate the caller's own run."""
     return {key: one for key, one in configurable.items() if key not in _COORDINATES and not key.startswith("__")}
 
 
 def context_around() -> Any:
-    """The runtime context of the graph that this is called in, if any; a served graph's settings are nobody else's."""
+    """Return the runtime context of the enclosing graph, if any, unless it is a served graph's settings."""
     try:
         context = get_runtime().context
     except (RuntimeError, KeyError):

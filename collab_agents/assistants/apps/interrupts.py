@@ -1,4 +1,4 @@
-"""What an app asks when it interrupts, and who answers."""
+"""Interrupts of an app: how they are shown to the user, and how the user's words answer them."""
 
 import json
 import re
@@ -15,9 +15,11 @@ _DECISIONS = ("approve", "edit", "reject")
 
 
 def question_in(value: Any) -> str:
-    """What an interrupt's value asks a person: a text, the text under a usual key, or all of it as JSON.
+    """Put an interrupt's value into words for a person.
 
-    Of a request for approval, as langchain's `HumanInTheLoopMiddleware` makes it: what is to be approved, and how.
+    The question is the value itself if it is a string, the string under a common key such as "question" or "message",
+    or the whole value as JSON. For a request for approval, as LangChain's `HumanInTheLoopMiddleware` makes it, the
+    question lists the actions and the possible answers.
     """
     if isinstance(value, str):
         return value
@@ -32,10 +34,11 @@ def question_in(value: Any) -> str:
 
 
 def answer_in(words: str, value: Any) -> Any:
-    """What a person's words answer an interrupt: the words or, of a request for approval, a decision for each action.
+    """Turn a person's words into the value that resumes an interrupt.
 
-    Only words that are a plain yes and nothing else approve. Everything else that is no edit rejects, with the words as
-    the reason, or is the answer in the tool's place where only that is allowed.
+    The value is the words themselves or, for a request for approval, a decision for each action. Only a plain yes
+    approves. Anything else that is not an edit rejects the action, with the words as the reason. If rejecting is not
+    allowed and responding is, the words are the tool's result.
     """
     actions = _actions(value)
     if not actions:
@@ -46,10 +49,17 @@ def answer_in(words: str, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class AskUser:
-    """How the user answers an app's interrupts: the simulated one and, in words, the real one.
+    """Let the user, simulated or real, answer an app's interrupts in words.
 
-    show: the words in which the user is asked, of the interrupt's value. resume: with what the app goes on, of the
-    user's words and the value.
+    Attributes:
+        show: Returns the question to show to the user, given the interrupt's value.
+        resume: Returns the value to resume the app with, given the user's words and the interrupt's value.
+
+    Example:
+        ```python
+        yes_or_no = AskUser(resume=lambda words, value: words.lower().startswith("yes"))
+        assistant = GraphAssistant(app, interrupts=yes_or_no)
+        ```
     """
 
     show: Callable[[Any], str] = question_in
@@ -57,7 +67,7 @@ class AskUser:
 
 
 def _actions(value: Any) -> list[tuple[Mapping[str, Any], list[str]]]:
-    """The actions that a request asks to approve, with the decisions that are allowed for each."""
+    """Return the actions that a request asks to approve, with the decisions allowed for each."""
     if not isinstance(value, Mapping):
         return []
     requests: Any = [value] if value.get("type") == "tool_approval" else value.get("action_requests")

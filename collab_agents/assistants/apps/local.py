@@ -25,7 +25,7 @@ from collab_agents.errors import ConfigError, Exited, RolloutError
 
 
 class LocalDriver:
-    """An app in this process. One with a checkpointer, or that may have to be resumed, gets a thread."""
+    """Drives an app in this process. An app with a checkpointer, or one that may be resumed, gets a thread."""
 
     def __init__(self, app: Runnable[Any, Any], name: str, *, timeout: float | None, interruptible: bool) -> None:
         self.name = name
@@ -86,7 +86,7 @@ class LocalDriver:
             if not turn.paused:
                 raise self._error(error, "", turn) from error
         if turn.paused:
-            # There is no thread to go on with: it is called again, and to execute the turn once more.
+            # Without a thread there is nothing to resume: the app is called again, now and to execute the turn.
             turn.mode, turn.paused = Mode.simulated, False
             calls.forget(lambda place: True)
             return replace(await self._called(given, config, turn, calls), kept={})
@@ -104,7 +104,7 @@ class LocalDriver:
         result = AppResult(await branch.values(), None)
 
         def keep(captured: Captured) -> None:
-            """What executing the turn begins from is the branch as it is now, before anything is simulated."""
+            """Keep the branch as it is now, before anything is simulated, to execute the turn from."""
             calls.forget(captured.runs_again)
             branch.forget(captured)
             result.kept = branch.keep(captured) | {"calls": calls.dump()}
@@ -114,7 +114,7 @@ class LocalDriver:
             await self._stream(branch, given, config, more, result, turn)
             if turn.paused:
                 keep(self._captured(branch))
-                # The turn goes on, with simulated results, from where it paused.
+                # The turn continues with simulated results from where it paused.
                 turn.paused = False
                 await self._stream(branch, None, config, more, result, turn)
         captured = None
@@ -129,7 +129,7 @@ class LocalDriver:
         if turn.mode is Mode.executed:
             result.kept = result.branch if captured else self._left(branch)
         if captured and result.interrupts and turn.mode is Mode.pausing:
-            keep(captured)  # Whatever answers the interrupts, executing the turn begins before they are answered.
+            keep(captured)  # Executing the turn begins before the interrupts are answered.
         return result
 
     def _captured(self, branch: Branch) -> Captured:
@@ -140,7 +140,7 @@ class LocalDriver:
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}") from error
 
     def _left(self, branch: Branch) -> dict[str, Any] | None:
-        """With what an execution that stops here can go on, None if its state cannot be serialized."""
+        """Return the branch from which a failed execution can continue, or None if it cannot be serialized."""
         with suppress(TypeError, ValueError):
             return branch.keep(branch.capture()) if branch.saver else None
         return None
@@ -154,7 +154,7 @@ class LocalDriver:
         result: AppResult,
         turn: AppTurn,
     ) -> None:
-        """Run it, and note what comes of it."""
+        """Run the graph and record its values and interrupts in `result`."""
         interrupts: dict[str, Interrupt] = {}
         node = ""
 
@@ -199,7 +199,7 @@ _SWALLOWED = (
 
 
 def _node(error: BaseException) -> str:
-    """LangGraph notes on an exception in which task it was raised, the innermost first."""
+    """Return where an error was raised, from the tasks that LangGraph notes on it, innermost first."""
     tasks = (re.match(r"During task with name '(.*)' and id", note) for note in getattr(error, "__notes__", ()))
     path = [task.group(1) for task in tasks if task]
     if isinstance(error, Exited):

@@ -1,8 +1,9 @@
-"""Values of an app as texts in an assistant's memory, and back, when it is known who wrote them.
+"""Serialize an app's values to strings in an assistant's memory, and read them back safely.
 
-A memory may have been where others can write: in a run's checkpoints, or in a thread on a server. Reading a value that
-LangGraph serialized calls what it names, so a text is read as it is only if this user, or a process with the same
-`COLLAB_AGENTS_KEY`, wrote it. Any other may hold messages, plain values and the types in the app's own state.
+A memory may have been stored where others can write: in a run's checkpoints, or in a thread on a server. Reading a
+value that LangGraph serialized calls the constructors it names, so a string is trusted only if this user, or a process
+with the same `COLLAB_AGENTS_KEY`, wrote it. Any other string may hold only messages, plain values and the types that
+the app's own state declares.
 """
 
 import base64
@@ -22,16 +23,16 @@ _PACKED = re.compile(rb"(\w{1,16}):((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[
 
 
 def pack(value: Any) -> str:
-    """Any value that LangGraph can serialize as a text, which a branch copies for nothing and cannot change.
+    """Serialize a value to a sealed string, which branches share without copying.
 
-    Raises TypeError or ValueError for one that it cannot.
+    Raises TypeError or ValueError if LangGraph cannot serialize the value.
     """
     kind, data = _SERDE.dumps_typed(value)
     return f"{kind}:{base64.b64encode(data).decode()}:{seal_of(_sealed(kind, data))}"
 
 
 def mask_packed(data: bytes) -> bytes:
-    """The bytes with stars for every known key, also in the packed values inside, which stay readable."""
+    """Mask every known API key in the bytes, also inside packed values, which stay readable."""
 
     def masked(found: re.Match[bytes]) -> bytes:
         kind, text, seal = found.groups()
@@ -47,13 +48,13 @@ def mask_packed(data: bytes) -> bytes:
 
 
 def unpack(text: str) -> Any:
-    """The value. The text has to have been checked."""
+    """Deserialize a packed value, which must have passed `check_packed`."""
     kind, data, _ = _parts(text)
     return _SERDE.loads_typed((kind, data))
 
 
 def check_packed(texts: Iterable[str], types: Types) -> None:
-    """Raises ConfigError for a text that somebody else wrote and that holds other types than these."""
+    """Raise ConfigError if a packed value was written by someone else and holds types other than these."""
     for text in texts:
         try:
             kind, data, seal = _parts(text)
@@ -82,14 +83,14 @@ def _check(kind: str, data: bytes, types: Types) -> None:
     if refused:
         raise ConfigError(
             f"assistant_memory was written by another user or on another machine and holds {refused[0]}, which the "
-            f"app's state does not declare: set {KEY_VARIABLE} to the same secret on both, or begin anew"
+            f"app's state does not declare: set {KEY_VARIABLE} to the same secret on both, or start without it"
         )
     for inner in _serialized_in(value):
         _check(*inner, types)
 
 
 def _serialized_in(value: Any) -> Iterator[tuple[str, bytes]]:
-    """What is serialized once more inside, as the values of a thread are, whatever kind of collection holds it."""
+    """Find serialized values nested in any collection, such as the values of a thread."""
     waiting = [value]
     while waiting:
         one = waiting.pop()

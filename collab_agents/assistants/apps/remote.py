@@ -1,4 +1,4 @@
-"""An app that is a LangGraph deployment."""
+"""Drive an app that is a LangGraph deployment."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -18,7 +18,7 @@ from collab_agents.errors import ConfigError
 
 
 class RemoteDriver:
-    """A LangGraph deployment. Every turn is played on a copy of the thread, which the deployment makes."""
+    """Drives a LangGraph deployment. Every turn runs on a copy of the thread, which the deployment makes."""
 
     def __init__(self, app: RemoteGraph, name: str, *, timeout: float | None) -> None:
         if app.client is None:
@@ -46,7 +46,7 @@ class RemoteDriver:
         return (await self.client.threads.get_state(branch["remote"]))["values"] if "remote" in branch else {}
 
     async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
-        """What a deployment plays is on copies of its threads."""
+        """Do nothing: a deployment only runs on copies of its threads."""
 
     async def settle(self, branch: Mapping[str, Any]) -> Kept:
         return dict(branch)
@@ -70,7 +70,7 @@ class RemoteDriver:
     async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
         thread_id = thread["configurable"]["thread_id"]
         if thread["configurable"].get("checkpoint_id"):
-            raise ConfigError(f"app {self.name!r}: a deployment's thread is copied as it is, at no checkpoint_id")
+            raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be forked at a checkpoint_id")
         try:
             copied = await self._copy(thread_id)
             state = await self.client.threads.get_state(copied)
@@ -80,7 +80,7 @@ class RemoteDriver:
         return state["values"], _interrupts(asked), {"remote": copied}
 
     async def commit(self, branch: Mapping[str, Any]) -> Kept:
-        raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be written to; go on with the fork")
+        raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be written to; continue with the fork")
 
     async def _copy(self, thread_id: str) -> str:
         made: Any = await cast(Any, self.client.threads.copy(thread_id))

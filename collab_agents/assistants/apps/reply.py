@@ -1,4 +1,4 @@
-"""Reading an app's reply out of what it returned."""
+"""Read an app's reply from its output."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from langchain_core.messages import (
 
 
 def as_messages(value: Any) -> list[BaseMessage]:
-    """Messages, one message or a text as messages, in any form that LangChain takes. Raises whatever it does."""
+    """Convert messages, a single message or a string, in any form that LangChain accepts, to messages."""
     if value is None:
         return []
     if isinstance(value, str):
@@ -32,21 +32,21 @@ def listed(value: Any) -> list[Any]:
 def reply_in(
     after: Sequence[BaseMessage], history: Sequence[BaseMessage], *, accumulates: bool, rewrites: bool
 ) -> list[BaseMessage] | None:
-    """The messages that follow the history, or None if it is not as it was.
+    """Return the messages that follow the history, or None if the history has changed.
 
-    accumulates: whether the app's messages hold the history, and not only what is new. rewrites: whether it may change.
+    `accumulates` says that the app's messages include the history, `rewrites` that the app may change it.
     """
     if len(after) >= len(history) and all(map(_same, history, after)):
         return list(after[len(history) :])
     known = {message.id for message in history if message.id}
     if rewrites:
-        # What comes after the last message that was known; a summary in the place of others is history.
+        # The reply follows the last known message; a summary that replaced other messages is history.
         last = max((index for index, message in enumerate(after) if message.id in known), default=-1)
         return list(after[last + 1 :])
     return None if accumulates else [message for message in after if message.id not in known]
 
 
 def _same(before: BaseMessage, after: BaseMessage) -> bool:
-    """Whether a message of the history is what it was. One that had no id may have been given one."""
+    """Return whether a message of the history is unchanged, apart from an id it may have been given."""
     named = before.id is None or before.id == after.id
     return named and before.type == after.type and before.content == after.content

@@ -1,9 +1,9 @@
-"""What of an app is simulated while a turn of it is simulated, and how the turn can be executed afterwards.
+"""Simulate an app's tools during a simulated turn, so that the turn can be executed afterwards.
 
-A simulated tool is an interrupt. The first time that a simulated turn calls one (or asks `is_simulating`), its graph
-is paused, and its thread as it is then is kept. Only then does the turn go on with simulated results. To execute the
-turn, the kept thread is resumed with nothing simulated: the tool runs inside the app, where and when it would in a
-plain run, and the app goes on with what really comes back.
+A simulated tool is an interrupt. The first time a simulated turn calls one (or calls `is_simulating`), its graph is
+paused and a copy of its thread is kept. Only then does the turn continue with simulated results. To execute the turn,
+the kept thread is resumed with nothing simulated: the tool runs inside the app, where and when it would in a plain
+run, and the app continues with the real result.
 """
 
 import inspect
@@ -33,7 +33,7 @@ from collab_agents.assistants.apps.subgraphs import App, tool_nodes
 from collab_agents.errors import ConfigError, RolloutError
 
 SIMULATED = "simulated"
-"""The key in a tool message's `additional_kwargs` that says that the tool was not run."""
+"""The key in a tool message's `additional_kwargs` that marks a result as simulated."""
 
 _MARK = "collab_agents.simulate_as"
 _PAUSE = "collab_agents.pause"
@@ -41,17 +41,24 @@ _PAUSE = "collab_agents.pause"
 
 class Mode(Enum):
     pausing = auto()
-    """Simulated, until the first thing that is to be simulated: there the graph pauses."""
+    """Simulated, and the graph pauses at the first thing that would be simulated."""
     simulated = auto()
     executed = auto()
 
 
 @dataclass
 class AppTurn:
-    """One turn of an app that is under way. tools: simulated, by name, with what each then gives.
+    """A turn of an app in progress.
 
-    simulated: the calls of simulated tools so far, name and arguments as JSON. allowed: those that an executed turn
-    may make before anything real has come back; None allows all. problem: why the turn cannot be what it promises.
+    Attributes:
+        mode: Whether the turn is simulated or executed.
+        tools: Tools to simulate, by name, each with its simulated result.
+        simulated: The calls of simulated tools so far, as name and JSON arguments.
+        allowed: The calls that an executed turn may make before the first real result; None allows all.
+        paused: Whether the graph was interrupted at the first simulated call.
+        pretended: Whether anything in the turn was simulated.
+        running: Whether the app is running now.
+        problem: Why the turn cannot be simulated or executed faithfully; empty if it can.
     """
 
     mode: Mode
@@ -64,7 +71,7 @@ class AppTurn:
     problem: str = ""
 
     def pause(self, what: str) -> None:
-        """Interrupt the app where it is about to do something that is simulated."""
+        """Interrupt the app where it is about to do something that would be simulated."""
         self.paused = True
         value = {_PAUSE: what}
         if task_around():
@@ -72,9 +79,9 @@ class AppTurn:
         raise GraphInterrupt((Interrupt(value=value, id=_PAUSE),))
 
     def begin(self, name: str, arguments: Any) -> None:
-        """A simulated tool is about to be called, with the arguments that the model gave.
+        """Record that a simulated tool is about to be called with the arguments that the model gave.
 
-        Raises RolloutError for a call that was not made in the simulation on which the reply was chosen.
+        Raises RolloutError for a call that was not made in the simulation in which the reply was chosen.
         """
         if self.mode is Mode.pausing:
             self.pause(name)
@@ -86,14 +93,14 @@ class AppTurn:
         if not self.problem and self.allowed is not None and call not in self.allowed:
             before = " and ".join(dict.fromkeys(f"{one}({given})" for one, given in self.allowed)) or "no tool"
             self.problem = (
-                f"it would now call {name}({call[1]}), and in the simulation it called {before}: a node that calls "
-                "both its model and a tool asks the model again when it is executed; put the two in nodes of their own"
+                f"it would now call {name}({call[1]}), but in the simulation it called {before}: a node that calls "
+                "both its model and a tool calls the model again when it is executed; put the two in separate nodes"
             )
         if self.problem:
             raise RolloutError(self.problem)
 
     def came_back(self) -> None:
-        """From here on the turn may go another way than its simulation."""
+        """Note that a real result has come back, so that the turn may now differ from its simulation."""
         self.allowed = None
 
 
@@ -107,7 +114,7 @@ _intercepted: ContextVar[bool] = ContextVar("collab_agents_intercepted", default
 
 @contextmanager
 def taking(turn: AppTurn) -> Iterator[AppTurn]:
-    """Everything inside is part of the turn."""
+    """Make everything inside part of the turn."""
     token = _turn.set(turn)
     try:
         yield turn
@@ -116,11 +123,22 @@ def taking(turn: AppTurn) -> Iterator[AppTurn]:
 
 
 def is_simulating() -> bool:
-    """Whether this code runs in a simulated conversation.
+    """Return whether this code runs in a simulated conversation.
 
-    For tools and nodes that decide for themselves what not to do then.
-    In a node or tool of an app whose reply may be executed, the first such question pauses the app there (see the
-    module). Executing the reply begins anew with that node or tool, which is then told no.
+    For tools and nodes that decide for themselves what to skip in a simulation. In an app whose reply may be executed,
+    the first call pauses the app at that node or tool (see the module). Executing the reply runs that node or tool
+    again from its start, and the call then returns False.
+
+    Returns:
+        True in a simulated conversation; False in an executed turn and outside of a conversation.
+
+    Example:
+        ```python
+        def notify(state: State) -> State:
+            if not is_simulating():
+                send_email(state["order"])
+            return state
+        ```
     """
     turn = _turn.get()
     if turn is None or turn.mode is Mode.executed:
@@ -138,20 +156,35 @@ def is_pause(interrupt: Interrupt) -> bool:
 
 
 def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
-    """Mark a tool that has side effects, above `@tool`: in a simulated conversation it is not run.
+    """Mark a tool with side effects, so that it does not run in a simulated conversation.
 
-    instead: what the tool then gives: a function of the tool's arguments (async or not), or a value.
-    Raises ConfigError for what is no tool made by `@tool` or of functions.
+    Args:
+        instead: The simulated result: a value, or a function (sync or async) of the tool's arguments.
+
+    Returns:
+        A decorator to place above `@tool`.
+
+    Raises:
+        ConfigError: If the decorated object is not a tool made from functions, as by `@tool`.
+
+    Example:
+        ```python
+        @simulate_as(lambda order: f"order {order} is refunded")
+        @tool
+        def refund(order: str) -> str:
+            '''Refund an order.'''
+            return payments.refund(order)
+        ```
     """
 
     def mark(tool: BaseTool) -> BaseTool:
         if not isinstance(tool, StructuredTool):
-            raise ConfigError(f"simulate_as marks a tool made by @tool, so it stands above that, and got {tool!r}")
+            raise ConfigError(f"simulate_as marks a tool made by @tool, so place it above @tool: it got {tool!r}")
         function, coroutine = tool.func, tool.coroutine
         original = coroutine or function
         assert original is not None  # A StructuredTool is made of one or both.
 
-        # A ToolNode of the app's own is intercepted. This is for wherever else the tool is called.
+        # The app's ToolNodes are intercepted. These functions cover calls from anywhere else.
         def run(**arguments: Any) -> Any:
             turn, given = None if _intercepted.get() else _turn.get(), _given(tool, arguments)
             if turn:
@@ -182,12 +215,12 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
 
 
 def _given(tool: StructuredTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that a model gives, without those that are injected."""
+    """Return the arguments that a model gives, without injected ones."""
     return {name: value for name, value in arguments.items() if name in tool.args}
 
 
 def _simulated(tool: BaseTool, instead: Any, arguments: Mapping[str, Any]) -> Any:
-    """What the tool gives in a simulation."""
+    """Return the tool's simulated result."""
     if not callable(instead):
         return own_copy(instead)
     defaults = {name: schema["default"] for name, schema in tool.args.items() if "default" in schema}
@@ -195,7 +228,7 @@ def _simulated(tool: BaseTool, instead: Any, arguments: Mapping[str, Any]) -> An
 
 
 def _returned(tool: BaseTool, value: Any) -> Any:
-    """As the tool's own function would return it."""
+    """Return the value in the form in which the tool's own function would."""
     return _with_artifact(value) if _gives_artifact(tool) else value
 
 
@@ -220,12 +253,12 @@ def _now(name: str, value: Any) -> Any:
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
-        raise ConfigError(f"what simulates {name!r} is async, and the tool is called sync")
+        raise ConfigError(f"the function that simulates {name!r} is async, but the tool is called synchronously")
     return value
 
 
 class _Tools(Interceptor):
-    """Simulates the tools of a ToolNode, or runs them, as the turn around wants it."""
+    """Simulates or runs the tools of a ToolNode, depending on the current turn."""
 
     def begin(self, node: ToolNode, name: str, arguments: Mapping[str, Any]) -> None:
         turn, tool = _turn.get(), node.tools_by_name.get(name)
@@ -254,7 +287,7 @@ class _Tools(Interceptor):
     def _instead(self, turn: AppTurn, request: ToolCallRequest) -> Any:
         tool = request.tool
         assert tool is not None
-        if turn.mode is Mode.pausing:  # A wrapper of the app's has put this tool in another's place.
+        if turn.mode is Mode.pausing:  # The app's tool wrapper replaced another tool by this one.
             turn.pause(tool.name)
         turn.pretended = True
         instead = turn.tools[tool.name] if tool.name in turn.tools else (tool.metadata or {})[_MARK]
@@ -286,7 +319,7 @@ def _message(request: ToolCallRequest, value: Any) -> ToolMessage:
 
 
 class ToolGuard(BaseCallbackHandler):
-    """Refuses to run, in a simulation, a tool that is to be simulated and hides where it cannot be intercepted."""
+    """Raises in a simulation if a tool that should be simulated is called where it cannot be intercepted."""
 
     raise_error = True
     run_inline = True
@@ -304,7 +337,7 @@ WAY_OUT = "mark the tool with @simulate_as, or have it ask is_simulating()"
 
 
 def intercept_tools(app: App, name: str, tools: Mapping[str, Any]) -> None:
-    """Have the app's tools be simulated wherever a turn is: those named, and those marked by `simulate_as`.
+    """Simulate the app's tools during simulated turns: those named, and those marked by `simulate_as`.
 
     Outside of a turn nothing changes. Raises ConfigError for a name that no `ToolNode` of the app has.
     """

@@ -1,4 +1,4 @@
-"""A LangGraph store that a branch may write to: what it writes is its own, the rest is read from the app's store."""
+"""A LangGraph store for a branch: writes stay in the branch, everything else is read from the app's store."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ _ALL = 1_000_000
 
 
 class ForkedStore(BaseStore):
-    """Reads through to `base` and keeps what is written apart.
+    """Reads through to `base` and keeps its own writes separately.
 
     Search results keep the store's order. In a semantic search, items written in the branch come first, without a
-    score. They do not expire.
-    Items that are read are copies: one that is changed in place is changed nowhere else.
+    score. Items written in the branch do not expire. Items that are read are copies, so changing one in place has no
+    effect on the store.
     """
 
     supports_ttl = True
@@ -40,17 +40,17 @@ class ForkedStore(BaseStore):
     def __init__(self, base: BaseStore, written: Iterable[Sequence[Any]] = ()) -> None:
         self._base = _Original(base)
         self.over = False
-        """Whether the branch has ended, and what is asked of it is for the live store."""
+        """Whether the branch has ended and its operations go to the live store."""
         self._log: list[tuple[str, PutOp]] = []
         self._begin([("", put_of(one)) for one in written])
 
     @property
     def written(self) -> list[list[Any]]:
-        """The last write to each key, as the fields of its `PutOp`: JSON values."""
+        """The last write to each key, as the fields of its `PutOp` in JSON values."""
         return [[list(op.namespace), *op[1:]] for op in self._puts.values()]
 
     def forget(self, runs_again: Callable[[str], bool]) -> None:
-        """Take back what was written by LangGraph tasks that run again, by their namespace."""
+        """Undo the writes of LangGraph tasks that run again, given by namespace."""
         kept = [(place, op) for place, op in self._log if not runs_again(place)]
         if len(kept) < len(self._log):
             self._begin(kept)
@@ -73,7 +73,7 @@ class ForkedStore(BaseStore):
             self._write(op, place)
 
     def _question(self, op: Op) -> Op | None:
-        """What the base has to be asked for the operation."""
+        """Return the operation to run on the base store, or None."""
         if isinstance(op, PutOp):
             self._write(op._replace(value=own_copy(op.value)), task_around())
             return None
@@ -100,7 +100,7 @@ class ForkedStore(BaseStore):
             for item in self._own.search(op.namespace_prefix, filter=op.filter, limit=_ALL)
         }
         if self._base.keeps_order and not (op.query and self._base.ranks):
-            # In the order in which keys were first written, as the store in memory has them.
+            # In the order in which keys were first written, as in InMemoryStore.
             old = [own.pop((item.namespace, item.key), item) for item in found if self._is_there(own, item)]
             return [*old, *own.values()]
         return [*own.values(), *(item for item in found if not self._is_own(item.namespace, item.key))]
@@ -118,7 +118,7 @@ class ForkedStore(BaseStore):
 
 
 def put_of(written: Sequence[Any]) -> PutOp:
-    """The operation that wrote one of `ForkedStore.written`."""
+    """Return the operation that made an entry of `ForkedStore.written`."""
     namespace, *rest = written
     return PutOp(tuple(namespace), *rest)
 
@@ -133,8 +133,8 @@ def _copy(item: Any) -> Any:
     return copied
 
 
-# An app may keep the store that it first saw, and its tools may have it from anywhere. So a live store itself is what
-# an app is given in a branch too: it passes on what is asked of it there to the branch's fork.
+# An app or its tools may hold a reference to the live store. So in a branch the app uses the live store too, which
+# there redirects its operations to the branch's fork.
 
 _forks: ContextVar[Mapping[int, ForkedStore]] = ContextVar("collab_agents_stores", default=MappingProxyType({}))
 
@@ -142,7 +142,7 @@ _METHODS = ("batch", "get", "search", "put", "delete", "list_namespaces")
 
 
 def make_forkable(store: BaseStore) -> bool:
-    """Let `forked` lead what is asked of a live store to a fork of it. False if its class does not allow that."""
+    """Let `forked` redirect a live store's operations to a fork, or return False if its class does not allow that."""
     if not isinstance(store, _Forkable):
         try:
             store.__class__ = _forkable(type(store))
@@ -153,7 +153,7 @@ def make_forkable(store: BaseStore) -> bool:
 
 @contextmanager
 def forked(store: BaseStore, fork: ForkedStore) -> Iterator[None]:
-    """Inside, the store answers as the fork does."""
+    """Redirect the store's operations to the fork."""
     token = _forks.set({**_forks.get(), id(store): fork})
     try:
         yield
@@ -184,7 +184,7 @@ def _forkable(kind: type[BaseStore]) -> Any:
 
 
 async def abatch(store: BaseStore, ops: list[Any], kind: Any = None) -> list[Result]:
-    """What a store answers, if need be on a thread: some, as SqliteStore, are sync only."""
+    """Run a batch of operations, on a thread if the store is sync only, such as SqliteStore."""
     kind = kind or type(store)
     try:
         return await kind.abatch(store, ops)
@@ -193,7 +193,7 @@ async def abatch(store: BaseStore, ops: list[Any], kind: Any = None) -> list[Res
 
 
 class _Original:
-    """A store as it is outside of the innermost branch: the fork of the branch around, or the live store."""
+    """A store as seen from outside the innermost branch: the enclosing branch's fork, or the live store."""
 
     def __init__(self, store: BaseStore) -> None:
         self._store = _forks.get().get(id(store), store)

@@ -1,4 +1,4 @@
-"""Finding the graphs inside an app, those included that a node or a tool calls in its own code."""
+"""Find the graphs inside an app, including those that a node or a tool calls in its own code."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,16 +14,16 @@ App = Pregel[Any, Any, Any, Any]
 
 _DEPTH = 5
 _MOST = 100
-"""Items of a container that are looked at: nobody keeps more agents in one, but many a dataset."""
+"""Items of a container that are searched. Larger containers hold data, not agents."""
 
 
 def graphs_in(app: App) -> list[App]:
-    """The app and every graph that it is seen to hold: as a node, and in the closures and globals of its functions."""
+    """Return the app and every graph found in its nodes and in the closures and globals of its functions."""
     return [one for one in _parts_of(app) if isinstance(one, Pregel)]
 
 
 def tool_nodes(app: App) -> list[ToolNode]:
-    """Every `ToolNode` that it is seen to hold."""
+    """Return every `ToolNode` found in the app."""
     return [one for one in _parts_of(app) if isinstance(one, ToolNode)]
 
 

@@ -1,6 +1,6 @@
-"""The thread of a LangGraph app as a value: read from any saver, carried in a memory, played on in a saver of its own.
+"""A LangGraph thread as a value: read from any saver, carried in a memory, continued in a saver of its own.
 
-A branch that plays on from a value writes to nothing that another branch, or the app's live thread, can see.
+A branch that continues from a value writes to nothing that another branch or the app's live thread can see.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ Saver = BaseCheckpointSaver[Any]
 
 
 class BranchSaver(InMemorySaver):
-    """Where a branch keeps its checkpoints: in memory, with the serializer and the versions of the app's own saver.
+    """Keeps a branch's checkpoints in memory, with the serializer and the versions of the app's own saver, `like`.
 
-    like: the app's own saver. Without one, what cannot be serialized is kept as it is, as it would be in an app that
-    keeps no checkpoints; such a thread cannot be captured.
+    Without an app's saver, values that cannot be serialized are kept as objects, as in an app without checkpoints.
+    Such a thread cannot be captured.
     """
 
     def __init__(self, like: Saver | None) -> None:
@@ -37,14 +37,14 @@ class BranchSaver(InMemorySaver):
         return (self.like.get_next_version if self.like else super().get_next_version)(current, channel)
 
     def capture(self, thread_id: str, *, history: bool) -> "Captured":
-        """The thread as it is, what is serialized in it left so.
+        """Capture the thread without deserializing its values.
 
-        history: with all earlier checkpoints, see `needs_history`. Raises TypeError for a state that cannot be
+        `history` includes all earlier checkpoints (see `needs_history`). Raises TypeError for a state that cannot be
         serialized.
         """
         graphs = self.storage[thread_id]
         head = max(graphs[""])
-        # What a subgraph came to in a step that is over is not needed any more.
+        # The state of a subgraph in a finished step is no longer needed.
         under_way = bool(self.writes.get((thread_id, "", head)))
         taken: list[list[Any]] = []
         for ns, checkpoints in graphs.items():
@@ -54,7 +54,7 @@ class BranchSaver(InMemorySaver):
         return Captured(pack(taken), _runs_again(taken))
 
     def restore(self, text: str, thread_id: str) -> None:
-        """Put a captured thread in, under the id."""
+        """Restore a captured thread under the given id."""
         taken = unpack(text)
         ids = {one[1] for one in taken}
         for ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes in taken:
@@ -83,7 +83,7 @@ class BranchSaver(InMemorySaver):
 
 
 def _pair(serialized: Any) -> tuple[str, bytes]:
-    """What LangGraph serialized, which `check_packed` has looked into. Raises ConfigError for anything else."""
+    """Read a value that LangGraph serialized and `check_packed` accepted. Raises ConfigError for anything else."""
     match serialized:
         case [str() as kind, bytes() as data]:
             return kind, data
@@ -111,14 +111,14 @@ class _Keeping(JsonPlusSerializer):
 
 @dataclass(frozen=True)
 class Captured:
-    """A thread as a text, and which of its tasks run again, by their namespace, when it is resumed."""
+    """A packed thread, and which of its tasks, by namespace, run again when it is resumed."""
 
     text: str
     runs_again: Callable[[str], bool]
 
 
 def needs_history(graphs: Iterable[App]) -> bool:
-    """Whether graphs have channels that keep only what changed, so that their threads need all that was."""
+    """Return whether any channel stores only changes, so that a thread needs all its earlier checkpoints."""
     return any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
 
 
@@ -137,7 +137,7 @@ def _runs_again(taken: Sequence[Sequence[Any]]) -> Callable[[str], bool]:
 
 
 async def fork(saver: Saver, thread: RunnableConfig, *, history: bool) -> BranchSaver | None:
-    """A saver with a live thread as it is at the config's checkpoint, by default its last. None if there is none."""
+    """Copy a live thread up to the config's checkpoint (default: its last) to a new saver; None if there is none."""
     checkpoints = await _checkpoints(saver, thread, history)
     if not checkpoints:
         return None
@@ -148,7 +148,7 @@ async def fork(saver: Saver, thread: RunnableConfig, *, history: bool) -> Branch
 
 
 async def check_unchanged(saver: Saver, thread_id: str, since: str | None) -> None:
-    """Raises RolloutError if a live thread has gone on since its last checkpoint was `since` (None: no thread yet)."""
+    """Raise RolloutError if a live thread's last checkpoint is no longer `since` (None: no thread yet)."""
     head = await _read(saver, {"configurable": {"thread_id": thread_id}})
     now = head.checkpoint["id"] if head else None
     if now != since:
@@ -156,17 +156,17 @@ async def check_unchanged(saver: Saver, thread_id: str, since: str | None) -> No
 
 
 async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> str:
-    """Put what a branch has come to at the end of the thread from which it was forked, or make the thread.
+    """Append a branch's checkpoints to the thread from which it was forked, creating the thread if needed.
 
-    since: the thread's last checkpoint when it was forked, None if there was no thread yet. Returns its last one now.
-    Raises RolloutError if the thread has gone on since.
+    `since` is the thread's last checkpoint when it was forked, None if there was no thread. Returns its last checkpoint
+    now. Raises RolloutError if the thread has changed since the fork.
     """
     await check_unchanged(saver, thread_id, since)
     branch = BranchSaver(saver)
     branch.restore(text, thread_id)
     checkpoints = await _checkpoints(branch, {"configurable": {"thread_id": thread_id}}, history=True)
     old = [one for one in checkpoints if since is not None and one["checkpoint"]["id"] <= since]
-    # The last ones are there already, but more may have been written to them, such as an answer that was waited for.
+    # The thread has these checkpoints, but the branch may have added writes such as the answer to an interrupt.
     for one in {one["ns"]: one for one in old}.values():
         await _put_writes(saver, _at(thread_id, one["ns"], one["checkpoint"]["id"]), one["writes"])
     new = checkpoints[len(old) :]
@@ -179,12 +179,12 @@ async def _checkpoints(saver: Saver, thread: RunnableConfig, history: bool) -> l
     root = await _read(saver, {"configurable": {"checkpoint_ns": "", **_coordinates(at)}})
     if root is None:
         return []
-    # Subgraphs, also those that only a tool calls, have checkpoints under names of their own.
+    # Subgraphs, including those that only a tool calls, have checkpoints in namespaces of their own.
     everything = [_record(one) async for one in _list(saver, {"configurable": {"thread_id": at["thread_id"]}})]
     later = [one["checkpoint"]["id"] for one in everything if not one["ns"]]
     end = min((one for one in later if one > root.checkpoint["id"]), default="~")
     known = [one for one in everything if one["checkpoint"]["id"] < end]
-    if not root.pending_writes:  # What a subgraph came to in a step that is over is not needed any more.
+    if not root.pending_writes:  # The state of a subgraph in a finished step is no longer needed.
         known = [one for one in known if ":" not in one["ns"]]
     known.sort(key=lambda one: one["checkpoint"]["id"])
     return known if history else list({one["ns"]: one for one in known}.values())
@@ -209,11 +209,11 @@ def _record(one: CheckpointTuple) -> dict[str, Any]:
 async def _put(
     saver: Saver, checkpoints: Sequence[dict[str, Any]], thread_id: str, since: str | None, there: set[str]
 ) -> None:
-    """Put checkpoints at the end of a thread. there: those that the thread has then."""
+    """Append checkpoints to a thread; `there` are the ids that the thread has afterwards."""
     for one in checkpoints:
         parent = one["parent"]
         if parent not in there:
-            # Of a thread only the last checkpoint may have been taken: it then follows what the saver has.
+            # If only a thread's last checkpoint was copied, it follows the saver's last one.
             parent = None if one["ns"] else since
         config = _at(thread_id, one["ns"], parent)
         checkpoint = one["checkpoint"]
@@ -242,7 +242,7 @@ async def _read(saver: Saver, config: RunnableConfig) -> CheckpointTuple | None:
 async def _call(call: Callable[..., Awaitable[Any]], sync: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return await call(*arguments)
-    except NotImplementedError:  # A saver that is sync only, as SqliteSaver.
+    except NotImplementedError:  # A saver that is sync only, such as SqliteSaver.
         return await asyncio.to_thread(sync, *arguments)
 
 

@@ -516,7 +516,7 @@ async def test_a_thread_that_is_not_there_yet_is_forked_and_made_by_the_commit()
     live: RunnableConfig = {"configurable": {"thread_id": "new"}}
     messages, memory = await assistant.fork(live)
     assert messages == []
-    with pytest.raises(ConfigError, match="app 'shop': there is nothing to commit yet: no turn has been played"):
+    with pytest.raises(ConfigError, match="app 'shop': there is nothing to commit yet: no turn has run"):
         await assistant.commit(memory)
     _, after = await assistant.respond([HumanMessage("one")], memory, CONTEXT)
     assert (await app.aget_state(live)).values == {}

@@ -135,8 +135,8 @@ async def test_context_and_configurable_are_copied_for_each_branch_and_what_cann
     assert (shop.basket, seen) == ([], ["cup"])
     told = [str(one.message) for one in warned if one.category is UserWarning]
     assert told == [
-        f"app 'shop': {name} cannot be copied, so all candidates and futures share it: what one of them changes there, "
-        "the others see"
+        f"app 'shop': {name} cannot be copied, so all candidates and futures share it and see each other's "
+        "changes to it"
         for name in ("context.lock", "configurable.lock")
     ]
     # A reply that is executed has the real ones.
@@ -276,7 +276,7 @@ async def test_a_node_that_decides_anew_does_not_do_what_was_not_chosen() -> Non
     turn = await chosen(assistant)
     with pytest.raises(
         RolloutError,
-        match=r'app \'shop\'.*it would now call pay\(\{"what": "3 mugs"\}\), and in the simulation it called '
+        match=r'app \'shop\'.*it would now call pay\(\{"what": "3 mugs"\}\), but in the simulation it called '
         r'pay\(\{"what": "2 mugs"\}\)',
     ):
         await execute(assistant, *turn)
@@ -355,7 +355,7 @@ async def test_a_graph_inside_with_threads_of_its_own_is_named() -> None:
         given: Any = {"messages": state["messages"]}
         return await inner.ainvoke(given, {"configurable": {"thread_id": "inner"}})
 
-    with pytest.warns(UserWarning, match="app 'shop': the graph 'inner' in it has a checkpointer of its own, to which"):
+    with pytest.warns(UserWarning, match="app 'shop': its graph 'inner' has a checkpointer of its own, to which"):
         GraphAssistant(app_of(work))
 
 
