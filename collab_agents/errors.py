@@ -1,4 +1,4 @@
-"""The errors this library raises on purpose. Their text is one sentence that a user can act on.
+"""The errors that this library raises. Their text is one sentence that a user can act on.
 
 Errors raised during a run also subclass a built-in type: a LangGraph server hides the text of all others from its
 clients.
@@ -6,11 +6,11 @@ clients.
 
 
 class CollabError(Exception):
-    """Base of every error below."""
+    """The base class of this library's errors."""
 
 
 class ConfigError(CollabError, ValueError):
-    """Bad input: the message names the field, the value and what would be right."""
+    """Bad input. The message names the field, the value, and what would be right."""
 
 
 class ModelError(CollabError, RuntimeError):
@@ -18,11 +18,11 @@ class ModelError(CollabError, RuntimeError):
 
 
 class UnusableReply(CollabError, RuntimeError):
-    """A model answered, within its retries, nothing that fits what was asked for."""
+    """A model gave no usable answer within its retries."""
 
 
 class RolloutError(CollabError, RuntimeError):
-    """A conversation cannot go on: no candidate of a turn could be generated and scored."""
+    """A conversation cannot continue: a participant failed, or no candidate of a turn could be scored."""
 
 
 class RunDirectoryError(CollabError):

@@ -17,22 +17,28 @@ _SHAPES: dict[str, type[BaseMessage]] = {"human": HumanMessage, "ai": AIMessage,
 
 
 class _Person:
-    """Somebody whom a graph waits for, and whom no branch or batch can have."""
+    """A person, for whom a graph waits. A person cannot be in branches or batches."""
 
 
 class HumanUser(_Person):
-    """A person as the user, in a graph that has a checkpointer of its own or of the graph around it.
+    """A person as the user. The graph, or the graph around it, needs a checkpointer.
 
     Each turn interrupts the graph with a JSON object for a UI to show: `role` ("user"), `said` (the assistant's last
-    words, None before the first), `problem` (why the last answer could not be taken, or None), and with `show_goal`
-    also `goal` (what to pursue) and `persona` (whom to play, in words, or None). The graph is resumed with
+    words, or None before the first), `problem` (why the last answer could not be used, or None), and with `show_goal`
+    also `goal` (what to pursue) and `persona` (whom to play, in words, or None). Resume the graph with
 
     - a text: what the user says;
-    - "", {"end": true} or None: the conversation is over. (LangGraph takes None only by the interrupt's id.)
-    - {"content": text, "end": true}: last words, after which it is over;
+    - "", {"end": true} or None: the end of the conversation (LangGraph accepts None only by the interrupt's id);
+    - {"content": text, "end": true}: last words, which end the conversation;
     - {"content": ...}, a message dict of the role user, or a HumanMessage, images included.
 
-    Anything else is asked again, with the problem. Raises ConfigError where a graph has no checkpointer.
+    After any other answer the graph asks again, with the problem.
+
+    Args:
+        show_goal: Whether the question contains the goal and the persona.
+
+    Raises:
+        ConfigError: If there is no checkpointer, when the graph runs.
     """
 
     def __init__(self, *, show_goal: bool = True) -> None:
@@ -49,10 +55,10 @@ class HumanUser(_Person):
 
 
 class HumanAssistant(_Person):
-    """A person as the assistant. As `HumanUser`, with `role` "assistant" and `said` the user's last words.
+    """A person as the assistant. Works like `HumanUser`, with `role` "assistant" and the user's last words as `said`.
 
-    The graph is resumed with a text, a message dict of the role assistant, an AIMessage, or a list of these and of
-    tool messages that ends with the assistant's words. An assistant does not end a conversation.
+    Resume the graph with a text, a message dict of the role assistant, an AIMessage, or a list of these and of tool
+    messages that ends with the assistant's words. An assistant cannot end the conversation.
     """
 
     async def respond(
@@ -63,9 +69,9 @@ class HumanAssistant(_Person):
 
 
 def check_simulated(*participants: object, instead: str) -> None:
-    """Raises ConfigError if one of them is a person, where many branches or conversations are played at once.
+    """Raise ConfigError if a participant is a person, where many branches or conversations run at once.
 
-    instead: what to do, as a clause.
+    instead: what to do instead, as a clause.
     """
     for one in participants:
         if isinstance(one, _Person):
@@ -93,7 +99,7 @@ def _asked(question: Mapping[str, Any], read: Callable[[Any], T]) -> T:
 
 
 def _last_words(messages: Sequence[BaseMessage], *, besides: str) -> str | None:
-    """What was said since the person spoke last; a reply may be several messages."""
+    """Return what was said since the person last spoke. A reply may be several messages."""
     said: list[str] = []
     for message in reversed(list(as_seen(messages))):
         if message.type == besides:
@@ -137,7 +143,7 @@ def _assistants_messages(answer: Any) -> list[BaseMessage]:
 
 
 def _message(answer: Any, kinds: Sequence[str]) -> BaseMessage:
-    """The answer as a message of one of the kinds. Raises ValueError with what would be right."""
+    """Return the answer as a message of one of the kinds. Raises ValueError that says what would be right."""
     wanted = " or ".join(_ROLES[kind] for kind in kinds)
     if isinstance(answer, str):
         answer = {"content": answer}

@@ -1,4 +1,4 @@
-"""Messages are LangChain messages inside and role/content dicts on disk; the two conversions live here."""
+"""Conversions between LangChain messages, used in memory, and role/content dicts, used on disk."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,9 +23,9 @@ _NAMES = {"human": "User", "ai": "Assistant", "system": "System", "tool": "Tool"
 
 
 def to_dicts(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
-    """Messages as `{"role", "content"}` dicts in the OpenAI format, tool calls and tool results included.
+    """Return messages as `{"role", "content"}` dicts in the OpenAI format, including tool calls and tool results.
 
-    A message that an app wrote to itself in the user's role has `"internal": True`.
+    A message that an app wrote to itself in the user's role gets `"internal": True`.
     """
     return [_to_dict(message) for message in messages]
 
@@ -47,9 +47,9 @@ def from_dicts(messages: Sequence[dict[str, Any]]) -> list[BaseMessage]:
 
 
 def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) -> list[BaseMessage]:
-    """Every message with an id that is its own, as one of LangChain's own kinds.
+    """Give every new message a unique id, and make messages of custom classes LangChain's own.
 
-    `add_messages` takes a second message with an id for the first; checkpoints are read back without code of others.
+    `add_messages` replaces a message by another one of the same id, and checkpoints are read without custom classes.
     """
     taken = {message.id for message in old}
     named_messages = []
@@ -65,7 +65,7 @@ def with_ids(new: Sequence[BaseMessage], old: Sequence[BaseMessage], seed: int) 
 
 
 def as_example(message: BaseMessage) -> BaseMessage:
-    """A message of an example, which stands before the conversation and is not part of it."""
+    """Mark a message as part of an example, which precedes the conversation and does not belong to it."""
     return message.model_copy(update={"additional_kwargs": {**message.additional_kwargs, _EXAMPLE: True}})
 
 
@@ -86,9 +86,9 @@ _INTERNAL = "internal"
 
 
 def as_internal(message: BaseMessage) -> BaseMessage:
-    """A message of an app's turn, marked if it is in the user's role.
+    """Mark a message of an app's turn as internal if it is in the user's role.
 
-    Such as a critique that the app wrote to itself: it must not be taken for the user's.
+    For example, a critique that the app wrote to itself must not be mistaken for the user's message.
     """
     if message.type != "human":
         return message
@@ -96,7 +96,7 @@ def as_internal(message: BaseMessage) -> BaseMessage:
 
 
 def as_given(message: BaseMessage) -> BaseMessage:
-    """The message as the app wrote it."""
+    """Return the message as the app wrote it, without the mark."""
     if _INTERNAL not in message.additional_kwargs:
         return message
     kept = {key: value for key, value in message.additional_kwargs.items() if key != _INTERNAL}
@@ -104,22 +104,22 @@ def as_given(message: BaseMessage) -> BaseMessage:
 
 
 def is_users(message: BaseMessage) -> bool:
-    """Whether the user said it, and not an app in the user's role."""
+    """Whether the message is from the user, and not from an app in the user's role."""
     return message.type == "human" and not message.additional_kwargs.get(_INTERNAL)
 
 
 def is_assistants(message: BaseMessage) -> bool:
-    """Whether it is part of the assistant's turn: its words, a tool's result, or an internal message."""
+    """Whether the message is part of the assistant's turn: a reply, a tool's result, or an internal message."""
     return message.type in ("ai", "tool") or (message.type == "human" and not is_users(message))
 
 
 def text_of(message: BaseMessage) -> str:
-    """The message's words, without images, tool calls or reasoning blocks."""
+    """Return the message's text, without images, tool calls or reasoning blocks."""
     return message.content if isinstance(message.content, str) else message.text
 
 
 def tokens_of(message: BaseMessage) -> int:
-    """How many tokens the message has: as its model reported, else one for four characters, rounded up."""
+    """Return the message's number of tokens: as reported, else one per four characters, rounded up."""
     if isinstance(message, AIMessage) and message.usage_metadata:
         return token_count(message.usage_metadata["output_tokens"])
     return -(-len(text_of(message)) // 4)

@@ -13,9 +13,9 @@ from langchain_core.outputs import LLMResult
 
 @dataclass
 class Usage:
-    """Model calls answered, and the tokens they read and wrote as the provider reports them.
+    """The number of answered model calls, and of the tokens they read and wrote, as the provider reports them.
 
-    unreported: the calls for which it reported none, whose tokens are not counted.
+    `unreported` counts the calls for which the provider reported no tokens; these are missing in the other counts.
     """
 
     calls: int = 0
@@ -33,16 +33,22 @@ class Usage:
 _MOST_TOKENS = 10**9
 
 SAID_AGAIN = "said_again"
-"""The tag of a run that looks like a model's call and is a reply that was there already."""
+"""The tag of a run that repeats an existing reply, and so is not a model call although it looks like one."""
 
 _open: ContextVar[tuple[Usage, ...]] = ContextVar("collab_agents_usage", default=())
 
 
 @contextmanager
 def track_usage(usage: Usage | None = None) -> Iterator[Usage]:
-    """Counts the calls made inside, in this task and in every task started from it, into `usage` or a new count.
+    """Count the model calls made inside, in this task and in tasks started from it. Trackers can be nested.
 
-    Trackers nest.
+    Args:
+        usage: The count to add to; by default a new one.
+
+    Example:
+        with track_usage() as usage:
+            await model.ainvoke("Hello")
+        print(usage.calls, usage.output_tokens)
     """
     usage = usage if usage is not None else Usage()
     token = _open.set((*_open.get(), usage))
@@ -53,16 +59,18 @@ def track_usage(usage: Usage | None = None) -> Iterator[Usage]:
 
 
 def token_count(reported: Any) -> int:
-    """A number of tokens as a server reports it, as one that there can be: 0 to a billion."""
+    """Return the number of tokens that a server reports, limited to what is possible: 0 to a billion."""
     if not isinstance(reported, int | float) or not reported > 0:
         return 0
     return int(min(reported, _MOST_TOKENS))
 
 
 def record_usage(metadata: Any, run_id: UUID | None = None) -> None:
-    """Count one answered call; `metadata` is a message's `usage_metadata`, or None if none was reported.
+    """Count one answered call.
 
-    run_id: the call's own, by which `counting_all_models` knows it again.
+    Args:
+        metadata: The message's `usage_metadata`, or None if no usage was reported.
+        run_id: The call's id, so that `counting_all_models` does not count it again.
     """
     counter = _counter.get()
     if counter and run_id:
@@ -90,9 +98,9 @@ _counter: ContextVar[_Counter | None] = ContextVar("collab_agents_counter", defa
 
 @contextmanager
 def counting_all_models() -> Iterator[list[BaseCallbackHandler]]:
-    """Counts the calls of models that are not of this library too, by the callback handlers that it gives.
+    """Count the calls of every model, also other libraries', with the callback handlers that this yields.
 
-    None are given where an outer one counts already.
+    It yields no handlers if an outer `counting_all_models` already counts.
     """
     if _counter.get():
         yield []
