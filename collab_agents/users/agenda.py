@@ -24,21 +24,37 @@ _DEFAULT = Persona(name="default")
 
 
 class AgendaUser:
-    """The agenda-based user simulator (Schatzmann et al., NAACL 2007, "Agenda-Based User Simulation"), in words.
+    """A rule-based user that works through a task's agenda and needs no model.
 
-    It needs a task with an agenda (`metadata["agenda"]`) and no model. It opens with the agenda's request and keeps
-    the facts to itself. A question that asks for a fact gets it; an open question ("any other details?") gets some
-    that are still untold; a draft that lacks facts gets a complaint that names them; a complete draft gets thanks,
-    and that is the end. After as many replies as the persona has patience it gives up. What each field of the persona
-    does is told there. Deterministic given the seed.
+    This is the agenda-based user simulator of Schatzmann et al., "Agenda-Based User Simulation" (NAACL 2007), with
+    messages in words. The task must have an agenda (`metadata["agenda"]`). The user opens with the agenda's request and
+    keeps the facts to itself until they are needed:
 
-    Its memory: `told`, the names of the facts told; `replies`, how many it has made; `errors`, how many of each habit:
-    `typos` (words misspelt), `wrong_facts` and `changes_of_mind` (facts first told with another value); and the values
-    by name of those facts that are still to be set right, `wrong_facts` and `changes_of_mind`.
+    - A question that asks for a fact is answered with it.
+    - An open question ("any other details?") is answered with some facts that are still untold.
+    - A draft that lacks facts gets a complaint that names them.
+    - A complete draft gets thanks, and the conversation ends.
+
+    The user gives up after as many replies as the persona's `patience`. `Persona` describes the effect of its other
+    fields. The user is deterministic given the seed.
+
+    Its memory holds:
+
+    - `told`: the names of the facts told.
+    - `replies`: how many replies it has made.
+    - `errors`: counts of `typos` (misspelt words), `wrong_facts` and `changes_of_mind` (facts first told with another
+      value).
+    - `wrong_facts`, `changes_of_mind`: by fact, the wrong values that are still to be corrected.
+
+    Example:
+        ```python
+        task = offline_tasks()[0]
+        message, memory = await AgendaUser().respond([], {}, UserContext(task=task, persona=PERSONAS["ward-nurse"]))
+        ```
     """
 
     def problem_with(self, task: Task) -> str | None:
-        """Why the task cannot be played, or None."""
+        """Return why the task cannot be played, or None."""
         problem = Agenda.problem_in(task)
         return problem and f"{problem}; for tasks without an agenda use kind: llm"
 
@@ -47,7 +63,7 @@ class AgendaUser:
     ) -> tuple[BaseMessage | None, Memory]:
         agenda = Agenda.of(context.task)
         if agenda is None:
-            raise ConfigError(f"task {context.task.id!r} has no metadata.agenda, which an agenda user plays")
+            raise ConfigError(f"task {context.task.id!r} has no metadata.agenda, which an agenda user needs")
         persona = context.persona or _DEFAULT
         turn = _NextMessage(agenda, persona, memory, context.seed)
         replies = memory.get("replies", 0)
@@ -62,10 +78,11 @@ class AgendaUser:
 
 
 class _NextMessage:
-    """One message in the making: what is told in it is noted as it is put into words.
+    """Composes one message, and records the facts told in it.
 
-    settled: the facts of which it has said that the user changed its mind. noticed: those that the draft it answers has
-    as the user told them, wrong.
+    Attributes:
+        settled: Facts for which the message already announces a change of mind.
+        noticed: Facts with a wrong value, told by the user, that appears in the draft being answered.
     """
 
     def __init__(self, agenda: Agenda, persona: Persona, memory: Memory, seed: int) -> None:
@@ -80,7 +97,7 @@ class _NextMessage:
         self.settled: set[str] = set()
         self.noticed: set[str] = set()
         self.chance = random.Random(seed)
-        # Of their own, so that a persona without habits draws what it would draw if there were none.
+        # Separate generators, so that a persona without habits draws the same as if habits did not exist.
         self.manners = random.Random(derive_seed(seed, "manners"))
         self.lapses = random.Random(derive_seed(seed, "lapses"))
 
@@ -89,7 +106,7 @@ class _NextMessage:
         return {**self.memory, **now, "wrong_facts": self.wrong, "changes_of_mind": self.wavering}
 
     def spelt(self, text: str) -> str:
-        """The text as the persona types it."""
+        """Return the text as the persona types it."""
         wrong = [*self.wrong.values(), *self.wavering.values()]
         needed = [words for fact in self.agenda.facts for words in (fact.name, fact.value, *fact.aliases)] + wrong
         text, slips = misspell(text, _MISSPELT[self.persona.typos], self.lapses, needed)
@@ -139,7 +156,7 @@ class _NextMessage:
         return [self._tell(fact) for fact in asked]
 
     def _volunteered(self, room: int) -> list[Fact]:
-        """What an open question gets."""
+        """Return the facts with which an open question is answered."""
         untold = [fact for fact in self.agenda.facts if fact.name not in self.told]
         if not untold or self.persona.expertise == "novice":
             return []
@@ -149,7 +166,7 @@ class _NextMessage:
 
     def _complaints(self, draft: str) -> list[str]:
         missing = [fact for fact in self.agenda.missing(draft) if fact.name not in self.settled]
-        # What was told and is still left out annoys first.
+        # Facts that were told and are still missing come first.
         missing.sort(key=lambda fact: (fact.name not in self.told, self.chance.random()))
         room = _COMPLAINTS_AT_ONCE[self.persona.verbosity]
         return [
@@ -160,7 +177,7 @@ class _NextMessage:
         ]
 
     def _passing(self, said: str) -> tuple[str, ...]:
-        """What to choose from where there is nothing to tell."""
+        """Return the phrases to choose from if there is nothing to tell."""
         asked = questions(said)
         if not asked:
             return self.wording.nudges
@@ -180,7 +197,7 @@ class _NextMessage:
         return fact.tell if value is None else telling(fact, value)
 
     def _lapse(self, fact: Fact) -> str | None:
-        """The value with which the fact is told first, if that is not the right one."""
+        """Return the wrong value with which the fact is told first, or None for the right one."""
         drawn = self.lapses.random()
         wrong = _WRONG_AT_FIRST[self.persona.wrong_facts]
         if drawn >= wrong + _WRONG_AT_FIRST[self.persona.changes_of_mind]:

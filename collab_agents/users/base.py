@@ -1,4 +1,4 @@
-"""What users are made of: a plain function as a user, and the message that closes a conversation."""
+"""Building blocks of users: a plain function as a user, and the message that closes a conversation."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ _CLOSING = "closes_conversation"
 
 
 class FunctionUser:
-    """A function as the user; see `as_user`."""
+    """A function as the user (see `as_user`)."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._call = with_context(function)
@@ -25,9 +25,20 @@ class FunctionUser:
 
 
 def closing(text: str) -> HumanMessage:
-    """A user's last words: the message is part of the conversation, and ends it."""
+    """Make a user's last message, which is part of the conversation and ends it.
+
+    Args:
+        text: What the user says.
+
+    Example:
+        ```python
+        def user(messages, memory, context):
+            return closing("Thanks, bye!") if messages else "Hello", memory
+        ```
+    """
     return HumanMessage(text, response_metadata={_CLOSING: True})
 
 
 def is_closing(message: BaseMessage | None) -> bool:
+    """Return whether a user's message ends the conversation; None does too."""
     return message is None or bool(message.response_metadata.get(_CLOSING))

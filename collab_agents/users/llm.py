@@ -19,7 +19,7 @@ from collab_agents.users.tools import noted, run_tools
 
 
 class UserReply(BaseModel):
-    """What the model answers; only `response` is said aloud."""
+    """The model's answer. Only `response` becomes part of the conversation."""
 
     current_answer: str = ""
     thought: str = ""
@@ -39,23 +39,33 @@ class UserReply(BaseModel):
 
 
 class LLMUser:
-    """Plays a goal and a persona through any chat model (CollabLLM's user simulator).
+    """A user played by any chat model, with a goal and a persona (CollabLLM's user simulator).
 
-    The model thinks aloud in JSON (`current_answer`, `thought`), says `response`, and decides explicitly whether
-    the conversation is over. A reply that cannot be used is repaired or asked again, `attempts` times in all;
-    then `respond` raises UnusableReply.
+    The model answers in JSON: it thinks in `current_answer` and `thought`, speaks in `response`, and decides in
+    `end_conversation` whether the conversation is over. A reply that cannot be used is repaired or requested again;
+    after `attempts` tries, `respond` raises UnusableReply.
 
-    template: of one's own, instead of the scene that the model is given each time, with `$goal`, `$persona` (in
-        words) and `$transcript`, each between tags that nothing in it can close. `$transcript` should stand last: what
-        comes before it is then the same at every turn. It ends by asking for the JSON object; how to play is in the
-        system prompt before it.
-    persona: who is played where the graph gives nobody.
-    tools: the user's own (LangChain tools or functions), such as to look up their own order. The assistant sees
-        neither calls nor results; the user remembers them in this conversation, as `noted` in its memory. A tool that
-        keeps or changes something does it in `user_state()`. tool_timeout: seconds for one call; None waits for ever.
+    Args:
+        model: The chat model.
+        template: Replaces the message that describes the scene at each turn. It has the variables `$goal`, `$persona`
+            (in words) and `$transcript`; each is filled in between tags that its content cannot close. It should end
+            with the request for the JSON object, and `$transcript` should come as late as possible, so that the text
+            before it is the same at every turn. How to play is in the system prompt before it.
+        persona: The persona to play if the context has none.
+        tools: The user's own tools (LangChain tools or functions), for example to look up their order. The assistant
+            sees neither calls nor results; the user remembers them for this conversation, as `noted` in its memory.
+            A tool keeps or changes state in `user_state()`.
+        tool_timeout: Seconds for one tool call; None for no limit.
+        attempts: How often the model is asked before its reply counts as unusable.
 
-    Raises ConfigError for a template that lacks `$goal` or `$transcript`, or has a variable that there is not, and for
-    what is no tool.
+    Raises:
+        ConfigError: If the template lacks `$goal` or `$transcript` or has an unknown variable, or if one of `tools` is
+            not a tool or a function with a docstring.
+
+    Example:
+        ```python
+        user = LLMUser(model, persona=PERSONAS["busy-manager"])
+        ```
     """
 
     def __init__(
@@ -129,13 +139,13 @@ def _checked(text: str) -> Template:
     for name in names:
         if name not in _VARIABLES:
             raise ConfigError(
-                f"template: there is no ${name}: it may have {', '.join('$' + one for one in _VARIABLES)}"
+                f"template: there is no variable ${name}: use {', '.join('$' + one for one in _VARIABLES)}"
             )
     for name in ("goal", "transcript"):
         if name not in names:
-            raise ConfigError(f"template: ${name} is missing, without which the user cannot play")
+            raise ConfigError(f"template: ${name} is missing; the user needs it to play")
     if not template.is_valid():
-        raise ConfigError("template: a $ that begins no variable is written $$")
+        raise ConfigError("template: write $$ for a $ that does not begin a variable")
     return template
 
 
@@ -143,7 +153,7 @@ _VARIABLES = ("goal", "persona", "transcript")
 
 
 def _transcript(messages: Sequence[BaseMessage], notes: Sequence[Sequence[Any]]) -> Prompt:
-    """The conversation as the user sees it, and what they looked up where they did."""
+    """Render the conversation as the user sees it, with the user's tool results where they were looked up."""
     parts, start = [], 0
     for at, note in notes:
         parts += [transcript(messages[start:at], tools=False), tagged("note", note) + "\n"]

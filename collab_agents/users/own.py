@@ -1,4 +1,4 @@
-"""Users of one's own: whatever plays one, as a `SimulatedUser`."""
+"""Turn your own models, graphs and functions into simulated users."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,18 +14,35 @@ from collab_agents.users.llm import LLMUser
 from collab_agents.users.runnable import RunnableUser
 
 AnyUser = SimulatedUser | Runnable[Any, Any] | Callable[..., Any]
-"""What `as_user` takes."""
+"""Anything that `as_user` accepts."""
 
 
 def as_user(user: AnyUser) -> SimulatedUser:
-    """The user itself, if it has `respond`, or one made of it.
+    """Turn a model, a graph or a function into a simulated user.
 
-    A chat model becomes an `LLMUser`, any other Runnable or compiled graph a `RunnableUser`, and a function
-    `(messages, memory, context) -> (message, text or None, memory)`, async or not, is a user too; it may leave out
-    the context.
+    Args:
+        user: An object with `respond` is returned unchanged. A chat model becomes an `LLMUser`. Any other Runnable or
+            compiled graph becomes a `RunnableUser`. A function (sync or async) is called as
+            `(messages, memory, context)`, or `(messages, memory)` if it takes no context, and returns the next message
+            (or None to end the conversation) and its memory.
+
+    Returns:
+        The simulated user.
+
+    Raises:
+        TypeError: If `user` is a class or anything else.
+
+    Example:
+        ```python
+        def impatient(messages, memory, context):
+            return (HumanMessage(context.task.goal) if not messages else None), memory
+
+
+        user = as_user(impatient)
+        ```
     """
     if isinstance(user, type):
-        raise TypeError(f"a simulated user is needed, got the class {user.__name__}: make one of it")
+        raise TypeError(f"a simulated user is needed, got the class {user.__name__}: pass an instance of it")
     if isinstance(user, SimulatedUser):
         return user
     if isinstance(user, BaseChatModel):
@@ -34,16 +51,25 @@ def as_user(user: AnyUser) -> SimulatedUser:
         return RunnableUser(user)
     if callable(user):
         return FunctionUser(user)
-    raise TypeError(f"a simulated user is something with respond, a Runnable or a function, got {type(user).__name__}")
+    raise TypeError(f"a simulated user is an object with respond, a Runnable or a function, got {type(user).__name__}")
 
 
 def load_user(
     name: str, *, model: BaseChatModel | None = None, options: Mapping[str, Any] | None = None
 ) -> SimulatedUser:
-    """The user at "module:attribute": anything that `as_user` takes.
+    """Import the user at "module:attribute": anything that `as_user` accepts, or a class or function that returns it.
 
-    A class, or with a model or options anything that can be called, is called with them (`model=...` and each option)
-    and gives the user. Raises ConfigError, in one sentence, if there is none or it cannot be made.
+    Args:
+        name: Where to import from, as "module:attribute".
+        model: Passed as `model=...` to the class or function at `name`.
+        options: Keyword arguments for the class or function at `name`. A class is always called; a function is called
+            to make the user if there is a model or an option, and is the user otherwise.
+
+    Returns:
+        The simulated user.
+
+    Raises:
+        ConfigError: If the import fails, or the attribute does not give a user.
     """
     own = attribute_at(name, "user.kind")
     arguments = ({"model": model} if model is not None else {}) | dict(options or {})

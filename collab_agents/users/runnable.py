@@ -9,17 +9,27 @@ from collab_agents.participants import AssistantContext, Memory, UserContext
 from collab_agents.users.base import closing
 
 STOP = "###STOP###"
-"""The words with which a user of text alone ends the conversation, as in tau2-bench."""
+"""The text with which a `RunnableUser` ends the conversation, as in tau2-bench."""
 
 
 class RunnableUser:
-    """Any LangChain Runnable, or compiled LangGraph app, as the user.
+    """Any LangChain Runnable or compiled LangGraph app as the user.
 
-    It is called with `messages`, in which the sides are changed (its own are AI messages, the assistant's are human
-    ones; tool calls and results are left out), `goal` (the task's goal), `persona` (in words, may be empty) and
-    `inputs`. It answers with a text, a message, or a state with `messages`; with `stop` in it the conversation ends,
-    after the words before it.
-    options: those of `GraphAssistant`: an app with a checkpointer is forked in every branch as an assistant is.
+    The app is called with `messages`, `goal` (the task's goal), `persona` (in words, may be empty) and `inputs`. In
+    `messages` the roles are swapped: the user's own messages are AI messages and the assistant's are human messages,
+    without tool calls and results. The app answers with a string, a message, or a state with `messages`.
+
+    Args:
+        app: The Runnable or compiled graph that plays the user. An app with a checkpointer is forked in every branch,
+            as in `GraphAssistant`.
+        stop: Text that ends the conversation when it occurs in an answer. What comes before it is still said.
+        inputs: Other state keys for the app.
+        **options: Further options of `GraphAssistant`.
+
+    Example:
+        ```python
+        user = RunnableUser(customer_graph, inputs={"order": "A-17"})
+        ```
     """
 
     def __init__(
@@ -41,7 +51,7 @@ class RunnableUser:
         )
         words, stop, _ = "\n\n".join(replies(said)).partition(self.stop)
         if not stop:
-            # By this id the app knows, the next time, what it has seen.
+            # The id tells which messages the app has seen at its next turn.
             return HumanMessage(words, id=said[-1].id), after
         return (closing(words.strip()) if words.strip() else None), after
 

@@ -7,9 +7,15 @@ from collab_agents.participants import Memory, UserContext
 
 
 class ScriptedUser:
-    """Says the given lines in order, whatever the assistant answers, and then ends the conversation.
+    """A user who says the given lines in order, whatever the assistant answers, and then ends the conversation.
 
-    In a line, "{goal}" stands for the task's goal.
+    Args:
+        lines: The user's messages. "{goal}" in a line is replaced by the task's goal.
+
+    Example:
+        ```python
+        user = ScriptedUser(["{goal}", "Please make it shorter."])
+        ```
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
@@ -22,6 +28,6 @@ class ScriptedUser:
         if said >= len(self.lines):
             return None, memory
         line = self.lines[said]
-        for name in ("{goal}", "{prompt}"):  # The second is how earlier versions called it.
+        for name in ("{goal}", "{prompt}"):  # "{prompt}" is the name in earlier versions.
             line = line.replace(name, context.task.goal)
         return HumanMessage(line), memory

@@ -1,4 +1,4 @@
-"""What people get wrong: misspelt words, and values that are not the right ones."""
+"""Mistakes that people make: misspelt words and wrong values."""
 
 import random
 import re
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from collab_agents.tasks.agenda import Fact, times
 
-# Words, and no parts of file names, addresses or numbers.
+# Words, but not parts of file names, addresses or numbers.
 _WORD = re.compile(r"(?<![^\s(\"'])[^\W\d_]{4,}(?=[.,;:!?)\"']*(?:\s|$))")
 _NUMBER = re.compile(r"\d{1,9}")
 _CALENDAR = (
@@ -17,14 +17,13 @@ _CALENDAR = (
 
 
 def misspell(text: str, share: float, chance: random.Random, needed: Sequence[str]) -> tuple[str, int]:
-    """The text with about a `share` of its words of four letters or more misspelt, and how many that are.
+    """Misspell about a `share` of the words of four letters or more, and return the text and the number of typos.
 
-    Two letters are swapped, one is dropped or one is doubled, never the first. What is `needed` and stands in the text
-    stays as it is.
+    Two letters are swapped, or one is dropped or doubled, never the first. Phrases in `needed` stay intact.
     """
     kept = [words for words in needed if times(text, words)]
     slips = 0
-    # From the end, so that the places before stay where they are.
+    # From the end, so that earlier positions stay valid.
     for match in reversed(list(_WORD.finditer(text))):
         if chance.random() >= share:
             continue
@@ -45,10 +44,9 @@ def _slip(word: str, chance: random.Random) -> str:
 
 
 def mistaken(fact: Fact, chance: random.Random) -> str | None:
-    """Return a wrong value that could be taken for the right one.
+    """Return a plausible wrong value, or None if there is none that the fact's sentence can hold.
 
-    It is one of the fact's mistakes, or else the value with another weekday, month or number. None if the fact's
-    sentence can tell none.
+    It is one of the fact's `mistakes`, or else the value with another weekday, month or number.
     """
     values = fact.mistakes or _near(fact.value, chance)
     wrong = [value for value in values if not fact.is_in(telling(fact, value))]
@@ -56,7 +54,7 @@ def mistaken(fact: Fact, chance: random.Random) -> str | None:
 
 
 def telling(fact: Fact, value: str) -> str:
-    """The fact's sentence with another value in it."""
+    """Return the fact's sentence with another value in it."""
     return re.sub(rf"(?<!\w){re.escape(fact.value)}(?!\w)", lambda _: value, fact.tell, flags=re.IGNORECASE)
 
 
@@ -69,7 +67,7 @@ def _near(value: str, chance: random.Random) -> list[str]:
     ]
     for match in _NUMBER.finditer(value):
         number = int(match.group())
-        # Less rather than more: there is no 32 May.
+        # Smaller rather than larger, since 32 May does not exist.
         other = str(max(number - chance.choice((1, 2)), 1) if number > 1 else number + 1)
         found.append(value[: match.start()] + other.zfill(len(match.group())) + value[match.end() :])
     return found

@@ -1,4 +1,4 @@
-"""Tools that the user has: the customer who looks up their own order number."""
+"""Tools of the simulated user, such as a customer's own order lookup."""
 
 import asyncio
 import json
@@ -17,9 +17,23 @@ _state: ContextVar[dict[str, Any] | None] = ContextVar("collab_agents_user_state
 
 
 def user_state() -> dict[str, Any]:
-    """For a user's tools: what they know and change, JSON values, in this branch of the conversation alone.
+    """Return the state that a user's tools read and change, in the current branch only.
 
-    It starts as the task's `metadata["user_state"]`, or empty. Raises RuntimeError outside of a user's tool.
+    Returns:
+        A dict of JSON values. It starts as the task's `metadata["user_state"]`, or empty.
+
+    Raises:
+        RuntimeError: If called outside of a user's tool.
+
+    Example:
+        ```python
+        def order_number() -> str:
+            '''Look up your order number.'''
+            return user_state()["order"]
+
+
+        user = LLMUser(model, tools=[order_number])
+        ```
     """
     state = _state.get()
     if state is None:
@@ -39,10 +53,7 @@ def lending(state: dict[str, Any]) -> Iterator[None]:
 async def run_tools(
     tools: Sequence[BaseTool], reply: AIMessage, state: dict[str, Any], *, seconds: float | None
 ) -> list[ToolMessage]:
-    """The results of the calls in a reply, in their order. What goes wrong is a result too, for the caller to read.
-
-    seconds: for each call; None waits for ever.
-    """
+    """Run the tool calls in a reply, each within `seconds`, and return their results in order, errors included."""
     by_name = {tool.name: tool for tool in tools}
     results = []
     with lending(state):
@@ -50,7 +61,7 @@ async def run_tools(
             tool, limit = by_name.get(call["name"]), None
             try:
                 if tool is None:
-                    raise LookupError(f"there is no tool {call['name']!r}; there is {', '.join(by_name)}")
+                    raise LookupError(f"there is no tool {call['name']!r}; the tools are {', '.join(by_name)}")
                 async with asyncio.timeout(seconds) as limit:
                     result = await tool.ainvoke({**call, "type": "tool_call"})
             except Exception as error:
@@ -63,7 +74,7 @@ async def run_tools(
 
 
 def noted(reply: AIMessage, results: Sequence[ToolMessage]) -> list[str]:
-    """What was called and what came of it, a line each."""
+    """Describe the tool calls and their results, one line each."""
     return [
         f"[You used {call['name']}({json.dumps(call['args'], ensure_ascii=False)}): {text_of(result).strip()}]"
         for call, result in zip(reply.tool_calls, results, strict=True)

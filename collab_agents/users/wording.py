@@ -1,13 +1,13 @@
-"""How an agenda user words what it has to say, by its tone and language."""
+"""Phrases of an agenda user, by tone and language."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Wording:
-    """Phrases to choose from. `{name}` and `{tell}` are a fact's.
+    """Phrases to choose from, in which `{name}` and `{tell}` are replaced by a fact's.
 
-    greeting: before the opening. courtesies: after every other reply.
+    `greeting` comes before the opening, and one of the `courtesies` after half of the replies.
     """
 
     complaints: tuple[str, ...]
@@ -97,7 +97,7 @@ WORDINGS = {
         farewells=("Forget it.", "Useless. Bye."),
     ),
 }
-"""By tone. The neutral ones are those that the published figures were measured with."""
+"""Phrases by tone. The published figures were measured with the neutral ones."""
 
 LANGUAGES = {
     "Arabic": ("Marhaba!", "Shukran!"),
@@ -116,4 +116,4 @@ LANGUAGES = {
     "Turkish": ("Merhaba!", "Teşekkürler!"),
     "Vietnamese": ("Xin chào!", "Cảm ơn!"),
 }
-"""By language, how an agenda user greets and thanks in it, whatever the language of its agenda."""
+"""Greeting and thanks of an agenda user by language, whatever the language of its agenda."""

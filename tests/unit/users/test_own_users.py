@@ -268,9 +268,9 @@ async def test_a_template_of_ones_own_is_what_the_model_reads(serve: Callable[..
 @pytest.mark.parametrize(
     ("template", "error"),
     [
-        ("$goal $transcript $mood", r"template: there is no \$mood: it may have \$goal, \$persona, \$transcript"),
+        ("$goal $transcript $mood", r"template: there is no variable \$mood: use \$goal, \$persona, \$transcript"),
         ("$goal", r"template: \$transcript is missing"),
-        ("$goal $transcript for $5", r"template: a \$ that begins no variable is written \$\$"),
+        ("$goal $transcript for $5", r"template: write \$\$ for a \$ that does not begin a variable"),
     ],
 )
 def test_a_template_that_cannot_work_is_refused(template: str, error: str, serve: Callable[..., Server]) -> None:
@@ -381,7 +381,7 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
         (
             {"kind": "mine:number"},
             {"app": "mine:app"},
-            "user 'mine:number': a simulated user is something with respond",
+            "user 'mine:number': a simulated user is an object with respond",
         ),
         (
             {"kind": "mine:Polite", "options": {"wort": 1}},
@@ -396,7 +396,7 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
         (
             {"kind": "mine:function"},
             {"app": "mine:number"},
-            "assistant 'mine:number': an app or something with respond",
+            "assistant 'mine:number': an app or an object with respond",
         ),
         ({"kind": "mine:function"}, {"app": "mine:app", "options": {"max_step": 3}}, "did you mean 'max_steps'"),
         ({"kind": "mine:function"}, {"app": "mine:Fixed"}, "assistant 'mine:Fixed': it cannot be made: TypeError"),
@@ -419,7 +419,7 @@ def test_what_cannot_be_used_in_run_yaml_is_one_sentence(
 
 
 def test_a_class_is_no_user_in_python() -> None:
-    with pytest.raises(TypeError, match="got the class Polite: make one of it"):
+    with pytest.raises(TypeError, match="got the class Polite: pass an instance of it"):
         as_user(Polite)
     with pytest.raises(ConfigError, match="'nothing_here' cannot be imported"):
         load_user("nothing_here:user")
