@@ -1,4 +1,4 @@
-"""Judges: each scores a finished conversation. One judge a file; each is a function of its options."""
+"""Judges score finished conversations. Each is a function of its options that returns a judge."""
 
 from collab_agents.judges._sandbox.jail import SandboxLimits
 from collab_agents.judges.accuracy import accuracy

@@ -1,4 +1,4 @@
-"""Distilling what a conversation produced, so that it can be compared with a reference."""
+"""Extract what a conversation produced, so that it can be compared with a reference."""
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage

@@ -1,4 +1,4 @@
-"""The judges of this library by name: each registers itself where it is defined."""
+"""The built-in judges by name. Each registers itself where it is defined."""
 
 import inspect
 from collections.abc import Callable
@@ -14,8 +14,9 @@ F = TypeVar("F", bound=Callable[..., Judge])
 class RegisteredJudge:
     """A judge that `run.yaml` can name.
 
-    make: called with the judge's options, and a model if it takes one. metric: whether its score says how well the
-    task was done, as a scorecard asks.
+    Attributes:
+        make: Returns the judge, given its options, and a model if it takes one.
+        metric: Whether the score says how well the task was done, which a scorecard needs.
     """
 
     make: Callable[..., Judge]
@@ -23,7 +24,7 @@ class RegisteredJudge:
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """What it can be told, by name, besides the model."""
+        """Its options by name, without the model."""
         return {name: one for name, one in inspect.signature(self.make).parameters.items() if name != "model"}
 
     @property
@@ -36,7 +37,7 @@ class RegisteredJudge:
 
     @property
     def needs_options(self) -> bool:
-        """Whether its name, and a model, are not enough."""
+        """Whether it has a required option besides the model."""
         return any(one.default is one.empty for one in self.options.values())
 
     @property
@@ -45,6 +46,7 @@ class RegisteredJudge:
 
 
 JUDGES: dict[str, RegisteredJudge] = {}
+"""The built-in judges, by name."""
 
 
 def register(*, metric: bool = True) -> Callable[[F], F]:
@@ -53,7 +55,7 @@ def register(*, metric: bool = True) -> Callable[[F], F]:
     def add(make: F) -> F:
         name: Any = make.__name__
         JUDGES[name] = RegisteredJudge(make, metric)
-        for other in sorted(JUDGES):  # Lists of them are in order.
+        for other in sorted(JUDGES):  # Keeps the dict sorted by name.
             JUDGES[other] = JUDGES.pop(other)
         return make
 

@@ -1,4 +1,4 @@
-"""Asking a model for a verdict in [0, 1], once or several times."""
+"""Ask a model for a verdict in [0, 1], once or several times."""
 
 import asyncio
 
@@ -18,9 +18,9 @@ class Rating(BaseModel):
 
 
 async def judged(model: BaseChatModel, prompt: list[BaseMessage], *, samples: int, seed: int) -> Score:
-    """The mean of the verdicts that can be used, asked for at once, each with a seed of its own.
+    """Ask for verdicts concurrently, each with its own seed, and return the mean of the usable ones.
 
-    Raises UnusableReply if none can, ModelError if the model cannot be called.
+    Raises UnusableReply if none is usable, ModelError if the model cannot be called.
     """
     seeds = [derive_seed(seed, sample) if sample else seed for sample in range(samples)]
     answers = await asyncio.gather(*(ask(model, prompt, Rating, seed=one) for one in seeds), return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Personas: who the simulated user is. Those that ship, those of a file or dataset, and how they are drawn."""
+"""Personas describe who the simulated user is. They are built in, loaded from files and datasets, or sampled."""
 
 from collab_agents.personas.library import PERSONAS, get_personas
 from collab_agents.personas.load import load_personas

@@ -56,11 +56,18 @@ PERSONAS: dict[str, Persona] = {
                 verbosity="terse", patience=3, disclosure="guarded"),
     )
 }  # fmt: skip
-"""The personas that ship with the library, by name."""
+"""The built-in personas, by name."""
 
 
 def get_personas(names: Sequence[str]) -> list[Persona]:
-    """Shipped personas by name. Raises ConfigError for a name there is none of."""
+    """Return built-in personas by name.
+
+    Args:
+        names: Keys of `PERSONAS`.
+
+    Raises:
+        ConfigError: If a name is unknown.
+    """
     unknown = [name for name in names if name not in PERSONAS]
     if unknown:
         known = ", ".join(PERSONAS)

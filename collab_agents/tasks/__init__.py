@@ -1,4 +1,4 @@
-"""Tasks: what a user wants, hidden from the assistant, and where tasks come from."""
+"""Tasks state what a user wants, hidden from the assistant. They come from built-in sets, files and datasets."""
 
 from collab_agents.tasks.abg_coqa import abg_coqa
 from collab_agents.tasks.agenda import Agenda, Fact

@@ -13,14 +13,23 @@ LABELS = {"ambiguous": True, "non_ambiguous": False}
 def abg_coqa(
     split: str = "train", *, seed: int = 0, data_files: DataFiles | None = None, history: bool = False
 ) -> list[Task]:
-    """Questions on a story, some of them ambiguous: does the assistant ask or answer (judge `clarification`)?
+    """Questions about a story, some of them ambiguous: does the assistant ask or answer (judge `clarification`)?
 
-    Played with the scripted user `lines: ["{goal}"]`, one exchange long. The splits are the dataset's own: train,
-    val and test.
+    The tasks are from Abg-CoQA (Guo et al., AKBC 2021). Play them with the scripted user `lines: ["{goal}"]`, for one
+    exchange.
 
-    data_files: Abg-CoQA (Guo et al., AKBC 2021) is not on the Hub: the folder with its coqa_abg_<split>.json files, or
-        a file for each split.
-    history: whether the goal has the questions and answers that came before.
+    Args:
+        split: One of the dataset's own splits: "train", "val" or "test".
+        seed: Determines the order of the tasks.
+        data_files: The folder with the dataset's coqa_abg_<split>.json files, or a file for each split. Required, as
+            the dataset is not on the Hub.
+        history: Whether the goal includes the preceding questions and answers.
+
+    Returns:
+        The tasks, with the answer to a clear question as the reference.
+
+    Raises:
+        ConfigError: If the files are missing, or a row is malformed.
     """
     if data_files is None:
         raise ConfigError("abg-coqa is not on the Hub: give the folder of its coqa_abg_*.json files as data_files")

@@ -21,10 +21,19 @@ def bigcodebench_chat(
 ) -> list[Task]:
     """Programming together: the goal is BigCodeBench's instruction (v0.1.2), with its unit tests (judge `pass_rate`).
 
-    Split by task, `test_share` of them for testing (the published evaluation keeps 55%).
+    Args:
+        split: "train" or "test". The tasks are split by id.
+        seed: Determines the split and the order of the tasks.
+        data_files: Local files to read instead of the dataset on the Hub.
+        repo: The dataset on the Hub, with the columns task_id, instruct_prompt, code_prompt, canonical_solution, test,
+            entry_point and libs.
+        test_share: The share of tasks for testing (the published evaluation keeps 55%).
 
-    repo, data_files: where the problems come from; columns task_id, instruct_prompt, code_prompt, canonical_solution,
-    test, entry_point, libs.
+    Returns:
+        The tasks, with the canonical solution as the reference.
+
+    Raises:
+        ConfigError: If the dataset cannot be read, a row is malformed, or the split is unknown or empty.
     """
     rows = read_rows(repo, columns=COLUMNS, split=VERSION, data_files=data_files)
     chosen = split_off(shuffled(_tasks(rows), seed=seed), split, test_share=test_share, seed=seed)
@@ -51,7 +60,7 @@ def _tasks(rows: Rows) -> Iterator[Task]:
 
 
 def _libraries(row: Row) -> list[str]:
-    """The column is a list written out as Python."""
+    """Parse the column, which is a list in Python syntax."""
     value = row.values["libs"]
     try:
         names = ast.literal_eval(value) if isinstance(value, str) else value

@@ -12,11 +12,19 @@ LEVEL = "Level 5"
 def math_chat(
     split: str = "train", *, seed: int = 0, data_files: DataFiles | None = None, repo: str = REPO
 ) -> list[Task]:
-    """Solving a problem together: MATH's hardest level, the reference its solution (judge `accuracy`).
+    """Solving a problem together: MATH's hardest level, with the solution as the reference (judge `accuracy`).
 
-    The splits are the dataset's own, train and test.
+    Args:
+        split: One of the dataset's own splits: "train" or "test".
+        seed: Determines the order of the tasks.
+        data_files: Local files to read instead of the dataset on the Hub, for each split.
+        repo: The dataset on the Hub, with the columns problem, level, type and solution.
 
-    repo, data_files: where the problems come from, for each split; columns problem, level, type, solution.
+    Returns:
+        The tasks.
+
+    Raises:
+        ConfigError: If the dataset cannot be read, a row is malformed, or the split has no problem of level 5.
     """
     rows = read_rows(repo, columns=["problem", "level", "type", "solution"], split=split, data_files=data_files)
     tasks = shuffled(_tasks(rows), seed=seed)

@@ -18,12 +18,25 @@ def mediumdocedit_chat(
     recent: float = 0.025,
     test_share: float = 0.2,
 ) -> list[Task]:
-    """Writing an article together: the goal is a Medium article, the reference its text (judge `bleu`).
+    """Writing an article together: the goal is a Medium article, with its text as the reference (judge `bleu`).
 
-    As in CollabLLM: dated articles only, of these the newest `recent` share (they are least likely to be in a model's
-    training data), of at most `max_words` words. Split by task, `test_share` of them for testing.
+    As in CollabLLM, only the newest dated articles are used, because they are least likely to be in a model's training
+    data.
 
-    repo, data_files: where the articles come from; columns title, text, url, timestamp.
+    Args:
+        split: "train" or "test". The tasks are split by id.
+        seed: Determines the split and the order of the tasks.
+        data_files: Local files to read instead of the dataset on the Hub.
+        repo: The dataset on the Hub, with the columns title, text, url and timestamp.
+        max_words: The maximum length of an article, in words.
+        recent: The share of dated articles that counts as the newest.
+        test_share: The share of tasks for testing.
+
+    Returns:
+        The tasks.
+
+    Raises:
+        ConfigError: If the dataset cannot be read, a row is malformed, or the split is unknown or empty.
     """
     rows = read_rows(repo, columns=["title", "text", "url", "timestamp"], split="train", data_files=data_files)
     dated = [(str(stamp), number) for number, stamp in enumerate(rows.column("timestamp")) if stamp is not None]

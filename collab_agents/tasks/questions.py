@@ -1,4 +1,4 @@
-"""Telling in plain text what asks for something and what is a piece of work. Rules, no model."""
+"""Rules that find questions and drafts in plain text. No model is needed."""
 
 import re
 
@@ -19,19 +19,19 @@ _OFFERS = re.compile(
 )
 _HEADING = re.compile(r"#.*|\*\*[^*]*\*\*:?|__[^_]*__:?")
 _DRAFT_WORDS = 20
-"""A message with at least this many words outside its questions is a piece of work, not an exchange about it."""
+"""A message with at least this many words outside its questions is a draft."""
 
 
 def questions(message: str) -> list[str]:
-    """The message's sentences that ask for something: those that end in "?", or say so ("please tell me ...")."""
+    """Return the message's sentences that ask for something: with a "?" or a request such as "please tell me"."""
     return [sentence for sentence in _sentences(message) if _is_question(sentence)]
 
 
 def asks(message: str) -> bool:
-    """Whether the message asks the user for something.
+    """Return whether the message asks the user for something.
 
-    Offers of help ("Shall I change it?"), courtesies ("Let me know if it helps"), code and headings do not count. Of a
-    piece of work only the last sentence counts, since its own questions are not addressed to the user.
+    Offers of help ("Shall I change it?"), courtesies ("Let me know if it helps"), code and headings do not count. In a
+    draft only the last sentence counts, since the draft's own questions are not addressed to the user.
     """
     prose = re.sub(r"```.*?(```|\Z)", " ", message, flags=re.DOTALL)
     lines = [line for line in prose.splitlines() if not _HEADING.fullmatch(line.strip())]
@@ -42,12 +42,12 @@ def asks(message: str) -> bool:
 
 
 def is_open_question(question: str) -> bool:
-    """Whether a question asks for no fact in particular ("any other details?")."""
+    """Return whether a question asks for no particular fact ("any other details?")."""
     return bool(_OPEN_REQUESTS.search(question.lower()))
 
 
 def is_draft(message: str) -> bool:
-    """Whether the message is a piece of work: 20 words or more besides its questions."""
+    """Return whether the message is a draft: 20 words or more besides its questions."""
     rest = " ".join(sentence for sentence in _sentences(message) if not _is_question(sentence))
     return len(rest.split()) >= _DRAFT_WORDS
 

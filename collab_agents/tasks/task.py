@@ -7,18 +7,24 @@ from collab_agents.errors import ConfigError
 
 
 class Task(BaseModel):
-    """What a user wants. Only the simulated user and the judges see it; the assistant never does."""
+    """What a user wants. Only the simulated user and the judges see it; the assistant never does.
+
+    Example:
+        ```python
+        task = Task(id="trip-1", goal="Plan a weekend in Ghent for two, by train, below 400 euros.")
+        ```
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(min_length=1)
-    """Unique in a run. It names the task's line on disk and seeds its branches."""
+    """Identifies the task. It is unique in a run, names the task's line on disk and seeds its branches."""
     kind: str = "task"
-    """What sort of task it is ("invitation", "math", ...), for selection and for tables."""
+    """The kind of task ("invitation", "math", ...), for selection and tables."""
     goal: str = Field(min_length=1)
-    """The whole goal, with everything that the user would only say when asked."""
+    """The whole goal, including everything that the user would say only when asked."""
     reference: str | None = None
-    """A perfect outcome (a document, an answer, unit tests), for judges that compare."""
+    """An ideal outcome (a document, an answer, a solution), for judges that compare."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Anything else, as JSON values. `metadata["agenda"]` holds the facts of an `Agenda`."""
 
@@ -29,14 +35,14 @@ class Task(BaseModel):
 
 
 def goal_for_prompt(data: Any) -> Any:
-    """The fields of a record, with `goal` for what earlier versions called `prompt`."""
+    """Rename `prompt`, the name in earlier versions, to `goal` in the fields of a record."""
     if isinstance(data, dict) and "prompt" in data and "goal" not in data:
         return {"goal" if key == "prompt" else key: value for key, value in data.items()}
     return data
 
 
 def check_plain(task: Task) -> None:
-    """Raises ConfigError for metadata that is not JSON."""
+    """Raise ConfigError if the metadata is not JSON."""
     try:
         json.dumps(task.metadata, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

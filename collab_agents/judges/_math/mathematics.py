@@ -1,7 +1,7 @@
-"""Whether an answer agrees with a reference, mathematically, by math-verify. Needs no model.
+"""Compare an answer with a reference as mathematics, with math-verify. Needs no model.
 
-Also a script: a worker process that reads requests and writes verdicts, one JSON object a line. Computer algebra may
-take for ever, and only a process can be stopped.
+This module is also a script: a worker process that reads requests and writes verdicts, one JSON object per line.
+Computer algebra may never finish, and only a process can be stopped.
 """
 
 import json
@@ -26,7 +26,7 @@ _SYMBOLS = (
     (r"∞", r"\\infty "),
     (r"°", r"^\\circ "),
     (r"\\varnothing\b|∅", r"\\emptyset "),
-    # Thousands apart: 1\,234\,567 and 1{,}234.
+    # Thousands separators: 1\,234\,567 and 1{,}234.
     (r"(?<=\d)(?:\\[,!;:]|\{,\})(?:\\!)?(?=\d{3}(?!\d))", ""),
 )
 _BOX = re.compile(r"\\boxed\b|\\fbox\b")
@@ -46,18 +46,21 @@ _CHARACTERS = 20_000
 
 
 class Comparison(NamedTuple):
-    """correct: None if the reference cannot be understood."""
+    """The result of a comparison; `correct` is None if the reference cannot be parsed."""
 
     correct: bool | None
     reason: str
 
 
 def compare(reference: str, messages: Sequence[str]) -> Comparison:
-    """Whether the final answer in an assistant's messages is the reference.
+    """Compare the final answer in an assistant's messages with the reference.
 
-    reference: an answer in LaTeX or plain text, or a solution that has one in a box.
-    messages: oldest first. The answer is in the newest message that marks one (a box, or "the answer is"), else in
-        the newest that has any; within a message the last box counts. Questions put to the user are not answers.
+    The answer is in the newest message that marks one (a box, or "the answer is"), else in the newest that has any.
+    Within a message the last box counts. Questions to the user are not answers.
+
+    Args:
+        reference: An answer in LaTeX or plain text, or a solution with a boxed answer.
+        messages: The assistant's messages, oldest first.
     """
     if "\\boxed" in reference or "\\fbox" in reference:
         reference = _last_box(reference) or reference
@@ -80,9 +83,9 @@ def compare(reference: str, messages: Sequence[str]) -> Comparison:
 
 
 def _with_answer(messages: Sequence[str]) -> list[str]:
-    """Return the messages that may hold the answer, without their questions, the likeliest first.
+    """Return the messages that may contain the answer, without their questions, the likeliest first.
 
-    That is the newest one that marks the answer or corrects an earlier one.
+    The likeliest is the newest one that marks the answer or corrects an earlier one.
     """
     newest = [text for text in map(_without_questions, reversed(messages)) if text.strip()]
     return sorted((text.rstrip()[-_CHARACTERS:] for text in newest), key=lambda text: not _stands(text))
@@ -99,13 +102,13 @@ def _marks(text: str) -> bool:
 def _without_questions(text: str) -> str:
     for part in _SENTENCES.split(text):
         if part.rstrip("*_ ").endswith("?") and not _marks(part):
-            # "That gives x = 42, right?" answers; what asks is dropped.
+            # "That gives x = 42, right?" is an answer; only its tag question is dropped.
             text = text.replace(part, _TAG.sub(".", part) if _TAG.search(part) else "")
     return text
 
 
 def _announced(text: str) -> str:
-    """What follows "the answer is", to the end of its sentence and before its reasons; the whole text without it."""
+    """Return what follows "the answer is" in its sentence, up to a reason, or the whole text without the phrase."""
     found = list(_ANNOUNCED.finditer(text))
     if not found or _BOX.search(text):
         return text
@@ -114,7 +117,7 @@ def _announced(text: str) -> str:
 
 
 def _last_box(text: str) -> str | None:
-    """What is in the last box, its braces balanced."""
+    """Return the content of the last box, with balanced braces."""
     starts = [match.end() for match in re.finditer(r"\\(?:boxed|fbox)\b\s*", text)]
     if not starts:
         return None
@@ -130,18 +133,18 @@ def _last_box(text: str) -> str | None:
 
 
 def _as_text(reference: str) -> str:
-    """The words of a reference that is words (a day, a name, the letter of a choice), else ""."""
+    """Return a reference that consists of words (a day, a name, the letter of a choice), else ""."""
     bare = _WRAPPED.sub(r"\1", reference).strip()
     words = re.sub(r"[()\s.]+", " ", bare).strip()
     wrapped = bool(_WRAPPED.fullmatch(reference.strip()))
-    # Two letters are a product, unless they are a word.
+    # Two letters are a product unless they form a word.
     is_word = wrapped or re.fullmatch(r"(?i:no|[a-z]{3,}(?: [a-z]+)*)|[A-H]", words) or _CLOCK_OR_DATE.fullmatch(words)
     few = 0 < len(words.split()) <= _WORDS_AT_MOST
     return words.casefold() if is_word and few and re.search(r"[A-Za-z]|-\d\d-", words) else ""
 
 
 def _given_text(message: str, count: int) -> str:
-    """The words in the last box, or as many as are wanted after "the answer is", or the last ones of all."""
+    """Return the words in the last box, or `count` words after "the answer is", or the message's last words."""
     box = _last_box(message)
     if box is not None:
         return re.sub(r"[()\s.]+", " ", re.sub(r"\\[a-z]+|[{}$]", "", _WRAPPED.sub(r"\1", box))).strip().casefold()
@@ -154,7 +157,7 @@ def _given_text(message: str, count: int) -> str:
 
 
 def _normal(text: str) -> str:
-    """What math-verify does not read, in a way that it does."""
+    """Rewrite notation that math-verify cannot parse."""
     for pattern, replacement in _SYMBOLS:
         text = re.sub(pattern, replacement, text)
     text = re.sub(r"(?<!\d)(\d+)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))", _repeating, text)
@@ -200,12 +203,12 @@ def _in_dollars(text: str) -> str:
 
 
 def _parsed(text: str) -> list[Any]:
-    """What math-verify finds in it, without the strings that it adds for lack of better."""
+    """Return what math-verify parses in the text, without the strings that it adds as a fallback."""
     from math_verify import parse
 
     try:
         found = parse(text, parsing_timeout=None)
-    except Exception:  # math-verify lets through what its grammar raises on odd input.
+    except Exception:  # math-verify's grammar raises errors on odd input.
         return []
     return [_canonical(one) for one in found if not isinstance(one, str)]
 
@@ -224,7 +227,7 @@ def _canonical(value: Any) -> Any:
 def _equal(wanted: list[Any], answer: list[Any]) -> bool:
     from math_verify import verify
 
-    # Ten digits: a rounded value is not the exact one.
+    # Ten digits, because a rounded value is not the exact one.
     return bool(verify(wanted, answer, float_rounding=10, timeout_seconds=None))
 
 
@@ -238,12 +241,12 @@ def _serve(requests: Iterable[str]) -> Iterator[str]:
         request = json.loads(line)
         try:
             yield json.dumps(compare(request["reference"], request["messages"]))
-        except Exception as error:  # Of computer algebra on odd input: this worker goes on.
+        except Exception as error:  # Computer algebra fails on odd input; the worker continues.
             yield json.dumps(Comparison(None, f"they cannot be compared: {type(error).__name__}: {str(error)[:200]}"))
 
 
 if __name__ == "__main__":
-    logging.disable(logging.CRITICAL)  # math-verify warns that it has no time limit of its own here.
+    logging.disable(logging.CRITICAL)  # math-verify warns that its own time limit is off.
     import math_verify  # noqa: F401  (so that the first request does not wait for it)
 
     for answer in _serve(sys.stdin):

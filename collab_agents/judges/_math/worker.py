@@ -1,4 +1,4 @@
-"""A script of this library as a pool of processes: for work that holds the interpreter, or may never end."""
+"""A pool of processes that run a script, for work that holds the interpreter or may never end."""
 
 import asyncio
 import json
@@ -12,14 +12,14 @@ from typing import Any
 
 
 class WorkerTimeout(Exception):
-    """The worker gave no answer in time, or died of the request. It has been replaced."""
+    """The worker gave no answer in time or crashed. The next request starts a new one."""
 
 
 class WorkerPool:
-    """Processes of a script, one for each core at most, started when they are first needed.
+    """Processes of a script, at most one per core, started on demand.
 
-    The script writes one line when it is ready, and then for each line of JSON on its standard input one line of JSON
-    on its standard output. Callers may live on any event loop; the processes end with this one.
+    The script writes one line when it is ready, and then, for each line of JSON on its standard input, one line of JSON
+    on its standard output. Callers may use any event loop. The processes end with this one.
     """
 
     _READY_SECONDS = 120.0
@@ -32,7 +32,7 @@ class WorkerPool:
         self._own = threading.local()
 
     async def ask(self, request: dict[str, Any]) -> Any:
-        """The script's answer. Raises WorkerTimeout, and RuntimeError if the script does not start."""
+        """Return the script's answer. Raises WorkerTimeout, or RuntimeError if the script does not start."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, request)
 
     def _ask(self, request: dict[str, Any]) -> Any:
@@ -45,7 +45,7 @@ class WorkerPool:
         return json.loads(answer)
 
     def _start(self) -> "subprocess.Popen[str]":
-        # -P: the script's folder is a package of ours, and no place to look for modules.
+        # -P keeps the script's folder, which is part of this package, off the module search path.
         command = [sys.executable, "-P", str(self._script)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if not _exchange(process, "", self._READY_SECONDS):
@@ -54,7 +54,7 @@ class WorkerPool:
 
 
 def _exchange(process: "subprocess.Popen[str]", line: str, seconds: float) -> str:
-    """The process's next line; "" if it does not come in time, and the process is gone then."""
+    """Return the process's next line, or kill the process and return "" if there is none in time."""
     assert process.stdin is not None
     assert process.stdout is not None
     timer = threading.Timer(seconds, process.kill)

@@ -1,4 +1,4 @@
-"""Whether tests can run apart from the code that they test, by what stands in them."""
+"""Decide from the source of tests whether they can run in a separate process from the code under test."""
 
 import ast
 import builtins
@@ -25,14 +25,14 @@ _ELSEWHERE = {
     *("namedtuple", "NamedTuple", "redirect_stdout", "redirect_stderr", "mock", "patch"),
     *("assertIs", "assertIsNot", "assertWarns", "assertWarnsRegex", "assertLogs", "assertNoLogs"),
 }
-"""Names of what sees more than values: files, output, identity, or a type of the tests' own."""
+"""Names that give access to more than values: files, output, identity, or types defined in the tests."""
 
 _TYPE_SECOND = {"isinstance", "issubclass", "assertIsInstance", "assertNotIsInstance"}
 _BY_TYPE = {
     *_TYPE_SECOND,
     *("type", "assertRaises", "assertRaisesRegex"),
 }
-"""What takes a class; from the code, it would be one of its own."""
+"""Functions that take a class, which may be one of the code's own."""
 
 _PLAIN = (
     *(str, bytes, bytearray, int, float, complex, list, tuple, dict, set, frozenset, range, slice, Exception, OSError),
@@ -44,10 +44,10 @@ _ATTRIBUTES = {name for kind in _PLAIN for name in dir(kind)} | {"exception", "_
 
 @lru_cache(maxsize=4096)
 def solutions_names(tests: str, entry_point: str | None) -> tuple[str, ...] | None:
-    """The names that tests take from the code, if they can run apart from it; None if they need to share its process.
+    """Return the names that tests use from the code, or None if the tests must share the code's process.
 
-    They can if all that they do with the code is to call its functions with plain values and to look at the plain
-    values that come back. The code has no say in it.
+    Tests can run in a separate process if they only call the code's functions with plain values and check the plain
+    values that are returned. The decision does not depend on the code.
     """
     nodes = list(ast.walk(ast.parse(tests)))
     imported, asked, modules = set[str](), set[str](), set[str]()
@@ -98,7 +98,7 @@ def _needs_more(node: ast.AST, theirs: set[str], known: set[str]) -> bool:
 
 
 def _is_type(node: ast.expr) -> bool:
-    """Whether it is a built-in type, by its name or by `type(...)`."""
+    """Return whether the node is a built-in type, by its name or by `type(...)`."""
     function = node.func if isinstance(node, ast.Call) else node
     return isinstance(function, ast.Name) and isinstance(getattr(builtins, function.id, None), type)
 
@@ -108,7 +108,7 @@ def _reads(node: ast.AST, names: set[str]) -> bool:
 
 
 def _bound(nodes: list[ast.AST]) -> set[str]:
-    """Every name that the source itself gives a value, in whatever scope."""
+    """Return every name that the source assigns, in any scope."""
     found: set[str] = set()
     for node in nodes:
         match node:
@@ -130,7 +130,7 @@ def _names(node: ast.Import | ast.ImportFrom) -> set[str]:
 
 
 def _defined(nodes: list[ast.AST]) -> set[str]:
-    """The attributes that the source itself makes."""
+    """Return the attributes that the source itself defines."""
     made = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     inside = (one for node in nodes if isinstance(node, ast.ClassDef) for one in node.body)
     return made | _bound([part for one in inside for part in ast.walk(one)])

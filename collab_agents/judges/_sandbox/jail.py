@@ -1,6 +1,6 @@
-"""Running a Python script that nobody has read: alone in a bubblewrap sandbox, within limits.
+"""Run an untrusted Python script in a bubblewrap sandbox, within limits.
 
-Knows nothing of judges or tests: a script, its input, and what came out.
+This module knows nothing about judges or tests, only about a script, its input and its output.
 """
 
 import asyncio
@@ -30,21 +30,21 @@ from collab_agents.judges._sandbox.seccomp import filter_file, memory_file
 Isolation = Literal["bubblewrap", "none"]
 
 READY = b"ready\n"
-"""The line with which a script says that it is there; only then is it told what to do."""
+"""The line that a script writes once it has started. Only then is it sent its request."""
 
 _WATCH_SECONDS = 0.1
 _GRACE_SECONDS = 2.0
 _RESULT_BYTES = 4 << 20
 _PIPE_BYTES = 64 << 10
 _SOCKET_BYTES = 2 * 208 << 10
-"""What a pipe and a socket may hold: seccomp keeps their buffers to what they are at first."""
+"""The capacity of a pipe and a socket. Seccomp keeps their buffers at the initial size."""
 
 _FILES = 50_000
 _NOBODY = 65534
 _SCRATCH = ("/tmp", "/dev/shm")
 _OF_THE_SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
-# The script is process 1: no other process in the sandbox can send it a signal, and all end when it ends.
+# The script is process 1: no other process in the sandbox can signal it, and all processes end with it.
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try", "--as-pid-1")
 # As real root, limits on processes do not hold (Linux counts none of root's), so each run gets users of its own. The
 # range lies inside the 65,536 users that a container has.
@@ -52,34 +52,38 @@ _USERS = itertools.count(os.getpid())
 
 
 class SandboxLimits(BaseModel):
-    """What a program may use before it is stopped.
-
-    wall_seconds: from its start, start-up of the interpreter included. cpu_seconds: of each process.
-    memory_mb: of all its processes together; none may reserve more.
-    processes: at once, threads included. Counted for each run alone since Linux 5.14; before, all of this user's
-        count. With isolation "none" not limited.
-    file_mb: of each file it writes. scratch_mb: of all its files together, and as much again in /dev/shm; with
-        isolation "none" not limited.
-    output_kb: printed.
-    """
+    """Resources that a program may use before it is stopped."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     wall_seconds: PositiveFloat = 60.0
+    """Wall-clock seconds, including the start-up of the interpreter."""
     cpu_seconds: PositiveInt = 30
+    """CPU seconds of each process."""
     memory_mb: PositiveInt = 2048
+    """Memory of all processes together. No process may reserve more."""
     processes: PositiveInt = 64
+    """Concurrent processes, threads included. Not limited with isolation "none".
+
+    Before Linux 5.14, all of this user's processes count, not only those of one run.
+    """
     file_mb: PositiveInt = 16
+    """Size of each file written."""
     scratch_mb: PositiveInt = 64
+    """Size of all files together, and as much again in /dev/shm. Not limited with isolation "none"."""
     output_kb: PositiveInt = 1024
+    """Size of the printed output."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left. results: what the script wrote to its standard output; printed: to its standard error.
+    """The outcome of a run.
 
-    stopped: the limit that ended it, as a clause ("it ran longer than 60 s"), or "". status: the exit status, negative
-    for a signal.
+    Attributes:
+        results: What the script wrote to its standard output.
+        printed: What the script wrote to its standard error.
+        stopped: The limit that ended the run, as a clause ("it ran longer than 60 s"), or "".
+        status: The exit status, negative for a signal.
     """
 
     results: bytes
@@ -89,19 +93,21 @@ class Outcome:
 
 
 class Sandbox:
-    """Runs scripts, as many at once as this process has cores, without blocking the event loop.
+    """Runs scripts, as many concurrently as this process has cores, without blocking the event loop.
 
-    isolation: "bubblewrap" gives each run a process tree of its own without network, a read-only view of the
-        interpreter and the system's libraries and nothing else of the disk, an empty environment and a scratch
-        directory in memory. "none" runs it as a plain process in a temporary directory: the limits hold, but it
-        can read, send and destroy whatever this user can.
-    python: the interpreter, with the libraries that the programs need; by default this one.
+    The script is a package without dependencies, whose `supervise.main` is called. It receives its limits and users,
+    applies them (`confine` in examiner), writes the line `READY`, and then receives its request on standard input.
 
-    The script is a package without dependencies, of which `supervise.main` is called. It is told its limits and its
-    users, sets them (`confine` in examiner), writes the line `READY`, and is then given its request on standard
-    input.
+    Args:
+        isolation: "bubblewrap" gives each run its own process tree without network, a read-only view of the interpreter
+            and the system's libraries and nothing else of the disk, an empty environment, and a scratch directory in
+            memory. "none" runs the script as a plain process in a temporary directory: the limits apply, but the script
+            can read, send and destroy whatever this user can.
+        python: The interpreter with the libraries that the programs need (default: this one).
+        limits: Resource limits of one run.
 
-    Raises ConfigError if bubblewrap is missing or cannot make a sandbox here, or there is no such interpreter.
+    Raises:
+        ConfigError: If bubblewrap is missing or cannot make a sandbox here, or there is no such interpreter.
     """
 
     def __init__(
@@ -150,12 +156,12 @@ class Sandbox:
             async def end() -> None:
                 await _end(await starting)
 
-            # Shielded: a process whose start is cancelled would be left to itself.
+            # Shielded, because a process whose start is cancelled would never be ended.
             stack.push_async_callback(end)
             return await self._attend(await asyncio.shield(starting), payload)
 
     async def _attend(self, process: asyncio.subprocess.Process, payload: bytes) -> Outcome:
-        """Feed it, read it and watch it, until it ends or a limit does."""
+        """Write the request, read the output and watch the limits, until the process ends or exceeds one."""
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -168,12 +174,12 @@ class Sandbox:
                 errors = group.create_task(
                     _read(process.stderr, printed, room, f"it printed more than {room >> 10} kB")
                 )
-                # Not before it says that it is there: until then, nothing ends it if this process is killed.
+                # Only after READY: until then, nothing ends the script if this process is killed.
                 if await process.stdout.readline() == READY:
                     feeding = group.create_task(_feed(process.stdin, payload))
                     await _read(process.stdout, results, _RESULT_BYTES, "it reported more than 4 MB")
                     feeding.cancel()
-                # What it left running may hold its standard error open.
+                # Processes that it left running may hold its standard error open.
                 await asyncio.wait([errors], timeout=_GRACE_SECONDS)
                 errors.cancel()
                 watching.cancel()
@@ -189,10 +195,10 @@ class Sandbox:
         return Outcome(bytes(results), _plain(printed), stopped, status)
 
     async def _watch(self, root: int) -> None:
-        """Raises when all the processes together hold more memory than they may, or have made too many files.
+        """Raise when all processes together exceed the memory limit or have made too many files.
 
-        On a thread, since for many large processes the kernel takes its time, and on one of its own, since those of
-        the event loop may all be taken.
+        The check runs on a thread, because the kernel is slow for many large processes, and on a dedicated one, because
+        those of the event loop may all be busy.
         """
         pause = _WATCH_SECONDS
         while True:
@@ -205,7 +211,7 @@ class Sandbox:
     def _exceeded(self, root: int) -> str:
         family = _family(root)
         room = (self.limits.memory_mb << 20) - _buffers(family)
-        # What processes share counts once; finding that out costs more, so it is looked at only when it matters.
+        # Memory that processes share counts once. Measuring that is slow, so it is done only when it matters.
         if sum(map(_resident, family)) > room < sum(map(_proportional, family)):
             return f"it held more than {self.limits.memory_mb} MB of memory"
         if self.isolation == "bubblewrap" and any(_files(family[-1], path) > _FILES for path in _SCRATCH):
@@ -243,7 +249,7 @@ class Sandbox:
         for path in _SCRATCH:
             command += ["--perms", "1777", "--size", str(self.limits.scratch_mb << 20), "--tmpfs", path]
         for path in (*_OF_THE_SYSTEM, *self.interpreter.paths):
-            for parent in reversed(Path(path).parents[:-1]):  # Else bubblewrap makes them for root alone.
+            for parent in reversed(Path(path).parents[:-1]):  # Otherwise bubblewrap makes them accessible to root only.
                 command += ["--dir", str(parent)]
             command += ["--ro-bind-try", path, path]
         for path, file in files.items():
@@ -255,7 +261,7 @@ class Sandbox:
         return command
 
     def _environment(self, folder: str) -> dict[str, str]:
-        """Nothing of ours. Numerical libraries keep to one thread: as many programs run as there are cores."""
+        """Return an environment without this process's variables, with one thread for numerical libraries."""
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         path = os.pathsep.join([str(Path(self.python).parent), "/usr/local/bin", "/usr/bin", "/bin"])
         return threads | {"HOME": folder, "TMPDIR": folder, "PATH": path, "LANG": "C.UTF-8", "MPLBACKEND": "agg"}
@@ -274,9 +280,9 @@ class Sandbox:
 
 @contextmanager
 def _open_files(user: int | None) -> Iterator[tuple[int | None, dict[str, int]]]:
-    """What a jail is given as open files: the filter on system calls, and what stands at paths of its own.
+    """Open the files that are passed to a jail: the filter on system calls, and the contents of its own paths.
 
-    The kernel's command line is empty there: it is this machine's.
+    The kernel's command line is hidden, because it describes this machine.
     """
     number = _NOBODY if user is None else user
     contents = {
@@ -295,12 +301,12 @@ def _open_files(user: int | None) -> Iterator[tuple[int | None, dict[str, int]]]
 
 
 class _Exceeded(Exception):
-    """A limit, as a clause."""
+    """A limit was exceeded; the message is a clause."""
 
 
 @dataclass(frozen=True)
 class _Interpreter:
-    """executable: itself, and no shim or link. paths: what it has on the disk. modules: what it can import."""
+    """An interpreter: its executable (not a shim or link), its paths on disk and the modules it can import."""
 
     executable: str
     paths: tuple[str, ...]
@@ -360,10 +366,10 @@ async def _read(stream: asyncio.StreamReader, into: bytearray, room: int, beyond
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of it.
+    """Kill the processes that are left.
 
-    Every process by itself, since one that is just starting does not yet end with its parent; the first is stopped
-    before, so that none escapes.
+    Each process is killed separately, because one that is just starting does not yet end with its parent. The first is
+    stopped beforehand, so that none escapes.
     """
     if process.returncode is None:
         with suppress(ProcessLookupError):
@@ -375,7 +381,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(TimeoutError):
         async with asyncio.timeout(_GRACE_SECONDS):
-            # asyncio holds a process for alive until its pipes are read to their end.
+            # asyncio considers a process alive until its pipes are read to the end.
             for stream in (process.stdout, process.stderr):
                 while stream is not None and await stream.read(65536):
                     pass
@@ -393,7 +399,7 @@ def _plain(printed: bytes | bytearray) -> str:
 
 
 def _family(root: int) -> list[int]:
-    """The process and all its descendants."""
+    """Return the process and all its descendants."""
     found = [root]
     for pid in found:
         with suppress(OSError):  # It has ended meanwhile.
@@ -417,7 +423,7 @@ def _proportional(pid: int) -> int:
 
 
 def _buffers(family: list[int]) -> int:
-    """The most that the kernel may hold for their pipes and sockets, in bytes. It counts for no process."""
+    """Bound the kernel memory of the processes' pipes and sockets, in bytes, which is charged to no process."""
     pipes, sockets = set[str](), set[str]()
     for pid in family[1:]:
         with suppress(OSError):  # It has ended meanwhile.
@@ -430,20 +436,20 @@ def _buffers(family: list[int]) -> int:
 
 
 def _queued(pid: int) -> int:
-    """What waits in the TCP connections of the process's network, in bytes. Their buffers grow by themselves."""
+    """Return the bytes queued in the TCP connections of the process's network, whose buffers grow automatically."""
     queued = 0
     for table in ("tcp", "tcp6"):
         with suppress(OSError, IndexError, ValueError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
                 queued += sum(int(part, 16) for part in line.split()[4].split(":"))
-    return 2 * queued  # With what the kernel keeps about each piece.
+    return 2 * queued  # Includes the kernel's overhead per buffer.
 
 
 def _files(pid: int, path: str) -> int:
-    """How many files the process's own file system at this path has. Its size limit does not count empty ones."""
+    """Count the files in the process's own file system at this path, whose size limit ignores empty files."""
     with suppress(OSError):
         inside = f"/proc/{pid}/root{path}"
-        if os.stat(inside).st_dev != os.stat(path).st_dev:  # Else it is just starting, and still sees ours.
+        if os.stat(inside).st_dev != os.stat(path).st_dev:  # Otherwise it is just starting, and still sees ours.
             found = os.statvfs(inside)
             return found.f_files - found.f_ffree
     return 0

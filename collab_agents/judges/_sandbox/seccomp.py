@@ -1,9 +1,9 @@
-"""A filter on system calls, for `bwrap --seccomp`: what a program of tests never needs, and no other limit holds.
+"""A system call filter for `bwrap --seccomp`: it refuses what tests never need and no other limit covers.
 
-Refused, as if the kernel did not have them: memory that counts for no process (memfd, System V), the session's keys,
-looking into other processes, new namespaces and mounts, locks that processes outside would see, and the large
-interfaces io_uring, bpf and perf. Also what the kernel would keep for a program beyond the memory that it may use:
-extended attributes, larger buffers for sockets and pipes, and sockets of other families than UNIX and IP.
+These calls fail as if the kernel did not have them: memory that is charged to no process (memfd, System V), the
+session's keys, inspecting other processes, new namespaces and mounts, locks visible to outside processes, and the large
+interfaces io_uring, bpf and perf. Also refused is kernel memory beyond a program's memory limit: extended attributes,
+larger buffers for sockets and pipes, and socket families other than UNIX and IP.
 """
 
 import os
@@ -25,12 +25,13 @@ Instruction = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class _Syscalls:
-    """An architecture's own number, and those of its calls.
+    """The numbers of an architecture and its system calls.
 
-    refused: shmget, msgget, semget, memfd_create, memfd_secret; add_key, request_key, keyctl; ptrace, process_vm_readv,
-    process_vm_writev, pidfd_getfd; unshare, setns, clone3, mount, pivot_root; flock; io_uring_setup, bpf,
-    perf_event_open, userfaultfd, kexec_load. attributes: setxattr, lsetxattr, fsetxattr, setxattrat. sockets: socket,
-    socketpair.
+    - `refused`: shmget, msgget, semget, memfd_create, memfd_secret; add_key, request_key, keyctl; ptrace,
+      process_vm_readv, process_vm_writev, pidfd_getfd; unshare, setns, clone3, mount, pivot_root; flock;
+      io_uring_setup, bpf, perf_event_open, userfaultfd, kexec_load.
+    - `attributes`: setxattr, lsetxattr, fsetxattr, setxattrat.
+    - `sockets`: socket, socketpair.
     """
 
     architecture: int
@@ -71,7 +72,7 @@ _CALLS = {
 
 
 def filter_file() -> int | None:
-    """The filter as an open file, to be closed by the caller; None on a processor whose calls are not known here."""
+    """Return the filter as an open file, which the caller closes, or None on an unknown architecture."""
     calls = _CALLS.get(platform.machine())
     if calls is None:
         return None
@@ -98,7 +99,7 @@ def filter_file() -> int | None:
 
 
 def _when(number: int, then: list[Instruction]) -> list[Instruction]:
-    """Of that call, the instructions, and otherwise it is allowed."""
+    """Run the instructions if the system call has this number."""
     then = [*then, (_RETURN, 0, 0, _ALLOW)]
     return [(_IS, 0, len(then), number), *then]
 
@@ -121,9 +122,9 @@ def _unless(argument: int, values: tuple[int, ...], error: int) -> list[Instruct
 
 
 def memory_file(name: str, content: bytes) -> int:
-    """An open file in memory, to be read from its beginning and closed by the caller."""
+    """Return an open in-memory file, positioned at its start, which the caller closes."""
     file = os.memfd_create(name)
-    # Not by os.write, which a LangGraph server in development takes for one that may wait for a disk.
+    # Not os.write, which a LangGraph development server reports as a blocking call.
     with open(file, "wb", closefd=False) as out:
         out.write(content)
     os.lseek(file, 0, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""What runs inside the sandbox of `pass_rate`: a solution, and apart from it the tests that examine it.
+"""The code that runs inside the sandbox of `pass_rate`: a solution and, separately, the tests that examine it.
 
-Standard library only, and nothing from outside this folder: it is run by any interpreter. `main` is where it begins.
+It uses only the standard library and this folder, so that any interpreter can run it. It starts at `supervise.main`.
 """

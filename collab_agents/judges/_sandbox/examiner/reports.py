@@ -1,4 +1,4 @@
-"""What is reported to the judge, outside the sandbox."""
+"""Reports to the judge, outside the sandbox."""
 
 import json
 import os
@@ -8,7 +8,7 @@ REASON_LENGTH = 300
 
 
 class Reports:
-    """A JSON object a line, numbered, so that what was lost shows."""
+    """Writes numbered JSON objects, one per line, so that missing ones are noticed."""
 
     def __init__(self) -> None:
         self._file = os.fdopen(os.dup(1), "w", buffering=1)
@@ -26,11 +26,11 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return clean(f"{name}: {error}" if str(error) else name)
-    except BaseException:  # Its text is the solution's own, and may raise what it likes.
+    except BaseException:  # str() may run the solution's code, which may raise anything.
         return clean(name)
 
 
 def clean(text: str) -> str:
-    """One line that any file can hold."""
+    """Return the text as one line of encodable characters."""
     line = " ".join(text[: 4 * REASON_LENGTH].split())[:REASON_LENGTH].encode("utf-8", "backslashreplace").decode()
     return "".join(character for character in line if character.isprintable())

@@ -1,7 +1,7 @@
-"""Tests that need the solution's own classes, files or libraries: they run in its process, where it can deceive them.
+"""Run tests that need the solution's own classes, files or libraries in its process, where it can deceive them.
 
-What can be done is done: the test framework and what the tests import are there before the solution, are put back as
-they were, and have to fail what must fail.
+To make deception harder, the test framework and the tests' imports are loaded before the solution and restored after
+it, and canary tests must fail.
 """
 
 import ast
@@ -20,7 +20,7 @@ from .wire import Peer
 
 
 class _PeerReports:
-    """Sends to the process that reports."""
+    """Sends reports to the supervising process."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
@@ -33,7 +33,7 @@ class _PeerReports:
 
 
 def missing_module(tests: str) -> str:
-    """The module that the tests need and that is not there; empty if none is. Imports what they need."""
+    """Import the modules that the tests need, and return the first missing one, or ""."""
     try:
         _import_what_is_needed(tests)
     except ModuleNotFoundError as error:
@@ -67,7 +67,7 @@ def serve(peer: Peer) -> None:
 
 
 def _import_what_is_needed(tests: str) -> None:
-    """Import what the tests import at the top. Raises ModuleNotFoundError."""
+    """Run the tests' top-level imports. Raises ModuleNotFoundError."""
     for node in ast.parse(tests).body:
         names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -90,7 +90,7 @@ def _framework() -> Iterator[tuple[tuple[Any, str], Any]]:
 
 
 def fails_what_must_fail() -> bool:
-    """Whether the framework, and `assert` itself, still refuse what is wrong."""
+    """Return whether the framework, and `assert` itself, still reject wrong results."""
 
     class Canary(unittest.TestCase):
         def test_equal(self) -> None:

@@ -1,4 +1,4 @@
-"""The solution's process."""
+"""The process that runs the solution."""
 
 import builtins
 import os
@@ -12,7 +12,7 @@ from .wire import Gone, Peer
 
 
 def serve(peer: Peer) -> None:
-    """Run the solution that comes first, and then answer calls of what it defines, as long as anybody asks."""
+    """Receive and run the solution, and then answer calls to its functions until the other side closes."""
     module = create_module()
 
     def answer(question: dict[str, Any]) -> None:
@@ -28,29 +28,29 @@ def serve(peer: Peer) -> None:
 
 
 def create_module() -> types.ModuleType:
-    """The module that the solution is, in a folder of its own, which it may write to."""
+    """Create the solution's module, in a writable folder of its own."""
     os.mkdir("work")
     os.chdir("work")
     module = types.ModuleType("solution")
     module.__file__ = str(Path("solution.py").absolute())
     # "__test__" is what BigCodeBench's own runner calls it.
     sys.modules["solution"] = sys.modules["__test__"] = module
-    sys.path.append(os.getcwd())  # Last: no file in it is to be taken for a library.
+    sys.path.append(os.getcwd())  # Last, so that no file in it shadows a library.
     sys.argv = ["solution.py"]
     return module
 
 
 def run(source: str, module: types.ModuleType) -> str:
-    """What went wrong; empty if nothing did."""
+    """Run the source in the module, and return what went wrong, or ""."""
     try:
         Path("solution.py").write_text(source, encoding="utf-8", errors="replace")
         exec(compile(source, "solution.py", "exec"), vars(module))
-    except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the code like any other.
+    except BaseException as error:  # SystemExit and KeyboardInterrupt are failures too.
         return describe(error)
     return ""
 
 
 def namespace(module: types.ModuleType, entry_point: str | None) -> dict[str, Any]:
-    """What the solution defines, without what it names like a built-in."""
+    """Return the names that the solution defines, except those that shadow built-ins."""
     hidden = set(dir(builtins)) - {entry_point}
     return {name: value for name, value in vars(module).items() if name not in hidden or name.startswith("__")}

@@ -1,4 +1,4 @@
-"""Runs the tests that a source holds, and reports each."""
+"""Run the tests in a source, and report each."""
 
 import __future__
 
@@ -16,7 +16,7 @@ from .reports import describe
 MOST_TESTS = 10_000
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 Test = tuple[str, str]
-"""A test's name, and what went wrong in it; empty if nothing did."""
+"""A test's name, and what went wrong in it, or ""."""
 
 
 class Reporting(Protocol):
@@ -34,11 +34,14 @@ def run_tests(
 ) -> None:
     """Run the tests' source in the solution's namespace, and report the tests in it, MOST_TESTS at most.
 
-    A test is an assert at the top level, or a loop or block with asserts, or a call of a test function; a method of a
-    unittest class; a function `test...` without arguments, or HumanEval's `check(candidate)`, that is not called at
-    the top level. The first run where they stand, the others at the end. If another statement fails, nothing after
-    it is run.
-    sound: asked before the first test and after the last whether tests can still be trusted.
+    These are tests:
+
+    - at the top level: an assert, a loop or block with asserts, or a call of a test function. They run in place.
+    - a method of a unittest class, or a function `test...` without arguments or HumanEval's `check(candidate)` that is
+      not called at the top level. They run at the end.
+
+    If any other statement fails, nothing after it runs. `sound` is called before the first test and after the last, and
+    returns whether tests can still be trusted.
     """
     if not sound():
         reports.send("tampered")
@@ -77,7 +80,7 @@ def run_tests(
 
 @contextmanager
 def deep_recursion() -> Iterator[None]:
-    """For long expressions. Not for the solution, which is to find the usual limit."""
+    """Raise the recursion limit for long expressions in tests; the solution keeps the usual limit."""
     usual = sys.getrecursionlimit()
     sys.setrecursionlimit(20 * usual)
     try:
@@ -87,7 +90,7 @@ def deep_recursion() -> Iterator[None]:
 
 
 def compiled(tree: ast.Module) -> list[types.CodeType]:
-    """Each of the statements, with what is imported from the future in force."""
+    """Compile each statement with the source's `__future__` imports in effect."""
     future = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     flags = 0
     for name in [name.name for node in future for name in node.names]:
@@ -96,7 +99,7 @@ def compiled(tree: ast.Module) -> list[types.CodeType]:
 
 
 def top_level_calls(tree: ast.Module) -> set[str]:
-    """The functions that are called as the source runs, and not only in functions or where it is run by itself."""
+    """Return the functions called at the top level, outside of functions and of `if __name__ == "__main__"`."""
     running = [node for node in tree.body if not isinstance(node, (*FUNCTIONS, ast.ClassDef))]
     calls = [one for node in running for one in ast.walk(node) if isinstance(one, ast.Call)]
     return {call.func.id for call in calls if isinstance(call.func, ast.Name)}
@@ -111,13 +114,13 @@ def is_test(node: ast.stmt) -> bool:
 
 
 def is_main(node: ast.stmt) -> bool:
-    """Whether it is what runs a file of tests by itself: `unittest.main()`, or `if __name__ == "__main__"`."""
+    """Return whether the statement runs a file of tests: `unittest.main()`, or `if __name__ == "__main__"`."""
     text = ast.unparse(node.test if isinstance(node, ast.If) else node) if isinstance(node, ast.If | ast.Expr) else ""
     return text.startswith(("unittest.main(", "__name__ == '__main__'"))
 
 
 def count_defined(tree: ast.Module, called: set[str]) -> int:
-    """How many tests the source seems to define: what there would be if it ran to its end."""
+    """Estimate how many tests the source would have if it ran to its end."""
     functions = [node.name for node in tree.body if isinstance(node, FUNCTIONS) and node.name not in called]
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     methods = [one.name for node in classes for one in node.body if isinstance(one, FUNCTIONS)]
@@ -125,7 +128,7 @@ def count_defined(tree: ast.Module, called: set[str]) -> int:
 
 
 def run_defined(name: str, value: Any, entry_point: str | None, space: dict[str, Any]) -> Iterator[Test]:
-    """Run what the tests' source has defined under this name, if it is a test."""
+    """Run the object that the tests' source defines under this name, if it is a test."""
     if isinstance(value, type) and issubclass(value, unittest.TestCase):
         yield from run_class(name, value)
     elif isinstance(value, types.FunctionType):
@@ -139,7 +142,7 @@ def run_defined(name: str, value: Any, entry_point: str | None, space: dict[str,
 
 
 class Problems(unittest.TestResult):
-    """The first error or failure of each test, where unittest keeps their tracebacks as text."""
+    """Collects the first error or failure of each test in one line, instead of unittest's tracebacks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +175,7 @@ class Problems(unittest.TestResult):
 
 
 def run_class(name: str, case: type[unittest.TestCase]) -> Iterator[Test]:
-    """Run the class's tests, without those that it says to skip."""
+    """Run the class's tests, except skipped ones."""
     methods = [
         method
         for method in unittest.defaultTestLoader.getTestCaseNames(case)
@@ -181,7 +184,7 @@ def run_class(name: str, case: type[unittest.TestCase]) -> Iterator[Test]:
     result = Problems()
     failure = problem_of(lambda: unittest.TestSuite([case(method) for method in methods]).run(result))
     for method in methods:
-        # A test's id is its class's own name, not the one by which it is found here.
+        # A test's id has the class's own name, not the name under which it was found.
         test = f"{case.__module__}.{case.__qualname__}.{method}"
         ended = "" if test in result.started and not failure else failure or result.of_the_class
         yield f"{name}.{method}", result.problems.get(test, ended)
@@ -190,15 +193,15 @@ def run_class(name: str, case: type[unittest.TestCase]) -> Iterator[Test]:
 def run_function(function: Callable[[], Any]) -> None:
     result = function()
     if isinstance(result, types.CoroutineType):
-        import asyncio  # Slow to import, and seldom needed.
+        import asyncio  # Slow to import, and rarely needed.
 
         asyncio.run(result)
 
 
 def problem_of(action: Callable[[], Any]) -> str:
-    """What went wrong in it, in one line; empty if nothing did."""
+    """Run the action, and return what went wrong in one line, or ""."""
     try:
         action()
-    except BaseException as error:  # SystemExit and KeyboardInterrupt are failures of the code like any other.
+    except BaseException as error:  # SystemExit and KeyboardInterrupt are failures too.
         return describe(error)
     return ""

@@ -1,8 +1,8 @@
-"""Calls between two processes, by value: what one hands over, the other has as a plain copy of its own.
+"""Calls between two processes, by value: each side gets plain copies of the other's values.
 
-Plain are None, numbers, texts, bytes, the containers of `builtins` and `collections`, dates, decimals, fractions,
-built-in types and exceptions. Functions and iterators are handed over as what calls back. Nothing else crosses: an
-object of a class of its own would bring its own idea of equality to the other side.
+Plain values are None, numbers, strings, bytes, the containers of `builtins` and `collections`, dates, decimals,
+fractions, built-in types and exceptions. Functions and iterators are passed as proxies that call back. Nothing else
+crosses, because an object of a custom class would bring its own definition of equality to the other side.
 """
 
 import builtins
@@ -56,7 +56,7 @@ _MAPS: dict[str, Callable[[list[Any]], Any]] = {
 
 
 class NotPlain(TypeError):
-    """A value that cannot be handed over."""
+    """A value cannot be passed to the other process."""
 
 
 class Garbled(Exception):
@@ -64,13 +64,14 @@ class Garbled(Exception):
 
 
 class Gone(BaseException):
-    """The other side has ended. Not an Exception: no test is to catch it."""
+    """The other side has ended. This is not an Exception, so that no test catches it."""
 
 
 class Peer:
-    """One end. `call` calls a function of the other side, and meanwhile answers the calls of that side.
+    """One end of the connection. While a `call` waits for its result, the other side's calls are answered.
 
-    gone: whether the other side has ended.
+    Attributes:
+        gone: Whether the other side has ended.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -87,7 +88,7 @@ class Peer:
         self._asked = 0
 
     def call(self, function: int, arguments: list[Any], named: dict[str, Any]) -> Any:
-        """The result. Raises what the function raised. Arguments that it changed are changed here too."""
+        """Return the result, or raise what the function raised. Changes to arguments are applied here too."""
         reply = self._exchange({"call": function, "arguments": self.pack([arguments, named])})
         if "changed" in reply:
             change([arguments, named], self.unpack(reply["changed"]))
@@ -96,13 +97,13 @@ class Peer:
         result = self.unpack(reply["result"])
         if "object" not in reply:
             return result
-        # The same list, returned or yielded again, is the same here too, with what is in it by now.
+        # A list that is returned or yielded again is the same object here too, with its current contents.
         kept = self._received.setdefault(reply["object"], result)
         change(kept, result)
         return kept
 
     def serve(self, answer: Callable[[dict[str, Any]], None]) -> None:
-        """Answer the other side's calls, and by `answer` its questions, until it ends."""
+        """Answer the other side's calls, and its questions with `answer`, until it ends."""
         while True:
             asked = self.receive()
             if "call" in asked:
@@ -111,7 +112,7 @@ class Peer:
                 answer(asked)
 
     def reply(self, question: dict[str, Any], work: Callable[[], Any]) -> None:
-        """Answer a question with what the work gives, or with how it failed."""
+        """Answer a question with the result of the work, or with its error."""
         sent = {"number": question["number"]}
         try:
             sent["result"] = self.pack(work())
@@ -120,14 +121,14 @@ class Peer:
         self.send(sent)
 
     def ask(self, question: dict[str, Any]) -> Any:
-        """The reply to a question that is no call of a function."""
+        """Return the reply to a question that is not a function call."""
         reply = self._exchange(question)
         if "error" in reply:
             raise self._error(reply["error"])
         return self.unpack(reply["result"])
 
     def pack(self, value: Any, depth: int = 0) -> Any:
-        """The value as JSON. Raises NotPlain. Of a subclass of something plain, it is the plain part that is packed."""
+        """Convert the value to JSON, or raise NotPlain. Of a subclass of a plain type, the plain part is packed."""
         inner = depth + 1
         if inner > _DEPTH:
             raise NotPlain("it is nested too deep")
@@ -188,7 +189,7 @@ class Peer:
         raise NotPlain(f"{what} is no plain value, as tests need that run apart from the code")
 
     def unpack(self, packed: Any, depth: int = 0) -> Any:
-        """The value. Raises Garbled."""
+        """Convert JSON to the value, or raise Garbled."""
         inner = depth + 1
         if inner > 2 * _DEPTH:
             raise Garbled
@@ -270,7 +271,7 @@ class Peer:
                 raise Garbled
 
     def _described(self, error: BaseException) -> list[Any]:
-        """Its classes from its own up to the first built-in one, its arguments, its text, and its number here."""
+        """Describe an error by its classes up to the first built-in one, its arguments, text and number here."""
         if type(error) in self._theirs:
             return [["Exception"], [], "", self._theirs[type(error)], True]
         self._errors.append(error)
@@ -280,14 +281,14 @@ class Peer:
             arguments, text = self.pack(list(error.args)), str(error)[:_LONGEST_REASON]
             if len(json.dumps(arguments)) > 10 * _LONGEST_REASON:
                 arguments = [text]
-        except BaseException:  # Its text is its own, and may raise what it likes.
+        except BaseException:  # str() may run the solution's code, which may raise anything.
             arguments, text = [], ""
         return [names[: known + 1], arguments, text, len(self._errors) - 1, False]
 
     def _error(self, packed: list[Any]) -> BaseException:
         try:
             names, arguments, text, number, ours = packed
-            if ours:  # It went out from here.
+            if ours:  # It was raised on this side.
                 return self._errors[number]
             base: Any = _ERRORS[names[-1]]
             values = self.unpack(arguments)
@@ -295,7 +296,7 @@ class Peer:
             self._theirs[kind] = int(number)
             try:
                 return kind(*values)
-            except TypeError:  # One that wants arguments of its own.
+            except TypeError:  # Its constructor needs other arguments.
                 made: BaseException = BaseException.__new__(kind)
                 made.args = tuple(values)
                 return made
@@ -304,7 +305,7 @@ class Peer:
 
     def send(self, message: dict[str, Any]) -> None:
         if os.getpid() != self._process:
-            os._exit(1)  # A process that the solution forked off has come back here.
+            os._exit(1)  # A process that the solution forked has returned here.
         data = json.dumps(message).encode()
         if len(data) > MOST_BYTES and "call" in message:
             raise NotPlain("the arguments are larger than 8 MB")
@@ -356,7 +357,7 @@ class _RemoteIterator:
 
 
 def change(value: Any, to: Any) -> None:
-    """Make a list, dict, set, deque or bytearray equal to another, in place, and what is in it likewise."""
+    """Make a list, dict, set, deque or bytearray equal to another in place, including its contents."""
     if type(value) is not type(to) or value is to:
         return
     if isinstance(value, list | collections.deque):
