@@ -150,14 +150,13 @@ def run_config(settings: Settings) -> RunConfig:
 
     max_tokens = settings.max_tokens or (96 if settings.model == _EMBEDDED else None)
     assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
+    played_by = {"model": model(settings.user_model)} if settings.user == "llm" else {}
     lookahead = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
     try:
         return RunConfig.model_validate(
             {
                 "assistant": {"model": assistant},
-                "user": {"kind": "llm", "model": model(settings.user_model)}
-                if settings.user == "llm"
-                else {"kind": settings.user},
+                "user": {"kind": settings.user} | played_by,
                 "judges": [
                     {"name": name, "model": model(settings.judge_model) if JUDGES[name].needs_model else None}
                     for name in settings.judges
