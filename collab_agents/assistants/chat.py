@@ -27,9 +27,7 @@ class ChatAssistant:
         ConfigError: If an example is not a message.
 
     Example:
-        ```python
         assistant = ChatAssistant(model, system_prompt="You help people write. Ask before you write.")
-        ```
     """
 
     def __init__(

@@ -300,9 +300,7 @@ def offline_tasks(split: str = "train", *, seed: int = 0) -> list[Task]:
         ConfigError: If the split is unknown.
 
     Example:
-        ```python
         task = offline_tasks("test", seed=1)[0]
-        ```
     """
     if split not in SPLITS:
         raise ConfigError(f"the offline tasks have no split {split!r}: use train or test{nearest(split, SPLITS)}")

@@ -10,9 +10,7 @@ class Task(BaseModel):
     """What a user wants. Only the simulated user and the judges see it; the assistant never does.
 
     Example:
-        ```python
         task = Task(id="trip-1", goal="Plan a weekend in Ghent for two, by train, below 400 euros.")
-        ```
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

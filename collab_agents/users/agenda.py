@@ -47,10 +47,8 @@ class AgendaUser:
     - `wrong_facts`, `changes_of_mind`: by fact, the wrong values that are still to be corrected.
 
     Example:
-        ```python
         task = offline_tasks()[0]
         message, memory = await AgendaUser().respond([], {}, UserContext(task=task, persona=PERSONAS["ward-nurse"]))
-        ```
     """
 
     def problem_with(self, task: Task) -> str | None:

@@ -31,10 +31,8 @@ def closing(text: str) -> HumanMessage:
         text: What the user says.
 
     Example:
-        ```python
         def user(messages, memory, context):
             return closing("Thanks, bye!") if messages else "Hello", memory
-        ```
     """
     return HumanMessage(text, response_metadata={_CLOSING: True})
 

@@ -63,9 +63,7 @@ class LLMUser:
             not a tool or a function with a docstring.
 
     Example:
-        ```python
         user = LLMUser(model, persona=PERSONAS["busy-manager"])
-        ```
     """
 
     def __init__(

@@ -33,13 +33,11 @@ def as_user(user: AnyUser) -> SimulatedUser:
         TypeError: If `user` is a class or anything else.
 
     Example:
-        ```python
         def impatient(messages, memory, context):
             return (HumanMessage(context.task.goal) if not messages else None), memory
 
 
         user = as_user(impatient)
-        ```
     """
     if isinstance(user, type):
         raise TypeError(f"a simulated user is needed, got the class {user.__name__}: pass an instance of it")

@@ -27,9 +27,7 @@ class RunnableUser:
         **options: Further options of `GraphAssistant`.
 
     Example:
-        ```python
         user = RunnableUser(customer_graph, inputs={"order": "A-17"})
-        ```
     """
 
     def __init__(

@@ -13,9 +13,7 @@ class ScriptedUser:
         lines: The user's messages. "{goal}" in a line is replaced by the task's goal.
 
     Example:
-        ```python
         user = ScriptedUser(["{goal}", "Please make it shorter."])
-        ```
     """
 
     def __init__(self, lines: Sequence[str]) -> None:

@@ -26,14 +26,12 @@ def user_state() -> dict[str, Any]:
         RuntimeError: If called outside of a user's tool.
 
     Example:
-        ```python
         def order_number() -> str:
             '''Look up your order number.'''
             return user_state()["order"]
 
 
         user = LLMUser(model, tools=[order_number])
-        ```
     """
     state = _state.get()
     if state is None:

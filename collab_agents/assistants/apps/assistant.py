@@ -74,10 +74,8 @@ class GraphAssistant:
         ConfigError: If an argument is invalid, or `simulate_tools` names a tool that the app does not have.
 
     Example:
-        ```python
         assistant = GraphAssistant(app, simulate_tools={"cancel_order": lambda order: f"order {order} is cancelled"})
         reply, memory = await assistant.respond([HumanMessage("Cancel order 7.")], {}, AssistantContext())
-        ```
     """
 
     def __init__(

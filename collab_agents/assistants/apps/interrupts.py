@@ -56,10 +56,8 @@ class AskUser:
         resume: Returns the value to resume the app with, given the user's words and the interrupt's value.
 
     Example:
-        ```python
         yes_or_no = AskUser(resume=lambda words, value: words.lower().startswith("yes"))
         assistant = GraphAssistant(app, interrupts=yes_or_no)
-        ```
     """
 
     show: Callable[[Any], str] = question_in

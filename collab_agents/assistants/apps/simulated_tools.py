@@ -133,12 +133,10 @@ def is_simulating() -> bool:
         True in a simulated conversation; False in an executed turn and outside of a conversation.
 
     Example:
-        ```python
         def notify(state: State) -> State:
             if not is_simulating():
                 send_email(state["order"])
             return state
-        ```
     """
     turn = _turn.get()
     if turn is None or turn.mode is Mode.executed:
@@ -168,13 +166,11 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
         ConfigError: If the decorated object is not a tool made from functions, as by `@tool`.
 
     Example:
-        ```python
         @simulate_as(lambda order: f"order {order} is refunded")
         @tool
         def refund(order: str) -> str:
             '''Refund an order.'''
             return payments.refund(order)
-        ```
     """
 
     def mark(tool: BaseTool) -> BaseTool:
