@@ -116,7 +116,7 @@ def _users_message(answer: Any) -> BaseMessage | None:
     if isinstance(answer, dict) and "end" in answer:
         end = answer["end"]
         if not isinstance(end, bool):
-            raise ValueError(f"end is {end!r}: true or false is needed")
+            raise ValueError(f"end must be true or false, got {end!r}")
         answer = {"content": "", **{key: value for key, value in answer.items() if key != "end"}}
     message = _message(answer, ["human"])
     if not _says_something(message):
@@ -153,13 +153,13 @@ def _message(answer: Any, kinds: Sequence[str]) -> BaseMessage:
             (message,) = convert_to_messages([given])
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            raise ValueError(f"not a message of the role {wanted}: {reason}") from error
+            raise ValueError(f"not a message with the role {wanted}: {reason}") from error
     elif isinstance(answer, BaseMessage):
         message = answer
     else:
-        raise ValueError(f"a text or a message of the role {wanted} is needed, got {type(answer).__name__}")
+        raise ValueError(f"a text or a message with the role {wanted} is needed, got {type(answer).__name__}")
     if message.type not in kinds:
-        raise ValueError(f"a message of the role {wanted} is needed, got {_ROLES.get(message.type, message.type)}")
+        raise ValueError(f"a message with the role {wanted} is needed, got {_ROLES.get(message.type, message.type)}")
     if isinstance(answer, dict):
         known = {"role", *_SHAPES[message.type].model_fields}
         for key in answer:

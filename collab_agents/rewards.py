@@ -56,7 +56,7 @@ class MultiturnReward:
         self.weights = {name: (weights or {}).get(name, 1.0) for name in judges}
         for name, weight in self.weights.items():
             if not math.isfinite(weight):
-                raise ConfigError(f"the weight of {name!r} is {weight}: a finite number is needed")
+                raise ConfigError(f"the weight of {name!r} must be finite, got {weight}")
 
     def problem_with(self, task: Task) -> str | None:
         """Return why a judge cannot judge the task, as far as the task alone shows, or None."""

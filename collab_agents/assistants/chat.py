@@ -56,7 +56,7 @@ class ChatAssistant:
         reply = await invoke(self.model, [*system, *examples, *messages], seed=context.seed)
         if reply.tool_calls:
             called = ", ".join(call["name"] for call in reply.tool_calls)
-            raise UnusableReply(f"the model calls tools ({called}), of which it has none")
+            raise UnusableReply(f"the model calls tools ({called}), but it has none")
         return [reply], memory
 
 

@@ -194,10 +194,10 @@ def _problem_with(task: Task) -> str | None:
     if (problem := _syntax_problem(tests)) is not None:
         return f"task {task.id!r}: metadata.tests is not Python: {problem}"
     if task.metadata.get("isolation") not in (None, "shared"):
-        return f"task {task.id!r}: metadata.isolation is {task.metadata['isolation']!r}: 'shared' or nothing is needed"
+        return f"task {task.id!r}: metadata.isolation must be 'shared' or absent, got {task.metadata['isolation']!r}"
     entry_point = task.metadata.get("entry_point")
     if entry_point is not None and not (isinstance(entry_point, str) and entry_point.isidentifier()):
-        return f"task {task.id!r}: metadata.entry_point is {entry_point!r}: a name is needed"
+        return f"task {task.id!r}: metadata.entry_point must be a Python name, got {entry_point!r}"
     return None
 
 

@@ -109,13 +109,13 @@ async def test_a_person_answers_with_a_text_or_a_message(answer: Any, content: s
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (7, "a text or a message of the role user is needed, got int"),
-        (["Hi"], "a text or a message of the role user is needed, got list"),
-        ({"role": "assistant", "content": "Hi"}, "a message of the role user is needed, got assistant"),
-        ({"role": "boss", "content": "Hi"}, "not a message of the role user: Unexpected message type: 'boss'"),
-        ({"contnet": "Hi"}, "not a message of the role user: Message dict must contain 'role' and 'content' keys"),
+        (7, "a text or a message with the role user is needed, got int"),
+        (["Hi"], "a text or a message with the role user is needed, got list"),
+        ({"role": "assistant", "content": "Hi"}, "a message with the role user is needed, got assistant"),
+        ({"role": "boss", "content": "Hi"}, "not a message with the role user: Unexpected message type: 'boss'"),
+        ({"contnet": "Hi"}, "not a message with the role user: Message dict must contain 'role' and 'content' keys"),
         ({"content": "Hi", "ends": True}, "a message has no 'ends': role and content are needed"),
-        ({"content": "Hi", "end": "yes"}, "end is 'yes': true or false is needed"),
+        ({"content": "Hi", "end": "yes"}, "end must be true or false, got 'yes'"),
         ({"content": " "}, "the message is empty: say something, or end the conversation"),
     ],
 )

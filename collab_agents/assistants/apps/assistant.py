@@ -97,13 +97,13 @@ class GraphAssistant:
         name: str | None = None,
     ) -> None:
         if not isinstance(app, Runnable):
-            raise ConfigError(f"app: a LangChain Runnable or a compiled graph is needed, got {type(app).__name__}")
+            raise ConfigError(f"app must be a LangChain Runnable or a compiled graph, got {type(app).__name__}")
         if max_steps < 1:
-            raise ConfigError(f"max_steps is {max_steps}: at least 1 is needed")
+            raise ConfigError(f"max_steps must be at least 1, got {max_steps}")
         if timeout is not None and timeout <= 0:
-            raise ConfigError(f"timeout is {timeout}: seconds above 0, or None, are needed")
+            raise ConfigError(f"timeout must be a positive number of seconds or None, got {timeout}")
         if input_as not in ("messages", "text"):
-            raise ConfigError(f"input_as is {input_as!r}: 'messages' or 'text' is needed")
+            raise ConfigError(f"input_as must be 'messages' or 'text', got {input_as!r}")
         self.app = app
         self.name = name or app.get_name()
         self.input_key = input_key
@@ -140,7 +140,7 @@ class GraphAssistant:
             if isinstance(app, Pregel):
                 intercept_tools(app, self.name, self.simulate_tools)
             elif simulate_tools:
-                raise ConfigError(f"simulate_tools: {self.name!r} is no compiled graph; {WAY_OUT}")
+                raise ConfigError(f"simulate_tools: {self.name!r} is not a compiled graph; {WAY_OUT}")
             self._driver = LocalDriver(app, self.name, timeout=timeout, interruptible=self.interrupts is not None)
 
     async def respond(
@@ -201,13 +201,11 @@ class GraphAssistant:
                 answer and `interrupts` is not "user".
         """
         if not (thread.get("configurable") or {}).get("thread_id"):
-            raise ConfigError('thread: a config {"configurable": {"thread_id": ...}} is needed')
+            raise ConfigError('thread must be a config {"configurable": {"thread_id": ...}}')
         values, interrupts, branch = await self._driver.fork(thread)
         if interrupts and not isinstance(self.interrupts, AskUser):
             asked = question_in(interrupts[0].value)[:200]
-            raise ConfigError(
-                f"app {self.name!r}: its thread waits for an answer to {asked!r}: interrupts='user' gives it"
-            )
+            raise ConfigError(f"app {self.name!r}: its thread waits for an answer to {asked!r}: set interrupts='user'")
         messages = self._history(values)
         return messages, self._memory(branch, interrupts, values, messages)
 
@@ -405,7 +403,7 @@ class GraphAssistant:
                 kept = result.kept
             if result.interrupts and self.interrupts is None and turn.mode is not Mode.executed:
                 asked = question_in(result.interrupts[0].value)[:200]
-                raise AppError(f"app {self.name!r} interrupts with {asked!r}: say by `interrupts` what answers it")
+                raise AppError(f"app {self.name!r} interrupts with {asked!r}: set `interrupts` to answer it")
             if not result.interrupts or not callable(self.interrupts):
                 break
             turn.pretended = turn.mode is not Mode.executed
@@ -501,7 +499,7 @@ class GraphAssistant:
             return as_messages(value)
         except Exception as error:
             what = f"{self.output_name} is {str(value)[:80]!r}"
-            raise AppError(f"app {self.name!r}: {what}: messages, one, or a text are needed") from error
+            raise AppError(f"app {self.name!r}: {what}: messages, a message or a string is needed") from error
 
     def _memory(
         self,

@@ -327,7 +327,7 @@ async def test_how_the_user_is_asked_and_how_the_app_goes_on_can_be_told() -> No
 
 
 async def test_an_interrupt_that_nothing_answers_is_an_error() -> None:
-    with pytest.raises(RolloutError, match=r"app 'shop' interrupts with 'Shall I cancel it\?': say by `interrupts`"):
+    with pytest.raises(RolloutError, match=r"app 'shop' interrupts with 'Shall I cancel it\?': set `interrupts` to"):
         await GraphAssistant(asking_app(InMemorySaver())).respond([HumanMessage("cancel")], {}, CONTEXT)
 
 
@@ -562,7 +562,7 @@ async def test_a_fork_of_a_thread_that_waits_is_committed_with_its_answer() -> N
     app = app_of(work, checkpointer=InMemorySaver())
     live: RunnableConfig = {"configurable": {"thread_id": "1"}}
     await app.ainvoke({"messages": [HumanMessage("go")]}, live)
-    with pytest.raises(ConfigError, match="its thread waits for an answer to 'first\\?': interrupts='user' gives it"):
+    with pytest.raises(ConfigError, match="its thread waits for an answer to 'first\\?': set interrupts='user'"):
         await GraphAssistant(app).fork(live)
 
     assistant = GraphAssistant(app, interrupts="user")
@@ -624,7 +624,7 @@ async def test_what_one_branch_does_to_an_input_is_not_seen_in_another() -> None
 
 @pytest.mark.parametrize("output", [42, object(), [{"text": "x"}]])
 async def test_an_output_that_is_no_message_is_named(output: Any) -> None:
-    with pytest.raises(RolloutError, match=r"app 'shop': 'messages' is .+: messages, one, or a text are needed"):
+    with pytest.raises(RolloutError, match=r"app 'shop': 'messages' is .+: messages, a message or a string is needed"):
         await GraphAssistant(RunnableLambda(lambda given: output, name="shop")).respond(
             [HumanMessage("a")], {}, CONTEXT
         )

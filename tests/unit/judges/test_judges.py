@@ -170,7 +170,7 @@ def test_a_wrong_judge_is_refused_in_a_sentence(
 def test_a_weight_needs_its_judge() -> None:
     with pytest.raises(ConfigError, match="weight for 'blue'"):
         MultiturnReward({"bleu": token_cost()}, {"blue": 1})
-    with pytest.raises(ConfigError, match="the weight of 'a' is nan"):
+    with pytest.raises(ConfigError, match="the weight of 'a' must be finite, got nan"):
         MultiturnReward({"a": token_cost()}, {"a": float("nan")})
     with pytest.raises(ConfigError, match="at least one judge"):
         MultiturnReward({})

@@ -476,7 +476,7 @@ def test_a_bubblewrap_that_does_not_work_is_refused(monkeypatch: pytest.MonkeyPa
     [
         (Task(id="t", goal="p"), "task 't' has no metadata.tests (Python source) to run"),
         (coding("def ("), "task 't': metadata.tests is not Python: "),
-        (coding(entry_point="a b"), "task 't': metadata.entry_point is 'a b': a name is needed"),
+        (coding(entry_point="a b"), "task 't': metadata.entry_point must be a Python name, got 'a b'"),
         (coding(libraries=["os", "no_such_library"]), "task 't' needs no_such_library, which "),
     ],
 )

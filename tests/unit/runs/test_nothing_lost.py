@@ -199,7 +199,7 @@ async def test_a_key_that_is_revoked_stops_the_run_after_a_few_tasks(tmp_path: P
                     "tool_calls": [{"id": "1", "type": "function", "function": {"name": "pay", "arguments": "{}"}}],
                 },
             },
-            "the model calls tools (pay), of which it has none",
+            "the model calls tools (pay), but it has none",
         ),
     ],
 )  # fmt: skip

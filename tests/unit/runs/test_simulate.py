@@ -124,7 +124,7 @@ async def test_a_reply_is_read_from_a_path_or_by_a_function_and_the_last_words_m
             lambda state: state["other"],
             r"output_key failed: KeyError: 'other' \(.*test_simulate.py:\d+\); its keys are question, result",
         ),
-        ("result.answers", r"'result\.answers' is '\[Answer.*: messages, one, or a text are needed"),
+        ("result.answers", r"'result\.answers' is '\[Answer.*: messages, a message or a string is needed"),
     ):
         with pytest.raises(RolloutError, match=problem):
             await GraphAssistant(

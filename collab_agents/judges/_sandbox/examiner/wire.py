@@ -186,7 +186,7 @@ class Peer:
             about = [getattr(value, name, None) for name in ("__name__", "__doc__")]
             return {"function": [self._give(value), *(one if isinstance(one, str) else None for one in about)]}
         what = f"the class {value.__name__}" if isinstance(value, type) else f"an object of {type(value).__name__}"
-        raise NotPlain(f"{what} is no plain value, as tests need that run apart from the code")
+        raise NotPlain(f"{what} is not a plain value, which tests in a separate process need")
 
     def unpack(self, packed: Any, depth: int = 0) -> Any:
         """Convert JSON to the value, or raise Garbled."""
