@@ -115,7 +115,9 @@ class ChecksTasks(Protocol):
 class HasState(Protocol):
     """An assistant that exposes state to judges, such as the final state of an app (`Conversation.state`)."""
 
-    def state_of(self, memory: Memory) -> dict[str, Any]: ...
+    def state_of(self, memory: Memory) -> dict[str, Any]:
+        """Return the state after the assistant's last turn."""
+        ...
 
 
 def problem_for(user: SimulatedUser, task: Task) -> str | None:
@@ -157,7 +159,9 @@ class Executing(Assistant, Protocol):
         context: AssistantContext | None = None,
         answers: Mapping[str, Any] | None = None,
         in_words: bool = True,
-    ) -> Executed: ...
+    ) -> Executed:
+        """Execute the tool calls that were simulated for this reply."""
+        ...
 
 
 def with_context(respond: Callable[..., T]) -> Callable[..., T]:
@@ -168,7 +172,7 @@ def with_context(respond: Callable[..., T]) -> Callable[..., T]:
 def _takes_context(respond: Callable[..., Any]) -> bool:
     try:
         parameters = list(inspect.signature(respond).parameters.values())
-    except (TypeError, ValueError):  # A builtin may not tell.
+    except (TypeError, ValueError):  # Some builtins have no signature.
         return True
     if any(one.kind is one.VAR_POSITIONAL for one in parameters):
         return True

@@ -351,7 +351,7 @@ class GraphAssistant:
         known = [*unpack(memory["history"]), *new] if "history" in memory else [*new]
         given = self._input(list(messages), known, context.proactive, inputs or {})
         said = self._messages(given.get(self._output)) if isinstance(given, Mapping) and self._output else []
-        return given, [message.model_copy() for message in said]  # An app may change what it is given.
+        return given, [message.model_copy() for message in said]  # The app may change its input.
 
     def _finished(
         self,

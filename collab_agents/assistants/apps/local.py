@@ -1,4 +1,4 @@
-"""An app in this process: a Runnable or a compiled graph."""
+"""Drive an app in this process: a Runnable or a compiled graph."""
 
 import re
 from collections.abc import Mapping

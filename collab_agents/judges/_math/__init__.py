@@ -1,1 +1,1 @@
-"""Mathematical equality, decided in worker processes that can be stopped."""
+"""Mathematical equality, decided in worker processes that can be killed."""

@@ -46,8 +46,8 @@ _OF_THE_SYSTEM = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 _LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 # The script is process 1: no other process in the sandbox can signal it, and all processes end with it.
 _NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try", "--as-pid-1")
-# As real root, limits on processes do not hold (Linux counts none of root's), so each run gets users of its own. The
-# range lies inside the 65,536 users that a container has.
+# For real root, process limits have no effect (Linux does not count root's processes), so each run gets users of its
+# own. The range lies inside the 65,536 users that a container has.
 _USERS = itertools.count(os.getpid())
 
 

@@ -33,7 +33,7 @@ def create_module() -> types.ModuleType:
     os.chdir("work")
     module = types.ModuleType("solution")
     module.__file__ = str(Path("solution.py").absolute())
-    # "__test__" is what BigCodeBench's own runner calls it.
+    # BigCodeBench's own runner names the module "__test__".
     sys.modules["solution"] = sys.modules["__test__"] = module
     sys.path.append(os.getcwd())  # Last, so that no file in it shadows a library.
     sys.argv = ["solution.py"]
