@@ -137,7 +137,7 @@ def _assistants_messages(answer: Any) -> list[BaseMessage]:
     calls: set[str | None] = set()
     for message in messages:
         if isinstance(message, ToolMessage) and message.tool_call_id not in calls:
-            raise ValueError(f"the tool message's tool_call_id {message.tool_call_id!r} is of no call before it")
+            raise ValueError(f"the tool message's tool_call_id {message.tool_call_id!r} matches no call before it")
         calls |= {call["id"] for call in getattr(message, "tool_calls", ())}
     return messages
 
@@ -157,14 +157,14 @@ def _message(answer: Any, kinds: Sequence[str]) -> BaseMessage:
     elif isinstance(answer, BaseMessage):
         message = answer
     else:
-        raise ValueError(f"a text or a message with the role {wanted} is needed, got {type(answer).__name__}")
+        raise ValueError(f"expected a text or a message with the role {wanted}, got {type(answer).__name__}")
     if message.type not in kinds:
-        raise ValueError(f"a message with the role {wanted} is needed, got {_ROLES.get(message.type, message.type)}")
+        raise ValueError(f"expected a message with the role {wanted}, got {_ROLES.get(message.type, message.type)}")
     if isinstance(answer, dict):
         known = {"role", *_SHAPES[message.type].model_fields}
         for key in answer:
             if key not in known:
-                raise ValueError(f"a message has no {key!r}: role and content are needed")
+                raise ValueError(f"a message has no {key!r}: expected role and content")
     return message
 
 

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat
 from collab_agents._internal.reasons import first_problem
 from collab_agents.errors import ConfigError
 
+MAX_EXCHANGES = 8
+"""Exchanges after which a conversation ends, unless others are chosen."""
+
 
 class Lookahead(BaseModel):
     """How far and how wide to look ahead."""
@@ -19,7 +22,7 @@ class Lookahead(BaseModel):
     """Futures played after each candidate."""
     window: NonNegativeInt = 2
     """Exchanges in a future (one user and one assistant message each)."""
-    max_exchanges: PositiveInt = 8
+    max_exchanges: PositiveInt = MAX_EXCHANGES
     """Exchanges after which the conversation ends."""
     proactive_ratio: float = Field(default=0.0, ge=0, le=1)
     """The share of candidates that are sampled with the assistant's proactive prompt, in [0, 1]."""
@@ -32,6 +35,9 @@ class Lookahead(BaseModel):
 
 SERVING = Lookahead(futures=2, window=1)
 """The default where somebody waits for one reply: while serving, and for the reward of a reply in training."""
+
+ON_A_SERVER = Lookahead(candidates=2, futures=2, window=1, max_exchanges=3, proactive_ratio=0.5)
+"""The default of the graphs on a LangGraph server: small enough for the embedded model on a processor."""
 
 
 class Budget(BaseModel):

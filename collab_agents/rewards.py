@@ -51,7 +51,7 @@ class MultiturnReward:
             raise ConfigError("a reward needs at least one judge")
         unknown = set(weights or {}) - set(judges)
         if unknown:
-            raise ConfigError(f"weight for {min(unknown)!r}, which is none of the judges {', '.join(judges)}")
+            raise ConfigError(f"weight for {min(unknown)!r}, which is not one of the judges {', '.join(judges)}")
         self.judges = {name: as_judge(judge) for name, judge in judges.items()}
         self.weights = {name: (weights or {}).get(name, 1.0) for name in judges}
         for name, weight in self.weights.items():

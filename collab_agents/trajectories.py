@@ -175,7 +175,7 @@ class JsonlStore:
                 except (ValueError, RecursionError) as error:
                     raise RunDirectoryError(f"{self.path}:{number}: not a JSON line: {error}") from error
                 if not isinstance(value, dict):
-                    raise RunDirectoryError(f"{self.path}:{number}: an object is needed, got {str(value)[:40]!r}")
+                    raise RunDirectoryError(f"{self.path}:{number}: expected an object, got {str(value)[:40]!r}")
                 yield number, value
 
 

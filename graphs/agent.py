@@ -142,7 +142,7 @@ def create_lookahead_agent(
         state["messages"][-1].content
     """
     if not callable(agree) and not 0 <= agree <= 1:
-        raise ConfigError(f"agree is {agree}: a share in [0, 1] or a function is needed")
+        raise ConfigError(f"agree must be a share in [0, 1] or a function, got {agree}")
     find_goal = goal or goal_so_far
     plan = Deliberation(
         _create_reply_graph(assistant),
@@ -158,7 +158,7 @@ def create_lookahead_agent(
     async def deliberate(state: Any) -> dict[str, Any]:
         messages = state["messages"]
         if not ends_with_user(state):
-            raise ConfigError("messages: the last one has to be the user's")
+            raise ConfigError("messages: the last one must be the user's")
         choice = await plan.choose(
             {
                 "messages": messages,

@@ -9,7 +9,7 @@ from langgraph.graph.state import CompiledStateGraph
 from collab_agents.assistants import Assistant
 from collab_agents.graphs.nodes import Node, assistant_node, counted, ends_with_user, judge_node, opening, user_node
 from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState, ServedInput
-from collab_agents.lookahead import check_lookahead
+from collab_agents.lookahead import MAX_EXCHANGES, check_lookahead
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import AnyUser, as_user
 
@@ -20,7 +20,7 @@ def create_conversation_graph(
     user: AnyUser,
     assistant: Assistant,
     *,
-    max_exchanges: int = 8,
+    max_exchanges: int = MAX_EXCHANGES,
     reward: MultiturnReward | None = None,
     scene: Node | None = None,
     checkpointer: "BaseCheckpointSaver[Any] | None" = None,

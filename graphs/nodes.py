@@ -188,7 +188,7 @@ def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
             return HumanMessage(text), memory
         case (None | HumanMessage() as message, dict() as memory):
             return message, memory
-    raise ConfigError(f"the user returned {str(result)[:80]!r}: (a user's message, a text or None, memory) is needed")
+    raise ConfigError(f"the user returned {str(result)[:80]!r}: expected (a user's message, a text or None, memory)")
 
 
 def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:

@@ -152,7 +152,7 @@ def _read_file(path: Path) -> Dataset | DatasetDict:
         return dataset_of(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".parquet":
         return load_dataset("parquet", data_files=str(path))
-    raise ConfigError(f"{path}: a .json, .jsonl or .parquet file is needed")
+    raise ConfigError(f"{path}: expected a .json, .jsonl or .parquet file")
 
 
 def sft_rows(
@@ -344,7 +344,7 @@ def split_by_task(dataset: Dataset, *, eval_share: float = 0.0, seed: int = 0) -
         ConfigError: If `eval_share` is outside [0, 1), or a split would be empty.
     """
     if not 0 <= eval_share < 1:
-        raise ConfigError(f"eval_share is {eval_share}: a share from 0 to below 1 is needed")
+        raise ConfigError(f"eval_share must be at least 0 and below 1, got {eval_share}")
     if eval_share == 0:
         return DatasetDict({"train": dataset})
     cut = eval_share * 2**31
@@ -388,7 +388,7 @@ def _check_names(bounds: Mapping[str, float], trajectory: Trajectory) -> None:
     known = {*trajectory.scores, "reward"}
     for name in bounds:
         if trajectory.scores and name not in known:
-            raise ConfigError(f"lower_bounds: {name!r} is none of the judges {', '.join(sorted(known))}")
+            raise ConfigError(f"lower_bounds: {name!r} is not one of the judges {', '.join(sorted(known))}")
 
 
 def _till_assistant(messages: Sequence[Message]) -> list[Message]:

@@ -54,10 +54,10 @@ class PPOConfig(GRPOConfig):
         super().__post_init__()
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: a number in [0, 1] is needed")
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         for name in ("vf_coef", "cliprange_value", "value_warmup_steps"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is needed")
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 class PPOTrainer(GRPOTrainer):

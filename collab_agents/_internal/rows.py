@@ -34,7 +34,7 @@ class Row:
         """Return the column's text. Raises ConfigError if it is empty or not a text."""
         value = self.values[column]
         if not isinstance(value, str) or not value.strip():
-            raise self.error(column, "a text is needed")
+            raise self.error(column, "expected a text")
         return value
 
     def text_or_none(self, column: str) -> str | None:
@@ -47,7 +47,7 @@ class Row:
         if isinstance(value, date):
             return value.isoformat()
         if not isinstance(value, str | int | float):
-            raise self.error(column, "a text is needed")
+            raise self.error(column, "expected a text")
         return str(value)
 
     def json(self, column: str) -> Any:
@@ -58,7 +58,7 @@ class Row:
         try:
             json.dumps(value)
         except (TypeError, ValueError) as error:
-            raise self.error(column, "a value that JSON can hold is needed") from error
+            raise self.error(column, "expected a value that JSON can hold") from error
         return value
 
     def error(self, column: str, wanted: str) -> ConfigError:
@@ -220,7 +220,7 @@ def _builder(label: str, files: Sequence[str]) -> str:
     kinds = {BUILDERS.get(Path(file).suffix.lower()) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise ConfigError(
-            f"{label}: data_files has to be existing .jsonl, .json, .csv or .parquet files, all of one kind"
+            f"{label}: data_files must be existing .jsonl, .json, .csv or .parquet files, all of one kind"
         )
     return str(kinds.pop())
 

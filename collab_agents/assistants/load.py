@@ -41,4 +41,4 @@ def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> As
         return own
     if isinstance(own, Assistant):
         raise ConfigError(f"{what} takes no options: it is made already")
-    raise ConfigError(f"{what}: an app or an object with respond is needed, got {type(own).__name__}")
+    raise ConfigError(f"{what}: expected an app or an object with respond, got {type(own).__name__}")

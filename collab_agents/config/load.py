@@ -32,7 +32,7 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         why = getattr(error, "problem", None) or type(error).__name__
         raise ConfigError(f"{path}{where}: not YAML: {why}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a mapping is needed, with the keys {', '.join(shape.model_fields)}")
+        raise ConfigError(f"{path}: expected a mapping with the keys {', '.join(shape.model_fields)}")
     try:
         return shape.model_validate(raw)
     except ValidationError as error:

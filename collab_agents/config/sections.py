@@ -119,7 +119,7 @@ class AssistantConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> "AssistantConfig":
         if (self.model is None) == (self.app is None):
-            raise ValueError("assistant: either a model or an app is needed")
+            raise ValueError("assistant: set either model or app")
         for name in ("proactive", "system_prompt", "proactive_prompt", "examples", "proactive_examples"):
             if self.app is not None and getattr(self, name):
                 raise ValueError(f"assistant: {name} cannot be combined with app, which has its own prompts")
@@ -217,7 +217,7 @@ class CustomUserConfig(UserSection):
     @classmethod
     def _named(cls, kind: str) -> str:
         if ":" not in kind:
-            raise ValueError(f"one of {', '.join(USER_KINDS)} or module:attribute is needed{nearest(kind, USER_KINDS)}")
+            raise ValueError(f"expected one of {', '.join(USER_KINDS)} or module:attribute{nearest(kind, USER_KINDS)}")
         return kind
 
 
@@ -337,7 +337,7 @@ class EvalConfig(_Scene):
             if not judges:
                 raise ValueError(f"judges: the tasks {tasks.name or tasks.source!r} have none")
             if tasks.metric is not None and tasks.metric not in [judge.name for judge in judges]:
-                raise ValueError(f"tasks: metric {tasks.metric!r} is none of the judges")
+                raise ValueError(f"tasks: metric {tasks.metric!r} is not one of the judges")
         return self
 
 

@@ -184,8 +184,8 @@ def as_judge(function: AnyJudge | Judge, *, timeout: float | None = OWN_TIMEOUT)
         inspect.signature(function).bind(None, None)
     except TypeError as error:
         name = getattr(function, "__qualname__", repr(function))
-        raise ConfigError(f"judge {name}: it is called with a conversation and a task, and takes others") from error
-    except ValueError:  # Of some builtins: what they take is not known.
+        raise ConfigError(f"judge {name} must take two arguments: a conversation and a task") from error
+    except ValueError:  # Some builtins have no signature.
         pass
 
     async def judge(conversation: Conversation, task: Task) -> Score:

@@ -29,4 +29,4 @@ def clarification(model: BaseChatModel | None = None) -> Judge:
 def _problem_with(task: Task) -> str | None:
     if isinstance(task.metadata.get("ambiguous"), bool):
         return None
-    return f"task {task.id!r} does not say by metadata.ambiguous (true or false) whether its question is ambiguous"
+    return f"task {task.id!r} needs metadata.ambiguous (true or false), which says whether its question is ambiguous"

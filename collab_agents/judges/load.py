@@ -44,12 +44,10 @@ def load_judge(
             return as_judge(own, timeout=timeout)
         made = _made(name, own, ({"model": model} if model else {}) | (options or {}))
         if not callable(made):
-            raise ConfigError(
-                f"judge {name!r}: with a model or options it has to return a judge, and returned {made!r}"
-            )
+            raise ConfigError(f"judge {name!r}: with a model or options it must return a judge, got {made!r}")
         return as_judge(made, timeout=timeout)
     if name not in JUDGES:
-        own_hint = "; one of your own is module:function"
+        own_hint = "; a custom one is module:function"
         raise ConfigError(
             f"there is no judge {name!r}: choose from {', '.join(JUDGES)}{nearest(name, JUDGES) or own_hint}"
         )

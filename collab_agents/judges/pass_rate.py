@@ -110,7 +110,7 @@ def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
     try:
         reports = [_Report.model_validate_json(line) for line in outcome.results.splitlines()]
     except ValidationError:
-        return Score(0.0, "what the sandbox reported cannot be read")
+        return Score(0.0, "the sandbox's report cannot be read")
     by_kind: dict[str, list[_Report]] = {}
     for report in reports:
         by_kind.setdefault(report.kind, []).append(report)
@@ -124,7 +124,7 @@ def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
         return Score(0.0, f"the code does not run: {by_kind['broken'][0].reason}")
     if "unready" in by_kind and not (shared and "planned" in by_kind):  # By then, the code may have seen to that.
         report = by_kind["unready"][0]
-        missing = f"the tests need the module {report.module}, which is not there"
+        missing = f"the tests need the module {report.module}, which is not installed"
         return Score(None, f"this Python cannot read the tests: {report.reason}" if report.reason else missing)
     if "tampered" in by_kind:
         return Score(0.0, f"the code interferes with its tests{failure}")
@@ -139,7 +139,7 @@ def _score(outcome: Outcome, limits: SandboxLimits, *, shared: bool) -> Score:
     planned = by_kind["planned"][0].count
     total = len(tests) if "defined" in by_kind and tests else max(len(tests), planned)
     if not total:
-        return Score(None, "the tests hold no test")
+        return Score(None, "the tests contain no test")
     passed = len(tests) - len(failed)
     return Score(passed / total, f"{passed} of {total} tests passed{failure}")
 
@@ -217,5 +217,5 @@ def _missing_library(task: Task, box: Sandbox) -> str | None:
         return None
     return (
         f"task {task.id!r} needs {', '.join(sorted(missing))}, which {box.python} does not have: install it there, or "
-        "name an interpreter that has it by the judge's option python"
+        "set the judge's option python to an interpreter that has it"
     )

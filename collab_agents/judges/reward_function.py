@@ -37,7 +37,7 @@ def reward_function(
     def missing(task: Task) -> str | None:
         absent = [column for column in (columns or {}).values() if column not in _columns(task)]
         if absent:
-            return f"task {task.id!r} has no {absent[0]!r} to give to the reward function"
+            return f"task {task.id!r} has no {absent[0]!r} to pass to the reward function"
         try:
             check_takes(function, ["prompts", "completions", *_columns(task), *(columns or {})], "the reward function")
         except ConfigError as error:

@@ -396,7 +396,7 @@ def loading(label: str) -> Iterator[None]:
     except UnpicklingError as error:
         raise ConfigError(
             f"{label} cannot be loaded from a folder or the Hub: its weights are a pickle with code in it; "
-            "safetensors are needed"
+            "use safetensors"
         ) from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -52,12 +52,12 @@ def load_personas(
             personas of one name in a file.
     """
     if limit is not None and limit < 0:
-        raise ConfigError(f"personas {str(source)!r}: limit is {limit}: a number from 0 on is needed")
+        raise ConfigError(f"personas {str(source)!r}: limit must be at least 0, got {limit}")
     options = {"name": name, "revision": revision}
     if column is None and data_files is None and Path(source).suffix.lower() in _WRITTEN_OUT:
         for option, given in options.items():
             if given is not None:
-                raise ConfigError(f"personas {str(source)!r}: a file of personas has no {option}, and got {given!r}")
+                raise ConfigError(f"personas {str(source)!r}: a file of personas has no {option}, got {given!r}")
         personas = _of_file(Path(source))
     else:
         personas = _of_dataset(str(source), split, column or "persona", data_files, options)
@@ -93,7 +93,7 @@ def _of_file(path: Path) -> Iterator[Persona]:
     except OSError as error:
         raise ConfigError(f"personas {str(path)!r}: {error.strerror or error}") from error
     if not seen:
-        raise ConfigError(f"{path}: there are no personas in it")
+        raise ConfigError(f"{path}: the file has no personas")
 
 
 def _of_jsonl(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
@@ -106,7 +106,7 @@ def _of_yaml(path: Path, file: BinaryIO) -> Iterator[tuple[str, Persona]]:
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(listed, list):
-        raise ConfigError(f"{path}: a list of personas is needed, such as [{{name: anna, patience: 3}}]")
+        raise ConfigError(f"{path}: expected a list of personas, such as [{{name: anna, patience: 3}}]")
     for number, one in enumerate(listed, 1):
         place = f"{path}: persona {number}"
         try:

@@ -43,7 +43,7 @@ def sample_personas(
         personas = sample_personas(8, seed=1, mix={"patience": {2: 1, 8: 3}, "typos": {"often": 1}})
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
-        raise ConfigError(f"sample_personas: n is {n!r}: a whole number from 0 on is needed")
+        raise ConfigError(f"sample_personas: n must be a whole number of at least 0, got {n!r}")
     pool = list(PERSONAS.values() if personas is None else personas)
     if not pool:
         raise ConfigError("sample_personas: there are no personas to draw from")
@@ -56,7 +56,7 @@ def fields_of(mix: Mix) -> Fields:
     """The fields in a mix that is of fields alone. Raises ConfigError as `sample_personas`."""
     for key, value in mix.items():
         if not isinstance(value, Mapping) and key not in Persona.model_fields:
-            raise ConfigError(f"mix: {key!r} has a weight, but only a sample draws personas by name: say how many")
+            raise ConfigError(f"mix: {key!r} has a weight, but names are weighted only in a sample of a given size")
     return _parts(mix, ())[1]
 
 
@@ -119,10 +119,10 @@ def _value(field: str, value: Any) -> Any:
 
 def _weight(where: str, weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-        raise ConfigError(f"{where}: a weight is a number from 0 on, got {weight!r}")
+        raise ConfigError(f"{where}: a weight must be a number of at least 0, got {weight!r}")
     return weight
 
 
 def _some(where: str, weights: Sequence[float]) -> None:
     if not any(weights):
-        raise ConfigError(f"{where}: at least one weight above 0 is needed")
+        raise ConfigError(f"{where}: at least one weight must be above 0")

@@ -14,6 +14,7 @@ from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
 from collab_agents.judges.base import CheckedJudge
+from collab_agents.lookahead import MAX_EXCHANGES
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs.directory import RunDirectory, read_failures
@@ -37,7 +38,7 @@ class TaskSet:
     metric: str | None = None
     """The judge of `reward` that measures how well a task was done, if there is one."""
     personas: Sequence[Persona] = ()
-    max_exchanges: int = 8
+    max_exchanges: int = MAX_EXCHANGES
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More settings to keep in the runs' run.json, and to compare when they are resumed."""
 

@@ -41,7 +41,7 @@ from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
-from collab_agents.lookahead import Lookahead
+from collab_agents.lookahead import MAX_EXCHANGES, Lookahead
 from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
@@ -139,7 +139,7 @@ def play_conversations(
     user: AnyUser,
     assistant: Assistant,
     reward: MultiturnReward,
-    max_exchanges: int = 8,
+    max_exchanges: int = MAX_EXCHANGES,
     personas: Sequence[Persona] = (),
     seed: int = 0,
     max_concurrency: int | asyncio.Semaphore = 32,

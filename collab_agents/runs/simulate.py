@@ -17,6 +17,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.judges import AnyJudge, Judge
+from collab_agents.lookahead import MAX_EXCHANGES
 from collab_agents.models import load_chat_model
 from collab_agents.personas import Persona, get_personas
 from collab_agents.rewards import MultiturnReward
@@ -39,7 +40,7 @@ async def simulate(
     model: str | BaseChatModel | None = None,
     user: AnyUser | None = None,
     judges: Mapping[str, Judge | AnyJudge] | None = None,
-    max_exchanges: int = 8,
+    max_exchanges: int = MAX_EXCHANGES,
     seed: int = 0,
     **options: Any,
 ) -> Trajectory:
@@ -102,7 +103,7 @@ def _assistant(app: AnyApp, options: dict[str, Any]) -> Assistant:
     if not isinstance(app, Runnable):
         if not callable(app) or isinstance(app, type):
             kind = f"the class {app.__name__}" if isinstance(app, type) else type(app).__name__
-            raise ConfigError(f"simulate: app: a compiled graph, a Runnable or a function is needed, got {kind}")
+            raise ConfigError(f"simulate: app: expected a compiled graph, a Runnable or a function, got {kind}")
         options = {"name": getattr(app, "__name__", "app"), **options}
         key = options.get("input_key", "messages")
         app = RunnableLambda(lambda given: given[key]) | RunnableLambda(app)

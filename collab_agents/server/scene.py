@@ -67,14 +67,14 @@ def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
 
     async def scene(state: Any) -> dict[str, Any]:
         if of_reply and not (state["messages"] and state["messages"][-1].type == "ai"):
-            raise ConfigError("messages: they have to end with the assistant's reply, which is scored")
+            raise ConfigError("messages must end with the assistant's reply, which is scored")
         given = state.get("task")
         task = await cast.first_task() if given is None else _task(given)
         if problem := cast.problem_with(task):
             raise ConfigError(f"task: {problem}{_WORDS if isinstance(given, str) else ''}")
         seed = next(seed for seed in (cast.settings.seed, state.get("seed"), cast.config.seed) if seed is not None)
         if not isinstance(seed, int) or isinstance(seed, bool):
-            raise ConfigError(f"seed: an integer is needed, got {seed!r}")
+            raise ConfigError(f"seed must be an integer, got {seed!r}")
         for memory in ("memory", "assistant_memory"):
             if not isinstance(state.get(memory) or {}, dict):
                 raise ConfigError(f"{memory}: pass what an earlier run returned or nothing, got {state[memory]!r}")

@@ -20,6 +20,7 @@ from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
+from collab_agents.lookahead import ON_A_SERVER
 from collab_agents.models import PROVIDERS
 from collab_agents.personas import PERSONAS, get_personas
 
@@ -96,17 +97,24 @@ class Settings(BaseModel, HiddenFromApps):
         default=None, description="The model of judges that need one; by default the assistant's."
     )
     candidates: PositiveInt = Field(
-        default=2, le=64, description="Replies sampled at each turn (rollout, lookahead_agent)."
+        default=ON_A_SERVER.candidates, le=64, description="Replies sampled at each turn (rollout, lookahead_agent)."
     )
     futures: PositiveInt = Field(
-        default=2, le=64, description="Futures simulated after a reply (all but conversation)."
+        default=ON_A_SERVER.futures, le=64, description="Futures simulated after a reply (all but conversation)."
     )
-    window: NonNegativeInt = Field(default=1, le=64, description="Exchanges in a future (all but conversation).")
+    window: NonNegativeInt = Field(
+        default=ON_A_SERVER.window, le=64, description="Exchanges in a future (all but conversation)."
+    )
     max_exchanges: PositiveInt = Field(
-        default=3, le=256, description="Exchanges after which the conversation ends (conversation, rollout)."
+        default=ON_A_SERVER.max_exchanges,
+        le=256,
+        description="Exchanges after which the conversation ends (conversation, rollout).",
     )
     proactive_ratio: float = Field(
-        default=0.5, ge=0, le=1, description="The share of candidates sampled with the proactive prompt."
+        default=ON_A_SERVER.proactive_ratio,
+        ge=0,
+        le=1,
+        description="The share of candidates sampled with the proactive prompt.",
     )
     budget_seconds: PositiveFloat | None = Field(
         default=None, description="Seconds for one reply, after which the first candidate is given (lookahead_agent)."

@@ -51,7 +51,7 @@ def _tasks(rows: Rows, history: bool) -> Iterator[Task]:
     for row in rows:
         story, label = row.text("story"), row.text("ambiguity")
         if label not in LABELS:
-            raise row.error("ambiguity", "ambiguous or non_ambiguous is needed")
+            raise row.error("ambiguity", "expected ambiguous or non_ambiguous")
         question, answer = _turn(row, "target_turn", row.values["target_turn"])
         before = "".join(f"Q: {asked}\nA: {said}\n" for asked, said in _history(row)) if history else ""
         parts = ["Can you help me answer a question about the following story?", story]
@@ -76,4 +76,4 @@ def _turn(row: Row, column: str, turn: Any) -> tuple[str, str]:
         question, answer = turn.get("question"), turn.get("answer")
         if isinstance(question, str) and question.strip() and isinstance(answer, str):
             return question, answer
-    raise row.error(column, "a question and an answer are needed")
+    raise row.error(column, "expected a question and an answer")

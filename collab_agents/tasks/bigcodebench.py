@@ -65,7 +65,7 @@ def _libraries(row: Row) -> list[str]:
     try:
         names = ast.literal_eval(value) if isinstance(value, str) else value
     except (SyntaxError, ValueError) as error:
-        raise row.error("libs", "a list of module names is needed") from error
+        raise row.error("libs", "expected a list of module names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise row.error("libs", "a list of module names is needed")
+        raise row.error("libs", "expected a list of module names")
     return names

@@ -77,7 +77,7 @@ def _tasks(
         _check_options(source, options, known)
         yield from read_mapped(source, named, split=split, **options)
     elif options:
-        raise ConfigError(f"tasks {source!r}: a file of tasks has no options, and got {', '.join(options)}")
+        raise ConfigError(f"tasks {source!r}: a file of tasks has no options, got {', '.join(options)}")
     else:
         yield from read_jsonl(source)
 
@@ -110,7 +110,7 @@ def read_jsonl(path: str | Path) -> Iterator[Task]:
         ) from error
     if Path(path).suffix.lower() in (".csv", ".parquet"):
         file.close()
-        raise ConfigError(f"tasks {str(path)!r}: say by columns which column is what: columns: {{goal: ...}}")
+        raise ConfigError(f"tasks {str(path)!r}: set columns to map its columns to a task: columns: {{goal: ...}}")
     lines: dict[str, int] = {}
     with file:
         for number, task in parsed_lines(path, file, Task):

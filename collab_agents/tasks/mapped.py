@@ -76,13 +76,13 @@ def read_mapped(
 def _task(row: Row, columns: Columns, name: str, seen: Counter[str]) -> Task:
     goal = row.text_or_none(columns.goal)
     if not goal or not goal.strip():
-        raise row.error(columns.goal, "a text is needed")
+        raise row.error(columns.goal, "expected a text")
     reference = row.text_or_none(columns.reference) if columns.reference else None
     metadata = {key: row.json(column) for key, column in columns.metadata.items()}
     if columns.id:
         given = row.text_or_none(columns.id)
         if given is None:
-            raise row.error(columns.id, "an id is needed")
+            raise row.error(columns.id, "expected an id")
     else:
         # Of the contents, so that a row keeps its id when others come before it.
         given = f"{name}-{short_hash(goal, reference or '', json.dumps(metadata, sort_keys=True))}"

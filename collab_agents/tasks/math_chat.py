@@ -29,7 +29,7 @@ def math_chat(
     rows = read_rows(repo, columns=["problem", "level", "type", "solution"], split=split, data_files=data_files)
     tasks = shuffled(_tasks(rows), seed=seed)
     if not tasks:
-        raise ConfigError(f"{rows.name}: the split {split!r} is empty: none of {len(rows)} problems is of {LEVEL}")
+        raise ConfigError(f"{rows.name}: the split {split!r} is empty: none of {len(rows)} problems has {LEVEL}")
     return tasks
 
 

@@ -15,7 +15,7 @@ def split_off(tasks: Iterable[Task], split: str, *, test_share: float, seed: int
     if split not in SPLITS:
         raise ConfigError(f"there is no split {split!r}: use train or test{nearest(split, SPLITS)}")
     if not 0 < test_share < 1:
-        raise ConfigError(f"test_share is {test_share}: a share between 0 and 1 is needed")
+        raise ConfigError(f"test_share must be between 0 and 1, got {test_share}")
     cut = test_share * 2**31
     return [task for task in tasks if (derive_seed(seed, "split", task.id) < cut) == (split == "test")]
 

@@ -124,7 +124,7 @@ def _as_tool(given: Any) -> BaseTool:
     if isinstance(given, BaseTool):
         return given
     if not callable(given):
-        raise ConfigError(f"tools: a LangChain tool or a function is needed, got {given!r}")
+        raise ConfigError(f"tools: expected a LangChain tool or a function, got {given!r}")
     try:
         return make_tool(given)
     except ValueError as error:  # A function without a docstring, which tells the model what it is for.

@@ -40,7 +40,7 @@ def as_user(user: AnyUser) -> SimulatedUser:
         user = as_user(impatient)
     """
     if isinstance(user, type):
-        raise TypeError(f"a simulated user is needed, got the class {user.__name__}: pass an instance of it")
+        raise TypeError(f"expected a simulated user, got the class {user.__name__}: pass an instance of it")
     if isinstance(user, SimulatedUser):
         return user
     if isinstance(user, BaseChatModel):

@@ -237,7 +237,7 @@ REMOTE = {"model": {"name": "openai:any", "base_url": "http://127.0.0.1:9/v1"}}
         ({"user": {"kind": "agenda", "lines": ["a"], "model": "openai:a"}}, "user.lines: unknown field; user.model: "),
         (
             {"user": {"kind": "agneda"}},
-            "user.kind: one of llm, agenda, scripted or module:attribute is needed; did you",
+            "user.kind: expected one of llm, agenda, scripted or module:attribute; did you",
         ),
         (
             {"judges": [{"name": "token_cost"}] * 2},

@@ -119,7 +119,7 @@ def test_several_task_sets_have_their_own_judges_and_users(serve: Serve, tmp_pat
     ("changes", "against", "problem"),
     [
         ({"judges": []}, None, "judges: the tasks 'offline' have none"),
-        ({"tasks": {"source": "offline", "metric": "blue"}}, None, "metric 'blue' is none of the judges"),
+        ({"tasks": {"source": "offline", "metric": "blue"}}, None, "metric 'blue' is not one of the judges"),
         ({"tasks": [{"source": "offline"}, {"source": "offline"}]}, None, "tasks: 'offline' is there twice"),
         ({"tasks": {"source": "offline", "max_exchnges": 1}}, None, "unknown field; did you mean 'max_exchanges'?"),
         ({"tasks": {"source": "plain.jsonl"}}, None, "plain.jsonl: task 'a' has no metadata.agenda"),

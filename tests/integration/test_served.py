@@ -439,10 +439,10 @@ BAD: list[tuple[str, dict[str, Any], Context, str]] = [
     ("conversation", TOAST, {}, "task: task 'goal' has no metadata.agenda to play or judge by; for tasks without "),
     ("conversation", {"task": {"id": "x"}}, {}, "task: goal: field required"),
     ("conversation", {"persona": {"name": "x", "patience": 0}}, {}, "persona: patience: input should be greater than"),
-    ("conversation", {"seed": "x"}, {}, "seed: an integer is needed, got 'x'"),
+    ("conversation", {"seed": "x"}, {}, "seed must be an integer, got 'x'"),
     ("lookahead_agent", ASKED, {"user": "llm"}, "deliberate: task 'live' has no metadata.agenda to play or judge by "),
-    ("lookahead_agent", {"messages": []}, {}, "deliberate: messages: the last one has to be the user's"),
-    ("lookahead", ASKED, {}, "messages: they have to end with the assistant's reply, which is scored"),
+    ("lookahead_agent", {"messages": []}, {}, "deliberate: messages: the last one must be the user's"),
+    ("lookahead", ASKED, {}, "messages must end with the assistant's reply, which is scored"),
 ]
 
 

@@ -172,7 +172,7 @@ def test_a_models_own_code_and_pickles_are_not_run(load: str, tmp_path: Path) ->
             return Path.touch, (owned,)
 
     torch.save({"x": Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="its weights are a pickle with code in it; safetensors are needed"):
+    with pytest.raises(ConfigError, match="its weights are a pickle with code in it; use safetensors"):
         load_by(load, str(folder))
     assert not owned.exists()
 

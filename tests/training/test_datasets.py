@@ -109,7 +109,7 @@ def test_a_set_without_a_pair_is_refused_with_what_was_found(
 
 
 def test_an_unknown_judge_in_the_lower_bounds_is_named() -> None:
-    with pytest.raises(ConfigError, match="'blue' is none of the judges bleu, reward"):
+    with pytest.raises(ConfigError, match="'blue' is not one of the judges bleu, reward"):
         sft_rows([trajectory("a", 0.1, bleu=0.1)], lower_bounds={"blue": 0.5})
 
 

@@ -109,12 +109,12 @@ async def test_a_person_answers_with_a_text_or_a_message(answer: Any, content: s
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (7, "a text or a message with the role user is needed, got int"),
-        (["Hi"], "a text or a message with the role user is needed, got list"),
-        ({"role": "assistant", "content": "Hi"}, "a message with the role user is needed, got assistant"),
+        (7, "expected a text or a message with the role user, got int"),
+        (["Hi"], "expected a text or a message with the role user, got list"),
+        ({"role": "assistant", "content": "Hi"}, "expected a message with the role user, got assistant"),
         ({"role": "boss", "content": "Hi"}, "not a message with the role user: Unexpected message type: 'boss'"),
         ({"contnet": "Hi"}, "not a message with the role user: Message dict must contain 'role' and 'content' keys"),
-        ({"content": "Hi", "ends": True}, "a message has no 'ends': role and content are needed"),
+        ({"content": "Hi", "ends": True}, "a message has no 'ends': expected role and content"),
         ({"content": "Hi", "end": "yes"}, "end must be true or false, got 'yes'"),
         ({"content": " "}, "the message is empty: say something, or end the conversation"),
     ],

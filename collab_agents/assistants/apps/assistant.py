@@ -173,9 +173,9 @@ class GraphAssistant:
             given, new = self._given(messages, memory, context, inputs or {})
             result = await self._drive(memory.get("branch", {}), given, turn, calls)
         reply, after = self._finished(messages, context.seed, new, result, in_words=True)
-        if turn.pretended and result.kept is not None:
+        if turn.was_simulated and result.kept is not None:
             how = {"seed": context.seed, "proactive": context.proactive}
-            after["unexecuted"] = {"branch": result.kept, "tools": turn.simulated, **how}
+            after["unexecuted"] = {"branch": result.kept, "tools": turn.simulated_calls, **how}
         return reply, after
 
     def state_of(self, memory: Memory) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class GraphAssistant:
         """
         self._check(memory)
         branch = memory.get("branch", {})
-        if branch.get("pretended"):
+        if branch.get("was_simulated"):
             raise ConfigError(f"app {self.name!r}: what was simulated cannot be committed: execute the reply first")
         return memory | {"branch": await self._driver.commit(branch)}
 
@@ -272,7 +272,7 @@ class GraphAssistant:
             return Executed(list(reply), after)
         self._check(memory)
         self._check(after)
-        if memory.get("branch", {}).get("pretended"):
+        if memory.get("branch", {}).get("was_simulated"):
             raise ConfigError(f"app {self.name!r}: the turns before this reply were simulated and not executed")
         await self._driver.check_unchanged(after["branch"])
         unexecuted = after.get("unexecuted")
@@ -406,7 +406,7 @@ class GraphAssistant:
                 raise AppError(f"app {self.name!r} interrupts with {asked!r}: set `interrupts` to answer it")
             if not result.interrupts or not callable(self.interrupts):
                 break
-            turn.pretended = turn.mode is not Mode.executed
+            turn.was_simulated = turn.mode is not Mode.executed
             try:
                 answers = {one.id: await self._answer(self.interrupts, one.value) for one in result.interrupts}
             except AppError as error:
@@ -499,7 +499,7 @@ class GraphAssistant:
             return as_messages(value)
         except Exception as error:
             what = f"{self.output_name} is {str(value)[:80]!r}"
-            raise AppError(f"app {self.name!r}: {what}: messages, a message or a string is needed") from error
+            raise AppError(f"app {self.name!r}: {what}: expected messages, a message or a string") from error
 
     def _memory(
         self,

@@ -35,7 +35,7 @@ Kept = Mapping[str, Any]
 - `thread_id`: the thread's id.
 - `thread`, `store`, `cache`: what the branch wrote to each, on top of the live ones.
 - `since`: the live thread's last checkpoint, if the branch began with a fork (None: the thread did not exist).
-- `pretended`: whether anything in the branch was only simulated.
+- `was_simulated`: whether anything in the branch was only simulated.
 """
 
 
@@ -171,9 +171,9 @@ class Branch:
         if self.store:
             self.store.forget(captured.runs_again)
 
-    def keep(self, captured: Captured | None, *, pretended: bool = False) -> dict[str, Any]:
-        """Return the branch as it is now, marked `pretended` if anything in the turn was only simulated."""
-        kept: dict[str, Any] = {key: self._kept[key] for key in ("since", "pretended") if key in self._kept}
+    def keep(self, captured: Captured | None, *, was_simulated: bool = False) -> dict[str, Any]:
+        """Return the branch as it is now, marked `was_simulated` if anything in the turn was only simulated."""
+        kept: dict[str, Any] = {key: self._kept[key] for key in ("since", "was_simulated") if key in self._kept}
         kept["thread_id"] = self.thread_id
         if captured:
             kept["thread"] = captured.text
@@ -181,8 +181,8 @@ class Branch:
             kept["store"] = self.store.written
         if self.cache and self.cache.written:
             kept["cache"] = self.cache.written
-        if pretended:
-            kept["pretended"] = True
+        if was_simulated:
+            kept["was_simulated"] = True
         return kept
 
 

@@ -125,7 +125,7 @@ class LocalDriver:
                 raise AppError(f"app {self.name!r}: {before_node}, by interrupt_before or interrupt_after")
             result.values = state.values
             captured = self._captured(branch)
-        result.branch = branch.keep(captured, pretended=turn.pretended)
+        result.branch = branch.keep(captured, was_simulated=turn.was_simulated)
         if turn.mode is Mode.executed:
             result.kept = result.branch if captured else self._left(branch)
         if captured and result.interrupts and turn.mode is Mode.pausing:

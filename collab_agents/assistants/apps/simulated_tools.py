@@ -53,20 +53,20 @@ class AppTurn:
     Attributes:
         mode: Whether the turn is simulated or executed.
         tools: Tools to simulate, by name, each with its simulated result.
-        simulated: The calls of simulated tools so far, as name and JSON arguments.
+        simulated_calls: The calls of simulated tools so far, as name and JSON arguments.
         allowed: The calls that an executed turn may make before the first real result; None allows all.
         paused: Whether the graph was interrupted at the first simulated call.
-        pretended: Whether anything in the turn was simulated.
+        was_simulated: Whether anything in the turn was simulated.
         running: Whether the app is running now.
         problem: Why the turn cannot be simulated or executed faithfully; empty if it can.
     """
 
     mode: Mode
     tools: Mapping[str, Any] = field(default_factory=dict)
-    simulated: list[list[str]] = field(default_factory=list)
+    simulated_calls: list[list[str]] = field(default_factory=list)
     allowed: list[list[str]] | None = None
     paused: bool = False
-    pretended: bool = False
+    was_simulated: bool = False
     running: bool = False
     problem: str = ""
 
@@ -87,8 +87,8 @@ class AppTurn:
             self.pause(name)
         call = _call(name, arguments)
         if self.mode is Mode.simulated:
-            self.pretended = True
-            self.simulated.append(call)
+            self.was_simulated = True
+            self.simulated_calls.append(call)
             return
         if not self.problem and self.allowed is not None and call not in self.allowed:
             before = " and ".join(dict.fromkeys(f"{one}({given})" for one, given in self.allowed)) or "no tool"
@@ -145,7 +145,7 @@ def is_simulating() -> bool:
         return False
     if turn.running and turn.mode is Mode.pausing:
         turn.pause("is_simulating")
-    turn.pretended = turn.pretended or turn.running
+    turn.was_simulated = turn.was_simulated or turn.running
     return True
 
 
@@ -285,7 +285,7 @@ class _Tools(Interceptor):
         assert tool is not None
         if turn.mode is Mode.pausing:  # The app's tool wrapper replaced another tool by this one.
             turn.pause(tool.name)
-        turn.pretended = True
+        turn.was_simulated = True
         instead = turn.tools[tool.name] if tool.name in turn.tools else (tool.metadata or {})[_MARK]
         return _simulated(tool, instead, request.tool_call["args"])
 

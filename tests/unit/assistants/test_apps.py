@@ -624,7 +624,7 @@ async def test_what_one_branch_does_to_an_input_is_not_seen_in_another() -> None
 
 @pytest.mark.parametrize("output", [42, object(), [{"text": "x"}]])
 async def test_an_output_that_is_no_message_is_named(output: Any) -> None:
-    with pytest.raises(RolloutError, match=r"app 'shop': 'messages' is .+: messages, a message or a string is needed"):
+    with pytest.raises(RolloutError, match=r"app 'shop': 'messages' is .+: expected messages, a message or a string"):
         await GraphAssistant(RunnableLambda(lambda given: output, name="shop")).respond(
             [HumanMessage("a")], {}, CONTEXT
         )

@@ -341,9 +341,9 @@ async def test_one_candidate_that_fails_at_once_is_no_agreement() -> None:
 
 async def test_bad_input_is_one_sentence() -> None:
     agent = create_lookahead_agent(Varied(), USER, ASKS)
-    with pytest.raises(RolloutError, match=r"deliberate: messages: the last one has to be the user's"):
+    with pytest.raises(RolloutError, match=r"deliberate: messages: the last one must be the user's"):
         await agent.ainvoke({"messages": [AIMessage("hi")]})
-    with pytest.raises(ConfigError, match=r"agree is 2: a share in \[0, 1\] or a function is needed"):
+    with pytest.raises(ConfigError, match=r"agree must be a share in \[0, 1\] or a function, got 2"):
         create_lookahead_agent(Varied(), USER, ASKS, agree=2)
 
 

@@ -329,7 +329,7 @@ async def test_a_trl_style_reward_function_is_a_judge() -> None:
     assert (await judge(talk, Task(id="a", goal="p", metadata={"most": 10}))).value == 0.5
     assert (await judge(talk, Task(id="a", goal="p", metadata={"most": -1}))).value is None
     score = await judge(talk, PLAIN)
-    assert score == Score(None, "task 'plain' has no 'most' to give to the reward function")
+    assert score == Score(None, "task 'plain' has no 'most' to pass to the reward function")
     by_name = load_judge(
         "reward_function", options={"function": f"{__name__}:length_reward", "columns": {"longest": "most"}}
     )

@@ -410,8 +410,8 @@ async def test_tests_may_be_a_list_and_see_what_stands_between_them() -> None:
     tests = ["x = work(1)", "assert x == 2", "x = work(4)", "assert x == 5", "import nowhere", "assert False"]
     assert (await run("def work(x): return x + 1", tests[:4])).value == 1.0
     score = await run("def work(x): return x + 1", tests)
-    assert score == Score(None, "the tests need the module nowhere, which is not there")
-    assert await run("def work(x): return x", "y = 1") == Score(None, "the tests hold no test")
+    assert score == Score(None, "the tests need the module nowhere, which is not installed")
+    assert await run("def work(x): return x", "y = 1") == Score(None, "the tests contain no test")
 
 
 @pytest.mark.parametrize(

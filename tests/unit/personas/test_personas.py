@@ -203,8 +203,8 @@ def test_a_mix_says_which_personas_are_drawn_and_with_which_fields() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"n": -1}, "n is -1: a whole number from 0 on is needed"),
-        ({"n": 2.5}, "n is 2.5"),
+        ({"n": -1}, "n must be a whole number of at least 0, got -1"),
+        ({"n": 2.5}, "at least 0, got 2.5"),
         ({"personas": []}, "there are no personas to draw from"),
         ({"mix": {"first-tmer": 1}}, "there is no persona 'first-tmer' to draw; did you mean 'first-timer'?"),
         ({"mix": {"patience": 3}}, "of the field 'patience', give the weight of each value"),
@@ -212,12 +212,12 @@ def test_a_mix_says_which_personas_are_drawn_and_with_which_fields() -> None:
         ({"mix": {"name": {"x": 1}}}, "a persona has no field 'name' to draw"),
         ({"mix": {"tone": {"shrill": 1}}}, "mix: tone: input should be 'neutral', 'friendly', 'formal' or 'brusque'"),
         ({"mix": {"patience": {0: 1}}}, "mix: patience: input should be greater than 0, got '0'"),
-        ({"mix": {"patience": {2: -1}}}, "mix: patience: 2: a weight is a number from 0 on, got -1"),
-        ({"mix": {"first-timer": float("nan")}}, "mix: first-timer: a weight is a number from 0 on, got nan"),
-        ({"mix": {"first-timer": True}}, "mix: first-timer: a weight is a number from 0 on, got True"),
-        ({"mix": {"first-timer": 0}}, "mix: at least one weight above 0 is needed"),
-        ({"mix": {"patience": {2: 0}}}, "mix: patience: at least one weight above 0 is needed"),
-        ({"mix": {"patience": {}}}, "mix: patience: at least one weight above 0 is needed"),
+        ({"mix": {"patience": {2: -1}}}, "mix: patience: 2: a weight must be a number of at least 0, got -1"),
+        ({"mix": {"first-timer": float("nan")}}, "mix: first-timer: a weight must be a number of at least 0, got nan"),
+        ({"mix": {"first-timer": True}}, "mix: first-timer: a weight must be a number of at least 0, got True"),
+        ({"mix": {"first-timer": 0}}, "mix: at least one weight must be above 0"),
+        ({"mix": {"patience": {2: 0}}}, "mix: patience: at least one weight must be above 0"),
+        ({"mix": {"patience": {}}}, "mix: patience: at least one weight must be above 0"),
     ],
 )
 def test_a_draw_that_cannot_be_made_is_refused_in_a_sentence(arguments: dict[str, Any], problem: str) -> None:
@@ -248,9 +248,9 @@ def test_personas_are_read_from_yaml_and_jsonl(tmp_path: Path) -> None:
     [
         ("a.yaml", "[{name: anna}, {nam: ben}]", "a.yaml: persona 2: name: field required"),
         ("a.yaml", "[{name: anna}, {name: anna}]", "a.yaml: persona 2: the name 'anna' is taken: "),
-        ("a.yaml", "{name: anna}", "a.yaml: a list of personas is needed, such as [{name: anna, patience: 3}]"),
+        ("a.yaml", "{name: anna}", "a.yaml: expected a list of personas, such as [{name: anna, patience: 3}]"),
         ("a.yaml", "[{name: ", "a.yaml: not YAML"),
-        ("a.yaml", "[]", "a.yaml: there are no personas in it"),
+        ("a.yaml", "[]", "a.yaml: the file has no personas"),
         ("a.jsonl", '{"name": "anna"}\n{"name": "ben", "patience": 0}', "a.jsonl:2: patience: input should be greater"),
         ("a.jsonl", '{"name": "anna"}\n{', "a.jsonl:2: not JSON"),
         ("a.jsonl", '{"persona": "A chef."}', "a.jsonl:1: name: field required"),
@@ -267,9 +267,9 @@ def test_a_broken_file_is_named_by_its_place(tmp_path: Path, name: str, text: st
 def test_what_is_no_source_of_personas_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"personas '.*none\.yaml': No such file"):
         list(load_personas(tmp_path / "none.yaml"))
-    with pytest.raises(ConfigError, match="a file of personas has no revision, and got 'v2'"):
+    with pytest.raises(ConfigError, match="a file of personas has no revision, got 'v2'"):
         load_personas("mine.yaml", revision="v2")
-    with pytest.raises(ConfigError, match="'anna' has a weight, but only a sample draws personas by name"):
+    with pytest.raises(ConfigError, match="'anna' has a weight, but names are weighted only in a sample"):
         load_personas("mine.yaml", mix={"anna": 1})
 
 
@@ -315,7 +315,7 @@ def test_a_row_without_a_persona_is_named(tmp_path: Path) -> None:
     file.write_text('{"persona": "A chef."}\n{"persona": " "}\n')
     personas = load_personas(file, column="persona")
     assert next(personas).background == "A chef."
-    with pytest.raises(ConfigError, match=r"hub\.jsonl: row 1: column 'persona' is ' ': a text is needed"):
+    with pytest.raises(ConfigError, match=r"hub\.jsonl: row 1: column 'persona' is ' ': expected a text"):
         next(personas)
     with pytest.raises(ConfigError, match="there is no column 'persna': it has persona; did you mean"):
         next(load_personas(file, column="persna"))

@@ -95,7 +95,7 @@ async def test_a_resumed_run_with_other_tasks_or_personas_is_refused(tmp_path: P
 DEEP = "[" * 100_000 + "]" * 100_000
 BROKEN: dict[str, tuple[str, Any, str]] = {
     "a line that is no trajectory": ("trajectories.jsonl", '{"task": {}}\n', "1: it is not a trajectory"),
-    "a line that is a list": ("trajectories.jsonl", "[1]\n", "1: an object is needed, got '[1]'"),
+    "a line that is a list": ("trajectories.jsonl", "[1]\n", "1: expected an object, got '[1]'"),
     "a line without end": ("trajectories.jsonl", DEEP + "\n", "1: not a JSON line"),
     "a deep line": ("trajectories.jsonl", '{"task": ' + DEEP + "}\n", "1: not a JSON line"),
     "a failure of the wrong shape": ("failures.jsonl", '{"task": 1}\n', "failures.jsonl:1: task: "),

@@ -88,7 +88,7 @@ async def test_what_the_door_cannot_take_is_said_in_one_sentence() -> None:
     ):
         with pytest.raises(ConfigError, match=problem):
             await simulate(app, **{"user": ScriptedUser([]), **empty})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="app: a compiled graph, a Runnable or a function is needed, got int"):
+    with pytest.raises(ConfigError, match="app: expected a compiled graph, a Runnable or a function, got int"):
         await simulate(7, goal="x", user=ScriptedUser([]))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="max_turns is an option for an app, not for an Assistant"):
         await simulate(GraphAssistant(app), goal="x", user=ScriptedUser([]), max_turns=1)
@@ -124,7 +124,7 @@ async def test_a_reply_is_read_from_a_path_or_by_a_function_and_the_last_words_m
             lambda state: state["other"],
             r"output_key failed: KeyError: 'other' \(.*test_simulate.py:\d+\); its keys are question, result",
         ),
-        ("result.answers", r"'result\.answers' is '\[Answer.*: messages, a message or a string is needed"),
+        ("result.answers", r"'result\.answers' is '\[Answer.*: expected messages, a message or a string"),
     ):
         with pytest.raises(RolloutError, match=problem):
             await GraphAssistant(

@@ -259,7 +259,7 @@ MEDIUM: list[Bad] = [
         "no option 'max_wrds': it has data_files,",
     ),
     (MED, articles(9), "m.jsonl", {"recent": "x"}, "recent: input should be a valid number"),
-    (MED, articles(9), "m.jsonl", {"test_share": 2}, "test_share is 2.0: a share between 0 and 1"),
+    (MED, articles(9), "m.jsonl", {"test_share": 2}, "test_share must be between 0 and 1, got 2.0"),
 ]
 CODE: list[Bad] = [
     (BCB, without(problems(), "entry_point"), "b.parquet", {}, "there is no column 'entry_point'"),
@@ -339,7 +339,7 @@ def test_a_wrong_mapping_is_refused(write: Write, columns: dict[str, Any], probl
 
 def test_a_reference_of_the_wrong_type_is_named(write: Write) -> None:
     file = write([{"q": "Who?", "a": ["x"]}, {"q": "What?", "a": ["y"]}], "own.jsonl")
-    with pytest.raises(ConfigError, match=r"own\.jsonl: row 0: column 'a' is \['x'\]: a text is needed"):
+    with pytest.raises(ConfigError, match=r"own\.jsonl: row 0: column 'a' is \['x'\]: expected a text"):
         list(load_tasks(file, columns={"goal": "q", "reference": "a"}))
 
 
@@ -349,7 +349,7 @@ def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path) -> None:
         ("math-chat", {"data_files": {"train": "x.jsonl"}, "split": "test"}, "data_files has no such split"),
         ("math-chat", {"data_files": str(tmp_path / "none.jsonl")}, "it cannot be read: Unable to find"),
         (str(tmp_path / "none.csv"), {"columns": {"goal": "q"}}, "none.csv: No such file or directory"),
-        ("math-chat", {"data_files": "problems.txt"}, "data_files has to be existing .jsonl, .json, .csv or"),
+        ("math-chat", {"data_files": "problems.txt"}, "data_files must be existing .jsonl, .json, .csv or"),
         ("offline", {"columns": {"goal": "q"}}, "a set has its own columns"),
         ("offline", {"size": 1}, "there is no option 'size': it has none"),
         (str(tmp_path / "own.jsonl"), {"name": "x"}, "a file of tasks has no options"),
@@ -418,5 +418,5 @@ def test_a_broken_csv_file_is_named_by_row(
     with pytest.raises(ConfigError) as error:
         list(load_tasks(tmp_path / "own.csv", columns={"goal": "q", "reference": "a"}, **options))
     assert problem in str(error.value)
-    with pytest.raises(ConfigError, match="say by columns which column is what"):
+    with pytest.raises(ConfigError, match="set columns to map its columns to a task"):
         list(load_tasks(tmp_path / "own.csv"))

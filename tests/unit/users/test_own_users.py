@@ -376,7 +376,7 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
         (
             {"kind": "agenta"},
             {"app": "mine:app"},
-            "one of llm, agenda, scripted or module:attribute is needed; did you",
+            "expected one of llm, agenda, scripted or module:attribute; did you",
         ),
         (
             {"kind": "mine:number"},
@@ -400,8 +400,8 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
         ),
         ({"kind": "mine:function"}, {"app": "mine:app", "options": {"max_step": 3}}, "did you mean 'max_steps'"),
         ({"kind": "mine:function"}, {"app": "mine:Fixed"}, "assistant 'mine:Fixed': it cannot be made: TypeError"),
-        ({"kind": "mine:function"}, {}, "assistant: either a model or an app is needed"),
-        (NO_TOOL, {"app": "mine:app"}, "tools: a LangChain tool or a function is needed, got 3"),
+        ({"kind": "mine:function"}, {}, "assistant: set either model or app"),
+        (NO_TOOL, {"app": "mine:app"}, "tools: expected a LangChain tool or a function, got 3"),
     ],
 )
 def test_what_cannot_be_used_in_run_yaml_is_one_sentence(
