@@ -26,7 +26,7 @@ from collab_agents.trajectories import read_trajectories
 from tests.support.commands import run, start, wait_for_turns
 
 Serve = Callable[..., Server]
-TASKS, TURNS, CALLS_A_TURN = 24, 3, 2 * (1 + 2 * 1)
+TASKS, TURNS, CALLS_A_TURN = 12, 3, 2 * (1 + 2 * 1)
 """A run of `config`: words at random never satisfy its patient users, so every conversation has every turn."""
 
 
@@ -69,9 +69,9 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(serve: Ser
     chance = random.Random(time.time_ns())
     expected = {task.id for task in offline_tasks()[:TASKS]}
     kills = 0
-    while kills < 4:
+    while kills < 3:
         process = start("generate", "--config", file, "--out", out, *(["--resume"] if kills else []))
-        wait_for_turns(server, process, server.stats()["calls"] + chance.randint(20, 60))
+        wait_for_turns(server, process, server.stats()["calls"] + chance.randint(10, 40))
         time.sleep(chance.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -10,7 +10,7 @@ from jupyter_client.manager import KernelManager
 
 from benchmarks.process import ROOT
 
-TIMES = 20
+TIMES = 8
 TASKS = 3
 
 WAYS = ("break", "exception", "cancel", "wait_for", "aclose", "garbage", "abandoned")

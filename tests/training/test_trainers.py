@@ -412,87 +412,87 @@ def test_training_that_was_killed_goes_on_to_the_same_loss(
     assert run(*command("cut")) == 1
     assert "already holds a training" in capsys.readouterr().err
     assert run(*command("cut", "--resume")) == 0
-    losses = {
-        out: {
-            entry["step"]: entry["loss"]
-            for entry in json.loads((tmp_path / out / "training_log.json").read_text())
-            if "loss" in entry
-        }
-        for out in ("whole", "cut")
-    }
-    assert losses["cut"].keys() == losses["whole"].keys()
-    assert losses["cut"][40] == pytest.approx(losses["whole"][40], rel=1e-3)
+    whole, cut_short = losses(tmp_path / "whole"), losses(tmp_path / "cut")
+    assert cut_short.keys() == whole.keys()
+    assert cut_short[40] == pytest.approx(whole[40], rel=1e-3)
     assert (tmp_path / "cut" / "training_curves.png").stat().st_size > 1000
     card = (tmp_path / "cut" / "README.md").read_text()
     assert f"`{tiny}` trained by sft with collab-agents" in card
     assert all(part in card for part in ("library_name: peft", "learning_rate: 0.003", "| train_loss |", "trl 1."))
 
 
-def launched(processes: int, command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--rdzv_backend", "c10d"]
-    launch += ["--rdzv_endpoint", "localhost:0"]
-    return subprocess.run(
-        [sys.executable, *launch, "-m", "collab_agents", *command],
-        cwd=folder, capture_output=True, text=True,
-    )  # fmt: skip
+IN_TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch.distributed
+from collab_agents.cli.app import run_command
+
+def train(method, out, *more):
+    if run_command(["train", method, "--config", f"{out}.yaml", "--out", out, *more]):
+        sys.exit(1)
+    torch.distributed.barrier()
+
+train("sft", "sft")
+train("online-dpo", "online-dpo")
+train("ppo", "ppo")
+if torch.distributed.get_rank() == 0:
+    for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
+        Path("ppo", name).unlink()
+torch.distributed.barrier()
+train("ppo", "ppo", "--resume")
+"""
 
 
-@pytest.mark.parametrize("method", ["ppo", "online-dpo"])
-def test_two_processes_train_on_the_lookahead_reward_and_resume(tiny: str, tmp_path: Path, method: str) -> None:
+def losses(folder: Path) -> dict[int, float]:
+    """The logged losses by step."""
+    log = json.loads((folder / "training_log.json").read_text())
+    return {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
+
+
+def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(tiny: str, tmp_path: Path) -> None:
+    """With the loss of one process that has twice the batch. One launch, since loading TRL takes the most time."""
     tasks = [party(str(i)).model_dump() for i in range(8)]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
-    config: dict[str, Any] = {
-        "model": {"name": tiny, "dtype": "float32", "lora": {"r": 8}},
-        "data": {"tasks": {"source": "tasks.jsonl"}},
-        "reward": {"judges": [{"name": "token_cost"}], "futures": 1, "max_tokens": 8},
-        "trainer": {
-            **QUICK, "max_steps": 2, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 1,
-            "max_new_tokens" if method == "online-dpo" else "max_completion_length": 8,
-        },
-    }  # fmt: skip
-    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
-    command = ["train", method, "--config", "train.yaml", "--out", "out"]
-    done = launched(2, command, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "8 prompts rows of 8 tasks" in done.stdout
-    logs = json.loads((tmp_path / "out" / "training_log.json").read_text())
-    assert logs[0]["judges/token_cost"] < 0
-    if method == "online-dpo":  # It resumes by the same code.
-        return
-    for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
-        (tmp_path / "out" / name).unlink()
-    again = launched(2, [*command, "--resume"], tmp_path)
-    assert again.returncode == 0, again.stderr[-3000:]
-    resumed = json.loads((tmp_path / "out" / "training_log.json").read_text())
-    assert [entry["step"] for entry in resumed if "loss" in entry] == [1, 2]
-
-
-def test_two_processes_have_the_loss_of_one_with_twice_the_batch(tiny: str, tmp_path: Path) -> None:
-    texts = ["zq" * n for n in range(1, 33)]
-    rows = [{"messages": [*ASK, {"role": "assistant", "content": text}]} for text in texts]
+    rows = [{"messages": [*ASK, {"role": "assistant", "content": "zq" * n}]} for n in range(1, 33)]
     Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
-    for name, batch in (("one", 8), ("two", 4)):
+
+    def write(name: str, data: dict[str, Any], trainer: dict[str, Any], **more: Any) -> None:
         config = {
             "model": {"name": tiny, "dtype": "float32", "lora": {"r": 8}},
-            "data": {"dataset": str(tmp_path / "rows.jsonl")},
-            "trainer": {
-                **QUICK,
-                "learning_rate": 3e-3,
-                "max_steps": 6,
-                "per_device_train_batch_size": batch,
-                "train_sampling_strategy": "sequential",
-            },
+            "data": data,
+            "trainer": QUICK | trainer,
+            **more,
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+
+    for name, batch in (("one", 8), ("sft", 4)):
+        trainer = {"learning_rate": 3e-3, "max_steps": 6, "train_sampling_strategy": "sequential"}
+        data = {"dataset": str(tmp_path / "rows.jsonl")}
+        write(name, data, {**trainer, "per_device_train_batch_size": batch})
+    for name, length in (("ppo", "max_completion_length"), ("online-dpo", "max_new_tokens")):
+        trainer = {
+            "max_steps": 2,
+            "per_device_train_batch_size": 2,
+            "save_strategy": "steps",
+            "save_steps": 1,
+            length: 8,
+        }
+        reward = {"judges": [{"name": "token_cost"}], "futures": 1, "max_tokens": 8}
+        write(name, {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward)
+
     assert run("train", "sft", "--config", tmp_path / "one.yaml", "--out", tmp_path / "one") == 0
-    done = launched(2, ["train", "sft", "--config", "two.yaml", "--out", "two"], tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    logs = [
-        [entry["loss"] for entry in json.loads((tmp_path / name / "training_log.json").read_text()) if "loss" in entry]
-        for name in ("one", "two")
-    ]
-    assert len(logs[0]) == 6
-    assert logs[1] == pytest.approx(logs[0], rel=1e-3)
+    (tmp_path / "in_turn.py").write_text(IN_TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    done = subprocess.run(
+        [*launch, "--rdzv_endpoint", "localhost:0", "in_turn.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "one")) == 6
+    assert losses(tmp_path / "sft") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
+    assert done.stdout.count("8 prompts rows of 8 tasks") >= 2
+    for name in ("ppo", "online-dpo"):
+        assert json.loads((tmp_path / name / "training_log.json").read_text())[0]["judges/token_cost"] < 0
+    assert list(losses(tmp_path / "ppo")) == [1, 2]
 
 
 @pytest.mark.parametrize(
