@@ -284,7 +284,7 @@ def test_several_problems_of_a_config_are_reported_together(tmp_path: Path) -> N
     )
     code, _, error = run("generate", "--config", file, "--out", tmp_path / "run")
     assert code == 1
-    for part in ("assistant: either a model or an app", "judges.0.weight", "lookahed: unknown field", "tasks.limit"):
+    for part in ("assistant: set either model or app", "judges.0.weight", "lookahed: unknown field", "tasks.limit"):
         assert part in error
 
 

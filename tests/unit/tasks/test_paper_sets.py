@@ -235,7 +235,7 @@ MEDIUM: list[Bad] = [
         changed(articles(9), 8, text=""),
         "m.jsonl",
         {"recent": 1},
-        "row 8: column 'text' is '': a text",
+        "row 8: column 'text' is '': expected a text",
     ),
     (
         "mediumdocedit-chat",
@@ -263,13 +263,13 @@ MEDIUM: list[Bad] = [
 ]
 CODE: list[Bad] = [
     (BCB, without(problems(), "entry_point"), "b.parquet", {}, "there is no column 'entry_point'"),
-    (BCB, changed(problems(), 2, libs="os"), "b.parquet", {}, "row 2: column 'libs' is 'os': a list"),
+    (BCB, changed(problems(), 2, libs="os"), "b.parquet", {}, "row 2: column 'libs' is 'os': expected a list"),
     (
         "bigcodebench-chat",
         [row | {"test": 7} for row in problems()],
         "b.parquet",
         {},
-        "row 0: column 'test' is 7: a text",
+        "row 0: column 'test' is 7: expected a text",
     ),
 ]
 MATHEMATICS: list[Bad] = [
@@ -278,14 +278,14 @@ MATHEMATICS: list[Bad] = [
         changed(mathematics(), 5, solution={"a": 1}),
         "m.jsonl",
         {},
-        "row 5: column 'solution' is {'a': 1}: a",
+        "row 5: column 'solution' is {'a': 1}: expected a",
     ),
     (
         "math-chat",
         [row | {"solution": 5} for row in mathematics()],
         "m.jsonl",
         {},
-        "row 1: column 'solution' is 5: a text",
+        "row 1: column 'solution' is 5: expected a text",
     ),
     (
         "math-chat",

@@ -396,7 +396,7 @@ async def test_a_template_and_tools_are_named_in_run_yaml(
         (
             {"kind": "mine:function"},
             {"app": "mine:number"},
-            "assistant 'mine:number': an app or an object with respond",
+            "assistant 'mine:number': expected an app or an object with respond",
         ),
         ({"kind": "mine:function"}, {"app": "mine:app", "options": {"max_step": 3}}, "did you mean 'max_steps'"),
         ({"kind": "mine:function"}, {"app": "mine:Fixed"}, "assistant 'mine:Fixed': it cannot be made: TypeError"),
