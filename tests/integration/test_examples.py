@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from benchmarks.process import ROOT, Server
 from collab_agents.config import EvalConfig, RunConfig, load_config
@@ -14,14 +15,69 @@ EXAMPLES = ROOT / "examples"
 # All run from the installed wheel, outside the repository, next to packages `graphs` and `training` of their own.
 
 
-def test_the_readmes_program_prints_rewards_of_real_candidates(application: Application) -> None:
+def test_the_programs_with_the_embedded_model_show_what_they_say(application: Application) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     program = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
     assert "asyncio.run(main())" in program
     (application.folder / "program.py").write_text(program)
-    lines = application.run("program.py").splitlines()
+    batch: list[str | Path] = [EXAMPLES / "batch.py", "runs/batch", "2"]
+    outputs = application.run_in_turn(
+        ["program.py"],
+        [EXAMPLES / "human.py"],
+        [EXAMPLES / "custom_persona.py"],
+        batch,
+        batch,
+        [EXAMPLES / "parent_graph.py"],
+    )
+    readmes, human, personas, first, second, parent = outputs
+    check_candidates(readmes)
+    check_human(human)
+    check_personas(personas)
+    check_batch(first, second)
+    check_parent_graph(parent)
+
+
+def check_candidates(printed: str) -> None:
+    """The README's program prints the rewards of real candidates."""
+    lines = printed.splitlines()
     assert len(lines) == 2
     assert all(re.fullmatch(r"offline-train-00\d \[-?[\d.]+, -?[\d.]+\] chose [01]", line) for line in lines)
+
+
+def check_human(printed: str) -> None:
+    """A person takes part, for whom a script answers where there is no terminal."""
+    lines = printed.splitlines()
+    assert lines[0] == "goal: You want to know a fruit that is not an apple."
+    assert lines[1].startswith("assistant: ")
+    assert "The whole conversation, ended by user:" in lines
+    order = [line.strip("= ") for line in lines if re.fullmatch(r"=+ \w+ Message =+", line)]
+    assert order == ["Human Message", "Ai Message", "Human Message"]
+    assert lines[-1] == "That will do, thanks."
+
+
+def check_personas(printed: str) -> None:
+    """Custom personas play, one of them with a custom user."""
+    lines = printed.splitlines()
+    played = [line for line in lines if ", played by " in line]
+    assert len(played) == 2
+    shouted = [line.partition(": ")[2] for line in played[1:]]
+    assert all(words == words.upper() for words in shouted)
+    assert all(re.match(r"  rewards \[-?[\d.]+, -?[\d.]+\] chose [01]", line) for line in lines if line not in played)
+
+
+def check_batch(first: str, second: str) -> None:
+    """A batch is generated and, the second time, found done."""
+    lines = first.splitlines()
+    assert sorted(line.split(":")[0] for line in lines[:-1]) == ["1 of 2", "2 of 2"]
+    (again,) = second.splitlines()
+    assert again == lines[-1]
+    assert again.startswith("2 trajectories in runs/batch; ")
+
+
+def check_parent_graph(printed: str) -> None:
+    """A parent graph streams the chosen reply."""
+    assert re.match(r"user: .+\nagent: \S+", printed)
+    assert re.search(r"of rewards \[.+\] number \d: (the highest reward|the first candidate: .+)\n\d+ calls", printed)
 
 
 def test_the_openai_example_runs_on_any_server_with_its_api(
@@ -33,34 +89,6 @@ def test_the_openai_example_runs_on_any_server_with_its_api(
         (trajectory,) = read_trajectories(application.folder / "runs" / "toast")
         assert trajectory.persona is not None
         assert set(trajectory.scores) == {"bleu", "interactivity", "cost"}
-
-
-def test_a_person_takes_part_in_the_human_example(application: Application) -> None:
-    """Which a script does where there is no terminal."""
-    lines = application.run(EXAMPLES / "human.py").splitlines()
-    assert lines[0] == "goal: You want to know a fruit that is not an apple."
-    assert lines[1].startswith("assistant: ")
-    assert "The whole conversation, ended by user:" in lines
-    order = [line.strip("= ") for line in lines if re.fullmatch(r"=+ \w+ Message =+", line)]
-    assert order == ["Human Message", "Ai Message", "Human Message"]
-    assert lines[-1] == "That will do, thanks."
-
-
-def test_personas_of_ones_own_play_in_their_example(application: Application) -> None:
-    lines = application.run(EXAMPLES / "custom_persona.py").splitlines()
-    played = [line for line in lines if ", played by " in line]
-    assert len(played) == 2
-    shouted = [line.partition(": ")[2] for line in played[1:]]
-    assert all(words == words.upper() for words in shouted)
-    assert all(re.match(r"  rewards \[-?[\d.]+, -?[\d.]+\] chose [01]", line) for line in lines if line not in played)
-
-
-def test_a_batch_is_generated_and_resumed_in_its_example(application: Application) -> None:
-    lines = application.run(EXAMPLES / "batch.py", "runs/batch", "2").splitlines()
-    assert sorted(line.split(":")[0] for line in lines[:-1]) == ["1 of 2", "2 of 2"]
-    (again,) = application.run(EXAMPLES / "batch.py", "runs/batch", "2").splitlines()
-    assert again == lines[-1]
-    assert again.startswith("2 trajectories in runs/batch; ")
 
 
 def test_an_existing_agent_asks_first_in_its_example(application: Application) -> None:
@@ -82,12 +110,6 @@ def test_one_conversation_with_an_app_is_simulated_in_its_example(application: A
     ]
     assert lines[4:6] == ["tool: order 7 is cancelled", "assistant: Done: order 7 is cancelled."]
     assert lines[-1].startswith("ended by user; {'cost': -")
-
-
-def test_a_parent_graph_streams_the_chosen_reply_in_its_example(application: Application) -> None:
-    out = application.run(EXAMPLES / "parent_graph.py")
-    assert re.match(r"user: .+\nagent: \S+", out)
-    assert re.search(r"of rewards \[.+\] number \d: (the highest reward|the first candidate: .+)\n\d+ calls", out)
 
 
 def test_the_example_configurations_are_valid() -> None:

@@ -1,10 +1,20 @@
 """An application with this library installed from its wheel."""
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+END = "=== end of program ==="
+IN_TURN = f"""
+import json, runpy, sys
+for command in json.loads(sys.argv[1]):
+    sys.argv = command
+    runpy.run_path(command[0], run_name="__main__")
+    print({END!r})
+"""
 
 
 @dataclass(frozen=True)
@@ -26,3 +36,8 @@ class Application:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def run_in_turn(self, *commands: list[str | Path]) -> list[str]:
+        """What each of several Python programs prints there. They run in one process, which loads a model once."""
+        text = self.run("-c", IN_TURN, json.dumps([[str(one) for one in command] for command in commands]))
+        return text.split(f"{END}\n")[:-1]
