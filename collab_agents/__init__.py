@@ -4,7 +4,7 @@ The names below are imported when they are first used: `import collab_agents` it
 """
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from collab_agents._internal.lazy import names_from
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collab_agents.tasks import Task, load_tasks, offline_tasks
     from collab_agents.trajectories import Trajectory, read_trajectories
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
+
+    __version__: str
 
 _HOMES = {
     "assistants": ("AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate_as"),
@@ -106,7 +108,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("collab-agents")
     return _load(name)

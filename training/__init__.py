@@ -3,7 +3,7 @@
 The names below are imported when they are first used, so making a dataset does not load the trainers.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from collab_agents._internal.lazy import names_from
 
@@ -101,7 +101,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     return _load(name)
 
 

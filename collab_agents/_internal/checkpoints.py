@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import aiosqlite
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -25,7 +24,7 @@ class _Masking(JsonPlusSerializer):
         super().__init__(allowed_msgpack_modules=None)
         self._mask = mask
 
-    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+    def dumps_typed(self, obj: object) -> tuple[str, bytes]:
         kind, data = super().dumps_typed(obj)
         return kind, self._mask(data)
 

@@ -1,7 +1,7 @@
 """Keep the failures of one branch inside that branch."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import inf
@@ -63,10 +63,10 @@ def contained(seconds: float | None = None) -> Iterator[None]:
 class _TaskFactory:
     """Creates the loop's tasks as before, except those created inside `contained`."""
 
-    def __init__(self, before: Any) -> None:
+    def __init__(self, before: Callable[..., asyncio.Future[Any]] | None) -> None:
         self._before = before
 
-    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+    def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Future[Any]:
         limit = _limit.get()
         if limit is None or limit.over:
             return self._create(loop, coro, options)
@@ -75,13 +75,13 @@ class _TaskFactory:
         task.add_done_callback(lambda _: coro.close())
         return task
 
-    def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]) -> Any:
+    def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]) -> asyncio.Future[Any]:
         if self._before is not None:
             return self._before(loop, coro, **options)
         return asyncio.Task(coro, loop=loop, **options)
 
 
-async def _inside(coro: Any, loop: asyncio.AbstractEventLoop, limit: _Limit) -> Any:
+async def _inside(coro: Awaitable[T], loop: asyncio.AbstractEventLoop, limit: _Limit) -> T:
     if loop.time() > limit.until and not limit.over:
         raise Late("it could not begin in time")
     try:

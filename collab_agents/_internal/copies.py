@@ -38,7 +38,7 @@ def branch_copy(value: Any, name: str) -> tuple[Any, list[str]]:
     return whole, shared
 
 
-def _parts(value: Any) -> dict[str, Any]:
+def _parts(value: object) -> dict[str, object]:
     if isinstance(value, dict):
         return value
     if is_dataclass(value) and not isinstance(value, type):

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from collab_agents._internal.reasons import nearest, reason_of
 from collab_agents.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any]:
@@ -24,7 +26,7 @@ def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any
     return what
 
 
-def made_with(options: Mapping[str, Any], make: Callable[..., Any], what: str) -> Any:
+def made_with(options: Mapping[str, object], make: Callable[..., T], what: str) -> T:
     """Call the class or function with the options.
 
     Raises ConfigError, which begins with `what`, for an option that it does not take, or if it fails.
@@ -37,7 +39,7 @@ def made_with(options: Mapping[str, Any], make: Callable[..., Any], what: str) -
         raise ConfigError(f"{what}: it cannot be made: {reason_of(error)}") from error
 
 
-def not_taken(options: Iterable[str], function: Callable[..., Any]) -> list[str]:
+def not_taken(options: Iterable[str], function: Callable[..., object]) -> list[str]:
     """Return the options for which the function has no argument."""
     parameters = inspect.signature(function).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -45,7 +47,7 @@ def not_taken(options: Iterable[str], function: Callable[..., Any]) -> list[str]
     return [option for option in options if option not in parameters]
 
 
-def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str) -> None:
+def check_takes(function: Callable[..., object], offered: Iterable[str], field: str) -> None:
     """Raise ConfigError, which begins with `field`, if the function needs an argument that is not offered."""
     offered = list(offered)
     for name, parameter in inspect.signature(function).parameters.items():
@@ -57,7 +59,7 @@ def check_takes(function: Callable[..., Any], offered: Iterable[str], field: str
             raise ConfigError(f"{field}: it needs an argument {name!r}, and is given {', '.join(offered)}")
 
 
-async def called(function: Callable[..., Any], offered: Mapping[str, Any]) -> Any:
+async def called(function: Callable[..., Any], offered: Mapping[str, object]) -> Any:
     """Call the function with those of the offered arguments that it takes.
 
     An async function is awaited; any other runs on a thread, since it may block.

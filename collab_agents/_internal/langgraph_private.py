@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import ToolCall, ToolMessage
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal._constants import (
     CONFIG_KEY_CACHE,
@@ -24,7 +25,10 @@ from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.pregel import Pregel
-from langgraph.types import Interrupt
+from langgraph.types import Command, Interrupt
+
+ToolResult = ToolMessage | Command[Any] | list[Command[Any] | ToolMessage]
+"""What a ToolNode returns for the call of a tool."""
 
 CACHE = CONFIG_KEY_CACHE
 """The configurable key of the cache that a run and all its graphs use instead of their own."""
@@ -41,7 +45,7 @@ def can_be_resumed() -> bool:
     return bool(_configurable().get(CONFIG_KEY_CHECKPOINTER))
 
 
-def pause_task(value: Any) -> None:
+def pause_task(value: object) -> None:
     """Interrupt the task in which this runs.
 
     When its graph continues, the task runs again from its beginning with the answers it already has.
@@ -57,14 +61,14 @@ def pause_task(value: Any) -> None:
 class Interceptor:
     """Handles the tool calls of a ToolNode, see `intercept`."""
 
-    def begin(self, node: ToolNode, name: str, arguments: Mapping[str, Any]) -> None:
+    def begin(self, node: ToolNode, name: str, arguments: Mapping[str, object]) -> None:
         """Called before each call of a tool, outside the node's own wrappers."""
 
-    def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
+    def run(self, request: ToolCallRequest, execute: Callable[[], ToolResult]) -> ToolResult:
         """Return the tool's result, inside the node's own wrappers."""
         return execute()
 
-    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[Any]]) -> Any:
+    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         return await execute()
 
 
@@ -79,18 +83,18 @@ def intercept(node: ToolNode, by: Interceptor) -> None:
     run_one, arun_one = node._run_one, node._arun_one
     execute, aexecute = node._execute_tool_sync, node._execute_tool_async
 
-    def run_one_intercepted(call: Any, *arguments: Any) -> Any:
+    def run_one_intercepted(call: ToolCall, *arguments: Any) -> ToolResult:
         by.begin(node, call["name"], call["args"])
         return run_one(call, *arguments)
 
-    async def arun_one_intercepted(call: Any, *arguments: Any) -> Any:
+    async def arun_one_intercepted(call: ToolCall, *arguments: Any) -> ToolResult:
         by.begin(node, call["name"], call["args"])
         return await arun_one(call, *arguments)
 
-    def execute_intercepted(request: Any, *arguments: Any) -> Any:
+    def execute_intercepted(request: ToolCallRequest, *arguments: Any) -> ToolResult:
         return by.run(request, lambda: execute(request, *arguments))
 
-    async def aexecute_intercepted(request: Any, *arguments: Any) -> Any:
+    async def aexecute_intercepted(request: ToolCallRequest, *arguments: Any) -> ToolResult:
         return await by.arun(request, lambda: aexecute(request, *arguments))
 
     vars(node).update(
@@ -111,7 +115,7 @@ def reading_own_types(
 
 def types_in_state(graph: Pregel[Any, Any, Any, Any]) -> frozenset[tuple[str, ...]]:
     """Return the modules and names of the types that a graph's state declares, and of LangChain's messages."""
-    schemas: list[type[Any]] = list(getattr(getattr(graph, "builder", None), "schemas", ()))
+    schemas: list[type] = list(getattr(getattr(graph, "builder", None), "schemas", ()))
     return frozenset(build_serde_allowlist(schemas=schemas, channels=dict(graph.channels)))
 
 

@@ -3,9 +3,9 @@
 import difflib
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
@@ -45,7 +45,7 @@ def first_problem(error: ValidationError) -> str:
     return clause_of(error.errors(include_url=False)[0])
 
 
-def clause_of(problem: Any) -> str:
+def clause_of(problem: ErrorDetails) -> str:
     """Return one of the errors in `ValidationError.errors` as a clause."""
     where = ".".join(map(str, place_of(problem))) or "the value"
     if problem["type"] == "extra_forbidden":
@@ -59,7 +59,7 @@ def clause_of(problem: Any) -> str:
     return f"{where}: {message[:1].lower()}{message[1:]}{value}"
 
 
-def place_of(problem: Any) -> tuple[int | str, ...]:
+def place_of(problem: ErrorDetails) -> tuple[int | str, ...]:
     """Return the path to the field of one of pydantic's errors, without the tags of unions."""
     return tuple(part for part in problem["loc"] if not str(part).startswith("<"))
 

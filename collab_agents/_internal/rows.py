@@ -9,12 +9,15 @@ from datetime import date
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -50,7 +53,7 @@ class Row:
             raise self.error(column, "expected a text")
         return str(value)
 
-    def json(self, column: str) -> Any:
+    def json(self, column: str) -> object:
         """Return the column's value, dates as text. Raises ConfigError for a value that JSON cannot hold."""
         value = self.values[column]
         if isinstance(value, date):
@@ -69,7 +72,7 @@ class Row:
 class Rows:
     """A dataset with the required columns and at least one row."""
 
-    def __init__(self, name: str, dataset: Any, columns: Sequence[str]) -> None:
+    def __init__(self, name: str, dataset: "Dataset", columns: Sequence[str]) -> None:
         self.name = name
         self._dataset = dataset
         there = list(dataset.column_names)
@@ -88,7 +91,7 @@ class Rows:
         for number, values in enumerate(self._dataset):
             yield Row(self.name, number, values)
 
-    def column(self, name: str) -> list[Any]:
+    def column(self, name: str) -> list[object]:
         return list(self._dataset[name][:])
 
     def chosen(self, numbers: Sequence[int]) -> Iterator[Row]:
@@ -145,7 +148,7 @@ def read_rows(
     return Rows(label, dataset, columns)
 
 
-def load_fresh(path: str, **options: Any) -> Any:
+def load_fresh(path: str, **options: Any) -> "Dataset | DatasetDict":
     """Call `datasets.load_dataset`, without its cache for a local folder.
 
     The cache (datasets 5.2) confuses a folder with its earlier contents, and with other folders of the same name.

@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from threading import Lock
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 _SHORTEST = 8
@@ -61,7 +60,7 @@ def secrets_in_url(url: str) -> dict[str, str]:
     return {name: query[name] for name in names_of_secrets(query)}
 
 
-def names_of_secrets(value: Any, path: str = "") -> Iterator[str]:
+def names_of_secrets(value: object, path: str = "") -> Iterator[str]:
     """Yield the dotted paths of a configuration at which there seems to be a secret, judging by key names."""
     if isinstance(value, Mapping):
         for key, inner in value.items():

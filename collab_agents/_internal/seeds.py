@@ -43,7 +43,7 @@ class Calls:
             for place in [place for place in counts if runs_again(place)]:
                 del counts[place]
 
-    def dump(self) -> list[list[Any]]:
+    def dump(self) -> list[list[str | int]]:
         """Return the counts as JSON values for `__init__`."""
         return [[content, *one] for content, counts in self._counts.items() for one in counts.items()]
 

@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from collab_agents._internal.containment import abandon
 
 T = TypeVar("T")
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
+def run(work: Coroutine[object, object, T]) -> T:
     """Run like `asyncio.run`, but do not wait for threads that hang and tasks that ignore their cancellation."""
     runner = asyncio.Runner(loop_factory=_create_loop)
     try:
@@ -36,7 +36,7 @@ def is_work_left() -> bool:
     return bool(_left_behind)
 
 
-def run_sync(work: Coroutine[Any, Any, T]) -> T:
+def run_sync(work: Coroutine[object, object, T]) -> T:
     """Run a coroutine on a separate thread, since this one may have a running event loop, and return its result."""
     with _on_a_thread(work) as working:
         return working.result()
@@ -60,9 +60,9 @@ def iterate_sync(values: AsyncGenerator[T, None]) -> Iterator[T]:
 
 
 @contextmanager
-def _on_a_thread(work: Coroutine[Any, Any, T]) -> "Iterator[Future[T]]":
+def _on_a_thread(work: Coroutine[object, object, T]) -> "Iterator[Future[T]]":
     """Run a coroutine on a separate event loop and thread, and cancel it if the block is left before it has ended."""
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[object]]] = Future()
 
     async def working() -> T:
         task = asyncio.current_task()
@@ -85,7 +85,7 @@ def _create_loop() -> asyncio.AbstractEventLoop:
     loop, executor = asyncio.new_event_loop(), ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(executor)
 
-    async def shutdown(*_: Any) -> None:  # Python 3.12 and later pass a timeout.
+    async def shutdown(*_: object) -> None:  # Python 3.12 and later pass a timeout.
         executor.shutdown(wait=False, cancel_futures=True)
 
     vars(loop)["shutdown_default_executor"] = shutdown
