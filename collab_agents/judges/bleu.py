@@ -1,5 +1,5 @@
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import ConfigDict, validate_call
@@ -7,6 +7,9 @@ from pydantic import ConfigDict, validate_call
 from collab_agents.judges.base import Conversation, Judge, Score, checked, needs_reference
 from collab_agents.judges.registry import register
 from collab_agents.tasks import Task
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
 
 
 @register()
@@ -39,7 +42,7 @@ def bleu(
 
 
 @cache
-def _metric(tokenize: str) -> Any:
+def _metric(tokenize: str) -> "BLEU":
     from sacrebleu.metrics.bleu import BLEU
 
     return BLEU(effective_order=True, tokenize=tokenize)

@@ -44,7 +44,7 @@ def evaluator(
 
     @checked()
     async def judge(conversation: Conversation, task: Task) -> Score:
-        offered: dict[str, Any] = {
+        offered: dict[str, object] = {
             "inputs": task.goal,
             "outputs": to_dicts(conversation.messages)
             if outputs == "conversation"

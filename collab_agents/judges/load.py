@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import ValidationError
@@ -12,6 +12,8 @@ from collab_agents._internal.reasons import first_problem, nearest, reason_of
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import OWN_TIMEOUT, Judge, as_judge
 from collab_agents.judges.registry import JUDGES
+
+T = TypeVar("T")
 
 
 def load_judge(
@@ -59,7 +61,7 @@ def load_judge(
     return _made(name, registered.make, ({"model": model} if model else {}) | (options or {}))
 
 
-def _made(name: str, make: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def _made(name: str, make: Callable[..., T], arguments: dict[str, object]) -> T:
     parameters = inspect.signature(make).parameters
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     known = [parameter for parameter in parameters if parameter != "model"]

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from collab_agents.judges.base import Judge
 
@@ -53,7 +53,7 @@ def register(*, metric: bool = True) -> Callable[[F], F]:
     """Register the function under its own name."""
 
     def add(make: F) -> F:
-        name: Any = make.__name__
+        name = make.__name__
         JUDGES[name] = RegisteredJudge(make, metric)
         for other in sorted(JUDGES):  # Keeps the dict sorted by name.
             JUDGES[other] = JUDGES.pop(other)

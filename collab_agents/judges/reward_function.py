@@ -51,7 +51,7 @@ def reward_function(
             return Score(None, "the assistant said nothing")
         there = _columns(task)
         given = there | {name: there[column] for name, column in (columns or {}).items()}
-        arguments = {name: [value] for name, value in given.items()}
+        arguments: dict[str, object] = {name: [value] for name, value in given.items()}
         both = {"prompts": [to_dicts(prompt)], "completions": [to_dicts(completion)]}
         (value,) = await in_time(called(function, arguments | both), timeout)
         return Score(None if value is None else float(value))
@@ -59,7 +59,7 @@ def reward_function(
     return judge
 
 
-def _columns(task: Task) -> dict[str, Any]:
+def _columns(task: Task) -> dict[str, object]:
     return task.metadata | {"id": task.id, "kind": task.kind, "goal": task.goal, "reference": task.reference}
 
 

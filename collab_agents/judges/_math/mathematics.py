@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _WORD_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "twelve": 12}
 _SYMBOLS = (
@@ -202,7 +202,7 @@ def _in_dollars(text: str) -> str:
     return f"{sentence[: sentence.rfind(tail[0])]}${formula}$"
 
 
-def _parsed(text: str) -> list[Any]:
+def _parsed(text: str) -> list[object]:
     """Return what math-verify parses in the text, without the strings that it adds as a fallback."""
     from math_verify import parse
 
@@ -213,7 +213,7 @@ def _parsed(text: str) -> list[Any]:
     return [_canonical(one) for one in found if not isinstance(one, str)]
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: object) -> object:
     import sympy
 
     if isinstance(value, sympy.And):
@@ -224,14 +224,14 @@ def _canonical(value: Any) -> Any:
     return value
 
 
-def _equal(wanted: list[Any], answer: list[Any]) -> bool:
+def _equal(wanted: list[object], answer: list[object]) -> bool:
     from math_verify import verify
 
     # Ten digits, because a rounded value is not the exact one.
     return bool(verify(wanted, answer, float_rounding=10, timeout_seconds=None))
 
 
-def _shown(values: list[Any]) -> str:
+def _shown(values: list[object]) -> str:
     return str(values[0])[:80]
 
 

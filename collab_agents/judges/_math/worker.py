@@ -31,11 +31,11 @@ class WorkerPool:
         self._threads = ThreadPoolExecutor(cores, thread_name_prefix=script.stem)
         self._own = threading.local()
 
-    async def ask(self, request: dict[str, Any]) -> Any:
+    async def ask(self, request: dict[str, object]) -> Any:
         """Return the script's answer. Raises WorkerTimeout, or RuntimeError if the script does not start."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, request)
 
-    def _ask(self, request: dict[str, Any]) -> Any:
+    def _ask(self, request: dict[str, object]) -> Any:
         process: subprocess.Popen[str] | None = getattr(self._own, "process", None)
         if process is None or process.poll() is not None:
             process = self._own.process = self._start()

@@ -11,7 +11,6 @@ import sys
 import threading
 import unittest
 from collections.abc import Iterator
-from typing import Any
 
 from . import suite
 from .reports import describe
@@ -25,7 +24,7 @@ class _PeerReports:
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
 
-    def send(self, kind: str, **facts: Any) -> None:
+    def send(self, kind: str, **facts: object) -> None:
         self._peer.send({"kind": kind} | facts)
 
     def test(self, name: str, problem: str) -> None:
@@ -81,7 +80,7 @@ def _import_what_is_needed(tests: str) -> None:
                     print(f"import {name}: {describe(error)}", file=sys.stderr)
 
 
-def _framework() -> Iterator[tuple[tuple[Any, str], Any]]:
+def _framework() -> Iterator[tuple[tuple[object, str], object]]:
     kinds = [unittest.TestCase, unittest.TestSuite, unittest.TestLoader, unittest.TestResult, suite.Problems]
     for owner in (unittest, unittest.case, unittest.suite, suite, *kinds):
         for name, value in list(vars(owner).items()):

@@ -5,17 +5,16 @@ import os
 import sys
 import types
 from pathlib import Path
-from typing import Any
 
 from .reports import describe
-from .wire import Gone, Peer
+from .wire import Gone, Message, Peer
 
 
 def serve(peer: Peer) -> None:
     """Receive and run the solution, and then answer calls to its functions until the other side closes."""
     module = create_module()
 
-    def answer(question: dict[str, Any]) -> None:
+    def answer(question: Message) -> None:
         if "solution" in question:
             peer.reply(question, lambda: run(question["solution"], module))
         else:
@@ -50,7 +49,7 @@ def run(source: str, module: types.ModuleType) -> str:
     return ""
 
 
-def namespace(module: types.ModuleType, entry_point: str | None) -> dict[str, Any]:
+def namespace(module: types.ModuleType, entry_point: str | None) -> dict[str, object]:
     """Return the names that the solution defines, except those that shadow built-ins."""
     hidden = set(dir(builtins)) - {entry_point}
     return {name: value for name, value in vars(module).items() if name not in hidden or name.startswith("__")}

@@ -20,7 +20,7 @@ Test = tuple[str, str]
 
 
 class Reporting(Protocol):
-    def send(self, kind: str, **facts: Any) -> None: ...
+    def send(self, kind: str, **facts: object) -> None: ...
 
     def test(self, name: str, problem: str) -> None: ...
 
@@ -28,7 +28,7 @@ class Reporting(Protocol):
 def run_tests(
     source: str,
     entry_point: str | None,
-    space: dict[str, Any],
+    space: dict[str, object],
     reports: Reporting,
     sound: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -127,7 +127,7 @@ def count_defined(tree: ast.Module, called: set[str]) -> int:
     return functions.count("check") + sum(name.startswith("test") for name in functions + methods)
 
 
-def run_defined(name: str, value: Any, entry_point: str | None, space: dict[str, Any]) -> Iterator[Test]:
+def run_defined(name: str, value: object, entry_point: str | None, space: dict[str, object]) -> Iterator[Test]:
     """Run the object that the tests' source defines under this name, if it is a test."""
     if isinstance(value, type) and issubclass(value, unittest.TestCase):
         yield from run_class(name, value)
@@ -154,7 +154,7 @@ class Problems(unittest.TestResult):
         super().startTest(test)
         self.started.add(test.id())
 
-    def addError(self, test: Any, err: Any) -> None:
+    def addError(self, test: object, err: Any) -> None:
         if isinstance(test, unittest.TestCase):
             self.problems.setdefault(test.id(), describe(err[1]))
         else:
@@ -162,15 +162,15 @@ class Problems(unittest.TestResult):
 
     addFailure = addError
 
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
+    def addSubTest(self, test: object, subtest: object, err: Any) -> None:
         if err is not None:
             self.addError(test, err)
 
-    def addSkip(self, test: Any, reason: str) -> None:
+    def addSkip(self, test: object, reason: str) -> None:
         if isinstance(test, unittest.TestCase) and test.id() in self.started:
             self.problems.setdefault(test.id(), f"skipped: {reason}")
 
-    def addUnexpectedSuccess(self, test: Any) -> None:
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
         self.problems.setdefault(test.id(), "it passed, and was expected to fail")
 
 
@@ -190,7 +190,7 @@ def run_class(name: str, case: type[unittest.TestCase]) -> Iterator[Test]:
         yield f"{name}.{method}", result.problems.get(test, ended)
 
 
-def run_function(function: Callable[[], Any]) -> None:
+def run_function(function: Callable[[], object]) -> None:
     result = function()
     if isinstance(result, types.CoroutineType):
         import asyncio  # Slow to import, and rarely needed.
@@ -198,7 +198,7 @@ def run_function(function: Callable[[], Any]) -> None:
         asyncio.run(result)
 
 
-def problem_of(action: Callable[[], Any]) -> str:
+def problem_of(action: Callable[[], object]) -> str:
     """Run the action, and return what went wrong in one line, or ""."""
     try:
         action()

@@ -13,13 +13,14 @@ import socket
 import sys
 import time
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from . import shared, solution, suite
 from .confinement import OPEN_FILES, confine, shield
 from .reports import Reports, clean, describe
-from .wire import Garbled, Gone, NotPlain, Peer
+from .wire import Garbled, Gone, Message, NotPlain, Peer
 
 _PATIENCE = 1.0
 """Seconds that a process has to end once it has closed its socket."""
@@ -82,12 +83,12 @@ def _unreadable(tests: str) -> str:
     return ""
 
 
-def _examine(peer: Peer, request: dict[str, Any], reports: Reports) -> None:
+def _examine(peer: Peer, request: Message, reports: Reports) -> None:
     peer.send({"shared": False})
     if problem := peer.ask({"solution": request["solution"]}):
         reports.send("broken", reason=clean(str(problem)))
         return
-    space: dict[str, Any] = {"__name__": "solution"}
+    space: dict[str, object] = {"__name__": "solution"}
     for name in request["names"]:
         try:
             space[name] = peer.ask({"name": name})
@@ -101,14 +102,14 @@ def _examine(peer: Peer, request: dict[str, Any], reports: Reports) -> None:
     suite.run_tests(request["tests"], request["entry_point"], space, reports)
 
 
-def _refused(why: str) -> Any:
-    def refused(*arguments: Any, **named: Any) -> None:
+def _refused(why: str) -> Callable[..., None]:
+    def refused(*arguments: object, **named: object) -> None:
         raise NotPlain(why)
 
     return refused
 
 
-def _pass_on(peer: Peer, request: dict[str, Any], reports: Reports) -> None:
+def _pass_on(peer: Peer, request: Message, reports: Reports) -> None:
     peer.send({"shared": True})
     peer.send(request)
     for _ in range(suite.MOST_TESTS + 10):

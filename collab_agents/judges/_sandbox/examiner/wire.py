@@ -18,13 +18,16 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+Message = dict[str, Any]
+"""A JSON object that one process sends to the other."""
+
 MOST_BYTES = 8 << 20
 _DEPTH = 200
 _LONGEST_REASON = 10_000
 _SAFE_INT = 1 << 53
 _TYPES = {name: one for name, one in vars(builtins).items() if isinstance(one, type)}
 _ERRORS = {name: one for name, one in _TYPES.items() if issubclass(one, BaseException)}
-_LISTS: dict[str, Callable[[list[Any]], Any]] = {
+_LISTS: dict[str, Callable[[list[Any]], object]] = {
     "tuple": tuple,
     "set": set,
     "frozenset": frozenset,
@@ -36,7 +39,7 @@ _LISTS: dict[str, Callable[[list[Any]], Any]] = {
     "timedelta": lambda parts: datetime.timedelta(*parts),
     "timezone": lambda parts: datetime.timezone(*parts),
 }
-_TEXTS: dict[str, Callable[[str], Any]] = {
+_TEXTS: dict[str, Callable[[str], object]] = {
     "int": lambda text: int(text, 16),
     "bytes": bytes.fromhex,
     "bytearray": bytearray.fromhex,
@@ -47,7 +50,7 @@ _TEXTS: dict[str, Callable[[str], Any]] = {
     "UUID": uuid.UUID,
     "type": _TYPES.__getitem__,
 }
-_MAPS: dict[str, Callable[[list[Any]], Any]] = {
+_MAPS: dict[str, Callable[[list[tuple[object, object]]], object]] = {
     "dict": dict,
     "Counter": lambda pairs: collections.Counter(dict(pairs)),
     "OrderedDict": collections.OrderedDict,
@@ -78,16 +81,16 @@ class Peer:
         self.gone = False
         self._end = end
         self._process = os.getpid()
-        self._given: list[Any] = []
+        self._given: list[Iterator[object] | Callable[..., object]] = []
         self._known: dict[int, int] = {}
-        self._lent: dict[int, tuple[int, Any]] = {}
+        self._lent: dict[int, tuple[int, object]] = {}
         self._errors: list[BaseException] = []
         self._theirs: dict[type, int] = {}
-        self._returned: dict[int, tuple[int, Any]] = {}
-        self._received: dict[int, Any] = {}
+        self._returned: dict[int, tuple[int, object]] = {}
+        self._received: dict[int, object] = {}
         self._asked = 0
 
-    def call(self, function: int, arguments: list[Any], named: dict[str, Any]) -> Any:
+    def call(self, function: int, arguments: list[object], named: dict[str, object]) -> object:
         """Return the result, or raise what the function raised. Changes to arguments are applied here too."""
         reply = self._exchange({"call": function, "arguments": self.pack([arguments, named])})
         if "changed" in reply:
@@ -102,7 +105,7 @@ class Peer:
         change(kept, result)
         return kept
 
-    def serve(self, answer: Callable[[dict[str, Any]], None]) -> None:
+    def serve(self, answer: Callable[[Message], None]) -> None:
         """Answer the other side's calls, and its questions with `answer`, until it ends."""
         while True:
             asked = self.receive()
@@ -111,7 +114,7 @@ class Peer:
             else:
                 answer(asked)
 
-    def reply(self, question: dict[str, Any], work: Callable[[], Any]) -> None:
+    def reply(self, question: Message, work: Callable[[], object]) -> None:
         """Answer a question with the result of the work, or with its error."""
         sent = {"number": question["number"]}
         try:
@@ -120,14 +123,14 @@ class Peer:
             sent["error"] = self._described(error)
         self.send(sent)
 
-    def ask(self, question: dict[str, Any]) -> Any:
+    def ask(self, question: Message) -> object:
         """Return the reply to a question that is not a function call."""
         reply = self._exchange(question)
         if "error" in reply:
             raise self._error(reply["error"])
         return self.unpack(reply["result"])
 
-    def pack(self, value: Any, depth: int = 0) -> Any:
+    def pack(self, value: object, depth: int = 0) -> object:
         """Convert the value to JSON, or raise NotPlain. Of a subclass of a plain type, the plain part is packed."""
         inner = depth + 1
         if inner > _DEPTH:
@@ -219,8 +222,8 @@ class Peer:
             raise Garbled from error
         raise Garbled
 
-    def _function(self, number: int, name: str | None, doc: str | None) -> Callable[..., Any]:
-        def remote(*arguments: Any, **named: Any) -> Any:
+    def _function(self, number: int, name: str | None, doc: str | None) -> Callable[..., object]:
+        def remote(*arguments: object, **named: object) -> object:
             return self.call(number, list(arguments), named)
 
         if name:
@@ -229,16 +232,15 @@ class Peer:
         self._lent[id(remote)] = (int(number), remote)
         return remote
 
-    def _give(self, value: Any) -> int:
+    def _give(self, value: Iterator[object] | Callable[..., object]) -> int:
         number = self._known.get(id(value))
         if number is None:
             number = self._known[id(value)] = len(self._given)
             self._given.append(value)
         return number
 
-    def _answer(self, asked: dict[str, Any]) -> None:
-        sent: dict[str, Any] = {"number": asked.get("number")}
-        arguments: Any = None
+    def _answer(self, asked: Message) -> None:
+        sent: Message = {"number": asked.get("number")}
         try:
             function = self._given[asked["call"]]
             arguments, named = given = self.unpack(asked["arguments"])
@@ -257,7 +259,7 @@ class Peer:
             sent["error"] = self._described(error)
         self.send(sent)
 
-    def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _exchange(self, message: Message) -> Message:
         self._asked += 1
         number = self._asked
         self.send(message | {"number": number})
@@ -270,7 +272,7 @@ class Peer:
             elif not isinstance(reply.get("number"), int) or reply["number"] >= number:
                 raise Garbled
 
-    def _described(self, error: BaseException) -> list[Any]:
+    def _described(self, error: BaseException) -> list[object]:
         """Describe an error by its classes up to the first built-in one, its arguments, text and number here."""
         if type(error) in self._theirs:
             return [["Exception"], [], "", self._theirs[type(error)], True]
@@ -303,7 +305,7 @@ class Peer:
         except (TypeError, ValueError, LookupError) as error:
             raise Garbled from error
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         if os.getpid() != self._process:
             os._exit(1)  # A process that the solution forked has returned here.
         data = json.dumps(message).encode()
@@ -318,7 +320,7 @@ class Peer:
             self.gone = True
             raise Gone from error
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self) -> Message:
         (length,) = struct.unpack(">I", self._read(4))
         if length > MOST_BYTES:
             raise Garbled
@@ -352,7 +354,7 @@ class _RemoteIterator:
     def __iter__(self) -> "_RemoteIterator":
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         return self._peer.call(self._number, [], {})
 
 
@@ -381,5 +383,5 @@ def change(value: Any, to: Any) -> None:
         value[:] = to
 
 
-def _is_changeable(value: Any) -> bool:
+def _is_changeable(value: object) -> bool:
     return isinstance(value, list | dict | set | bytearray | collections.deque)
