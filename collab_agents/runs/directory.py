@@ -19,7 +19,7 @@ from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
-from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_record
+from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory, read_record
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
 """Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
@@ -47,7 +47,7 @@ class RunDirectory:
         self,
         path: str | Path,
         *,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         resume: bool = False,
         wait: float = 0,
         private: bool = True,
@@ -167,7 +167,7 @@ class RunDirectory:
         if len(self._failed) < len(failures):
             self._failures.replace(list(self._failed.values()))
 
-    def _compare(self, made_with: Mapping[str, Any]) -> None:
+    def _compare(self, made_with: Mapping[str, object]) -> None:
         # Earlier versions had another name for the column of goals.
         before = {re.sub(r"columns\.prompt$", "columns.goal", key): value for key, value in _leaves(made_with)}
         now = dict(_leaves(json.loads(json.dumps(self.settings))))
@@ -194,7 +194,7 @@ class RunDirectory:
         draft.replace(self.path / "run.json")
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, list):
         value = dict(enumerate(value))
     if isinstance(value, Mapping):
@@ -215,7 +215,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def turns_in(messages: Iterable[Mapping[str, Any]]) -> int:
+def turns_in(messages: Iterable[Message]) -> int:
     """Count the assistant's answers in a conversation without lookahead."""
     return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)
 
@@ -249,7 +249,7 @@ def changed_task_error(task_id: str) -> RunDirectoryError:
     )
 
 
-def digest(task: Task | Mapping[str, Any], persona: Persona | Mapping[str, Any] | None) -> str:
+def digest(task: Task | Mapping[str, object], persona: Persona | Mapping[str, object] | None) -> str:
     """Return a hash of a task and its persona, to tell whether they have changed."""
     kept = [
         Task.model_validate(task).model_dump(mode="json"),

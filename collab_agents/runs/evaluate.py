@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
@@ -39,7 +38,7 @@ class TaskSet:
     """The judge of `reward` that measures how well a task was done, if there is one."""
     personas: Sequence[Persona] = ()
     max_exchanges: int = MAX_EXCHANGES
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     """More settings to keep in the runs' run.json, and to compare when they are resumed."""
 
 
@@ -51,7 +50,7 @@ class _Repeat:
     side: str
     seed: int
     folder: Path | None
-    settings: Mapping[str, Any]
+    settings: Mapping[str, object]
 
 
 async def evaluate(
@@ -64,7 +63,7 @@ async def evaluate(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
     progress: Progress | None = None,
 ) -> Scorecard:
     """Run every task with each assistant, `repeats` times, and score the conversations.

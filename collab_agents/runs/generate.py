@@ -39,7 +39,7 @@ from collab_agents.assistants.apps.packing import mask_packed
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import create_rollout_graph
-from collab_agents.graphs.states import trajectory_of
+from collab_agents.graphs.states import ConversationInput, trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import MAX_EXCHANGES, Lookahead
 from collab_agents.participants import problem_for
@@ -78,7 +78,7 @@ def generate_trajectories(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
     """Run every task with lookahead and yield the trajectories as they finish.
@@ -146,7 +146,7 @@ def play_conversations(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
     """Run every task without lookahead, with one reply per turn, and yield the judged trajectories as they finish.
@@ -187,7 +187,7 @@ def play_conversations(
     return Stream(played, folder=out)
 
 
-def conversation_settings(settings: Mapping[str, Any] | None, max_exchanges: int, seed: int) -> dict[str, Any]:
+def conversation_settings(settings: Mapping[str, object] | None, max_exchanges: int, seed: int) -> dict[str, object]:
     """Return the settings that `play_conversations` keeps in run.json and compares."""
     return {**(settings or {}), "max_exchanges": max_exchanges, "seed": seed}
 
@@ -222,7 +222,7 @@ async def _play_all(
     tasks: Iterable[Task] | AsyncIterable[Task],
     create_graph: Callable[[AsyncSqliteSaver | None], Graph],
     *,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     personas: Sequence[Persona],
     seed: int,
     max_concurrency: int | asyncio.Semaphore,
@@ -353,7 +353,7 @@ class _Player:
         persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
         branch = derive_seed(self.seed, task.id)
         config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
-        begin: dict[str, Any] = {
+        begin: ConversationInput = {
             "messages": [],
             "task": task.model_dump(),
             "persona": persona.model_dump() if persona else None,
@@ -392,7 +392,7 @@ def _failed_to_choose(snapshot: StateSnapshot) -> bool:
     return bool(results) and not any(result is None or _any_scored(result["candidates"]) for result in results)
 
 
-def _any_scored(candidates: Sequence[Mapping[str, Any]]) -> bool:
+def _any_scored(candidates: Sequence[Mapping[str, object]]) -> bool:
     return any(one["reward"] is not None for one in candidates)
 
 
@@ -481,7 +481,7 @@ async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: Set[str]) -> C
     return spent
 
 
-async def cancel(under_way: Collection[asyncio.Task[Any]]) -> None:
+async def cancel(under_way: Collection[asyncio.Task[object]]) -> None:
     """Cancel the tasks, and wait for those that clean up."""
     for one in under_way:
         one.cancel()

@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collab_agents.usage import Usage
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Progress:
     """Turns completed in this call."""
     usage: Usage = field(default_factory=Usage)
     """Calls and tokens of this call."""
-    on_change: Callable[["Progress"], Any] | None = field(default=None, repr=False)
+    on_change: Callable[["Progress"], object] | None = field(default=None, repr=False)
     """Called with this object when any number but `usage` has changed. It runs on the event loop and must not block.
 
     If it raises, the exception is logged and it is not called again.
@@ -99,7 +102,7 @@ class ProgressBar(Progress):
     def __init__(self, total: int | None = None, **options: Any) -> None:
         super().__init__(total=total, on_change=self._draw)
         self._options = {"unit": "task", "disable": False, **options}  # Some libraries disable all bars.
-        self._bar: Any = None
+        self._bar: tqdm | None = None
         self._drawn = 0.0
 
     def end(self) -> None:

@@ -7,9 +7,10 @@ It reads trajectories and does not know how they were made. Intervals are 95% pe
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from collab_agents._internal.seeds import derive_seed
@@ -18,6 +19,7 @@ from collab_agents.trajectories import Record, Trajectory
 RESAMPLES = 10_000
 _AT_ONCE = 1_000
 Better = Literal["higher", "lower"]
+Array = NDArray[np.float64]
 
 
 class Estimate(Record):
@@ -121,7 +123,7 @@ class Measure:
 
     of: Callable[[Played], tuple[float, ...] | None]
     """Returns a conversation's summands, or None if it has none."""
-    value: Callable[[Any], Any]
+    value: Callable[[Array], Array]
     """Computes the measure, of shape (...), from the sums, of shape (..., summands)."""
     better: Better | None
     summands: int = 2
@@ -170,15 +172,24 @@ def score_set(
                 name=side,
                 finished=sum(map(len, repeats)),
                 failed=failed.get(side, 0),
-                measures={key: Estimate(**drawn.estimate(number, index)) for index, key in enumerate(measures)},
+                measures={key: drawn.estimate(number, index) for index, key in enumerate(measures)},
                 unscored=_unscored([one for repeat in repeats for one in repeat]),
             )
             for number, (side, repeats) in enumerate(sides.items())
         ],
     )
     if len(sides) == 2:
-        result.difference = {key: Difference(**drawn.difference(2, 3, index)) for index, key in enumerate(measures)}
+        result.difference = {key: drawn.difference(2, 3, index) for index, key in enumerate(measures)}
     return result
+
+
+class _Interval(TypedDict):
+    """The part of an `Estimate` that does not depend on the repeats."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    tasks: int
 
 
 class _Resampled:
@@ -187,7 +198,7 @@ class _Resampled:
     Each side is a list with an array of shape (repeats, tasks, summands) for each measure.
     """
 
-    def __init__(self, measures: Sequence[Measure], sides: Sequence[Sequence[Any]], seed: int) -> None:
+    def __init__(self, measures: Sequence[Measure], sides: Sequence[Sequence[Array]], seed: int) -> None:
         self._measures = measures
         self._sides = sides
         columns = np.concatenate([one.sum(0) for side in sides for one in side], axis=1)
@@ -199,13 +210,14 @@ class _Resampled:
             self._drawn[start : start + _AT_ONCE] = weights @ columns
         self._starts = np.cumsum([0, *(one.shape[-1] for side in sides for one in side)])
 
-    def estimate(self, side: int, index: int) -> dict[str, Any]:
+    def estimate(self, side: int, index: int) -> Estimate:
         sums = self._sides[side][index]
         value = self._measures[index].value
         per_seed = [_number(value(one.sum(0))) for one in sums]
-        return self._interval(value(sums.sum((0, 1))), self._resamples(side, index), sums) | {"per_seed": per_seed}
+        found = self._interval(value(sums.sum((0, 1))), self._resamples(side, index), sums)
+        return Estimate(**found, per_seed=per_seed)
 
-    def difference(self, first: int, second: int, index: int) -> dict[str, Any]:
+    def difference(self, first: int, second: int, index: int) -> Difference:
         measure = self._measures[index]
         pair = [self._sides[first][index], self._sides[second][index]]
         values = [measure.value(sums.sum((0, 1))) for sums in pair]
@@ -217,14 +229,14 @@ class _Resampled:
         per_seed = [
             _number(measure.value(one.sum(0)) - measure.value(other.sum(0))) for one, other in zip(*pair, strict=True)
         ]
-        return found | {"per_seed": per_seed, "improvement": improvement}
+        return Difference(**found, per_seed=per_seed, improvement=improvement)
 
-    def _resamples(self, side: int, index: int) -> Any:
+    def _resamples(self, side: int, index: int) -> Array:
         place = side * len(self._measures) + index
         return self._measures[index].value(self._drawn[:, self._starts[place] : self._starts[place + 1]])
 
     @staticmethod
-    def _interval(value: Any, drawn: Any, sums: Any) -> dict[str, Any]:
+    def _interval(value: Array, drawn: Array, sums: Array) -> _Interval:
         tasks = int(sums.any((0, 2)).sum())
         if not np.isfinite(value):
             return {"value": None, "low": None, "high": None, "tasks": tasks}
@@ -232,7 +244,7 @@ class _Resampled:
         return {"value": float(value), "low": float(low), "high": float(high), "tasks": tasks}
 
 
-def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Any:
+def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Array:
     """Return the summands, of shape (repeats, tasks, summands); zeros where a conversation has none."""
     found = [{one.task_id: measure.of(one) for one in repeat} for repeat in repeats]
     empty = (0.0,) * measure.summands
@@ -240,13 +252,13 @@ def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Any:
     return np.array(sums, dtype=float).reshape(len(repeats), len(ids), measure.summands)
 
 
-def _paired(first: Any, second: Any) -> tuple[Any, Any]:
+def _paired(first: Array, second: Array) -> tuple[Array, Array]:
     """Return both arrays with zeros where a conversation has no value on one side."""
     both = first.any(-1, keepdims=True) & second.any(-1, keepdims=True)
     return first * both, second * both
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Array) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
@@ -310,10 +322,10 @@ def _clarification(judge: str) -> dict[str, Measure]:
             return None
         return (right, 1.0, 0.0, 0.0) if one.ambiguous else (0.0, 0.0, right, 1.0)
 
-    def macro_accuracy(sums: Any) -> Any:
+    def macro_accuracy(sums: Array) -> Array:
         return (_ratio(sums[..., 0], sums[..., 1]) + _ratio(sums[..., 2], sums[..., 3])) / 2
 
-    def f1(sums: Any, kind: int) -> Any:
+    def f1(sums: Array, kind: int) -> Array:
         right = sums[..., kind]
         wrong = sums[..., 1] - sums[..., 0] + sums[..., 3] - sums[..., 2]
         return _ratio(2 * right, 2 * right + wrong)
@@ -325,7 +337,7 @@ def _clarification(judge: str) -> dict[str, Measure]:
     }
 
 
-def _ratio(above: Any, below: Any) -> Any:
+def _ratio(above: Array, below: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(below > 0, np.divide(above, below), np.nan)
 

@@ -26,7 +26,7 @@ from collab_agents.trajectories import Trajectory
 from collab_agents.usage import track_usage
 from collab_agents.users import AnyUser, LLMUser, as_user
 
-AnyApp = Assistant | Runnable[Any, Any] | Callable[[list[BaseMessage]], Any]
+AnyApp = Assistant | Runnable[Any, Any] | Callable[[list[BaseMessage]], object]
 """What `simulate` accepts as an app."""
 
 _MODEL = "openai:gpt-4o-mini"
