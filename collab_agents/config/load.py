@@ -1,10 +1,11 @@
 """Read a configuration file."""
 
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from collab_agents._internal.reasons import clause_of, nearest, place_of
 from collab_agents.errors import ConfigError
@@ -36,19 +37,19 @@ def load_config(path: str | Path, shape: type[M]) -> M:
     try:
         return shape.model_validate(raw)
     except ValidationError as error:
-        problems: dict[tuple[Any, ...], str] = {}
+        problems: dict[tuple[int | str, ...], str] = {}
         for problem in error.errors(include_url=False):
             # For one field, each shape of a union reports a problem.
             problems.setdefault(place_of(problem)[:2], f"{clause_of(problem)}{_hint(shape, problem)}")
         raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
 
 
-def _hint(shape: type[BaseModel], problem: Any) -> str:
+def _hint(shape: type[BaseModel], problem: ErrorDetails) -> str:
     key = str(problem["loc"][-1]) if problem["loc"] else ""
     return nearest(key, _known_keys(shape) - {key}) if problem["type"] == "extra_forbidden" else ""
 
 
-def _known_keys(shape: Any) -> set[str]:
+def _known_keys(shape: object) -> set[str]:
     """Return the keys of a model and of the models within it."""
     if isinstance(shape, type) and issubclass(shape, BaseModel):
         within = [_known_keys(field.annotation) for field in shape.model_fields.values()]

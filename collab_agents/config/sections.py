@@ -35,7 +35,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+def _without_secrets(options: dict[str, object]) -> dict[str, object]:
     if name := next(names_of_secrets(options), None):
         raise ValueError(
             f"{name} may hold a secret, which a configuration must not; use api_key_env, or read it from the "
@@ -67,7 +67,7 @@ class ModelConfig(Section):
 
     @field_validator("options")
     @classmethod
-    def _no_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
+    def _no_secrets(cls, options: Options) -> Options:
         for name in options:
             if re.search(r"key|headers|proxy", name):
                 raise ValueError(f"{name} may hold a secret, which a configuration must not; use api_key_env")
@@ -81,7 +81,7 @@ class ModelConfig(Section):
         return base_url
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -128,7 +128,7 @@ class AssistantConfig(Section):
         return self
 
 
-def _persona(value: Any) -> Any:
+def _persona(value: object) -> object:
     return get_personas([value])[0] if isinstance(value, str) else value
 
 
@@ -170,7 +170,7 @@ class PersonasConfig(Section):
 _LISTED = TypeAdapter(list[Annotated[Persona, BeforeValidator(_persona)]])
 
 
-def _personas(value: Any) -> Any:
+def _personas(value: object) -> object:
     # Validated separately, so that an error names the field and not a member of the union.
     return PersonasConfig.model_validate(value) if isinstance(value, dict) else _LISTED.validate_python(value)
 
@@ -221,7 +221,7 @@ class CustomUserConfig(UserSection):
         return kind
 
 
-def _kind_of(user: Any) -> str:
+def _kind_of(user: object) -> str:
     kind = user.get("kind", "agenda") if isinstance(user, Mapping) else getattr(user, "kind", "agenda")
     return f"<{kind}>" if kind in USER_KINDS else "<custom>"
 
@@ -318,7 +318,7 @@ class TaskSetConfig(TasksConfig):
     max_exchanges: PositiveInt | None = None
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 

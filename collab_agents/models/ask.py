@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import json_repair
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ValidationError
 
@@ -105,9 +106,9 @@ def parse(text: str, shape: type[S]) -> S:
     raise ValueError(first_problem(problem) if problem else "there is no JSON object in it") from problem
 
 
-def _objects(text: str) -> list[Any]:
+def _objects(text: str) -> list[object]:
     """Return the outermost JSON objects in a text."""
-    found: list[Any] = []
+    found: list[object] = []
     start, tried = text.find("{"), 0
     while start >= 0 and tried < _MOST_OBJECTS:
         try:
@@ -119,7 +120,7 @@ def _objects(text: str) -> list[Any]:
     return found
 
 
-def _repaired(text: str) -> list[Any]:
+def _repaired(text: str) -> list[object]:
     start = text.find("{")
     if start < 0 or len(text) - start > _LONGEST_REPAIR:
         return []
@@ -134,11 +135,11 @@ async def invoke(
     model: BaseChatModel, messages: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool] = ()
 ) -> AIMessage:
     """Call the model once. Models of this library get the seed; calls of other models are counted here."""
-    called: Any = model.bind_tools(tools) if tools else model
+    called: Runnable[LanguageModelInput, AIMessage] = model.bind_tools(tools) if tools else model
     if isinstance(model, LimitedChatModel):
         seeds: dict[str, Any] = {"seed": seed} if model.seeded else {}
         return await called.ainvoke(messages, **seeds)
-    reply: AIMessage = await called.ainvoke(messages)
+    reply = await called.ainvoke(messages)
     if not is_counting_all():
         record_usage(reply.usage_metadata)
     return reply

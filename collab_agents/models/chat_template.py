@@ -1,16 +1,21 @@
 """Tokenize a conversation for a local model so that only its chat template can write special tokens."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from collab_agents.trajectories import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def _text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> str:
+def _text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], options: dict[str, Any]) -> str:
     return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
 
 
-def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+def chat_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], **options: Any) -> list[int]:
     """Return the tokens of a conversation of role/content dicts in the tokenizer's chat template.
 
     The text of a special token in a message, such as `<|im_start|>`, is tokenized like any other text. `options` are
@@ -36,25 +41,25 @@ def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **options
     return ids
 
 
-def _ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
+def _ids(tokenizer: "PreTrainedTokenizerBase", text: str, **options: Any) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, **options)["input_ids"])
 
 
 @lru_cache(maxsize=16)
-def _special(tokenizer: Any) -> re.Pattern[str] | None:
+def _special(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str] | None:
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     texts = sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, texts))) if texts else None
 
 
-def _holds(value: Any, pattern: re.Pattern[str]) -> bool:
+def _holds(value: object, pattern: re.Pattern[str]) -> bool:
     if isinstance(value, str):
         return pattern.search(value) is not None
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return any(_holds(part, pattern) for part in parts)
 
 
-def _replaced(value: Any, pattern: re.Pattern[str], by: Any) -> Any:
+def _replaced(value: Any, pattern: re.Pattern[str], by: Callable[[re.Match[str]], str]) -> Any:
     if isinstance(value, str):
         return pattern.sub(by, value)
     if isinstance(value, Mapping):

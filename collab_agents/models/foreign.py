@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import aiohttp
 import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding
 from pydantic import SecretStr
@@ -53,7 +53,7 @@ class LimitedForeignModel(LimitedChatModel):
             kept = generation.message.model_dump(exclude={"type"})
             yield ChatGenerationChunk(message=AIMessageChunk(**kept), generation_info=generation.generation_info)
 
-    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, Any]:
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[LanguageModelInput, AIMessage]:
         bound = self.inner.bind_tools(tools, **kwargs)
         if not isinstance(bound, RunnableBinding):
             raise ConfigError(f"{self._llm_type}: its tools cannot be bound within limits")

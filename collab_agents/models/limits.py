@@ -92,7 +92,7 @@ class LimitedChatModel(BaseChatModel):
     _asks_usage: bool = PrivateAttr(default=True)
     """Whether streams ask for their usage. A server that refuses the request is not asked again."""
 
-    def model_post_init(self, context: Any) -> None:
+    def model_post_init(self, context: object) -> None:
         super().model_post_init(context)
         # Nothing that the model holds refers back to it, so its connections close as soon as it is dropped.
         most = self.limits.max_concurrent_calls
@@ -360,7 +360,7 @@ def _words_of(error: BaseException) -> str:
     return message_in(body)
 
 
-def message_in(body: Any) -> str:
+def message_in(body: object) -> str:
     if isinstance(body, str):
         return mask(" ".join(body.split()))[:_LONGEST_WORDS]
     if isinstance(body, list):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents._internal.secrets import remember_environment, remember_secret, secrets_in_url
@@ -178,7 +178,7 @@ async def check_chat_model(model: BaseChatModel) -> None:
     """
     if not isinstance(model, LimitedChatModel) or model.label.startswith("local:"):
         return
-    seed: dict[str, Any] = {"seed": 0} if model.seeded else {}
+    seed = {"seed": 0} if model.seeded else {}
     for last in (False, True):
         try:
             async with asyncio.timeout(model.limits.timeout):
@@ -215,7 +215,7 @@ _ELSEWHERE = {
 }
 
 
-def _check_options(name: str, options: dict[str, Any], cls: Any, also: Iterable[str] = ()) -> None:
+def _check_options(name: str, options: Iterable[str], cls: type[BaseModel], also: Iterable[str] = ()) -> None:
     known = {*cls.model_fields, *(field.alias for field in cls.model_fields.values() if field.alias), *also}
     for option in options:
         for place, names in _ELSEWHERE.items():

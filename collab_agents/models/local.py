@@ -24,6 +24,8 @@ from transformers import (
     DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
     TextGenerationPipeline,
@@ -73,7 +75,7 @@ class Completion:
 class Engine:
     """A causal language model and its tokenizer, which generate for several callers at once."""
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_batch_size: int = 32) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_size: int = 32) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.context = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 30)
@@ -163,9 +165,9 @@ class SeededSampler(LogitsProcessor):
     logits hardly ever changes; a draw from the cumulative distribution would change in the tail.
     """
 
-    def __init__(self, jobs: Sequence[Job], device: Any = "cpu") -> None:
+    def __init__(self, jobs: Sequence[Job], device: torch.device | str = "cpu") -> None:
         self._on_cpu = torch.device(device).type == "cpu"
-        self._streams: list[Any] = [
+        self._streams: list[numpy.random.Generator | torch.Generator] = [
             # On a CPU, numpy's exponentials take a tenth of the time of torch's.
             numpy.random.Generator(numpy.random.SFC64(job.seed))
             if self._on_cpu
@@ -204,12 +206,14 @@ def _nucleus(probabilities: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
 class RowDone(StoppingCriteria):
     """Ends a row that has all its tokens or a stop text, or whose result is no longer needed."""
 
-    def __init__(self, entries: Sequence[Entry[Job, Completion]], width: int, tokenizer: Any) -> None:
+    def __init__(
+        self, entries: Sequence[Entry[Job, Completion]], width: int, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
         self._entries = entries
         self._width = width
         self._tokenizer = tokenizer
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
         made = input_ids.shape[1] - self._width
         for row, entry in enumerate(self._entries):
             if entry.job.listen and not entry.abandoned:
@@ -330,7 +334,7 @@ class LocalChatModel(LimitedChatModel, ChatHuggingFace):
             listen=call.get("listen"),
         )
 
-    def _shared(self, messages: list[BaseMessage], ids: list[int], tools: Any) -> int:
+    def _shared(self, messages: list[BaseMessage], ids: list[int], tools: object) -> int:
         """Return how many of the prompt's tokens are the system message and the examples, which others share."""
         said = next((at for at, one in enumerate(messages) if one.type != "system" and not is_example(one)), 0)
         if not said:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import httpx
 import openai
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -204,11 +205,13 @@ def _status_in(event: dict[str, Any]) -> int:
     return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
-async def _drop_key(request: Any) -> None:
+async def _drop_key(request: httpx.Request) -> None:
     request.headers.pop("Authorization", None)
 
 
-async def _lend_session(client: Any, most: int, sends_key: bool) -> AsyncGenerator[aiohttp.ClientSession, None]:
+async def _lend_session(
+    client: openai.AsyncOpenAI, most: int, sends_key: bool
+) -> AsyncGenerator[aiohttp.ClientSession, None]:
     # A generator, because `asyncio.run` closes open generators when it ends: no connection outlives its loop, and
     # models need not be closed.
     headers = {**(client.auth_headers if sends_key else {}), **client.default_headers, "Accept-Encoding": "identity"}

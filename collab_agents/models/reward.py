@@ -2,22 +2,24 @@
 
 import asyncio
 from functools import lru_cache
-from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents._internal.reasons import nearest
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.local import check_folder, loading, placement
+from collab_agents.trajectories import Message
 
 
 class RewardEngine:
     """A classifier and its tokenizer."""
 
-    def __init__(self, name: str, model: Any, tokenizer: Any, *, max_batch_size: int = 16) -> None:
+    def __init__(
+        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_size: int = 16
+    ) -> None:
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
@@ -27,7 +29,7 @@ class RewardEngine:
             self._read, max_batch=max_batch_size, max_wait=0.02
         )
 
-    async def logits(self, messages: list[dict[str, Any]]) -> list[float]:
+    async def logits(self, messages: list[Message]) -> list[float]:
         """Return the model's logits for a conversation of role/content dicts. Raises ModelError if it is too long."""
         ids = chat_tokens(self.tokenizer, messages)
         if len(ids) > self.context:

@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,10 +12,10 @@ from collab_agents.errors import ConfigError
 from collab_agents.personas.library import PERSONAS
 from collab_agents.personas.persona import Persona
 
-Mix = Mapping[str, Any]
+Mix = Mapping[str, object]
 """What personas are drawn by: a persona's name -> its weight, a field of `Persona` -> {value: weight}, or both."""
 
-Fields = dict[str, tuple[list[Any], list[float]]]
+Fields = dict[str, tuple[list[object], list[float]]]
 """Of each field that is drawn: its values and their weights."""
 
 
@@ -80,7 +79,7 @@ def _draw(pool: Sequence[Persona], chances: Sequence[float], fields: Fields, see
     return persona.model_copy(update={"name": f"{persona.name}-{place + 1}", **_values(fields, chance)})
 
 
-def _values(fields: Fields, chance: random.Random) -> dict[str, Any]:
+def _values(fields: Fields, chance: random.Random) -> dict[str, object]:
     return {name: chance.choices(values, weights)[0] for name, (values, weights) in fields.items()}
 
 
@@ -110,14 +109,14 @@ def _parts(mix: Mix, names: Sequence[str]) -> tuple[dict[str, float], Fields]:
     return weights, fields
 
 
-def _value(field: str, value: Any) -> Any:
+def _value(field: str, value: object) -> object:
     try:
         return getattr(Persona.model_validate({"name": "any", field: value}), field)
     except ValidationError as error:
         raise ConfigError(f"mix: {first_problem(error)}") from error
 
 
-def _weight(where: str, weight: Any) -> float:
+def _weight(where: str, weight: object) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
         raise ConfigError(f"{where}: a weight must be a number of at least 0, got {weight!r}")
     return weight

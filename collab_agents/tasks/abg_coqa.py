@@ -1,6 +1,5 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from collab_agents._internal.rows import DataFiles, Row, Rows, read_rows, short_hash
 from collab_agents.errors import ConfigError
@@ -71,7 +70,7 @@ def _history(row: Row) -> list[tuple[str, str]]:
     return [_turn(row, "history_turns", turn) for turn in turns]
 
 
-def _turn(row: Row, column: str, turn: Any) -> tuple[str, str]:
+def _turn(row: Row, column: str, turn: object) -> tuple[str, str]:
     if isinstance(turn, Mapping):
         question, answer = turn.get("question"), turn.get("answer")
         if isinstance(question, str) and question.strip() and isinstance(answer, str):

@@ -1,7 +1,7 @@
 """Loading tasks: a set by its name, a JSONL file of one `Task` per line, or any dataset."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def load_tasks(
     split: str = "train",
     limit: int | None = None,
     seed: int = 0,
-    columns: Columns | Mapping[str, Any] | None = None,
+    columns: Columns | Mapping[str, object] | None = None,
     **options: Any,
 ) -> Iterator[Task]:
     """Load tasks one by one.
@@ -62,7 +62,7 @@ def load_tasks(
 
 
 def _tasks(
-    source: str, split: str, seed: int, columns: Columns | Mapping[str, Any] | None, options: dict[str, Any]
+    source: str, split: str, seed: int, columns: Columns | Mapping[str, object] | None, options: dict[str, Any]
 ) -> Iterator[Task]:
     if source in TASK_SETS:
         if columns is not None:
@@ -82,7 +82,7 @@ def _tasks(
         yield from read_jsonl(source)
 
 
-def _of_set(name: str, split: str, seed: int, options: dict[str, Any]) -> Sequence[Task]:
+def _of_set(name: str, split: str, seed: int, options: Mapping[str, object]) -> Sequence[Task]:
     make = TASK_SETS[name]
     known = [option for option in inspect.signature(make).parameters if option not in _NOT_OPTIONS]
     _check_options(name, options, known)
@@ -92,7 +92,7 @@ def _of_set(name: str, split: str, seed: int, options: dict[str, Any]) -> Sequen
         raise ConfigError(f"tasks {name!r}: {first_problem(error)}") from error
 
 
-def _check_options(name: str, options: dict[str, Any], known: Sequence[str]) -> None:
+def _check_options(name: str, options: Iterable[str], known: Sequence[str]) -> None:
     for option in options:
         if option not in known:
             has = f"it has {', '.join(known)}{nearest(option, known)}" if known else "it has none"

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -30,12 +29,12 @@ class Columns(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_prompt(cls, data: Any) -> Any:
+    def _read_prompt(cls, data: object) -> object:
         return goal_for_prompt(data)
 
     @field_validator("metadata", mode="before")
     @classmethod
-    def _listed(cls, value: Any) -> Any:
+    def _listed(cls, value: object) -> object:
         return {name: name for name in value} if isinstance(value, list) else value
 
     def needed(self) -> list[str]:

@@ -7,7 +7,6 @@ It is small enough for a small model to learn from, and realistic enough that as
 import random
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 from collab_agents._internal.reasons import nearest
 from collab_agents._internal.seeds import derive_seed
@@ -322,7 +321,7 @@ def _make(kind: _Kind, task_id: str, seed: int, attempt: int) -> tuple[Task, tup
     slots = sorted(chance.sample(kind.slots, chance.randint(3, 6)), key=kind.slots.index)
     values = [chance.choice(slot.values) for slot in slots]
     opening = chance.choice(kind.openings)
-    facts: list[dict[str, Any]] = [
+    facts: list[dict[str, str | list[str]]] = [
         {
             "name": slot.name,
             "value": value,

@@ -28,11 +28,11 @@ class Task(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_prompt(cls, data: Any) -> Any:
+    def _read_prompt(cls, data: object) -> object:
         return goal_for_prompt(data)
 
 
-def goal_for_prompt(data: Any) -> Any:
+def goal_for_prompt(data: object) -> object:
     """Rename `prompt`, the name in earlier versions, to `goal` in the fields of a record."""
     if isinstance(data, dict) and "prompt" in data and "goal" not in data:
         return {"goal" if key == "prompt" else key: value for key, value in data.items()}
