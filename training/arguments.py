@@ -17,7 +17,7 @@ A = TypeVar("A")
 _OURS = {"output_dir": "--out", "resume_from_checkpoint": "--resume"}
 
 
-def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: str | Path, **defaults: Any) -> A:
+def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, object], out: str | Path, **defaults: object) -> A:
     """Return a TRL config: its own defaults, overridden by `defaults`, overridden by `chosen`.
 
     Raises:
@@ -25,7 +25,7 @@ def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: s
     """
     fields = {field.name for field in dataclasses.fields(shape) if field.init}  # type: ignore[arg-type]
     hints = get_type_hints(shape)
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, value in chosen.items():
         if name in _OURS:
             raise ConfigError(f"trainer.{name}: set it with {_OURS[name]} instead")
@@ -46,7 +46,7 @@ def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, Any], out: s
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def _typed(name: str, hint: Any, value: Any) -> Any:
+def _typed(name: str, hint: Any, value: object) -> object:
     # YAML reads 5e-5 as text, and TRL checks no types. Some of its lists may be a single number (online DPO's beta).
     adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     try:

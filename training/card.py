@@ -13,7 +13,7 @@ _LIBRARIES = ("collab-agents", "trl", "peft", "transformers", "torch", "datasets
 def model_card(name: str, config: Mapping[str, Any], last: Mapping[str, float]) -> str:
     """Return Markdown with the Hub's metadata, from `training.json` and the last value of everything logged."""
     base, method, adapter = config["model"]["name"], config["method"], config["model"]["lora"] is not None
-    head: dict[str, Any] = {
+    head: dict[str, object] = {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["collab-agents", "trl", method, *(["lora"] if adapter else [])],

@@ -1,7 +1,6 @@
 """Conversations as tokens and labels for SFT: only the assistant's tokens have labels."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -43,7 +42,7 @@ def labelled(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) ->
 
 
 def _marked(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> dict[str, list[int]]:
-    out: Any = tokenizer.apply_chat_template(
+    out = tokenizer.apply_chat_template(
         clean(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     ids, mask = out["input_ids"], out["assistant_masks"]

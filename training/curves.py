@@ -1,8 +1,7 @@
 """Plot a training's logs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -13,7 +12,7 @@ _SHOWN = (
 _MOST = 12
 
 
-def plot_curves(history: Sequence[dict[str, Any]], file: Path) -> None:
+def plot_curves(history: Sequence[Mapping[str, float]], file: Path) -> None:
     """Plot each logged measure over the steps, with its "eval_" curve in the same panel, if anything was logged."""
     series: dict[str, list[tuple[float, float]]] = {}
     for entry in history:

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -24,7 +23,7 @@ HELD_OUT = ("eval", "validation", "test")
 """Splits that are never trained on; the first one that exists is used for evaluation."""
 
 
-def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping[str, Any]) -> Path:
+def save_dataset(data: DatasetDict, made: Made, out: str | Path, *, how: Mapping[str, object]) -> Path:
     """Write a dataset's splits as Parquet files, with a card.
 
     Args:
@@ -103,7 +102,7 @@ def read_dataset(source: str, kind: str) -> DatasetDict:
     return data
 
 
-def card(data: DatasetDict, made: Made, how: Mapping[str, Any]) -> str:
+def card(data: DatasetDict, made: Made, how: Mapping[str, object]) -> str:
     """Return the dataset card: metadata for the Hub, counts, a histogram of the rewards, and how it was made."""
     head = {
         "tags": ["collab-agents", "multiturn", "synthetic", made.kind],

@@ -18,7 +18,7 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
-from collab_agents.training.published import from_published, is_published
+from collab_agents.training.published import Row, from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
 
 Pairs = Literal["best_worst", "all"]
@@ -30,7 +30,7 @@ class Made:
 
     kind: str
     """"sft", "preference" or "prompts"."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     """The reward of each row; for a pair, the chosen reply's."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -296,7 +296,7 @@ def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None
     return _checked(made, "generate first")
 
 
-def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -> dict[str, Any]:
+def prompt_row(prompt: Sequence[Message], task: Task, persona: Persona | None) -> Row:
     """Return a row for online training: the prompt, the task's fields and the persona.
 
     The task's metadata and the persona are JSON texts, so that all rows have the same types. `task_of_row` and

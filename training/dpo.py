@@ -17,9 +17,9 @@ def train_dpo(
     data: DatasetDict,
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, object] | None = None,
     resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """Train on the columns `prompt`, `chosen` and `rejected` with TRL's DPOTrainer.
 

@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from collab_agents.errors import CollabError, ConfigError, RunDirectoryError
@@ -17,7 +17,7 @@ from collab_agents.training.config import PolicyConfig
 from collab_agents.training.curves import plot_curves
 from collab_agents.training.tiles import fit_tiles
 
-A = TypeVar("A")
+A = TypeVar("A", bound=TrainingArguments)
 CONFIG = "training.json"
 LOG = "training_log.json"
 
@@ -32,9 +32,9 @@ def claim(
     model: PolicyConfig,
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None,
+    trainer: Mapping[str, object] | None,
     resume: bool,
-    settings: Mapping[str, Any] | None,
+    settings: Mapping[str, object] | None,
 ) -> A:
     """Check the trainer's arguments and return them, and create or check its folder. It may be called again.
 
@@ -42,7 +42,7 @@ def claim(
         ConfigError: For a wrong argument.
         RunDirectoryError: For a folder that is in use.
     """
-    args: Any = trainer_arguments(shape, trainer or {}, out)
+    args = trainer_arguments(shape, trainer or {}, out)
     if args.process_index == 0:
         kept = {"method": method, "model": model.model_dump(), "trainer": dict(trainer or {}), **(settings or {})}
         _claim_folder(Path(out), json.loads(json.dumps(kept)), resume=resume)
@@ -50,7 +50,7 @@ def claim(
 
 
 @contextmanager
-def building(args: Any) -> Iterator[None]:
+def building(args: TrainingArguments) -> Iterator[None]:
     """Build a trainer inside: a library's error becomes a ConfigError, and tiles get the size for a CPU on one."""
     if args.device.type == "cpu":
         fit_tiles()
@@ -63,7 +63,14 @@ def building(args: Any) -> Iterator[None]:
 
 
 class _StopAtNan(TrainerCallback):
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
         loss = (logs or {}).get("loss")
         if isinstance(loss, float) and not math.isfinite(loss):
             raise DivergedError(
@@ -72,7 +79,7 @@ class _StopAtNan(TrainerCallback):
             )
 
 
-def _claim_folder(folder: Path, config: dict[str, Any], *, resume: bool) -> None:
+def _claim_folder(folder: Path, config: dict[str, object], *, resume: bool) -> None:
     """Create or check the folder. Only one with a checkpoint or logs is in use: a failed start can be repeated."""
     there = folder / CONFIG
     if last_checkpoint(folder) is not None or (folder / LOG).exists():
@@ -123,7 +130,7 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
     if trainer.is_fsdp_enabled:  # Otherwise only shards would be saved, if anything.
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
-    history: list[dict[str, Any]] = trainer.state.log_history
+    history: list[dict[str, float]] = trainer.state.log_history
     last: dict[str, float] = {}
     for entry in history:
         last.update({key: value for key, value in entry.items() if isinstance(value, int | float)})

@@ -2,24 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import DatasetDict
 from trl import GRPOConfig, GRPOTrainer
 
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.online import train_online
+from collab_agents.training.online import RewardFunction, train_online
 
 
 def train_grpo(
     model: PolicyConfig,
     data: DatasetDict,
-    reward: Any | Sequence[Any],
+    reward: RewardFunction | Sequence[RewardFunction],
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, object] | None = None,
     resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """Train on the column `prompt`, and the columns that the reward reads, with TRL's GRPOTrainer.
 

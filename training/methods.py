@@ -1,9 +1,13 @@
 """The training methods. What a method needs is imported when it is used."""
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING
 
 from collab_agents._internal.importing import attribute_at
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 
 class Method(StrEnum):
@@ -19,12 +23,12 @@ class Method(StrEnum):
         return self not in (Method.sft, Method.dpo)
 
     @property
-    def arguments(self) -> type[Any]:
+    def arguments(self) -> "type[TrainingArguments]":
         """The class of the trainer's arguments."""
         return attribute_at(_ARGUMENTS[self], f"train {self}")
 
     @property
-    def train(self) -> Any:
+    def train(self) -> Callable[..., dict[str, float]]:
         """The function that trains, such as `train_sft`."""
         name = self.name
         return attribute_at(f"collab_agents.training.{name}:train_{name}", f"train {self}")

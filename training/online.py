@@ -1,11 +1,11 @@
 """What the online trainers share: selecting prompts that fit, binding the reward to the model, and training."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, DatasetDict
+from transformers import Trainer, TrainingArguments
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
@@ -15,19 +15,22 @@ from collab_agents.training.rewards import MultiturnRewardFunction
 
 logger = logging.getLogger(__name__)
 
+RewardFunction = Callable[..., Sequence[float | None] | Awaitable[Sequence[float | None]]]
+"""A TRL reward function, sync or async: it returns a reward for each completion, or None."""
+
 
 def train_online(
     method: str,
-    trainer_class: type[Any],
-    shape: type[Any],
+    trainer_class: type[Trainer],
+    shape: type[TrainingArguments],
     model: PolicyConfig,
     data: DatasetDict,
-    reward: Any | Sequence[Any],
+    reward: RewardFunction | Sequence[RewardFunction],
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None,
+    trainer: Mapping[str, object] | None,
     resume: bool,
-    settings: Mapping[str, Any] | None,
+    settings: Mapping[str, object] | None,
 ) -> dict[str, float]:
     """Train as described in `train_grpo`; `shape` is the trainer's configuration class."""
     args = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
@@ -51,7 +54,7 @@ def train_online(
     return fit(learner, out, resume=resume)
 
 
-def _bind(reward: MultiturnRewardFunction, learner: Any) -> None:
+def _bind(reward: MultiturnRewardFunction, learner: Trainer) -> None:
     stage = getattr(getattr(learner.accelerator.state, "deepspeed_plugin", None), "zero_stage", 0)
     if learner.is_fsdp_enabled or stage == 3:
         raise ConfigError(
@@ -61,7 +64,7 @@ def _bind(reward: MultiturnRewardFunction, learner: Any) -> None:
     reward.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
 
 
-def _check_count(prompts: int, args: Any) -> None:
+def _check_count(prompts: int, args: TrainingArguments) -> None:
     """Check that there are enough prompts: GRPO's sampler drops those that do not fill a generation batch."""
     batch = getattr(args, "generation_batch_size", None)
     if batch is None:
@@ -82,7 +85,7 @@ def _check_count(prompts: int, args: Any) -> None:
         )
 
 
-def _fitting(policy: Policy, rows: Dataset, args: Any, split: str) -> Dataset:
+def _fitting(policy: Policy, rows: Dataset, args: TrainingArguments, split: str) -> Dataset:
     new = int(getattr(args, "max_completion_length", None) or getattr(args, "max_new_tokens", None) or 0)
     whole = min(policy.context, getattr(args, "max_length", None) or policy.context)
     return fitting(

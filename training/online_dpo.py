@@ -14,7 +14,7 @@ from trl.trainer.utils import is_async_callable, start_event_loop_in_daemon
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.online import train_online
+from collab_agents.training.online import RewardFunction, train_online
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
     warnings.simplefilter("ignore")
@@ -37,7 +37,11 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         ready.wait()
 
     def _calculate_rewards_from_functions(
-        self, prompts: Any, completions: Any, completion_ids_list: Any, **columns: Any
+        self,
+        prompts: Sequence[object],
+        completions: Sequence[object],
+        completion_ids_list: list[list[int]],
+        **columns: object,
     ) -> torch.Tensor:
         device = self.accelerator.device
         given = columns | {
@@ -91,12 +95,12 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
 def train_online_dpo(
     model: PolicyConfig,
     data: DatasetDict,
-    reward: Any | Sequence[Any],
+    reward: RewardFunction | Sequence[RewardFunction],
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, object] | None = None,
     resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """Train with TRL's online DPO trainer.
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -18,6 +18,9 @@ from collab_agents.models.local import check_folder, loading, placement
 from collab_agents.models.smollm2 import smollm2
 from collab_agents.training.config import PolicyConfig
 from collab_agents.trajectories import Message
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
 
 logger = logging.getLogger(__name__)
 
@@ -155,7 +158,7 @@ def _lora(config: PolicyConfig) -> LoraConfig | None:
     )
 
 
-def _four_bits() -> Any:
+def _four_bits() -> "BitsAndBytesConfig":
     try:
         import bitsandbytes  # noqa: F401
         from transformers import BitsAndBytesConfig

@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from collab_agents.training.advantages import at_the_end, generalized_advantages, moments_of, whitened
 from collab_agents.training.config import PolicyConfig
-from collab_agents.training.online import train_online
+from collab_agents.training.online import RewardFunction, train_online
 
 VALUE_HEAD = "value_head.safetensors"
 
@@ -88,7 +88,7 @@ class PPOTrainer(GRPOTrainer):
                 (name, weight) for name, weight in every() if not name.startswith("value_head.")
             )
 
-    def _value_of(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _value_of(self, module: nn.Module, inputs: object, output: Any) -> None:
         if self._seen is None:
             return
         hidden = output[0] if isinstance(output, tuple) else output.last_hidden_state
@@ -108,7 +108,7 @@ class PPOTrainer(GRPOTrainer):
     def _warming_up(self) -> bool:
         return self.state.global_step < self.args.value_warmup_steps
 
-    def _calculate_rewards(self, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def _calculate_rewards(self, inputs: Sequence[Mapping[str, object]], *args: Any, **kwargs: Any) -> torch.Tensor:
         per_function: torch.Tensor = super()._calculate_rewards(inputs, *args, **kwargs)  # of all processes
         rewards = (per_function * self.reward_weights.to(per_function.device)).nansum(dim=1)
         rewards[per_function.isnan().all(dim=1)] = torch.nan
@@ -116,7 +116,7 @@ class PPOTrainer(GRPOTrainer):
         self._rewards = rewards[start : start + len(inputs)]
         return per_function
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         mask = output["completion_mask"] * output.get("tool_mask", 1)
         length = mask.shape[1]
@@ -148,7 +148,7 @@ class PPOTrainer(GRPOTrainer):
         }
         return output
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
         self._seen = []
         policy_loss = super()._compute_loss(model, inputs)
         values = self._values(inputs["returns"].shape[1])
@@ -174,7 +174,7 @@ class PPOTrainer(GRPOTrainer):
         if spread > 1e-8:
             self._metrics[mode]["explained_variance"].append(1 - missed / spread)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save the value head beside the model, so that the model can be loaded without it."""
         state_dict = self.model.state_dict() if state_dict is None else state_dict
         head = {name.rpartition("value_head.")[2]: value for name, value in state_dict.items() if "value_head." in name}
@@ -185,7 +185,7 @@ class PPOTrainer(GRPOTrainer):
                 Path(output_dir or self.args.output_dir, VALUE_HEAD),
             )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if not self.is_fsdp_enabled:  # FSDP's checkpoint includes the head.
             self._head.load_state_dict(load_file(Path(resume_from_checkpoint, VALUE_HEAD)))
@@ -194,12 +194,12 @@ class PPOTrainer(GRPOTrainer):
 def train_ppo(
     model: PolicyConfig,
     data: DatasetDict,
-    reward: Any | Sequence[Any],
+    reward: RewardFunction | Sequence[RewardFunction],
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, object] | None = None,
     resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """Train with proximal policy optimization (PPO).
 

@@ -18,6 +18,7 @@ from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate, Future, Message, Trajectory, Turn
 
 Row = dict[str, Any]
+"""A row of a dataset."""
 
 _CONVERSATION = ("single_turn_prompt", "single_turn_completion", "single_turn_metadata")
 _FLAT = (*_CONVERSATION, "prompt", "completion", "conv_id", "score")
@@ -42,7 +43,7 @@ def from_published(rows: Iterable[Mapping[str, Any]], *, source: str = "the data
     Raises:
         ConfigError: For a malformed row, naming the row (from 0) and the column.
     """
-    flat: dict[Any, list[Row]] = {}
+    flat: dict[object, list[Row]] = {}
     for number, row in enumerate(rows):
         where = f"{source}, row {number}"
         missing = [name for name in (_CONVERSATION if "turns" in row else _FLAT) if name not in row]
@@ -127,18 +128,18 @@ def _trajectory(row: Mapping[str, Any], conversation: str, where: str) -> Trajec
         ) from error
 
 
-def _turn(turn: Mapping[str, Any]) -> Turn:
+def _turn(turn: Row) -> Turn:
     prompt = [_message(message) for message in turn["prompt"]]
     candidates = [_candidate(response, len(prompt)) for response in turn["responses"]]
     rewards = [-float("inf") if one.reward is None else one.reward for one in candidates]
     return Turn(prompt=prompt, chosen=rewards.index(max(rewards)), candidates=candidates)
 
 
-def _message(message: Mapping[str, Any]) -> Message:
+def _message(message: Message) -> Message:
     return {key: value for key, value in message.items() if value is not None}
 
 
-def _candidate(response: Mapping[str, Any], length: int) -> Candidate:
+def _candidate(response: Row, length: int) -> Candidate:
     # Arrow fills missing values with None.
     sessions = response.get("sessions") or []
     rewards = {name: values for name, values in (response.get("rewards") or {}).items() if values}

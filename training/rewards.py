@@ -7,7 +7,7 @@ All it knows about trainers is how they call a reward function (TRL 1.16: keywor
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +15,14 @@ import torch
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata
+from transformers import PreTrainedTokenizerBase
 
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant, ChatAssistant
 from collab_agents.errors import ConfigError
 from collab_agents.graphs import create_lookahead_graph
+from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
 from collab_agents.messages import from_dicts, text_of
@@ -88,13 +90,13 @@ class MultiturnRewardFunction:
         self._calls = 0
         self._equal = 0
         self._model: torch.nn.Module | None = None
-        self._graph: Any = None
+        self._graph: Graph | None = None
         self.needs_policy = assistant is None
         if assistant is not None:
             chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
             self._graph = create_lookahead_graph(user, chosen, reward, lookahead)
 
-    def bind(self, model: Any, tokenizer: Any) -> None:
+    def bind(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Let this model play the assistant in the futures, unless another assistant was given."""
         if not self.needs_policy:
             return
@@ -106,11 +108,11 @@ class MultiturnRewardFunction:
 
     async def __call__(
         self,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
+        prompts: Sequence[object],
+        completions: Sequence[object],
         completion_ids: Sequence[Sequence[int]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
+        **columns: object,
     ) -> list[float | None]:
         """Return a reward for each completion, or None if it could not be scored.
 
@@ -125,13 +127,14 @@ class MultiturnRewardFunction:
             ConfigError: For a prompt that is not a conversation, a row without `goal`, or a model in training that was
                 not bound.
         """
-        if self._graph is None:
+        graph = self._graph
+        if graph is None:
             raise ConfigError(
                 "the reward's assistant is the model in training, and none is bound: call bind(model, tokenizer)"
             )
         self._calls += 1
         step = getattr(columns.get("trainer_state"), "global_step", 0)
-        ids: Sequence[Any] = completion_ids or [None] * len(prompts)
+        ids: Sequence[Sequence[int] | None] = completion_ids or [None] * len(prompts)
         rows = [
             {name: column[i] for name, column in columns.items() if isinstance(column, list | tuple)}
             for i in range(len(prompts))
@@ -145,7 +148,7 @@ class MultiturnRewardFunction:
         async def score(state: dict[str, Any]) -> dict[str, Any]:
             async with free:
                 try:
-                    return await self._graph.ainvoke(state)
+                    return await graph.ainvoke(state)
                 except Exception as error:
                     logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason_of(error))
                     return {"reward": None, "scores": {}}
@@ -159,7 +162,7 @@ class MultiturnRewardFunction:
         return rewards
 
     def _state(
-        self, prompt: Any, completion: Any, tokens: Sequence[int] | None, row: dict[str, Any], step: int
+        self, prompt: object, completion: object, tokens: Sequence[int] | None, row: dict[str, Any], step: int
     ) -> dict[str, Any]:
         if not isinstance(prompt, list) or not isinstance(completion, list):
             raise ConfigError("the multiturn-aware reward needs conversational prompts: lists of role/content messages")
@@ -207,7 +210,7 @@ class MultiturnRewardFunction:
 
 
 @contextmanager
-def _answering(model: "torch.nn.Module | None") -> Any:
+def _answering(model: torch.nn.Module | None) -> Iterator[None]:
     """Put the model in eval mode while it answers; the trainer waits meanwhile."""
     if model is None:
         yield

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, DatasetDict
 from trl import SFTConfig, SFTTrainer
@@ -22,9 +21,9 @@ def train_sft(
     data: DatasetDict,
     out: str | Path,
     *,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: Mapping[str, object] | None = None,
     resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
     """Train on the column `messages` with TRL's SFTTrainer; only the assistant's tokens are learnt.
 
