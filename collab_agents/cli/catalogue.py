@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -58,13 +57,13 @@ def _print(table: Table) -> None:
     Console(width=console.width if console.is_terminal else 200).print(table)
 
 
-def _what(make: Callable[..., Any]) -> Text:
+def _what(make: Callable[..., object]) -> Text:
     summary = (inspect.getdoc(make) or "").partition("\n")[0]
     sentence, period, _ = summary.partition(". ")
     return Text(sentence + period.strip())
 
 
-def _options(make: Callable[..., Any], *, besides: set[str]) -> Text:
+def _options(make: Callable[..., object], *, besides: set[str]) -> Text:
     options = [
         f"{name} (needed)" if option.default is option.empty else f"{name}: {_shown(option.default)}"
         for name, option in inspect.signature(make).parameters.items()
@@ -73,7 +72,7 @@ def _options(make: Callable[..., Any], *, besides: set[str]) -> Text:
     return Text("\n".join(options))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, BaseModel):
         return "{" + ", ".join(f"{key}: {one:g}" for key, one in value) + "}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, StreamMode
 from rich.table import Table
 from rich.text import Text
 
@@ -175,7 +175,7 @@ class _Session:
     async def play(self) -> None:
         """Run the conversation until it is over and judged."""
         self._open()
-        given: Any = dict(self.state)
+        given: dict[str, Any] | Command[Any] = dict(self.state)
         while True:
             try:
                 if not self._streams:
@@ -198,10 +198,10 @@ class _Session:
             self._said_something = self._said_something or bool(said)
             given = Command(resume=said)
 
-    async def _updates(self, given: Any) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+    async def _updates(self, given: dict[str, Any] | Command[Any]) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """Yield the nodes' updates, keep the state up to date, and show the assistant's text as it streams."""
         thread: RunnableConfig = {"configurable": {"thread_id": self.task.id}}
-        modes: list[Any] = ["updates", "values", *(["messages"] if self._streams else [])]
+        modes: list[StreamMode] = ["updates", "values", "messages"] if self._streams else ["updates", "values"]
         stream: Any = self._graph.astream(given, thread, stream_mode=modes, subgraphs=True)
         async with aclosing(stream):
             async for path, mode, event in stream:
@@ -228,7 +228,7 @@ class _Session:
         if node == "choose":
             self._add(Turn.model_validate(update["turns"][0]))
         elif node == "assistant" and self._weighing:
-            before = dict(self.state)
+            before: Any = dict(self.state)
             self.state["messages"] = [*before["messages"], *said]  # Kept even if the coach fails.
             self._add(await self._weighing.weigh(before, said))
 

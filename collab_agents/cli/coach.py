@@ -18,7 +18,7 @@ from collab_agents.graphs.candidates import PlannedCandidate, plan_candidates, r
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.lookahead import create_candidate_graph, create_lookahead_graph
 from collab_agents.graphs.nodes import inside, turn_of
-from collab_agents.graphs.states import branch_of
+from collab_agents.graphs.states import ConversationState, branch_of
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
@@ -36,23 +36,24 @@ class Coach:
         self._said = create_lookahead_graph(user, assistant, reward, lookahead)
         self._candidate = create_candidate_graph(user, assistant, reward, lookahead)
 
-    async def weigh(self, state: dict[str, Any], reply: Sequence[BaseMessage]) -> Turn:
+    async def weigh(self, state: ConversationState, reply: Sequence[BaseMessage]) -> Turn:
         """Return the turn, with the person's reply as the first candidate and the chosen one, whatever its reward.
 
         `state` is that of the conversation before the reply; each future begins with the user's memory in it.
         """
         turn = derive_seed(state["seed"], "turn", state.get("exchanges", 0))
-        before: Any = state
         own = PlannedCandidate(0, False, derive_seed(turn, "candidate", 0))
         samples = plan_candidates(self._lookahead, turn, first=1)
-        said = branch_of(before) | {"messages": [*state["messages"], *reply]}
+        said = branch_of(state) | {"messages": [*state["messages"], *reply]}
         candidates = await asyncio.gather(
-            self._weigh(self._said, said, own, before),
-            *(self._weigh(self._candidate, branch_of(before), sample, before) for sample in samples),
+            self._weigh(self._said, said, own, state),
+            *(self._weigh(self._candidate, branch_of(state), sample, state) for sample in samples),
         )
         return Turn(prompt=to_dicts(state["messages"]), chosen=0, candidates=candidates)
 
-    async def _weigh(self, graph: Graph, branch: dict[str, Any], sample: PlannedCandidate, before: Any) -> Candidate:
+    async def _weigh(
+        self, graph: Graph, branch: dict[str, Any], sample: PlannedCandidate, before: ConversationState
+    ) -> Candidate:
         place = inside(f"candidate {sample.index}", turn=turn_of(before), candidate=sample.index, seed=sample.seed)
         try:
             end = await graph.ainvoke(branch | asdict(sample), place)

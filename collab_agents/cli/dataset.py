@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -38,7 +37,7 @@ def make_dataset(
         options = DataConfig(runs=sources, minimum_gap=minimum_gap, pairs=pairs, lower_bounds=lower_bounds)
         made = rows_of(kind, options)
     data = split_by_task(made.dataset(), eval_share=eval_share, seed=seed)
-    how: dict[str, Any] = {"kind": kind, "from": sources, "eval_share": eval_share, "seed": seed}
+    how: dict[str, object] = {"kind": kind, "from": sources, "eval_share": eval_share, "seed": seed}
     if kind == "preference":
         how |= {"minimum_gap": minimum_gap, "pairs": pairs}
     if lower_bounds:

@@ -1,8 +1,8 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -110,7 +110,7 @@ def _metric(judges: Sequence[JudgeConfig]) -> str | None:
     return None
 
 
-def _plain(section: Any) -> dict[str, Any]:
+def _plain(section: BaseModel) -> dict[str, object]:
     return section.model_dump(mode="json")
 
 

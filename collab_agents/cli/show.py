@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -10,7 +9,7 @@ from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.errors import RunDirectoryError
 from collab_agents.runs.directory import read_failures, read_totals
-from collab_agents.trajectories import Candidate, Trajectory, read_trajectories
+from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
 
 _IDS = 8
 _ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was interrupted"}
@@ -86,7 +85,7 @@ def _add_candidate(branch: Tree, index: int, candidate: Candidate, *, chosen: bo
             leaf.add(_said(message))
 
 
-def _said(message: dict[str, Any]) -> Text:
+def _said(message: Message) -> Text:
     words = message.get("content") or ""
     calls = [f"[calls {call['function']['name']}]" for call in message.get("tool_calls") or []]
     text = words if isinstance(words, str) else str(words)

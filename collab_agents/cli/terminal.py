@@ -5,8 +5,7 @@ import codecs
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from rich.console import Console
@@ -94,7 +93,7 @@ class StreamedReply:
         self._terminal = terminal
         self._shown: dict[str | None, str] = {}
 
-    def add(self, chunk: BaseMessage, metadata: dict[str, Any]) -> None:
+    def add(self, chunk: BaseMessage, metadata: Mapping[str, object]) -> None:
         """Show a chunk of a message if it is from the assistant's models."""
         node = str(metadata.get("langgraph_checkpoint_ns", "")).partition(":")[0]
         words = text_of(chunk)

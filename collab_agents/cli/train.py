@@ -4,9 +4,9 @@ import asyncio
 import json
 import os
 import warnings
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import DatasetDict
@@ -18,7 +18,9 @@ from collab_agents.config.build import Models, personas_of, reward_of, tasks_of,
 from collab_agents.errors import ConfigError
 from collab_agents.lookahead import Lookahead
 from collab_agents.models import check_chat_model
+from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import check_tasks
+from collab_agents.tasks import Task
 from collab_agents.training import (
     Made,
     MultiturnRewardFunction,
@@ -33,6 +35,12 @@ from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfi
 from collab_agents.training.datasets import dataset_of, task_of_row
 from collab_agents.training.fit import claim, last_checkpoint
 from collab_agents.training.methods import Method
+from collab_agents.users import SimulatedUser
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+    from collab_agents.training.online_dpo import OnlineDPOConfig
 
 __all__ = ["merge_adapter", "train_offline", "train_online"]
 
@@ -55,7 +63,7 @@ def train_offline(method: Method, config: OfflineConfig, out: Path, *, resume: b
 def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
     kept = {"data": config.data.model_dump(mode="json"), "reward": config.reward.model_dump(mode="json")}
-    args: Any = claim(
+    args: GRPOConfig | OnlineDPOConfig = claim(
         method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept
     )
     models = Models.within(config.reward.limits)
@@ -93,7 +101,9 @@ def _data(method: Method, config: DataConfig, console: Console) -> DatasetDict:
     return split_by_task(made.dataset(), eval_share=config.eval_share, seed=config.seed)
 
 
-def _prompts(config: OnlineConfig, user: Any, args: Any, out: Path, console: Console) -> DatasetDict:
+def _prompts(
+    config: OnlineConfig, user: SimulatedUser, args: "GRPOConfig | OnlineDPOConfig", out: Path, console: Console
+) -> DatasetDict:
     wanted = config.data
     if wanted.dataset is not None:
         return _read(wanted.dataset, "prompts", wanted.eval_share, wanted.seed)
@@ -115,9 +125,9 @@ def _prompts(config: OnlineConfig, user: Any, args: Any, out: Path, console: Con
     return split_by_task(data, eval_share=wanted.eval_share, seed=wanted.seed)
 
 
-def _openings(config: OnlineConfig, user: Any) -> Coroutine[Any, Any, Made]:
+async def _openings(config: OnlineConfig, user: SimulatedUser) -> Made:
     assert config.data.tasks is not None
-    return opening_rows(
+    return await opening_rows(
         tasks_of(config.data.tasks),
         user,
         personas=personas_of(config.reward.user),
@@ -137,8 +147,8 @@ def _read(source: str, kind: str, eval_share: float, seed: int) -> DatasetDict:
     return split_by_task(data["train"], eval_share=eval_share, seed=seed)
 
 
-def _check_judgeable(data: DatasetDict, user: Any, reward: Any) -> None:
-    seen: dict[str, Any] = {}
+def _check_judgeable(data: DatasetDict, user: SimulatedUser, reward: MultiturnReward) -> None:
+    seen: dict[str, Task] = {}
     for rows in data.values():
         for row in rows:
             task = task_of_row(row)
