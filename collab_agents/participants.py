@@ -3,17 +3,23 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
 
+if TYPE_CHECKING:
+    from langgraph.types import Interrupt
+
 T = TypeVar("T")
 
 Memory = dict[str, Any]
 """What a participant remembers between its turns: JSON values under keys that the participant chooses."""
+
+Answers = Mapping[str, Any]
+"""Values to resume an app with, by the ids of the interrupts that they answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +148,7 @@ class Executed:
 
     reply: list[BaseMessage]
     memory: Memory
-    interrupts: list[Any] = field(default_factory=list)
+    interrupts: "list[Interrupt]" = field(default_factory=list)
 
 
 @runtime_checkable
@@ -157,7 +163,7 @@ class Executing(Assistant, Protocol):
         after: Memory,
         *,
         context: AssistantContext | None = None,
-        answers: Mapping[str, Any] | None = None,
+        answers: Answers | None = None,
         in_words: bool = True,
     ) -> Executed:
         """Execute the tool calls that were simulated for this reply."""
@@ -169,7 +175,7 @@ def with_context(respond: Callable[..., T]) -> Callable[..., T]:
     return respond if _takes_context(respond) else lambda messages, memory, context: respond(messages, memory)
 
 
-def _takes_context(respond: Callable[..., Any]) -> bool:
+def _takes_context(respond: Callable[..., object]) -> bool:
     try:
         parameters = list(inspect.signature(respond).parameters.values())
     except (TypeError, ValueError):  # Some builtins have no signature.

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from typing import Annotated, Any
 from uuid import uuid4
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import (
@@ -19,7 +20,6 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import MessagesState
 from langgraph.types import Send, interrupt
@@ -30,15 +30,16 @@ from collab_agents._internal.sync import run_sync
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.driver import AppError
 from collab_agents.assistants.apps.interrupts import question_in
+from collab_agents.assistants.apps.threads import Saver
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named, running
-from collab_agents.graphs.states import ConversationState
+from collab_agents.graphs.states import ConversationState, State, Update
 from collab_agents.lookahead import SERVING, Budget, Lookahead
 from collab_agents.messages import as_text, is_users, text_of, with_ids
-from collab_agents.participants import AssistantContext, Executing
+from collab_agents.participants import Answers, AssistantContext, Executing
 from collab_agents.personas import Persona
 from collab_agents.prompts import render
 from collab_agents.rewards import MultiturnReward
@@ -65,7 +66,7 @@ class AgentOutput(AgentInput, total=False):
     """
 
 
-def _gathered(answers: dict[str, Any] | None, more: dict[str, Any] | None) -> dict[str, Any] | None:
+def _gathered(answers: Answers | None, more: Answers | None) -> Answers | None:
     return None if more is None else {**(answers or {}), **more}
 
 
@@ -98,7 +99,7 @@ def create_lookahead_agent(
     agree: float | Callable[[Sequence[str]], bool] = 0.95,
     seed: int = 0,
     takes_memory: bool = True,
-    checkpointer: "BaseCheckpointSaver[Any] | None" = None,
+    checkpointer: Saver | None = None,
 ) -> Graph:
     """Create an agent that looks ahead before it answers and gives the candidate with the highest reward.
 
@@ -155,7 +156,7 @@ def create_lookahead_agent(
 
     @named("deliberate")
     @running(plan.lookahead_graph)
-    async def deliberate(state: Any) -> dict[str, Any]:
+    async def deliberate(state: State) -> Update:
         messages = state["messages"]
         if not ends_with_user(state):
             raise ConfigError("messages: the last one must be the user's")
@@ -180,7 +181,7 @@ def create_lookahead_agent(
         }
 
     @named("hold")
-    async def hold(state: Any) -> dict[str, Any]:
+    async def hold(state: State) -> Update:
         """Drop messages that came before the last reply was fully executed; the agent still waits."""
         failure = state.get("failure")
         if failure:
@@ -191,7 +192,7 @@ def create_lookahead_agent(
         return {"messages": [RemoveMessage(id=message.id) for message in came], "failure": failure}
 
     @named("execute")
-    async def execute(state: Any) -> dict[str, Any]:
+    async def execute(state: State) -> Update:
         messages = state["messages"][: state["asked"]]
         reply, after = messages_from_dict(state["reply"]), state["after"]
         if not isinstance(assistant, Executing):
@@ -231,11 +232,11 @@ def create_lookahead_agent(
         }
 
     @named("ask")
-    async def ask(state: Any) -> dict[str, Any]:
+    async def ask(state: State) -> Update:
         return {"answers": {state["id"]: interrupt(state["value"])}}
 
     @named("execute")
-    async def fail(state: Any) -> dict[str, Any]:
+    async def fail(state: State) -> Update:
         failure = state["failure"]
         if failure["token"] in fresh_failures:
             fresh_failures.discard(failure["token"])
@@ -243,17 +244,17 @@ def create_lookahead_agent(
         return {"failure": None}
 
     @named("answer")
-    async def answer(state: Any) -> dict[str, Any]:
+    async def answer(state: State) -> Update:
         messages, reply = state["messages"], messages_from_dict(state["reply"])
         reply = with_ids(reply, messages, _seed(seed, messages))
         await _stream(reply)
         nothing = dict.fromkeys(("asked", "reply", "after", "waits", "answers", "failure"))
         return {"messages": reply, "assistant_memory": state["after"], **nothing}
 
-    async def begin(state: Any) -> str:
+    async def begin(state: State) -> str:
         return "hold" if state.get("waits") or state.get("failure") else "deliberate"
 
-    async def after_execution(state: Any) -> str | list[Send]:
+    async def after_execution(state: State) -> str | list[Send]:
         if state.get("failure"):
             return "fail"
         return [Send("ask", wait) for wait in state.get("waits") or ()] or "answer"
@@ -281,7 +282,7 @@ def create_lookahead_agent(
     return graph.compile(name="lookahead_agent", checkpointer=checkpointer)
 
 
-def _both_ways(function: Callable[[Any], Coroutine[Any, Any, Any]], name: str) -> RunnableLambda[Any, Any]:
+def _both_ways(function: Callable[[State], Coroutine[Any, Any, object]], name: str) -> RunnableLambda[Any, Any]:
     """Make an async function work in sync calls of the graph too."""
     return RunnableLambda(lambda state: run_sync(function(state)), afunc=function, name=name)
 
@@ -308,7 +309,7 @@ class _ChosenReply(BaseChatModel):
     """Streams a finished reply word by word, as a model would, to the callbacks that stream model output."""
 
     reply: AIMessage
-    cache: Any = False
+    cache: BaseCache | bool | None = False
 
     @property
     def _llm_type(self) -> str:

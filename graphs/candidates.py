@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 
 from collab_agents._internal.seeds import derive_seed
+from collab_agents.graphs.states import State
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.trajectories import Candidate
@@ -34,7 +35,7 @@ def plan_candidates(lookahead: Lookahead, seed: int, *, first: int = 0) -> list[
 
 
 def record_candidate(
-    reply: Sequence[BaseMessage], *, proactive: bool, weighed: Mapping[str, Any] | None, error: str | None = None
+    reply: Sequence[BaseMessage], *, proactive: bool, weighed: State | None, error: str | None = None
 ) -> Candidate:
     """Record a candidate.
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.assistants import Assistant
+from collab_agents.assistants.apps.threads import Saver
 from collab_agents.graphs.nodes import Node, assistant_node, counted, ends_with_user, judge_node, opening, user_node
-from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState, ServedInput
+from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState, ServedInput, State
 from collab_agents.lookahead import MAX_EXCHANGES, check_lookahead
 from collab_agents.rewards import MultiturnReward
 from collab_agents.users import AnyUser, as_user
@@ -23,7 +23,7 @@ def create_conversation_graph(
     max_exchanges: int = MAX_EXCHANGES,
     reward: MultiturnReward | None = None,
     scene: Node | None = None,
-    checkpointer: "BaseCheckpointSaver[Any] | None" = None,
+    checkpointer: Saver | None = None,
 ) -> Graph:
     """Create a graph that runs one conversation between a simulated user and an assistant.
 
@@ -54,13 +54,13 @@ def create_conversation_graph(
     """
 
     # Routes are async: LangGraph runs a sync route on a thread, which costs more than the route itself.
-    async def begin(state: Any) -> str:
+    async def begin(state: State) -> str:
         return "assistant" if ends_with_user(state) else "simulated_user"
 
-    async def after_user(state: Any) -> str:
+    async def after_user(state: State) -> str:
         return end if state.get("stopped") else "assistant"
 
-    async def after_assistant(state: Any) -> str:
+    async def after_assistant(state: State) -> str:
         return end if state.get("stopped") else "simulated_user"
 
     check_lookahead(max_exchanges=max_exchanges)

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
@@ -22,9 +22,12 @@ from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.candidates import PlannedCandidate, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import inside, turn_of
+from collab_agents.graphs.states import State
 from collab_agents.lookahead import Budget, Lookahead
 from collab_agents.messages import as_text
+from collab_agents.participants import Memory
 from collab_agents.rewards import best_of
+from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate
 from collab_agents.usage import SAID_AGAIN, track_usage
 
@@ -37,7 +40,7 @@ class Choice:
 
     reply: list[BaseMessage]
     """The candidate's messages."""
-    memory: dict[str, Any]
+    memory: Memory
     """The assistant's memory after them."""
     record: dict[str, Any]
     """How it was chosen, for the `lookahead` channel."""
@@ -69,7 +72,7 @@ class Deliberation:
         self.budget = budget
         self.agree = agree
 
-    async def choose(self, state: dict[str, Any], goal: Callable[[], Any]) -> Choice:
+    async def choose(self, state: State, goal: Callable[[], Task | Awaitable[Task]]) -> Choice:
         """Choose the candidate with the highest reward.
 
         The first candidate is chosen instead if the candidates agree, the budget is spent or none could be scored.
@@ -102,21 +105,21 @@ class Deliberation:
 class _Choosing:
     """One deliberation in progress."""
 
-    def __init__(self, plan: Deliberation, state: dict[str, Any], goal: Callable[[], Any]) -> None:
+    def __init__(self, plan: Deliberation, state: State, goal: Callable[[], Task | Awaitable[Task]]) -> None:
         self.plan = plan
-        self.state: Any = state
+        self.state = state
         self.goal = goal
         self.samples = plan_candidates(plan.lookahead, state["seed"])
-        self.replies: dict[int, Any] = {}
-        self.weighed: dict[int, Any] = {}
+        self.replies: dict[int, State] = {}
+        self.weighed: dict[int, State] = {}
         self.errors: dict[int, str] = {}
         self.stopped = ""
         self._loop = asyncio.get_running_loop()
         self._end = None if plan.budget.seconds is None else self._loop.time() + plan.budget.seconds
         self.calls = _CallBudget(plan.budget.calls)
         self._failed: Exception | None = None
-        self._replying: dict[asyncio.Task[Any], int] = {}
-        self._weighing: dict[asyncio.Task[Any], int] = {}
+        self._replying: dict[asyncio.Task[State], int] = {}
+        self._weighing: dict[asyncio.Task[State], int] = {}
 
     async def finish(self) -> None:
         self._spent = asyncio.create_task(self.calls.spent.wait())
@@ -158,7 +161,7 @@ class _Choosing:
             done, _ = await asyncio.wait({*under_way, self._spent}, return_when=asyncio.FIRST_COMPLETED)
             if self._end is not None and self._loop.time() > self._end:
                 raise TimeoutError  # The event loop was blocked past the deadline; results arriving now are too late.
-            for task in done - {self._spent}:
+            for task in under_way.keys() & done:
                 self._take(task)
             if self.calls.spent.is_set():
                 self.stopped = "the call budget was spent"
@@ -192,7 +195,7 @@ class _Choosing:
         if not self.replies:
             raise RolloutError(f"no candidate: {'; '.join(dict.fromkeys(self.errors.values()))}") from self._failed
 
-    def _take(self, task: asyncio.Task[Any]) -> None:
+    def _take(self, task: asyncio.Task[State]) -> None:
         replying = task in self._replying
         index = (self._replying if replying else self._weighing).pop(task)
         try:
@@ -213,16 +216,16 @@ class _Choosing:
         said = [as_text(reply["messages"][len(self.state["messages"]) :]) for reply in self.replies.values()]
         return self.plan.agree(said)
 
-    async def _find_goal(self) -> Any:
+    async def _find_goal(self) -> Task:
         with traced(role="goal"):
             goal = self.goal()
             return await goal if inspect.isawaitable(goal) else goal
 
-    async def _reply(self, sample: PlannedCandidate) -> Any:
-        branch = self.state | {"seed": sample.seed, "proactive": sample.proactive}
+    async def _reply(self, sample: PlannedCandidate) -> State:
+        branch = {**self.state, "seed": sample.seed, "proactive": sample.proactive}
         return await self.plan.reply_graph.ainvoke(branch, self._named("candidate", sample))
 
-    async def _look_ahead_after(self, sample: PlannedCandidate) -> Any:
+    async def _look_ahead_after(self, sample: PlannedCandidate) -> State:
         branch = {**self.replies[sample.index], "seed": sample.seed, "task": await asyncio.shield(self._found)}
         return await self.plan.lookahead_graph.ainvoke(branch, self._named("lookahead after candidate", sample))
 
@@ -230,7 +233,7 @@ class _Choosing:
         turn = turn_of(self.state)
         return inside(f"{what} {sample.index}", turn=turn, candidate=sample.index, seed=sample.seed)
 
-    def _start(self, where: dict[asyncio.Task[Any], int], index: int, work: Any) -> None:
+    def _start(self, where: dict[asyncio.Task[State], int], index: int, work: Coroutine[Any, Any, State]) -> None:
         where[asyncio.create_task(work, name=f"candidate {index}")] = index
 
 
@@ -251,10 +254,10 @@ class _CallBudget(BaseCallbackHandler):
         self._loop = asyncio.get_running_loop()
         logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_no_refusal)  # Added only once.
 
-    def on_chat_model_start(self, *_: Any, **about: Any) -> None:
+    def on_chat_model_start(self, *_: object, **about: Any) -> None:
         self._count(about)
 
-    def on_llm_start(self, *_: Any, **about: Any) -> None:
+    def on_llm_start(self, *_: object, **about: Any) -> None:
         self._count(about)
 
     def _count(self, about: dict[str, Any]) -> None:
@@ -278,13 +281,13 @@ def _is_no_refusal(record: logging.LogRecord) -> bool:
 @contextmanager
 def unheard(handlers: Sequence[BaseCallbackHandler] = ()) -> Iterator[None]:
     """Keep model output inside the block out of the surrounding graph's message stream. Adds `handlers`."""
-    around: Any = var_child_runnable_config.get() or {}
+    around: RunnableConfig = var_child_runnable_config.get() or {}
     callbacks = with_handlers(around.get("callbacks"), handlers)
     if isinstance(callbacks, BaseCallbackManager):
         for handler in list(callbacks.handlers):
             if streams_messages(handler):
                 callbacks.remove_handler(handler)
-    config: Any = {**around, "callbacks": callbacks}
+    config: RunnableConfig = {**around, "callbacks": callbacks}
     token = var_child_runnable_config.set(config)
     try:
         yield

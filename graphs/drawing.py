@@ -1,10 +1,10 @@
 """Drawing a graph: a placeholder assistant, and access to the graphs inside nodes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from collab_agents.graphs.conversation import Graph
 from collab_agents.participants import AssistantContext, Memory
 
 
@@ -17,7 +17,7 @@ class Anybody:
         return [AIMessage("")], memory
 
 
-def open_up(graph: Any) -> None:
+def open_up(graph: Graph) -> None:
     """Show LangGraph the graphs that nodes call, so that it draws them too.
 
     LangGraph finds only graphs with checkpoints, which branches do not have. Use it on a graph that is not run.

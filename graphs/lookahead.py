@@ -1,6 +1,5 @@
 """Lookahead: estimate a reply's reward by simulating several futures after it and judging them."""
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
@@ -18,6 +17,8 @@ from collab_agents.graphs.states import (
     FutureState,
     LookaheadState,
     ServedInput,
+    State,
+    Update,
     branch_of,
 )
 from collab_agents.humans import check_simulated
@@ -83,7 +84,7 @@ def _add_futures(
     reward: MultiturnReward,
     lookahead: Lookahead,
 ) -> None:
-    async def branch(state: Any) -> list[Send]:
+    async def branch(state: State) -> list[Send]:
         seed = state.get("seed", 0)
         return [
             Send("future", branch_of(state) | {"future": i, "seed": derive_seed(seed, "future", i)})
@@ -97,7 +98,7 @@ def _add_futures(
     graph.add_edge("mean", END)
 
 
-async def _mean(state: Any) -> dict[str, Any]:
+async def _mean(state: Any) -> Update:
     futures = state["futures"]
     return {
         "reward": mean(future["reward"] for future in futures),
@@ -107,7 +108,7 @@ async def _mean(state: Any) -> dict[str, Any]:
 
 def _future_node(played: Graph) -> Node:
     @running(played)
-    async def future(state: Any) -> dict[str, Any]:
+    async def future(state: State) -> Update:
         index = state["future"]
         try:
             end = await played.ainvoke(state, inside(f"future {index}", future=index, seed=state["seed"]))
@@ -122,7 +123,7 @@ def _future_node(played: Graph) -> Node:
     return future
 
 
-def _record_future(end: Mapping[str, Any], start: int) -> Future:
+def _record_future(end: State, start: int) -> Future:
     """Return the record of a future's final state, whose first `start` messages came before the future."""
     return Future(
         messages=to_dicts(end["messages"][start:]),
@@ -136,16 +137,16 @@ def _record_future(end: Mapping[str, Any], start: int) -> Future:
 def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Graph:
     speak = user_node(user)
 
-    async def simulated_user(state: Any) -> dict[str, Any]:
+    async def simulated_user(state: Any) -> Update:
         update = await speak(state)
         if "first" not in state:
             update["first"] = dict(update)
         return update
 
-    async def after_user(state: Any) -> str:
+    async def after_user(state: State) -> str:
         return "judge" if state.get("stopped") else "assistant"
 
-    async def after_assistant(state: Any) -> str:
+    async def after_assistant(state: State) -> str:
         return "judge" if state.get("stopped") else "simulated_user"
 
     graph = StateGraph(FutureState)

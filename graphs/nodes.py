@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import wraps
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -20,7 +20,7 @@ from collab_agents._internal.text import valid
 from collab_agents._internal.tracing import traced
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError, RolloutError
-from collab_agents.graphs.states import ConversationState, persona_of, task_of
+from collab_agents.graphs.states import State, Update, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import is_users, with_ids
 from collab_agents.participants import AssistantContext, UserContext, state_of, with_context
@@ -29,21 +29,20 @@ from collab_agents.tasks import Task
 from collab_agents.usage import track_usage
 from collab_agents.users import Memory, SimulatedUser, is_closing
 
+if TYPE_CHECKING:
+    from collab_agents.graphs.conversation import Graph
+
 
 class Node(Protocol):
-    """A graph's node: from the state to an update of it."""
+    """A graph's node: from the `State` to an update of it."""
 
-    async def __call__(self, state: Any) -> dict[str, Any]: ...
+    async def __call__(self, state: Any) -> Update: ...
 
 
-def inside(name: str, **metadata: Any) -> RunnableConfig:
+def inside(name: str, **metadata: object) -> RunnableConfig:
     """Return the config for a graph without checkpoints that a node calls; name and metadata show up in traces."""
     # LangGraph (1.2) breaks there if the surrounding graph runs with durability="sync", which it hands down.
     return {"run_name": name, "metadata": metadata, "configurable": {DURABILITY: "async"}}
-
-
-# The state is not annotated with its type here: LangGraph would then pass a node only that type's keys, and these
-# nodes serve graphs with more keys than the conversation's.
 
 
 def opening(graph: "StateGraph[Any, Any, Any, Any]", scene: Node | None) -> str:
@@ -60,7 +59,7 @@ def user_node(user: SimulatedUser) -> Node:
     respond = with_context(user.respond)
 
     @named("simulated_user")
-    async def simulated_user(state: Any) -> dict[str, Any]:
+    async def simulated_user(state: State) -> Update:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "user", len(messages))
         task = task_of(state)
@@ -68,7 +67,7 @@ def user_node(user: SimulatedUser) -> Node:
         context = UserContext(task=own, persona=persona_of(state), seed=seed)
         with _traced(state, "user", seed):
             message, memory = _said(await respond(_copies(messages), own_copy(state.get("memory") or {}), context))
-        update: dict[str, Any] = {"memory": valid(memory)}
+        update: Update = {"memory": valid(memory)}
         if message is not None:
             update["messages"] = with_ids([message], messages, seed)
         if is_closing(message):
@@ -83,7 +82,7 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
     respond = with_context(assistant.respond)
 
     @named("assistant")
-    async def answer(state: Any) -> dict[str, Any]:
+    async def answer(state: State) -> Update:
         messages = state["messages"]
         seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
         context = AssistantContext(
@@ -95,7 +94,7 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
         with _traced(state, "assistant", seed):
             reply, memory = await respond(_copies(messages), own_copy(state.get("assistant_memory") or {}), context)
         exchanges = state.get("exchanges", 0) + 1
-        update: dict[str, Any] = {
+        update: Update = {
             "messages": with_ids(reply, messages, seed),
             "assistant_memory": valid(memory),
             "exchanges": exchanges,
@@ -110,7 +109,7 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
 def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
     """Return the node that judges the conversation with the assistant's state."""
 
-    async def judge(state: Any) -> dict[str, Any]:
+    async def judge(state: State) -> Update:
         seed = derive_seed(state.get("seed", 0), "judge")
         conversation = Conversation(state["messages"], seed, state_of(assistant, state.get("assistant_memory") or {}))
         with _traced(state, "judge", seed):
@@ -124,7 +123,7 @@ def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
     return judge
 
 
-def running(graph: Any) -> Callable[[Node], Node]:
+def running(graph: "Graph") -> Callable[[Node], Node]:
     """Mark a node as running `graph`, which a drawing then shows inside it."""
 
     def mark(node: Node) -> Node:
@@ -138,7 +137,7 @@ def counted(node: Node) -> Node:
     """Wrap a node so that its model calls are added to the state's usage."""
 
     @wraps(node)
-    async def run(state: Any) -> dict[str, Any]:
+    async def run(state: State) -> Update:
         with track_usage() as usage:
             update = await node(state)
         return update | {"usage": asdict(usage)}
@@ -146,7 +145,7 @@ def counted(node: Node) -> Node:
     return run
 
 
-def ends_with_user(state: ConversationState) -> bool:
+def ends_with_user(state: State) -> bool:
     return bool(state["messages"]) and is_users(state["messages"][-1])
 
 
@@ -155,7 +154,7 @@ def named(name: str) -> Callable[[Node], Node]:
 
     def decorate(node: Node) -> Node:
         @wraps(node)
-        async def run(state: Any) -> dict[str, Any]:
+        async def run(state: State) -> Update:
             try:
                 with contained():
                     return await node(state)
@@ -181,7 +180,7 @@ def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     ]
 
 
-def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
+def _said(result: object) -> tuple[BaseMessage | None, Memory]:
     """Check what a custom user returned, and turn a text into a message."""
     match result:
         case (str() as text, dict() as memory):
@@ -191,12 +190,12 @@ def _said(result: Any) -> tuple[BaseMessage | None, Memory]:
     raise ConfigError(f"the user returned {str(result)[:80]!r}: expected (a user's message, a text or None, memory)")
 
 
-def _traced(state: Any, role: str, seed: int) -> AbstractContextManager[None]:
+def _traced(state: State, role: str, seed: int) -> AbstractContextManager[None]:
     task = state.get("task")
     task_id = task.id if isinstance(task, Task) else (task or {}).get("id")
     return traced(tag=role, role=role, task=task_id, turn=turn_of(state) + (role == "user"), seed=seed)
 
 
-def turn_of(state: ConversationState) -> int:
+def turn_of(state: State) -> int:
     """Return the number, from 1, of the turn that the user's last message began."""
     return sum(map(is_users, state["messages"]))

@@ -1,9 +1,7 @@
 """A rollout: at every turn, sample candidate replies, look ahead after each, and continue with the best one."""
 
 from dataclasses import asdict
-from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.errors import GraphBubbleUp
 from langgraph.graph import END, StateGraph
 from langgraph.types import Send
@@ -11,6 +9,7 @@ from langgraph.types import Send
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
+from collab_agents.assistants.apps.threads import Saver
 from collab_agents.errors import RolloutError
 from collab_agents.graphs.candidates import plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
@@ -26,7 +25,7 @@ from collab_agents.graphs.nodes import (
     turn_of,
     user_node,
 )
-from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, branch_of
+from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, State, Update, branch_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
@@ -43,7 +42,7 @@ def create_rollout_graph(
     *,
     simulated_user: AnyUser | None = None,
     scene: Node | None = None,
-    checkpointer: "BaseCheckpointSaver[Any] | None" = None,
+    checkpointer: Saver | None = None,
 ) -> Graph:
     """Create a graph that runs one conversation with lookahead and records it.
 
@@ -83,18 +82,18 @@ def create_rollout_graph(
     check_simulated(player, instead="pass simulated_user, who plays the futures")
     check_simulated(assistant, instead="pass a simulated one, which plays the candidates and the futures")
 
-    async def fan_out(state: Any) -> list[Send]:
+    async def fan_out(state: State) -> list[Send]:
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
         branch = branch_of(state) | ({} if own_futures else {"memory": {}})
         return [Send("candidate", branch | asdict(sample)) for sample in plan_candidates(lookahead, turn)]
 
-    async def begin(state: Any) -> str | list[Send]:
+    async def begin(state: State) -> str | list[Send]:
         return await fan_out(state) if ends_with_user(state) else "simulated_user"
 
-    async def after_user(state: Any) -> str | list[Send]:
+    async def after_user(state: State) -> str | list[Send]:
         return "judge" if state.get("stopped") else await fan_out(state)
 
-    async def after_choice(state: Any) -> str | list[Send]:
+    async def after_choice(state: State) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
     candidate_graph = create_candidate_graph(as_user(player), assistant, reward, lookahead)
@@ -113,8 +112,8 @@ def create_rollout_graph(
 
 def _candidate_node(graph: Graph) -> Node:
     @running(graph)
-    async def candidate(state: Any) -> dict[str, Any]:
-        record: dict[str, Any] = {"index": state["index"], "proactive": state["proactive"]}
+    async def candidate(state: State) -> Update:
+        record = {"index": state["index"], "proactive": state["proactive"]}
         index = state["index"]
         try:
             end = await graph.ainvoke(
@@ -123,7 +122,7 @@ def _candidate_node(graph: Graph) -> Node:
         except GraphBubbleUp:
             raise
         except Exception as error:
-            failed: dict[str, Any] = {
+            failed: dict[str, object] = {
                 "reply": [],
                 "reward": None,
                 "scores": {},
@@ -148,7 +147,7 @@ def _candidate_node(graph: Graph) -> Node:
 
 
 def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
-    async def choose(state: Any) -> dict[str, Any]:
+    async def choose(state: State) -> Update:
         candidates = sorted(state["candidates"], key=lambda one: one["index"])
         exchanges = state.get("exchanges", 0) + 1
         records = [
@@ -161,7 +160,7 @@ def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
         best = candidates[chosen]
         turn = Turn(prompt=to_dicts(state["messages"]), chosen=chosen, candidates=records)
-        update: dict[str, Any] = {
+        update: Update = {
             "messages": best["reply"],
             "assistant_memory": best["assistant_memory"],
             "exchanges": exchanges,

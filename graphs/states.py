@@ -5,7 +5,7 @@ A checkpoint holds only LangChain messages and plain JSON values.
 
 import operator
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from langgraph.graph.message import MessagesState
 
@@ -15,6 +15,18 @@ from collab_agents.tasks import Task
 from collab_agents.trajectories import Trajectory
 from collab_agents.usage import Usage
 from collab_agents.users import Memory
+
+T = TypeVar("T")
+
+State = Mapping[str, Any]
+"""A graph's state as its nodes and edges read it: all its keys, whichever of the types below it has.
+
+Nodes are not annotated with one of these types: LangGraph would then pass a node only that type's keys. Its own types
+allow nothing else, so a function that is passed to it directly takes `Any`.
+"""
+
+Update = dict[str, Any]
+"""A node's update of the state: the keys that change, with their new values."""
 
 Stopped = Literal["user", "max_turns"]
 
@@ -58,14 +70,14 @@ class FutureState(ConversationState, total=False):
 
     future: int
     """The future's index."""
-    first: dict[str, Any]
+    first: Update
     """The user's first step in it, with which the conversation continues if the candidate is chosen."""
     reward: float | None
     scores: dict[str, float | None]
     reasons: dict[str, str]
 
 
-def _gather(gathered: list[Any], new: list[Any] | None) -> list[Any]:
+def _gather(gathered: list[T], new: list[T] | None) -> list[T]:
     return [] if new is None else [*gathered, *new]
 
 
@@ -74,7 +86,7 @@ class LookaheadState(ConversationState, total=False):
 
     futures: Annotated[list[dict[str, Any]], _gather]
     """A record of each future, as in `trajectories.Future`."""
-    firsts: Annotated[list[dict[str, Any] | None], _gather]
+    firsts: Annotated[list[Update | None], _gather]
     """The user's first step in each future."""
     reward: float | None
     scores: dict[str, float | None]
@@ -111,7 +123,7 @@ class RolloutState(JudgedState, total=False):
     """The current turn's candidates, until one is chosen."""
 
 
-def task_of(state: ConversationState) -> Task:
+def task_of(state: State) -> Task:
     """Return the state's task, or raise ValueError if the graph was called without one."""
     task = state.get("task")
     if task is None:
@@ -119,12 +131,12 @@ def task_of(state: ConversationState) -> Task:
     return task if isinstance(task, Task) else Task.model_validate(task)
 
 
-def persona_of(state: ConversationState) -> Persona | None:
+def persona_of(state: State) -> Persona | None:
     persona = state.get("persona")
     return persona if persona is None or isinstance(persona, Persona) else Persona.model_validate(persona)
 
 
-def trajectory_of(state: Mapping[str, Any], task: Task, persona: Persona | None, seed: int) -> Trajectory:
+def trajectory_of(state: State, task: Task, persona: Persona | None, seed: int) -> Trajectory:
     """Return the trajectory of a conversation that has ended, from its graph's final state."""
     return Trajectory(
         task=task,
@@ -140,7 +152,7 @@ def trajectory_of(state: Mapping[str, Any], task: Task, persona: Persona | None,
     )
 
 
-def branch_of(state: ConversationState) -> dict[str, Any]:
+def branch_of(state: State) -> dict[str, Any]:
     """Return what a branch inherits from the state it branches off: the messages and the memories."""
     return {
         "messages": state["messages"],

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from langchain_core.messages import BaseMessage
 from pydantic import ValidationError
@@ -14,12 +13,13 @@ from collab_agents.config.build import Composition, tasks_of
 from collab_agents.errors import ConfigError
 from collab_agents.graphs.agent import goal_so_far
 from collab_agents.graphs.nodes import Node
+from collab_agents.graphs.states import State, Update
 from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, get_personas, pick_persona
 from collab_agents.server.settings import Settings
 from collab_agents.tasks import Task
 
-_AFRESH: dict[str, Any] = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
+_AFRESH: Update = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
 """Resets what an earlier run on the same thread left in the state."""
 
 _WORDS = "; for a goal in words, choose the user llm and judges that need only a conversation"
@@ -65,7 +65,7 @@ def create_scene(cast: Cast, *, of_reply: bool = False) -> Node:
         score.
     """
 
-    async def scene(state: Any) -> dict[str, Any]:
+    async def scene(state: State) -> Update:
         if of_reply and not (state["messages"] and state["messages"][-1].type == "ai"):
             raise ConfigError("messages must end with the assistant's reply, which is scored")
         given = state.get("task")
@@ -107,14 +107,14 @@ def create_goal(cast: Cast) -> Callable[[Sequence[BaseMessage]], Awaitable[Task]
     return goal
 
 
-def _task(given: Any) -> Task:
+def _task(given: object) -> Task:
     try:
         return Task(id="goal", goal=given.strip()) if isinstance(given, str) else Task.model_validate(given)
     except ValidationError as error:
         raise ConfigError(f"task: {first_problem(error)}") from error
 
 
-def _persona(given: Any) -> Persona | None:
+def _persona(given: object) -> Persona | None:
     if isinstance(given, str):
         return get_personas([given])[0]
     try:
