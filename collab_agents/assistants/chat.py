@@ -36,8 +36,8 @@ class ChatAssistant:
         *,
         system_prompt: str | None = None,
         proactive_prompt: str | None = None,
-        examples: Sequence[BaseMessage | Mapping[str, Any]] = (),
-        proactive_examples: Sequence[BaseMessage | Mapping[str, Any]] | None = None,
+        examples: Sequence[BaseMessage | Mapping[str, object]] = (),
+        proactive_examples: Sequence[BaseMessage | Mapping[str, object]] | None = None,
     ) -> None:
         self.model = model
         self.system_prompt = system_prompt
@@ -60,7 +60,7 @@ class ChatAssistant:
         return [reply], memory
 
 
-def _read(name: str, given: Sequence[BaseMessage | Mapping[str, Any]]) -> list[BaseMessage]:
+def _read(name: str, given: Sequence[BaseMessage | Mapping[str, object]]) -> list[BaseMessage]:
     try:
         return [as_example(one) for one in convert_to_messages(list[Any](given))]
     except (ValueError, NotImplementedError) as error:

@@ -1,5 +1,4 @@
 from collections.abc import Mapping
-from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -10,7 +9,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.participants import Assistant
 
 
-def load_assistant(name: str, *, options: Mapping[str, Any] | None = None) -> Assistant:
+def load_assistant(name: str, *, options: Mapping[str, object] | None = None) -> Assistant:
     """Import the assistant at "module:attribute".
 
     A chat model becomes a `ChatAssistant` if there are no options. A compiled LangGraph app or another Runnable becomes

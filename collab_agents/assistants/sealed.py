@@ -1,5 +1,5 @@
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -7,7 +7,7 @@ from langchain_core.messages import BaseMessage
 from collab_agents._internal.sealing import is_sealed, load_key, seal_of
 from collab_agents.assistants.apps.driver import AppError
 from collab_agents.errors import ConfigError
-from collab_agents.participants import AssistantContext, Executed, Executing, Memory, state_of
+from collab_agents.participants import Answers, AssistantContext, Executed, Executing, Memory, state_of
 
 
 class SealedAssistant:
@@ -38,7 +38,7 @@ class SealedAssistant:
         after: Memory,
         *,
         context: AssistantContext | None = None,
-        answers: Mapping[str, Any] | None = None,
+        answers: Answers | None = None,
         in_words: bool = True,
     ) -> Executed:
         try:

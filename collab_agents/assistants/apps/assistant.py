@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
@@ -19,7 +19,7 @@ from collab_agents._internal.copies import branch_copy, own_copy
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.sealing import load_key
 from collab_agents._internal.seeds import Calls, seeded
-from collab_agents.assistants.apps.branches import packed_in, types_in
+from collab_agents.assistants.apps.branches import Kept, packed_in, types_in
 from collab_agents.assistants.apps.driver import AppError, AppResult, Driver, context_around, without_coordinates
 from collab_agents.assistants.apps.interrupts import AskUser, question_in
 from collab_agents.assistants.apps.local import LocalDriver
@@ -29,7 +29,9 @@ from collab_agents.assistants.apps.reply import as_messages, reply_in
 from collab_agents.assistants.apps.simulated_tools import WAY_OUT, AppTurn, Mode, intercept_tools, is_simulating, taking
 from collab_agents.errors import ConfigError
 from collab_agents.messages import as_given, as_internal, is_users, text_of, with_ids
-from collab_agents.participants import AssistantContext, Executed, Memory
+from collab_agents.participants import Answers, AssistantContext, Executed, Memory
+
+T = TypeVar("T")
 
 
 class GraphAssistant:
@@ -84,13 +86,13 @@ class GraphAssistant:
         *,
         input_key: str | None = "messages",
         input_as: Literal["messages", "text"] = "messages",
-        output_key: str | Callable[[Mapping[str, Any]], Any] | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        proactive_inputs: Mapping[str, Any] | None = None,
+        output_key: str | Callable[[Mapping[str, Any]], object] | None = None,
+        inputs: Mapping[str, object] | None = None,
+        proactive_inputs: Mapping[str, object] | None = None,
         config: RunnableConfig | None = None,
-        context: Any = None,
-        interrupts: Literal["user"] | AskUser | Callable[[Any], Any] | None = None,
-        simulate_tools: Mapping[str, Any] | None = None,
+        context: object = None,
+        interrupts: Literal["user"] | AskUser | Callable[[Any], object] | None = None,
+        simulate_tools: Mapping[str, object] | None = None,
         max_steps: int = 50,
         timeout: float | None = 300.0,
         rewrites_history: bool = False,
@@ -149,7 +151,7 @@ class GraphAssistant:
         memory: Memory,
         context: AssistantContext,
         *,
-        inputs: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, object] | None = None,
     ) -> tuple[list[BaseMessage], Memory]:
         """Simulate the app's reply.
 
@@ -236,7 +238,7 @@ class GraphAssistant:
         after: Memory,
         *,
         context: AssistantContext | None = None,
-        answers: Mapping[str, Any] | None = None,
+        answers: Answers | None = None,
         in_words: bool = True,
     ) -> Executed:
         """Execute the tool calls that were simulated for a chosen reply, inside the app, each once.
@@ -287,7 +289,7 @@ class GraphAssistant:
         branch, calls = unexecuted["branch"], Calls(unexecuted["branch"].get("calls", ()))
         turn = AppTurn(Mode.executed, self.simulate_tools, allowed=None if answers else unexecuted["tools"])
 
-        def left(at: Mapping[str, Any]) -> Memory:
+        def left(at: Kept) -> Memory:
             """Return the entries that a memory needs to continue the execution."""
             return {"unexecuted": {"branch": {**at, "calls": calls.dump()}, "tools": turn.allowed, **how}}
 
@@ -338,8 +340,8 @@ class GraphAssistant:
         messages: Sequence[BaseMessage],
         memory: Memory,
         context: AssistantContext,
-        inputs: Mapping[str, Any] | None = None,
-    ) -> tuple[Any, list[BaseMessage]]:
+        inputs: Mapping[str, object] | None = None,
+    ) -> tuple[object, list[BaseMessage]]:
         """Return the app's input, and the messages in it."""
         asked = memory.get("asked")
         old, new = self._split(messages, memory.get("seen"))
@@ -389,7 +391,7 @@ class GraphAssistant:
             "start without assistant_memory to give the app the whole conversation"
         )
 
-    async def _drive(self, branch: Mapping[str, Any], given: Any, turn: AppTurn, calls: Calls) -> AppResult:
+    async def _drive(self, branch: Kept, given: object, turn: AppTurn, calls: Calls) -> AppResult:
         context = context_around() if self.context is None else self.context
         config = self._config
         if turn.mode is not Mode.executed:
@@ -422,8 +424,8 @@ class GraphAssistant:
             raise failed
         return replace(result, before=before, kept=kept)
 
-    async def _answer(self, policy: Callable[[Any], Any], value: Any) -> Any:
-        async def answer() -> Any:
+    async def _answer(self, policy: Callable[[Any], object], value: object) -> object:
+        async def answer() -> object:
             given = policy(value)
             return await given if inspect.isawaitable(given) else given
 
@@ -437,7 +439,7 @@ class GraphAssistant:
             reason = f"no answer within {self.timeout:g} s" if late else reason_of(error)
             raise AppError(f"app {self.name!r}: interrupts, asked {question_in(value)[:80]!r}: {reason}") from error
 
-    def _own(self, name: str, value: Any) -> Any:
+    def _own(self, name: str, value: T) -> T:
         """Copy a value for one branch. Parts that cannot be copied are shared by all branches, with one warning."""
         copied, shared = branch_copy(value, name)
         if new := [one for one in shared if one not in self._shared]:
@@ -450,8 +452,8 @@ class GraphAssistant:
         return copied
 
     def _input(
-        self, messages: list[BaseMessage], new: list[BaseMessage], proactive: bool, more: Mapping[str, Any]
-    ) -> Any:
+        self, messages: list[BaseMessage], new: list[BaseMessage], proactive: bool, more: Mapping[str, object]
+    ) -> list[BaseMessage] | dict[str, object]:
         if isinstance(self.app, BaseChatModel):
             return new
         inputs = {**(self.proactive_inputs if proactive else self.inputs), **more}
@@ -461,7 +463,7 @@ class GraphAssistant:
         words = next((text_of(message) for message in reversed(new) if is_users(message)), "")
         return {self.input_key: words if self.input_as == "text" else [as_given(one) for one in new], **given}
 
-    def _part(self, values: Any) -> Any:
+    def _part(self, values: object) -> object:
         """Return the part of the app's output that contains the reply."""
         if not isinstance(values, Mapping):
             return values
@@ -474,12 +476,12 @@ class GraphAssistant:
             what = "output_key failed" if callable(self.output_key) else f"its output has no {self.output_key!r}"
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}; its keys are {keys}") from error
 
-    def _history(self, values: Any) -> list[BaseMessage]:
+    def _history(self, values: object) -> list[BaseMessage]:
         """Return the messages in the values of the app's thread."""
         key = self._output or self.input_key
         return self._messages(values.get(key)) if isinstance(values, Mapping) and key else []
 
-    def _reply(self, history: list[BaseMessage], values: Any) -> list[BaseMessage]:
+    def _reply(self, history: list[BaseMessage], values: object) -> list[BaseMessage]:
         if isinstance(values, Mapping) and self._output is not None and self._output not in values:
             keys = ", ".join(map(str, values)) or "none"
             raise AppError(f"app {self.name!r}: its output has no key {self._output!r}; its keys are {keys}")
@@ -494,7 +496,7 @@ class GraphAssistant:
             )
         return [as_internal(message) for message in reply if not isinstance(message, SystemMessage)]
 
-    def _messages(self, value: Any) -> list[BaseMessage]:
+    def _messages(self, value: object) -> list[BaseMessage]:
         try:
             return as_messages(value)
         except Exception as error:
@@ -503,9 +505,9 @@ class GraphAssistant:
 
     def _memory(
         self,
-        branch: Mapping[str, Any],
+        branch: Kept,
         interrupts: Sequence[Interrupt],
-        values: Any,
+        values: object,
         said: Sequence[BaseMessage],
     ) -> Memory:
         memory: Memory = {"branch": dict(branch)}
@@ -531,7 +533,7 @@ def _asked(memory: Memory) -> list[Interrupt]:
     return [Interrupt(value=unpack(value), id=key) for key, value in memory["asked"].items()]
 
 
-def _at_path(values: Any, path: str) -> Any:
+def _at_path(values: object, path: str) -> object:
     """Return the value at a dotted path of keys, attributes and list indices."""
     for part in path.split("."):
         if isinstance(values, Mapping):
@@ -543,7 +545,7 @@ def _at_path(values: Any, path: str) -> Any:
     return values
 
 
-def _packed(value: Any) -> str | None:
+def _packed(value: object) -> str | None:
     """Pack a value, or return None if it cannot be serialized, such as an open connection."""
     try:
         return pack(value)

@@ -36,6 +36,8 @@ Kept = Mapping[str, Any]
 - `thread`, `store`, `cache`: what the branch wrote to each, on top of the live ones.
 - `since`: the live thread's last checkpoint, if the branch began with a fork (None: the thread did not exist).
 - `was_simulated`: whether anything in the branch was only simulated.
+- `calls`: the counts of model calls, in a branch from which an execution continues.
+- `remote`: only this, the thread's id on a deployment, for a `RemoteGraph`.
 """
 
 
@@ -69,10 +71,10 @@ class LiveApp:
                     "simulations write; compile it with checkpointer=None or True instead",
                     stacklevel=5,
                 )
-        self.caches: list[BaseCache[Any]] = list({id(one.cache): one.cache for one in graphs if one.cache}.values())
+        self.caches: list[BaseCache[object]] = list({id(one.cache): one.cache for one in graphs if one.cache}.values())
         self.needs_history = needs_history(graphs)
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
+    async def fork(self, thread: RunnableConfig) -> tuple[object, list[Interrupt], Kept]:
         """Return the values of a live thread, the interrupts it waits for, and a branch that begins there."""
         if self.saver is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
@@ -130,13 +132,13 @@ class Branch:
         live = app.graph.store
         self.store = ForkedStore(live, kept.get("store", ())) if live else None
         self.cache = ForkedCache(app.caches, kept.get("cache", ())) if app.caches else None
-        changes: dict[str, Any] = {"checkpointer": self.saver} if self.saver else {}
+        changes: dict[str, object] = {"checkpointer": self.saver} if self.saver else {}
         if not app.store_is_forkable:
             changes["store"] = self.store
         self.graph = app.graph.copy(changes) if changes else app.graph
 
     @property
-    def configurable(self) -> dict[str, Any]:
+    def configurable(self) -> dict[str, object]:
         cache = {langgraph_private.CACHE: self.cache} if self.cache else {}
         return {"thread_id": self.thread_id, **cache}
 
@@ -157,7 +159,7 @@ class Branch:
     async def state(self) -> StateSnapshot:
         return await self.graph.aget_state(_at(self.thread_id))
 
-    async def values(self) -> Any:
+    async def values(self) -> object:
         """Return the values of the thread that the branch began with, or {} if there was none."""
         return (await self.state()).values if "thread" in self._kept else {}
 
@@ -171,9 +173,9 @@ class Branch:
         if self.store:
             self.store.forget(captured.runs_again)
 
-    def keep(self, captured: Captured | None, *, was_simulated: bool = False) -> dict[str, Any]:
+    def keep(self, captured: Captured | None, *, was_simulated: bool = False) -> Kept:
         """Return the branch as it is now, marked `was_simulated` if anything in the turn was only simulated."""
-        kept: dict[str, Any] = {key: self._kept[key] for key in ("since", "was_simulated") if key in self._kept}
+        kept = {key: self._kept[key] for key in ("since", "was_simulated") if key in self._kept}
         kept["thread_id"] = self.thread_id
         if captured:
             kept["thread"] = captured.text

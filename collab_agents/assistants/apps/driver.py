@@ -35,7 +35,7 @@ class AppError(RolloutError):
         after: The memory to continue with, if `GraphAssistant.execute` raised the error.
     """
 
-    branch: dict[str, Any] | None = None
+    branch: Kept | None = None
     after: Memory | None = None
 
 
@@ -53,39 +53,39 @@ class AppResult:
             it is now.
     """
 
-    before: Any
-    values: Any
+    before: object
+    values: object
     interrupts: list[Interrupt] = field(default_factory=list)
-    branch: dict[str, Any] = field(default_factory=dict)
-    kept: dict[str, Any] | None = None
+    branch: Kept = field(default_factory=dict)
+    kept: Kept | None = None
 
 
 class Driver(Protocol):
     name: str
 
     async def drive(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
+        self, branch: Kept, given: object, config: RunnableConfig, context: object, turn: AppTurn, calls: Calls
     ) -> AppResult:
         """Run the app from `branch`, {} at first, without changing `branch` or anything it refers to."""
         ...
 
-    async def values(self, branch: Mapping[str, Any]) -> Any:
+    async def values(self, branch: Kept) -> object:
         """Return the values of the branch's thread, or {} if it has none."""
         ...
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
+    async def fork(self, thread: RunnableConfig) -> tuple[object, list[Interrupt], Kept]:
         """Return the values of a live thread, the interrupts it waits for, and a branch that begins there."""
         ...
 
-    async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
+    async def check_unchanged(self, branch: Kept) -> None:
         """Raise RolloutError if the branch began with a fork of a thread that has changed since."""
         ...
 
-    async def commit(self, branch: Mapping[str, Any]) -> Kept:
+    async def commit(self, branch: Kept) -> Kept:
         """Write the branch to the live thread, store and caches, and return the branch to continue with."""
         ...
 
-    async def settle(self, branch: Mapping[str, Any]) -> Kept:
+    async def settle(self, branch: Kept) -> Kept:
         """Apply the branch's writes to the live store and caches, and return the branch to continue with."""
         ...
 
@@ -115,7 +115,7 @@ def without_coordinates(configurable: Mapping[str, Any]) -> dict[str, Any]:
     return {key: one for key, one in configurable.items() if key not in _COORDINATES and not key.startswith("__")}
 
 
-def context_around() -> Any:
+def context_around() -> object:
     """Return the runtime context of the enclosing graph, if any, unless it is a served graph's settings."""
     try:
         context = get_runtime().context

@@ -14,7 +14,7 @@ _PLAIN_YES = re.compile(rf"(?:{_YES})(?: (?:{_YES}|please|thanks|thank you))*")
 _DECISIONS = ("approve", "edit", "reject")
 
 
-def question_in(value: Any) -> str:
+def question_in(value: object) -> str:
     """Put an interrupt's value into words for a person.
 
     The question is the value itself if it is a string, the string under a common key such as "question" or "message",
@@ -33,7 +33,7 @@ def question_in(value: Any) -> str:
     return _json(value)
 
 
-def answer_in(words: str, value: Any) -> Any:
+def answer_in(words: str, value: Any) -> str | dict[str, object]:
     """Turn a person's words into the value that resumes an interrupt.
 
     The value is the words themselves or, for a request for approval, a decision for each action. Only a plain yes
@@ -61,14 +61,14 @@ class AskUser:
     """
 
     show: Callable[[Any], str] = question_in
-    resume: Callable[[str, Any], Any] = answer_in
+    resume: Callable[[str, Any], object] = answer_in
 
 
-def _actions(value: Any) -> list[tuple[Mapping[str, Any], list[str]]]:
+def _actions(value: object) -> list[tuple[Mapping[str, Any], list[str]]]:
     """Return the actions that a request asks to approve, with the decisions allowed for each."""
     if not isinstance(value, Mapping):
         return []
-    requests: Any = [value] if value.get("type") == "tool_approval" else value.get("action_requests")
+    requests = [value] if value.get("type") == "tool_approval" else value.get("action_requests")
     if not isinstance(requests, list) or not all(isinstance(one, Mapping) and "name" in one for one in requests):
         return []
     reviews = value.get("review_configs") or ()
@@ -86,7 +86,7 @@ def _how(allowed: list[str]) -> str:
     return f"Answer {', or '.join(how[one] for one in allowed if one in how)}."
 
 
-def _decision(words: str, action: Mapping[str, Any], allowed: list[str]) -> dict[str, Any]:
+def _decision(words: str, action: Mapping[str, Any], allowed: list[str]) -> dict[str, object]:
     kind, _, rest = words.partition(" ")
     kind, rest = kind.strip(":,.").lower(), rest.strip()
     if kind == "edit" and "edit" in allowed and (arguments := _arguments(rest)) is not None:
@@ -99,7 +99,7 @@ def _decision(words: str, action: Mapping[str, Any], allowed: list[str]) -> dict
     return {"type": "reject" if "reject" in allowed or "respond" not in allowed else "respond", "message": words}
 
 
-def _arguments(text: str) -> dict[str, Any] | None:
+def _arguments(text: str) -> dict[str, object] | None:
     try:
         found = json.loads(text)
     except ValueError:
@@ -107,5 +107,5 @@ def _arguments(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)

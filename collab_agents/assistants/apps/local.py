@@ -1,7 +1,6 @@
 """Drive an app in this process: a Runnable or a compiled graph."""
 
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -35,7 +34,7 @@ class LocalDriver:
         self.live = LiveApp(app, name) if isinstance(app, Pregel) else None
 
     async def drive(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
+        self, branch: Kept, given: object, config: RunnableConfig, context: object, turn: AppTurn, calls: Calls
     ) -> AppResult:
         with own_root() as around, contained(self.timeout):
             if turn.mode is not Mode.executed:
@@ -54,30 +53,30 @@ class LocalDriver:
             finally:
                 turn.running = False
 
-    async def values(self, branch: Mapping[str, Any]) -> Any:
+    async def values(self, branch: Kept) -> object:
         if self.live is None:
             return {}
         with own_root():
             return await Branch(self.live, branch, keeps_thread=False).values()
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
+    async def fork(self, thread: RunnableConfig) -> tuple[object, list[Interrupt], Kept]:
         if self.live is None:
             raise ConfigError(f"app {self.name!r} has no checkpointer, and so no thread to fork")
         return await self.live.fork(thread)
 
-    async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
+    async def check_unchanged(self, branch: Kept) -> None:
         if self.live:
             await self.live.check_unchanged(branch)
 
-    async def commit(self, branch: Mapping[str, Any]) -> Kept:
+    async def commit(self, branch: Kept) -> Kept:
         if self.live is None:
             raise ConfigError(f"app {self.name!r}: only what began with fork can be committed")
         return await self.live.commit(branch)
 
-    async def settle(self, branch: Mapping[str, Any]) -> Kept:
+    async def settle(self, branch: Kept) -> Kept:
         return await self.live.settle(branch) if self.live else branch
 
-    async def _called(self, given: Any, config: RunnableConfig, turn: AppTurn, calls: Calls) -> AppResult:
+    async def _called(self, given: object, config: RunnableConfig, turn: AppTurn, calls: Calls) -> AppResult:
         try:
             values = await within(self.timeout, self.app.ainvoke(given, config))
         except PASS_THROUGH:
@@ -95,7 +94,7 @@ class LocalDriver:
         return AppResult({}, values)
 
     async def _run(
-        self, branch: Branch, given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
+        self, branch: Branch, given: object, config: RunnableConfig, context: object, turn: AppTurn, calls: Calls
     ) -> AppResult:
         config = merge_configs(config, {"configurable": branch.configurable})
         more: dict[str, Any] = {} if context is None else {"context": context}
@@ -107,7 +106,7 @@ class LocalDriver:
             """Keep the branch as it is now, before anything is simulated, to execute the turn from."""
             calls.forget(captured.runs_again)
             branch.forget(captured)
-            result.kept = branch.keep(captured) | {"calls": calls.dump()}
+            result.kept = {**branch.keep(captured), "calls": calls.dump()}
             turn.mode = Mode.simulated
 
         with branch.isolated(over=turn.mode is Mode.executed):
@@ -139,7 +138,7 @@ class LocalDriver:
             what = "its state cannot be serialized, so what is simulated could not be executed later"
             raise AppError(f"app {self.name!r}: {what}: {reason_of(error)}") from error
 
-    def _left(self, branch: Branch) -> dict[str, Any] | None:
+    def _left(self, branch: Branch) -> Kept | None:
         """Return the branch from which a failed execution can continue, or None if it cannot be serialized."""
         with suppress(TypeError, ValueError):
             return branch.keep(branch.capture()) if branch.saver else None
@@ -148,7 +147,7 @@ class LocalDriver:
     async def _stream(
         self,
         branch: Branch,
-        given: Any,
+        given: object,
         config: RunnableConfig,
         more: dict[str, Any],
         result: AppResult,

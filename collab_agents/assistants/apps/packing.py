@@ -22,7 +22,7 @@ _SERDE = JsonPlusSerializer()
 _PACKED = re.compile(rb"(\w{1,16}):((?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?):([0-9a-f]{64})")
 
 
-def pack(value: Any) -> str:
+def pack(value: object) -> str:
     """Serialize a value to a sealed string, which branches share without copying.
 
     Raises TypeError or ValueError if LangGraph cannot serialize the value.
@@ -89,7 +89,7 @@ def _check(kind: str, data: bytes, types: Types) -> None:
         _check(*inner, types)
 
 
-def _serialized_in(value: Any) -> Iterator[tuple[str, bytes]]:
+def _serialized_in(value: object) -> Iterator[tuple[str, bytes]]:
     """Find serialized values nested in any collection, such as the values of a thread."""
     waiting = [value]
     while waiting:

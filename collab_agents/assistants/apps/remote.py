@@ -31,7 +31,7 @@ class RemoteDriver:
         """The threads made for branches, until they are deleted."""
 
     async def drive(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, context: Any, turn: AppTurn, calls: Calls
+        self, branch: Kept, given: object, config: RunnableConfig, context: object, turn: AppTurn, calls: Calls
     ) -> AppResult:
         more: dict[str, Any] = {} if context is None else {"context": context}
         try:
@@ -42,18 +42,16 @@ class RemoteDriver:
         except Exception as error:
             raise AppError(f"app {self.name!r}: {reason_of(error)}") from error
 
-    async def values(self, branch: Mapping[str, Any]) -> Any:
+    async def values(self, branch: Kept) -> object:
         return (await self.client.threads.get_state(branch["remote"]))["values"] if "remote" in branch else {}
 
-    async def check_unchanged(self, branch: Mapping[str, Any]) -> None:
+    async def check_unchanged(self, branch: Kept) -> None:
         """Do nothing: a deployment only runs on copies of its threads."""
 
-    async def settle(self, branch: Mapping[str, Any]) -> Kept:
+    async def settle(self, branch: Kept) -> Kept:
         return dict(branch)
 
-    async def _run(
-        self, branch: Mapping[str, Any], given: Any, config: RunnableConfig, more: dict[str, Any]
-    ) -> AppResult:
+    async def _run(self, branch: Kept, given: object, config: RunnableConfig, more: dict[str, Any]) -> AppResult:
         before = await self.values(branch)
         if "remote" in branch:
             thread_id = await self._copy(branch["remote"])
@@ -61,13 +59,13 @@ class RemoteDriver:
             thread_id = (await self.client.threads.create(metadata={"made_by": "collab-agents"}))["thread_id"]
             self.made.add(thread_id)
         config = merge_configs(config, {"configurable": {"thread_id": thread_id}})
-        values: Any = None
+        values: object = None
         async for event in self.app.astream(given, config, stream_mode="values", **more):
             values = event
         asked = values.pop("__interrupt__", ()) if isinstance(values, dict) else ()
         return AppResult(before, values, _interrupts(asked), {"remote": thread_id})
 
-    async def fork(self, thread: RunnableConfig) -> tuple[Any, list[Interrupt], Kept]:
+    async def fork(self, thread: RunnableConfig) -> tuple[object, list[Interrupt], Kept]:
         thread_id = thread["configurable"]["thread_id"]
         if thread["configurable"].get("checkpoint_id"):
             raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be forked at a checkpoint_id")
@@ -79,7 +77,7 @@ class RemoteDriver:
         asked = [one for task in state["tasks"] for one in task.get("interrupts", ())]
         return state["values"], _interrupts(asked), {"remote": copied}
 
-    async def commit(self, branch: Mapping[str, Any]) -> Kept:
+    async def commit(self, branch: Kept) -> Kept:
         raise ConfigError(f"app {self.name!r}: a deployment's thread cannot be written to; continue with the fork")
 
     async def _copy(self, thread_id: str) -> str:

@@ -12,7 +12,7 @@ from langchain_core.messages import (
 )
 
 
-def as_messages(value: Any) -> list[BaseMessage]:
+def as_messages(value: object) -> list[BaseMessage]:
     """Convert messages, a single message or a string, in any form that LangChain accepts, to messages."""
     if value is None:
         return []
@@ -25,7 +25,7 @@ def as_messages(value: Any) -> list[BaseMessage]:
     ]
 
 
-def listed(value: Any) -> list[Any]:
+def listed(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 

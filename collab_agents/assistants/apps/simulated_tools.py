@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial, wraps
-from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import ToolMessage
@@ -62,7 +61,7 @@ class AppTurn:
     """
 
     mode: Mode
-    tools: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, object] = field(default_factory=dict)
     simulated_calls: list[list[str]] = field(default_factory=list)
     allowed: list[list[str]] | None = None
     paused: bool = False
@@ -78,7 +77,7 @@ class AppTurn:
             pause_task(value)
         raise GraphInterrupt((Interrupt(value=value, id=_PAUSE),))
 
-    def begin(self, name: str, arguments: Any) -> None:
+    def begin(self, name: str, arguments: Mapping[str, object]) -> None:
         """Record that a simulated tool is about to be called with the arguments that the model gave.
 
         Raises RolloutError for a call that was not made in the simulation in which the reply was chosen.
@@ -104,7 +103,7 @@ class AppTurn:
         self.allowed = None
 
 
-def _call(name: str, arguments: Any) -> list[str]:
+def _call(name: str, arguments: Mapping[str, object]) -> list[str]:
     return [name, json.dumps(arguments, sort_keys=True, ensure_ascii=False, default=repr)]
 
 
@@ -153,7 +152,7 @@ def is_pause(interrupt: Interrupt) -> bool:
     return isinstance(interrupt.value, Mapping) and _PAUSE in interrupt.value
 
 
-def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
+def simulate_as(instead: object) -> Callable[[BaseTool], BaseTool]:
     """Mark a tool with side effects, so that it does not run in a simulated conversation.
 
     Args:
@@ -181,7 +180,7 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
         assert original is not None  # A StructuredTool is made of one or both.
 
         # The app's ToolNodes are intercepted. These functions cover calls from anywhere else.
-        def run(**arguments: Any) -> Any:
+        def run(**arguments: object) -> object:
             turn, given = None if _intercepted.get() else _turn.get(), _given(tool, arguments)
             if turn:
                 turn.begin(tool.name, given)
@@ -191,7 +190,7 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
             with _executing(turn):
                 return function(**arguments)
 
-        async def arun(**arguments: Any) -> Any:
+        async def arun(**arguments: object) -> object:
             turn, given = None if _intercepted.get() else _turn.get(), _given(tool, arguments)
             if turn:
                 turn.begin(tool.name, given)
@@ -210,12 +209,12 @@ def simulate_as(instead: Any) -> Callable[[BaseTool], BaseTool]:
     return mark
 
 
-def _given(tool: StructuredTool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _given(tool: StructuredTool, arguments: Mapping[str, object]) -> dict[str, object]:
     """Return the arguments that a model gives, without injected ones."""
     return {name: value for name, value in arguments.items() if name in tool.args}
 
 
-def _simulated(tool: BaseTool, instead: Any, arguments: Mapping[str, Any]) -> Any:
+def _simulated(tool: BaseTool, instead: object, arguments: Mapping[str, object]) -> object:
     """Return the tool's simulated result."""
     if not callable(instead):
         return own_copy(instead)
@@ -223,7 +222,7 @@ def _simulated(tool: BaseTool, instead: Any, arguments: Mapping[str, Any]) -> An
     return instead(**own_copy({**defaults, **arguments}))
 
 
-def _returned(tool: BaseTool, value: Any) -> Any:
+def _returned(tool: BaseTool, value: object) -> object:
     """Return the value in the form in which the tool's own function would."""
     return _with_artifact(value) if _gives_artifact(tool) else value
 
@@ -232,7 +231,7 @@ def _gives_artifact(tool: BaseTool | None) -> bool:
     return getattr(tool, "response_format", "") == "content_and_artifact"
 
 
-def _with_artifact(value: Any) -> tuple[Any, Any]:
+def _with_artifact(value: object) -> tuple[object, object]:
     return value if isinstance(value, tuple) and len(value) == 2 else (value, None)
 
 
@@ -245,7 +244,7 @@ def _executing(turn: AppTurn | None) -> Iterator[None]:
             turn.came_back()
 
 
-def _now(name: str, value: Any) -> Any:
+def _now(name: str, value: object) -> object:
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
@@ -256,12 +255,12 @@ def _now(name: str, value: Any) -> Any:
 class _Tools(Interceptor):
     """Simulates or runs the tools of a ToolNode, depending on the current turn."""
 
-    def begin(self, node: ToolNode, name: str, arguments: Mapping[str, Any]) -> None:
+    def begin(self, node: ToolNode, name: str, arguments: Mapping[str, object]) -> None:
         turn, tool = _turn.get(), node.tools_by_name.get(name)
         if turn and tool and _is_simulated(turn, tool):
             turn.begin(name, arguments)
 
-    def run(self, request: ToolCallRequest, execute: Callable[[], Any]) -> Any:
+    def run(self, request: ToolCallRequest, execute: Callable[[], object]) -> object:
         turn = _turn.get()
         if not turn or not request.tool or not _is_simulated(turn, request.tool):
             return execute()
@@ -270,7 +269,7 @@ class _Tools(Interceptor):
         with _executing(turn), _inside_node():
             return execute()
 
-    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[Any]]) -> Any:
+    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[object]]) -> object:
         turn = _turn.get()
         if not turn or not request.tool or not _is_simulated(turn, request.tool):
             return await execute()
@@ -280,7 +279,7 @@ class _Tools(Interceptor):
         with _executing(turn), _inside_node():
             return await execute()
 
-    def _instead(self, turn: AppTurn, request: ToolCallRequest) -> Any:
+    def _instead(self, turn: AppTurn, request: ToolCallRequest) -> object:
         tool = request.tool
         assert tool is not None
         if turn.mode is Mode.pausing:  # The app's tool wrapper replaced another tool by this one.
@@ -303,7 +302,7 @@ def _inside_node() -> Iterator[None]:
         _intercepted.reset(token)
 
 
-def _message(request: ToolCallRequest, value: Any) -> ToolMessage:
+def _message(request: ToolCallRequest, value: object) -> ToolMessage:
     call = request.tool_call
     about = {"name": call["name"], "tool_call_id": call["id"]}
     if isinstance(value, ToolMessage):
@@ -321,7 +320,7 @@ class ToolGuard(BaseCallbackHandler):
     run_inline = True
     ignore_llm = ignore_chat_model = ignore_chain = ignore_retriever = ignore_retry = ignore_custom_event = True
 
-    def on_tool_start(self, serialized: dict[str, Any], input_str: str, **about: Any) -> None:
+    def on_tool_start(self, serialized: Mapping[str, object], input_str: str, **about: object) -> None:
         turn = _turn.get()
         name = (serialized or {}).get("name", "")
         if turn and turn.mode is not Mode.executed and name in turn.tools:
@@ -332,7 +331,7 @@ class ToolGuard(BaseCallbackHandler):
 WAY_OUT = "mark the tool with @simulate_as, or have it ask is_simulating()"
 
 
-def intercept_tools(app: App, name: str, tools: Mapping[str, Any]) -> None:
+def intercept_tools(app: App, name: str, tools: Mapping[str, object]) -> None:
     """Simulate the app's tools during simulated turns: those named, and those marked by `simulate_as`.
 
     Outside of a turn nothing changes. Raises ConfigError for a name that no `ToolNode` of the app has.

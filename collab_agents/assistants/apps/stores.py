@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from langgraph.store.base import (
     BaseStore,
@@ -24,6 +24,11 @@ from langgraph.store.memory import InMemoryStore
 from collab_agents._internal.copies import own_copy
 from collab_agents._internal.place import task_around
 
+T = TypeVar("T")
+
+Written = Sequence[Any]
+"""A write to a store, as the fields of its `PutOp` in JSON values."""
+
 _ALL = 1_000_000
 
 
@@ -37,7 +42,7 @@ class ForkedStore(BaseStore):
 
     supports_ttl = True
 
-    def __init__(self, base: BaseStore, written: Iterable[Sequence[Any]] = ()) -> None:
+    def __init__(self, base: BaseStore, written: Iterable[Written] = ()) -> None:
         self._base = _Original(base)
         self.over = False
         """Whether the branch has ended and its operations go to the live store."""
@@ -45,7 +50,7 @@ class ForkedStore(BaseStore):
         self._begin([("", put_of(one)) for one in written])
 
     @property
-    def written(self) -> list[list[Any]]:
+    def written(self) -> list[Written]:
         """The last write to each key, as the fields of its `PutOp` in JSON values."""
         return [[list(op.namespace), *op[1:]] for op in self._puts.values()]
 
@@ -105,7 +110,7 @@ class ForkedStore(BaseStore):
             return [*old, *own.values()]
         return [*own.values(), *(item for item in found if not self._is_own(item.namespace, item.key))]
 
-    def _is_there(self, own: Mapping[Any, SearchItem], item: SearchItem) -> bool:
+    def _is_there(self, own: Mapping[tuple[tuple[str, ...], str], SearchItem], item: SearchItem) -> bool:
         return (item.namespace, item.key) in own or not self._is_own(item.namespace, item.key)
 
     def _write(self, op: PutOp, place: str) -> None:
@@ -117,13 +122,13 @@ class ForkedStore(BaseStore):
         return (namespace, key) in self._puts
 
 
-def put_of(written: Sequence[Any]) -> PutOp:
+def put_of(written: Written) -> PutOp:
     """Return the operation that made an entry of `ForkedStore.written`."""
     namespace, *rest = written
     return PutOp(tuple(namespace), *rest)
 
 
-def _copy(item: Any) -> Any:
+def _copy(item: T) -> T:
     if not isinstance(item, Item):
         return item
     copied = object.__new__(type(item))
@@ -167,10 +172,10 @@ class _Forkable:
 
 @cache
 def _forkable(kind: type[BaseStore]) -> Any:
-    def led(name: str) -> Any:
+    def led(name: str) -> Callable[..., object]:
         original = getattr(kind, name)
 
-        def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        def method(self: BaseStore, *arguments: object, **options: object) -> object:
             fork = _forks.get().get(id(self))
             if fork is None or fork.over:
                 return original(self, *arguments, **options)
@@ -183,7 +188,7 @@ def _forkable(kind: type[BaseStore]) -> Any:
     return type(kind.__name__, (_Forkable, kind), {**about, **methods})
 
 
-async def abatch(store: BaseStore, ops: list[Any], kind: Any = None) -> list[Result]:
+async def abatch(store: BaseStore, ops: Sequence[Op], kind: type[BaseStore] | None = None) -> list[Result]:
     """Run a batch of operations, on a thread if the store is sync only, such as SqliteStore."""
     kind = kind or type(store)
     try:

@@ -1,6 +1,6 @@
 """Find the graphs inside an app, including those that a node or a tool calls in its own code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from types import FunctionType, MethodType
@@ -43,7 +43,7 @@ def _parts_of(app: App) -> list[App | ToolNode]:
     return list(found.values())
 
 
-def _held(value: Any, depth: int) -> Iterator[App | ToolNode]:
+def _held(value: object, depth: int) -> Iterator[App | ToolNode]:
     if isinstance(value, Pregel | ToolNode):
         yield value
     elif depth:
@@ -51,7 +51,7 @@ def _held(value: Any, depth: int) -> Iterator[App | ToolNode]:
             yield from _held(part, depth - 1)
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: object) -> Sequence[object]:
     match value:
         case FunctionType():
             known = (value.__globals__.get(name) for name in value.__code__.co_names)
@@ -78,7 +78,7 @@ def _parts(value: Any) -> list[Any]:
     return [one for one in functions if one is not None]
 
 
-def _cells(function: FunctionType) -> Iterator[Any]:
+def _cells(function: FunctionType) -> Iterator[object]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents

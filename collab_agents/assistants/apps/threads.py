@@ -4,13 +4,13 @@ A branch that continues from a value writes to nothing that another branch or th
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels import DeltaChannel
-from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata, CheckpointTuple, PendingWrite
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
@@ -19,7 +19,13 @@ from collab_agents.assistants.apps.packing import pack, unpack
 from collab_agents.assistants.apps.subgraphs import App
 from collab_agents.errors import ConfigError, RolloutError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 Saver = BaseCheckpointSaver[Any]
+
+_Dump = list[Any]
+"""A checkpoint of a captured thread: namespace, id, checkpoint, metadata, parent's id, channels' values, and writes."""
 
 
 class BranchSaver(InMemorySaver):
@@ -46,7 +52,7 @@ class BranchSaver(InMemorySaver):
         head = max(graphs[""])
         # The state of a subgraph in a finished step is no longer needed.
         under_way = bool(self.writes.get((thread_id, "", head)))
-        taken: list[list[Any]] = []
+        taken: list[_Dump] = []
         for ns, checkpoints in graphs.items():
             if under_way or ":" not in ns:
                 taken += [self._dump(thread_id, ns, one) for one in (checkpoints if history else [max(checkpoints)])]
@@ -55,7 +61,7 @@ class BranchSaver(InMemorySaver):
 
     def restore(self, text: str, thread_id: str) -> None:
         """Restore a captured thread under the given id."""
-        taken = unpack(text)
+        taken: list[_Dump] = unpack(text)
         ids = {one[1] for one in taken}
         for ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes in taken:
             at = (_pair(checkpoint), _pair(metadata), parent if parent in ids else None)
@@ -65,7 +71,7 @@ class BranchSaver(InMemorySaver):
             for task_id, index, channel, value, path in writes:
                 self.writes[thread_id, ns, checkpoint_id][task_id, index] = (task_id, channel, _pair(value), path)
 
-    def _dump(self, thread_id: str, ns: str, checkpoint_id: str) -> list[Any]:
+    def _dump(self, thread_id: str, ns: str, checkpoint_id: str) -> _Dump:
         checkpoint, metadata, parent = self.storage[thread_id][ns][checkpoint_id]
         versions = self.serde.loads_typed(checkpoint)["channel_versions"]
         blobs: list[list[Any]] = [
@@ -82,7 +88,7 @@ class BranchSaver(InMemorySaver):
         return [ns, checkpoint_id, checkpoint, metadata, parent, blobs, writes]
 
 
-def _pair(serialized: Any) -> tuple[str, bytes]:
+def _pair(serialized: object) -> tuple[str, bytes]:
     """Read a value that LangGraph serialized and `check_packed` accepted. Raises ConfigError for anything else."""
     match serialized:
         case [str() as kind, bytes() as data]:
@@ -96,9 +102,9 @@ _KEPT = "kept"
 class _Keeping(JsonPlusSerializer):
     def __init__(self) -> None:
         super().__init__()
-        self._kept: list[Any] = []
+        self._kept: list[object] = []
 
-    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+    def dumps_typed(self, obj: object) -> tuple[str, bytes]:
         try:
             return super().dumps_typed(obj)
         except (TypeError, ValueError):
@@ -122,7 +128,7 @@ def needs_history(graphs: Iterable[App]) -> bool:
     return any(isinstance(channel, DeltaChannel) for graph in graphs for channel in graph.channels.values())
 
 
-def _runs_again(taken: Sequence[Sequence[Any]]) -> Callable[[str], bool]:
+def _runs_again(taken: Sequence[_Dump]) -> Callable[[str], bool]:
     interrupted = {write[0] for *_, writes in taken for write in writes if write[2] == langgraph_private.INTERRUPTED}
     graphs = {one[0] for one in taken}
 
@@ -174,7 +180,17 @@ async def commit(saver: Saver, text: str, thread_id: str, since: str | None) -> 
     return max((one["checkpoint"]["id"] for one in new if not one["ns"]), default=since or "")
 
 
-async def _checkpoints(saver: Saver, thread: RunnableConfig, history: bool) -> list[dict[str, Any]]:
+class _Copied(TypedDict):
+    """A checkpoint on its way to another saver."""
+
+    ns: str
+    checkpoint: Checkpoint
+    metadata: CheckpointMetadata
+    parent: str | None
+    writes: list[PendingWrite]
+
+
+async def _checkpoints(saver: Saver, thread: RunnableConfig, history: bool) -> list[_Copied]:
     at = thread["configurable"]
     root = await _read(saver, {"configurable": {"checkpoint_ns": "", **_coordinates(at)}})
     if root is None:
@@ -190,24 +206,24 @@ async def _checkpoints(saver: Saver, thread: RunnableConfig, history: bool) -> l
     return known if history else list({one["ns"]: one for one in known}.values())
 
 
-def _coordinates(configurable: dict[str, Any]) -> dict[str, Any]:
+def _coordinates(configurable: Mapping[str, object]) -> dict[str, object]:
     return {name: configurable[name] for name in ("thread_id", "checkpoint_id") if configurable.get(name)}
 
 
-def _record(one: CheckpointTuple) -> dict[str, Any]:
+def _record(one: CheckpointTuple) -> _Copied:
     configurable = one.config["configurable"]
     parent = (one.parent_config or {}).get("configurable", {}).get("checkpoint_id")
     return {
         "ns": configurable.get("checkpoint_ns", ""),
         "checkpoint": one.checkpoint,
-        "metadata": dict(one.metadata),
+        "metadata": {**one.metadata},
         "parent": parent,
         "writes": [tuple(write) for write in one.pending_writes or []],
     }
 
 
 async def _put(
-    saver: Saver, checkpoints: Sequence[dict[str, Any]], thread_id: str, since: str | None, there: set[str]
+    saver: Saver, checkpoints: Sequence[_Copied], thread_id: str, since: str | None, there: set[str]
 ) -> None:
     """Append checkpoints to a thread; `there` are the ids that the thread has afterwards."""
     for one in checkpoints:
@@ -222,8 +238,8 @@ async def _put(
         await _put_writes(saver, at, one["writes"])
 
 
-async def _put_writes(saver: Saver, at: RunnableConfig, written: Sequence[tuple[str, str, Any]]) -> None:
-    by_task: dict[str, list[tuple[str, Any]]] = {}
+async def _put_writes(saver: Saver, at: RunnableConfig, written: Sequence[PendingWrite]) -> None:
+    by_task: dict[str, list[tuple[str, object]]] = {}
     for task_id, channel, value in written:
         by_task.setdefault(task_id, []).append((channel, value))
     for task_id, writes in by_task.items():
@@ -239,11 +255,11 @@ async def _read(saver: Saver, config: RunnableConfig) -> CheckpointTuple | None:
     return await _call(saver.aget_tuple, saver.get_tuple, config)
 
 
-async def _call(call: Callable[..., Awaitable[Any]], sync: Callable[..., Any], *arguments: Any) -> Any:
+async def _call(call: Callable[P, Awaitable[T]], sync: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     try:
-        return await call(*arguments)
+        return await call(*arguments, **options)
     except NotImplementedError:  # A saver that is sync only, such as SqliteSaver.
-        return await asyncio.to_thread(sync, *arguments)
+        return await asyncio.to_thread(sync, *arguments, **options)
 
 
 async def _list(saver: Saver, config: RunnableConfig) -> AsyncIterator[CheckpointTuple]:

@@ -232,7 +232,9 @@ def test_only_a_plain_yes_approves_and_only_what_is_allowed_is_decided() -> None
             "decisions": [{"type": "reject", "message": words}]
         }
     assert answer_in("Blue", asked("respond")) == {"decisions": [{"type": "respond", "message": "Blue"}]}
-    assert answer_in("respond Blue", asked("approve", "respond"))["decisions"][0]["message"] == "Blue"
+    assert answer_in("respond Blue", asked("approve", "respond")) == {
+        "decisions": [{"type": "respond", "message": "Blue"}]
+    }
     assert '"respond" and what the tool should have answered' in question_in(asked("respond"))
     assert answer_in("Blue", {"question": "Which?"}) == "Blue"
 
