@@ -1,7 +1,7 @@
 """People in the conversation. They are asked by LangGraph's `interrupt` and answer by `Command(resume=...)`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage, convert_to_messages
 
@@ -47,7 +47,7 @@ class HumanUser(_Person):
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
     ) -> tuple[BaseMessage | None, Memory]:
-        question: dict[str, Any] = {"role": "user", "said": _last_words(messages, besides="human")}
+        question: dict[str, object] = {"role": "user", "said": _last_words(messages, besides="human")}
         if self.show_goal:
             persona = context.persona
             question |= {"goal": context.task.goal, "persona": persona.describe() if persona else None}
@@ -78,7 +78,7 @@ def check_simulated(*participants: object, instead: str) -> None:
             raise ConfigError(f"a {type(one).__name__} cannot be in many conversations at once: {instead}")
 
 
-def _asked(question: Mapping[str, Any], read: Callable[[Any], T]) -> T:
+def _asked(question: Mapping[str, object], read: Callable[[object], T]) -> T:
     from langgraph.types import interrupt
 
     from collab_agents._internal.langgraph_private import can_be_resumed
@@ -109,10 +109,10 @@ def _last_words(messages: Sequence[BaseMessage], *, besides: str) -> str | None:
     return "\n\n".join(words for words in said if words) or None
 
 
-def _users_message(answer: Any) -> BaseMessage | None:
+def _users_message(answer: object) -> BaseMessage | None:
     if answer is None or (isinstance(answer, str) and not answer.strip()):
         return None
-    end: Any = False
+    end: object = False
     if isinstance(answer, dict) and "end" in answer:
         end = answer["end"]
         if not isinstance(end, bool):
@@ -129,7 +129,7 @@ def _users_message(answer: Any) -> BaseMessage | None:
     return message
 
 
-def _assistants_messages(answer: Any) -> list[BaseMessage]:
+def _assistants_messages(answer: object) -> list[BaseMessage]:
     listed = answer if isinstance(answer, list) else [answer]
     messages = [_message(one, ["ai", "tool"] if len(listed) > 1 else ["ai"]) for one in listed]
     if not messages or messages[-1].type != "ai" or not _says_something(messages[-1]):
@@ -142,7 +142,7 @@ def _assistants_messages(answer: Any) -> list[BaseMessage]:
     return messages
 
 
-def _message(answer: Any, kinds: Sequence[str]) -> BaseMessage:
+def _message(answer: object, kinds: Sequence[str]) -> BaseMessage:
     """Return the answer as a message of one of the kinds. Raises ValueError that says what would be right."""
     wanted = " or ".join(_ROLES[kind] for kind in kinds)
     if isinstance(answer, str):

@@ -74,7 +74,7 @@ def is_example(message: BaseMessage) -> bool:
 
 
 def _valid(message: BaseMessage) -> BaseMessage:
-    parts: dict[str, Any] = {"content": message.content, "additional_kwargs": message.additional_kwargs}
+    parts: dict[str, object] = {"content": message.content, "additional_kwargs": message.additional_kwargs}
     if isinstance(message, AIMessage):
         parts["tool_calls"] = message.tool_calls
     changed = {name: made for name, part in parts.items() if (made := valid(part)) != part}

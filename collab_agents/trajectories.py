@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -191,7 +191,7 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
         yield read_record(Trajectory, line, file, number)
 
 
-def read_record(kind: type[R], line: dict[str, Any], file: Path, number: int) -> R:
+def read_record(kind: type[R], line: Mapping[str, object], file: Path, number: int) -> R:
     """A line as a record. Raises RunDirectoryError, which names the line."""
     try:
         return kind.model_validate(line)

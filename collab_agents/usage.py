@@ -1,6 +1,6 @@
 """Counting model calls and tokens, per trajectory and per run, whoever makes the call."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -58,14 +58,14 @@ def track_usage(usage: Usage | None = None) -> Iterator[Usage]:
         _open.reset(token)
 
 
-def token_count(reported: Any) -> int:
+def token_count(reported: object) -> int:
     """Return the number of tokens that a server reports, limited to what is possible: 0 to a billion."""
     if not isinstance(reported, int | float) or not reported > 0:
         return 0
     return int(min(reported, _MOST_TOKENS))
 
 
-def record_usage(metadata: Any, run_id: UUID | None = None) -> None:
+def record_usage(metadata: Mapping[str, object] | None, run_id: UUID | None = None) -> None:
     """Count one answered call.
 
     Args:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -130,7 +130,7 @@ class Settings(BaseModel, HiddenFromApps):
     )
 
 
-def settings_of(context: Mapping[str, Any]) -> Settings:
+def settings_of(context: Mapping[str, object]) -> Settings:
     """Validate what a client sent. Raises ConfigError, which names the setting and the value."""
     try:
         return Settings.model_validate(dict(context))
@@ -153,7 +153,7 @@ def run_config(settings: Settings) -> RunConfig:
 
     _check_allowed(settings)
 
-    def model(name: str | None) -> dict[str, Any]:
+    def model(name: str | None) -> dict[str, object]:
         return {"name": name or settings.model, "base_url": settings.base_url}
 
     max_tokens = settings.max_tokens or (96 if settings.model == _EMBEDDED else None)

@@ -20,7 +20,7 @@ class FunctionUser:
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, context: UserContext
     ) -> tuple[BaseMessage | None, Memory]:
-        result: Any = self._call(messages, memory, context)
+        result = self._call(messages, memory, context)
         return await result if inspect.isawaitable(result) else result
 
 

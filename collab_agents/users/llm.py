@@ -72,7 +72,7 @@ class LLMUser:
         *,
         template: str | None = None,
         persona: Persona | None = None,
-        tools: Sequence[BaseTool | Callable[..., Any]] = (),
+        tools: Sequence[BaseTool | Callable[..., object]] = (),
         tool_timeout: float | None = 60.0,
         attempts: int = 4,
     ) -> None:
@@ -120,7 +120,7 @@ class LLMUser:
         return (closing(said) if said else None), memory
 
 
-def _as_tool(given: Any) -> BaseTool:
+def _as_tool(given: object) -> BaseTool:
     if isinstance(given, BaseTool):
         return given
     if not callable(given):

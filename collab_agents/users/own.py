@@ -53,7 +53,7 @@ def as_user(user: AnyUser) -> SimulatedUser:
 
 
 def load_user(
-    name: str, *, model: BaseChatModel | None = None, options: Mapping[str, Any] | None = None
+    name: str, *, model: BaseChatModel | None = None, options: Mapping[str, object] | None = None
 ) -> SimulatedUser:
     """Import the user at "module:attribute": anything that `as_user` accepts, or a class or function that returns it.
 

@@ -31,7 +31,7 @@ class RunnableUser:
     """
 
     def __init__(
-        self, app: Runnable[Any, Any], *, stop: str = STOP, inputs: Mapping[str, Any] | None = None, **options: Any
+        self, app: Runnable[Any, Any], *, stop: str = STOP, inputs: Mapping[str, object] | None = None, **options: Any
     ) -> None:
         from collab_agents.assistants.apps.assistant import GraphAssistant  # Imports langgraph.
 

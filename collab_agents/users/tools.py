@@ -13,10 +13,13 @@ from langchain_core.tools import BaseTool
 from collab_agents._internal.reasons import words_of
 from collab_agents.messages import text_of
 
-_state: ContextVar[dict[str, Any] | None] = ContextVar("collab_agents_user_state", default=None)
+UserState = dict[str, Any]
+"""JSON values that a user's tools read and change, in one branch."""
+
+_state: ContextVar[UserState | None] = ContextVar("collab_agents_user_state", default=None)
 
 
-def user_state() -> dict[str, Any]:
+def user_state() -> UserState:
     """Return the state that a user's tools read and change, in the current branch only.
 
     Returns:
@@ -40,7 +43,7 @@ def user_state() -> dict[str, Any]:
 
 
 @contextmanager
-def lending(state: dict[str, Any]) -> Iterator[None]:
+def lending(state: UserState) -> Iterator[None]:
     token = _state.set(state)
     try:
         yield
@@ -49,7 +52,7 @@ def lending(state: dict[str, Any]) -> Iterator[None]:
 
 
 async def run_tools(
-    tools: Sequence[BaseTool], reply: AIMessage, state: dict[str, Any], *, seconds: float | None
+    tools: Sequence[BaseTool], reply: AIMessage, state: UserState, *, seconds: float | None
 ) -> list[ToolMessage]:
     """Run the tool calls in a reply, each within `seconds`, and return their results in order, errors included."""
     by_name = {tool.name: tool for tool in tools}
