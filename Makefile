@@ -48,9 +48,10 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-# Models take one thread each, so that the tests beside them get on too.
+# Many tests wait, so there is one worker more than there are cores. Models take one thread each, so that the tests
+# beside them get on too.
 test: lint sandbox
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$(($$(nproc) + 1)) --dist worksteal
 
 # What code is judged in. Not a Python package, so the system's installer brings it.
 sandbox:
