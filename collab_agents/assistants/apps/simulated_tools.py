@@ -25,7 +25,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Interrupt
 
 from collab_agents._internal.copies import own_copy
-from collab_agents._internal.langgraph_private import Interceptor, intercept, pause_task
+from collab_agents._internal.langgraph_private import Interceptor, ToolResult, intercept, pause_task
 from collab_agents._internal.place import task_around
 from collab_agents._internal.reasons import nearest
 from collab_agents.assistants.apps.subgraphs import App, tool_nodes
@@ -260,7 +260,7 @@ class _Tools(Interceptor):
         if turn and tool and _is_simulated(turn, tool):
             turn.begin(name, arguments)
 
-    def run(self, request: ToolCallRequest, execute: Callable[[], object]) -> object:
+    def run(self, request: ToolCallRequest, execute: Callable[[], ToolResult]) -> ToolResult:
         turn = _turn.get()
         if not turn or not request.tool or not _is_simulated(turn, request.tool):
             return execute()
@@ -269,7 +269,7 @@ class _Tools(Interceptor):
         with _executing(turn), _inside_node():
             return execute()
 
-    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[object]]) -> object:
+    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
         turn = _turn.get()
         if not turn or not request.tool or not _is_simulated(turn, request.tool):
             return await execute()
