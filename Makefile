@@ -48,10 +48,9 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
-# Many tests wait, so there is one worker more than there are cores. Models take one thread each, so that the tests
-# beside them get on too.
+# Models take one thread each, so that the tests beside them get on too.
 test: lint sandbox
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal --durations 15
 
 # What code is judged in. Not a Python package, so the system's installer brings it.
 sandbox:
