@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.models.chat_template import chat_tokens
-from collab_agents.models.local import check_folder, loading, placement
 from collab_agents.models.smollm2 import smollm2
+from collab_agents.models.weights import check_folder, loading, placement
 from collab_agents.training.config import PolicyConfig
 from collab_agents.trajectories import Message
 

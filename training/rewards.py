@@ -26,7 +26,8 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
 from collab_agents.messages import from_dicts, text_of
-from collab_agents.models.local import Engine, LocalChatModel
+from collab_agents.models.engines.transformers import TransformersEngine
+from collab_agents.models.local import LocalChatModel
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.policy import clean
@@ -102,7 +103,9 @@ class MultiturnRewardFunction:
             return
         self._model = model
         # PEFT puts an adapter into the layers of the model it wraps, so transformers' own generation uses it.
-        engine = Engine(getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size)
+        engine = TransformersEngine(
+            getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size
+        )
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
         self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self._lookahead)
 

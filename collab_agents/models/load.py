@@ -151,11 +151,11 @@ def _local(
     if base_url or api_key:
         raise ConfigError(f"model {name!r} runs in this process and takes neither base_url nor api_key")
     try:
-        from collab_agents.models.local import LocalChatModel, load_local
+        from collab_agents.models.local import ENGINE_OPTIONS, LocalChatModel, load_local
     except ImportError as error:
         raise _needs_extra(name, error) from error
 
-    _check_options(name, options, LocalChatModel, also=["max_batch_size", "dtype", "device"])
+    _check_options(name, options, LocalChatModel, also=ENGINE_OPTIONS)
     return load_local(model, limits=limits, label=name, **options)
 
 

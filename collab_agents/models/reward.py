@@ -10,7 +10,7 @@ from collab_agents._internal.reasons import nearest
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
-from collab_agents.models.local import check_folder, loading, placement
+from collab_agents.models.weights import check_folder, loading, placement
 from collab_agents.trajectories import Message
 
 

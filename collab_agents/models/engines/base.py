@@ -1,0 +1,67 @@
+"""What an engine is given and what it returns. Prompts are tokens, so that only a chat template writes special ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from collab_agents.trajectories import Message
+
+
+@dataclass(frozen=True)
+class Job:
+    """One prompt and how to continue it."""
+
+    prompt: list[int]
+    max_tokens: int
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    seed: int
+    """Decides the sample."""
+    stop: tuple[str, ...] = ()
+    listen: Callable[[str], None] | None = None
+    """Called on the engine's thread after every token, with the settled beginning of the completion."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """A causal language model and its tokenizer, which generate for several callers at once."""
+
+    context: int
+    """The most tokens of a prompt and its completion together."""
+    temperature: float
+    """The default, from the model's own configuration."""
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
+        """Return the tokens of a conversation that the assistant is to continue."""
+        ...
+
+    async def complete(self, job: Job) -> Completion:
+        """Continue a prompt. Cancelling the call ends the generation."""
+        ...
+
+
+def finished(text: str, job: Job, tokens: int, finish_reason: str) -> Completion:
+    """Return the completion with the text up to the first stop text."""
+    for stop in job.stop:
+        if stop in text:
+            text, finish_reason = text.partition(stop)[0], "stop"
+    return Completion(text.strip(), tokens, finish_reason)
+
+
+def settled(text: str, stops: Sequence[str]) -> str:
+    """Return the part of an unfinished text that later tokens cannot change.
+
+    It leaves out an incomplete character, a possible beginning of a stop text, and trailing space.
+    """
+    held = max((len(stop) - 1 for stop in stops), default=0)
+    text = text[: len(text) - held]
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text.rstrip("\ufffd").strip()

@@ -1,0 +1,225 @@
+"""OpenVINO GenAI as an engine: continuous batching on the processor, with a cache of what prompts begin with."""
+
+import asyncio
+import atexit
+import json
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+from openvino import Tensor
+from openvino_genai import (
+    ContinuousBatchingPipeline,
+    GenerationConfig,
+    GenerationFinishReason,
+    GenerationStatus,
+    SchedulerConfig,
+)
+from openvino_genai.py_openvino_genai import GenerationHandle
+
+from collab_agents.errors import ConfigError, ModelError
+from collab_agents.models.chat_template import chat_tokens
+from collab_agents.models.engines.base import Completion, Job, finished, settled
+from collab_agents.models.engines.fast_tokenizer import FastTokenizer
+from collab_agents.trajectories import Message
+
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+"""Arithmetic in which a prompt's logits do not depend on what else is in the batch."""
+
+
+@dataclass
+class _Call:
+    """A job on its way through the pipeline."""
+
+    job: Job
+    result: "Future[Completion]" = field(default_factory=Future)
+    abandoned: bool = False
+    handle: GenerationHandle | None = None
+    ids: list[int] = field(default_factory=list)
+
+
+class OpenVINOEngine:
+    """An `Engine` whose calls join and leave the batch at every token.
+
+    Args:
+        folder: A model in OpenVINO's form (`openvino_model.xml`) with its tokenizer, as optimum-intel exports it.
+        reproducible: Computes in 32-bit floats, so that a call's seed alone decides its sample. Otherwise rounding
+            depends on the batch, and generation is faster.
+        max_batch_size: The most calls that are generated at once.
+        cache_gb: Gigabytes for the keys and values of prompts and completions.
+    """
+
+    def __init__(self, folder: Path, *, reproducible: bool = True, max_batch_size: int = 32, cache_gb: int = 1) -> None:
+        config, defaults = (_json(folder / name) for name in ("config.json", "generation_config.json"))
+        self.context = int(config.get("max_position_embeddings") or 1 << 30)
+        self.temperature = float(defaults.get("temperature") or 1.0)
+        self.tokenizer = FastTokenizer(folder)
+        ends = defaults.get("eos_token_id") or []
+        scheduler = SchedulerConfig()
+        scheduler.enable_prefix_caching = True
+        scheduler.cache_size = cache_gb
+        scheduler.max_num_seqs = max_batch_size
+        scheduler.max_num_batched_tokens = 2048
+        properties: dict[str, str] = dict(_EXACT) if reproducible else {}
+        if threads := os.environ.get("OMP_NUM_THREADS"):
+            properties["INFERENCE_NUM_THREADS"] = threads
+        pipeline = ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
+        self._loop = _Loop(pipeline, self.tokenizer, set(ends if isinstance(ends, list) else [ends]))
+        weakref.finalize(self, self._loop.close)
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
+        return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
+
+    @property
+    def has_template(self) -> bool:
+        return bool(self.tokenizer.chat_template)
+
+    async def complete(self, job: Job) -> Completion:
+        call = self._loop.submit(job)
+        try:
+            return await asyncio.wrap_future(call.result)
+        except asyncio.CancelledError:
+            call.abandoned = True
+            raise
+
+
+class _Loop:
+    """Steps the pipeline on a thread of its own while there are calls."""
+
+    def __init__(self, pipeline: ContinuousBatchingPipeline, tokenizer: FastTokenizer, ends: set[int]) -> None:
+        self._pipeline = pipeline
+        self._tokenizer = tokenizer
+        self._ends = ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
+        self._new: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._calls = 0
+
+    def submit(self, job: Job) -> _Call:
+        call = _Call(job)
+        self._new.put(call)
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="openvino", daemon=True)
+                self._thread.start()
+                atexit.register(self.close)  # Native code in a thread that outlives the interpreter would abort it.
+        return call
+
+    def close(self) -> None:
+        """End the thread. Calls that are in progress fail."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._new.put(None)
+            if thread is not threading.current_thread():
+                thread.join()
+            atexit.unregister(self.close)
+
+    def _serve(self) -> None:
+        active: list[_Call] = []
+        while True:
+            try:
+                if not self._accept(active):
+                    break
+                self._pipeline.step()
+                active = [call for call in active if not self._is_done(call)]
+            except BaseException as error:
+                for call in active:
+                    _cancel(call)
+                    call.result.set_exception(ModelError(f"the local model failed: {error}"))
+                active = []
+        for call in active:
+            _cancel(call)
+            call.result.set_exception(ModelError("the local model was closed"))
+
+    def _accept(self, active: list[_Call]) -> bool:
+        """Add the calls that came, and wait for one if nothing is to be done. Return whether to go on."""
+        idle = not active and not self._pipeline.has_non_finished_requests()
+        while True:
+            try:
+                call = self._new.get(block=idle)
+            except queue.Empty:
+                return True
+            if call is None:
+                return False
+            if call.result.set_running_or_notify_cancel():
+                active.append(call)
+                self._begin(call)
+                idle = False
+
+    def _begin(self, call: _Call) -> None:
+        job = call.job
+        config = GenerationConfig()
+        config.max_new_tokens = job.max_tokens
+        config.stop_token_ids = self._ends
+        if self._tokenizer.eos_token_id is not None:
+            config.eos_token_id = self._tokenizer.eos_token_id
+        if job.temperature > 0:
+            config.do_sample = True
+            config.temperature = job.temperature
+            config.top_p = job.top_p
+            config.rng_seed = job.seed
+        self._calls += 1
+        prompt = Tensor(numpy.array([job.prompt], dtype=numpy.int64))
+        call.handle = self._pipeline.add_request(self._calls, prompt, config)
+
+    def _is_done(self, call: _Call) -> bool:
+        assert call.handle is not None
+        if call.abandoned:
+            call.handle.cancel()
+            return True
+        reason = GenerationFinishReason.NONE
+        while call.handle.can_read():
+            for output in call.handle.read().values():
+                call.ids += output.generated_ids
+                reason = output.finish_reason
+        status = call.handle.get_status()
+        ids = [one for one in call.ids if one not in self._ends]
+        text = (
+            self._tokenizer.decode(ids)
+            if call.job.stop or call.job.listen or status != GenerationStatus.RUNNING
+            else ""
+        )
+        if status == GenerationStatus.RUNNING:
+            if any(stop in text for stop in call.job.stop):
+                call.handle.cancel()
+            else:
+                if call.job.listen:
+                    call.job.listen(settled(text, call.job.stop))
+                return False
+        if status == GenerationStatus.IGNORED:
+            call.result.set_exception(ModelError("the local model has no memory left: raise cache_gb"))
+            return True
+        word = "length" if reason == GenerationFinishReason.LENGTH else "stop"
+        call.result.set_result(finished(text, call.job, len(ids), word))
+        return True
+
+
+def _cancel(call: _Call) -> None:
+    if call.handle is not None:
+        call.handle.cancel()
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+@lru_cache(maxsize=4)
+def load_openvino(folder: Path, reproducible: bool, max_batch_size: int, cache_gb: int) -> OpenVINOEngine:
+    """Load a model, once per process. Raises ConfigError if OpenVINO cannot read it or it has no chat template."""
+    try:
+        engine = OpenVINOEngine(folder, reproducible=reproducible, max_batch_size=max_batch_size, cache_gb=cache_gb)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model 'local:{folder}' cannot be loaded by openvino: {reason}") from error
+    if not engine.has_template:
+        raise ConfigError(f"model 'local:{folder}' has no chat template: choose an instruction-tuned model")
+    return engine
