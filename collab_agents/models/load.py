@@ -36,7 +36,7 @@ def load_chat_model(
 
             - "openai:<model>": OpenAI or, with `base_url`, any server with its API (a `ChatOpenAI`).
             - "huggingface:<repo>": Hugging Face's inference providers or, with `base_url`, an endpoint.
-            - "local:<repo or folder>": transformers in this process; concurrent calls are generated in batches.
+            - "local:<repo or folder>": a model in this process; concurrent calls are generated together.
             - "local:smollm2": the embedded SmolLM2-135M-Instruct.
             - "<provider>:<model>": any other provider of LangChain's `init_chat_model`, such as "anthropic:...". Its
               package reads its key from the environment.
