@@ -152,11 +152,11 @@ def _local(
         raise ConfigError(f"model {name!r} runs in this process and takes neither base_url nor api_key")
     try:
         from collab_agents.models.local import ENGINE_OPTIONS, LocalChatModel, load_local
+
+        _check_options(name, options, LocalChatModel, also=ENGINE_OPTIONS)
+        return load_local(model, limits=limits, label=name, **options)
     except ImportError as error:
         raise _needs_extra(name, error) from error
-
-    _check_options(name, options, LocalChatModel, also=ENGINE_OPTIONS)
-    return load_local(model, limits=limits, label=name, **options)
 
 
 PROVIDERS: dict[str, Provider] = {

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -189,6 +189,8 @@ def _engine(
     dtype: str | None,
     device: str | None,
 ) -> Engine:
+    if engine not in get_args(EngineName):
+        raise ConfigError(f"model 'local:{name}': engine must be auto, openvino or transformers, got {engine!r}")
     of_transformers = dtype is not None or device is not None
     if engine == "openvino" and of_transformers:
         raise ConfigError(f"model 'local:{name}': dtype and device are options of engine: transformers")

@@ -1,7 +1,6 @@
 """OpenVINO GenAI as an engine: continuous batching on the processor, with a cache of what prompts begin with."""
 
 import asyncio
-import atexit
 import json
 import os
 import queue
@@ -33,6 +32,9 @@ from collab_agents.trajectories import Message
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """Arithmetic in which a prompt's logits do not depend on what else is in the batch."""
+
+_LINGER = 1.0
+"""Seconds that the thread waits for another call before it ends."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ class OpenVINOEngine:
             properties["INFERENCE_NUM_THREADS"] = threads
         pipeline = ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
         self._loop = _Loop(pipeline, self.tokenizer, set(ends if isinstance(ends, list) else [ends]))
+        # Also when the interpreter ends: native code in a thread that outlives it would abort it.
         weakref.finalize(self, self._loop.close)
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
@@ -105,23 +108,21 @@ class _Loop:
 
     def submit(self, job: Job) -> _Call:
         call = _Call(job)
-        self._new.put(call)
         with self._lock:
+            self._new.put(call)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="openvino", daemon=True)
                 self._thread.start()
-                atexit.register(self.close)  # Native code in a thread that outlives the interpreter would abort it.
         return call
 
     def close(self) -> None:
         """End the thread. Calls that are in progress fail."""
         with self._lock:
-            thread, self._thread = self._thread, None
+            thread = self._thread
         if thread is not None:
             self._new.put(None)
             if thread is not threading.current_thread():
                 thread.join()
-            atexit.unregister(self.close)
 
     def _serve(self) -> None:
         active: list[_Call] = []
@@ -131,29 +132,36 @@ class _Loop:
                     break
                 self._pipeline.step()
                 active = [call for call in active if not self._is_done(call)]
-            except BaseException as error:
-                for call in active:
-                    _cancel(call)
-                    call.result.set_exception(ModelError(f"the local model failed: {error}"))
+            except Exception as error:
+                _fail(active, f"the local model failed: {error}")
                 active = []
-        for call in active:
-            _cancel(call)
-            call.result.set_exception(ModelError("the local model was closed"))
+        _fail(active, "the local model was closed")
 
     def _accept(self, active: list[_Call]) -> bool:
-        """Add the calls that came, and wait for one if nothing is to be done. Return whether to go on."""
+        """Add the calls that came. If nothing is to be done, wait for one. Return whether to go on."""
         idle = not active and not self._pipeline.has_non_finished_requests()
         while True:
             try:
-                call = self._new.get(block=idle)
+                call = self._new.get(timeout=_LINGER if idle else 0)
             except queue.Empty:
-                return True
+                if idle and not self._has_ended():
+                    continue
+                return not idle
             if call is None:
+                with self._lock:
+                    self._thread = None
                 return False
             if call.result.set_running_or_notify_cancel():
                 active.append(call)
                 self._begin(call)
                 idle = False
+
+    def _has_ended(self) -> bool:
+        """End the thread, unless a call came in this moment."""
+        with self._lock:
+            if self._new.empty():
+                self._thread = None
+            return self._thread is None
 
     def _begin(self, call: _Call) -> None:
         job = call.job
@@ -182,30 +190,32 @@ class _Loop:
                 call.ids += output.generated_ids
                 reason = output.finish_reason
         status = call.handle.get_status()
+        running = status == GenerationStatus.RUNNING
+        job = call.job
+        if running and not job.stop and not job.listen:
+            return False
         ids = [one for one in call.ids if one not in self._ends]
-        text = (
-            self._tokenizer.decode(ids)
-            if call.job.stop or call.job.listen or status != GenerationStatus.RUNNING
-            else ""
-        )
-        if status == GenerationStatus.RUNNING:
-            if any(stop in text for stop in call.job.stop):
-                call.handle.cancel()
-            else:
-                if call.job.listen:
-                    call.job.listen(settled(text, call.job.stop))
-                return False
+        text = self._tokenizer.decode(ids)
+        if running and not any(stop in text for stop in job.stop):
+            if job.listen:
+                job.listen(settled(text, job.stop))
+            return False
+        if running:
+            call.handle.cancel()
         if status == GenerationStatus.IGNORED:
             call.result.set_exception(ModelError("the local model has no memory left: raise cache_gb"))
-            return True
-        word = "length" if reason == GenerationFinishReason.LENGTH else "stop"
-        call.result.set_result(finished(text, call.job, len(ids), word))
+        else:
+            word = "length" if reason == GenerationFinishReason.LENGTH else "stop"
+            call.result.set_result(finished(text, job, len(ids), word))
         return True
 
 
-def _cancel(call: _Call) -> None:
-    if call.handle is not None:
-        call.handle.cancel()
+def _fail(calls: Sequence[_Call], reason: str) -> None:
+    for call in calls:
+        if call.handle is not None:
+            call.handle.cancel()
+        if not call.result.done():
+            call.result.set_exception(ModelError(reason))
 
 
 def _json(file: Path) -> dict[str, Any]:

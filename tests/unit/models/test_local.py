@@ -1,9 +1,13 @@
 """Models in this process: batches, seeds, streams and limits, with the real SmolLM2-135M from its wheel."""
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
+import threading
+import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -34,9 +38,10 @@ from collab_agents.models import LimitedChatModel
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.engines.base import Job
+from collab_agents.models.engines.openvino import OpenVINOEngine
 from collab_agents.models.engines.transformers import SeededSampler
 from collab_agents.models.local import LocalChatModel
-from collab_agents.models.smollm2 import smollm2
+from collab_agents.models.smollm2 import smollm2, smollm2_openvino
 from collab_agents.participants import AssistantContext
 from collab_agents.usage import track_usage
 from tests.support.tasks import party
@@ -138,6 +143,37 @@ async def test_a_call_that_nobody_waits_for_ends_early(on_each_engine: LimitedCh
     long.cancel()
     reply = await asyncio.wait_for(model.ainvoke(HELLO), timeout=60)
     assert isinstance(reply, AIMessage)
+
+
+def test_an_engine_ends_its_thread_when_it_is_idle_and_goes_on_with_the_next_call(model: LimitedChatModel) -> None:
+    model.invoke(HELLO, max_tokens=1)
+    deadline = time.monotonic() + 30
+    while any(thread.name == "openvino" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    model.invoke(HELLO, max_tokens=1)
+
+
+async def test_an_engine_that_is_dropped_ends_its_thread_at_once() -> None:
+    engine = OpenVINOEngine(smollm2_openvino())
+    loop = weakref.ref(engine._loop)
+    await engine.complete(Job([1, 2, 3], max_tokens=1, temperature=0.0, top_p=1.0, seed=0))
+    del engine
+    gc.collect()
+    assert loop() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "openvino"}, r"cannot run on openvino: there is no openvino_model\.xml"),
+        ({"engine": "openvino", "dtype": "float32"}, "dtype and device are options of engine: transformers"),
+        ({"engine": "vllm"}, "engine"),
+    ],
+)
+def test_an_engine_that_cannot_run_a_model_is_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_chat_model(f"local:{tiny_model(tmp_path)}", **options)
 
 
 async def test_a_timeout_that_was_chosen_holds_for_local_calls_too() -> None:
