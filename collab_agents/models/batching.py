@@ -3,6 +3,7 @@
 Knows nothing about models or tokens. Callers may be on any event loop, or on several.
 """
 
+import asyncio
 import atexit
 import queue
 import threading
@@ -23,6 +24,14 @@ class Entry(Generic[J, R]):
     result: "Future[R]" = field(default_factory=Future)
     abandoned: bool = False
     """Tells the batch that the result is no longer needed."""
+
+    async def outcome(self) -> R:
+        """Wait for the result. Cancelling this abandons the job."""
+        try:
+            return await asyncio.wrap_future(self.result)
+        except asyncio.CancelledError:
+            self.abandoned = True
+            raise
 
 
 class MicroBatcher(Generic[J, R]):

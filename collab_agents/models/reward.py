@@ -1,6 +1,5 @@
 """Reward models in this process: sequence classifiers of conversations, with concurrent calls in one batch."""
 
-import asyncio
 from functools import lru_cache
 
 import torch
@@ -36,7 +35,7 @@ class RewardEngine:
             raise ModelError(
                 f"{self.name}: a conversation of {len(ids)} tokens exceeds the context of {self.context} tokens"
             )
-        return await asyncio.wrap_future(self._batcher.submit(ids).result)
+        return await self._batcher.submit(ids).outcome()
 
     def column(self, label: str | int | None) -> int:
         """Return the index of the label's logit. Raises ConfigError if the label is unknown or ambiguous."""

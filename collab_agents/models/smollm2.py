@@ -24,7 +24,7 @@ def smollm2() -> str:
 
 
 def smollm2_openvino() -> Path:
-    """Return a folder with the wheel's model in OpenVINO's form, made on first use, which takes about 15 s."""
+    """Return a folder with the wheel's model in OpenVINO's form, made on first use, which takes up to half a minute."""
     found = wheel()
     assert found is not None
     return _made("smollm2-135m-openvino", found, _convert_to_openvino)

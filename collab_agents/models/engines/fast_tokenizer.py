@@ -23,7 +23,8 @@ class FastTokenizer:
     """What `chat_tokens` needs of a transformers tokenizer.
 
     Args:
-        folder: With tokenizer.json, tokenizer_config.json and, if that has no template, chat_template.jinja.
+        folder: With tokenizer.json, tokenizer_config.json, and a chat template in chat_template.jinja or
+            tokenizer_config.json.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,8 +63,9 @@ class FastTokenizer:
         tokenizer = self._splitting if split_special_tokens else self._tokenizer
         return {"input_ids": tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @property
     def eos_token_id(self) -> int | None:

@@ -1,13 +1,11 @@
 """OpenVINO GenAI as an engine: continuous batching on the processor, with a cache of what prompts begin with."""
 
-import asyncio
 import json
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +23,7 @@ from openvino_genai import (
 from openvino_genai.py_openvino_genai import GenerationHandle
 
 from collab_agents.errors import ConfigError, ModelError
+from collab_agents.models.batching import Entry
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.engines.base import Completion, Job, finished, settled
 from collab_agents.models.engines.fast_tokenizer import FastTokenizer
@@ -38,12 +37,9 @@ _LINGER = 1.0
 
 
 @dataclass
-class _Call:
+class _Call(Entry[Job, Completion]):
     """A job on its way through the pipeline."""
 
-    job: Job
-    result: "Future[Completion]" = field(default_factory=Future)
-    abandoned: bool = False
     handle: GenerationHandle | None = None
     ids: list[int] = field(default_factory=list)
 
@@ -86,12 +82,7 @@ class OpenVINOEngine:
         return bool(self.tokenizer.chat_template)
 
     async def complete(self, job: Job) -> Completion:
-        call = self._loop.submit(job)
-        try:
-            return await asyncio.wrap_future(call.result)
-        except asyncio.CancelledError:
-            call.abandoned = True
-            raise
+        return await self._loop.submit(job).outcome()
 
 
 class _Loop:
@@ -126,20 +117,19 @@ class _Loop:
 
     def _serve(self) -> None:
         active: list[_Call] = []
-        while True:
+        idle = True
+        while self._accept(active, idle):
             try:
-                if not self._accept(active):
-                    break
                 self._pipeline.step()
                 active = [call for call in active if not self._is_done(call)]
+                idle = not active and not self._pipeline.has_non_finished_requests()
             except Exception as error:
                 _fail(active, f"the local model failed: {error}")
-                active = []
+                active, idle = [], True  # Without calls, a pipeline that fails must not be stepped for ever.
         _fail(active, "the local model was closed")
 
-    def _accept(self, active: list[_Call]) -> bool:
-        """Add the calls that came. If nothing is to be done, wait for one. Return whether to go on."""
-        idle = not active and not self._pipeline.has_non_finished_requests()
+    def _accept(self, active: list[_Call], idle: bool) -> bool:
+        """Add the calls that came, and wait for one if there is nothing else to do. Return whether to go on."""
         while True:
             try:
                 call = self._new.get(timeout=_LINGER if idle else 0)
@@ -152,9 +142,13 @@ class _Loop:
                     self._thread = None
                 return False
             if call.result.set_running_or_notify_cancel():
-                active.append(call)
-                self._begin(call)
-                idle = False
+                try:
+                    self._begin(call)
+                except Exception as error:  # OpenVINO refuses its options.
+                    _fail([call], f"the local model cannot begin: {error}")
+                else:
+                    active.append(call)
+                    idle = False
 
     def _has_ended(self) -> bool:
         """End the thread, unless a call came in this moment."""

@@ -1,6 +1,5 @@
 """Transformers as an engine: concurrent calls are generated in one batch."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -48,12 +47,7 @@ class TransformersEngine:
         return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
 
     async def complete(self, job: Job) -> Completion:
-        entry = self._batcher.submit(job)
-        try:
-            return await asyncio.wrap_future(entry.result)
-        except asyncio.CancelledError:
-            entry.abandoned = True
-            raise
+        return await self._batcher.submit(job).outcome()
 
     def _generate(self, entries: list[Entry[Job, Completion]]) -> list[Completion]:
         jobs = [entry.job for entry in entries]
