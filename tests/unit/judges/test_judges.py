@@ -375,18 +375,17 @@ def test_a_wrong_judge_of_your_own_is_refused(name: str, options: dict[str, obje
 
 @pytest.fixture(scope="module")
 def reward_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The embedded model with a head that scores, as a folder."""
+    """A tiny model with a head that scores, as a folder."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
-    from collab_agents.models.smollm2 import smollm2
+    from tests.support.tiny import tiny_model
 
-    folder = str(tmp_path_factory.mktemp("reward"))
+    folder = tiny_model(tmp_path_factory.mktemp("reward"))
     torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(smollm2(), num_labels=1, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = None
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(smollm2()).save_pretrained(folder)
     return folder
 
 
@@ -397,9 +396,9 @@ async def test_a_reward_model_reads_conversations_together_and_scores_them_as_al
     alone = [(await judge(talk, PLAIN)).value for talk in talks]
     assert together == pytest.approx(alone, abs=1e-3)
     assert len({round(value or 0, 3) for value in alone}) == 3
-    too_long = await judge(conversation("Hi", "word " * 9000), PLAIN)
+    too_long = await judge(conversation("Hi", "word " * 900), PLAIN)
     assert too_long.value is None
-    assert "exceeds the context of 8192 tokens" in too_long.reason
+    assert "exceeds the context of 512 tokens" in too_long.reason
 
 
 def test_a_reward_model_that_is_not_there_is_refused(reward_folder: str, tmp_path: Path) -> None:
