@@ -1,12 +1,16 @@
 from langchain_core.language_models import BaseChatModel
-from pydantic import ConfigDict, PositiveInt, validate_call
+from pydantic import AliasChoices, ConfigDict, Field, PositiveInt, validate_call
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.judges.base import Conversation, Judge, Score, checked
 from collab_agents.judges.registry import register
-from collab_agents.judges.verdicts import judged
+from collab_agents.judges.verdicts import Rating, judged
 from collab_agents.prompts import render
 from collab_agents.tasks import Task
+
+
+class InteractivityRating(Rating):
+    score: float = Field(ge=0, le=1, validation_alias=AliasChoices("interactivity", "score"))
 
 
 @register(metric=False)
@@ -23,6 +27,7 @@ def interactivity(model: BaseChatModel, *, samples: PositiveInt = 1) -> Judge:
     @checked(collaboration=True)
     async def judge(conversation: Conversation, task: Task) -> Score:
         seed = derive_seed(conversation.seed, "interactivity")
-        return await judged(model, conversation.question(render("interactivity")), samples=samples, seed=seed)
+        question = conversation.question(render("interactivity"))
+        return await judged(model, question, InteractivityRating, samples=samples, seed=seed)
 
     return judge

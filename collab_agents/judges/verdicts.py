@@ -14,16 +14,18 @@ from collab_agents.models.ask import ask
 
 class Rating(BaseModel):
     reason: str = ""
-    score: float = Field(ge=0, le=1, validation_alias=AliasChoices("interactivity", "score"))
+    score: float = Field(ge=0, le=1, validation_alias=AliasChoices("score", "interactivity"))
 
 
-async def judged(model: BaseChatModel, prompt: list[BaseMessage], *, samples: int, seed: int) -> Score:
+async def judged(
+    model: BaseChatModel, prompt: list[BaseMessage], shape: type[Rating] = Rating, *, samples: int, seed: int
+) -> Score:
     """Ask for verdicts concurrently, each with its own seed, and return the mean of the usable ones.
 
     Raises UnusableReply if none is usable, ModelError if the model cannot be called.
     """
     seeds = [derive_seed(seed, sample) if sample else seed for sample in range(samples)]
-    answers = await asyncio.gather(*(ask(model, prompt, Rating, seed=one) for one in seeds), return_exceptions=True)
+    answers = await asyncio.gather(*(ask(model, prompt, shape, seed=one) for one in seeds), return_exceptions=True)
     verdicts = [answer for answer in answers if isinstance(answer, Rating)]
     problems = [answer for answer in answers if isinstance(answer, BaseException)]
     for problem in problems:

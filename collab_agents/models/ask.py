@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import json_repair
@@ -10,6 +11,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import ModelSchema, WithDefaultSchema
 
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.seeds import derive_seed
@@ -64,7 +67,7 @@ async def ask(
     problem = ""
     for attempt in range(attempts):
         one = derive_seed(seed, attempt) if attempt else seed
-        reply = await _answer(model, conversation, seed=one, tools=tools, use=use)
+        reply = await _answer(model, conversation, shape, seed=one, tools=tools, use=use)
         text = text_of(reply)
         try:
             return parse(text, shape)
@@ -75,13 +78,38 @@ async def ask(
     raise UnusableReply(f"no usable {shape.__name__} in {attempts} answers; the last one: {problem}")
 
 
+@cache
+def schema_of(shape: type[BaseModel]) -> dict[str, Any]:
+    """Return the name of a shape and its JSON schema, as OpenAI's `response_format` takes them in strict mode."""
+    return {"name": shape.__name__, "strict": True, "schema": shape.model_json_schema(schema_generator=_Strict)}
+
+
+class _Strict(GenerateJsonSchema):
+    """Every field is required, none has a default, and there are no others."""
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        return True
+
+    def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
+        return self.generate_inner(schema["schema"])
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        return super().model_schema(schema) | {"additionalProperties": False}
+
+
 async def _answer(
-    model: BaseChatModel, conversation: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool], use: Use | None
+    model: BaseChatModel,
+    conversation: list[BaseMessage],
+    shape: type[BaseModel],
+    *,
+    seed: int,
+    tools: Sequence[BaseTool],
+    use: Use | None,
 ) -> AIMessage:
     """Return the first reply that calls no tool, and add the calls and their results to the conversation."""
     for used in range(_MOST_ROUNDS):
         one = derive_seed(seed, "tools", used) if used else seed
-        reply = await invoke(model, conversation, seed=one, tools=tools)
+        reply = await invoke(model, conversation, seed=one, tools=tools, shape=shape)
         if use is None or not reply.tool_calls:
             return reply
         conversation += [reply, *await use(reply)]
@@ -132,13 +160,23 @@ def _repaired(text: str) -> list[object]:
 
 
 async def invoke(
-    model: BaseChatModel, messages: list[BaseMessage], *, seed: int, tools: Sequence[BaseTool] = ()
+    model: BaseChatModel,
+    messages: list[BaseMessage],
+    *,
+    seed: int,
+    tools: Sequence[BaseTool] = (),
+    shape: type[BaseModel] | None = None,
 ) -> AIMessage:
-    """Call the model once. Models of this library get the seed; calls of other models are counted here."""
+    """Call the model once. Calls of other libraries' models are counted here.
+
+    This library's models get the seed and, unless they may call tools, the schema of the shape.
+    """
     called: Runnable[LanguageModelInput, AIMessage] = model.bind_tools(tools) if tools else model
     if isinstance(model, LimitedChatModel):
-        seeds: dict[str, Any] = {"seed": seed} if model.seeded else {}
-        return await called.ainvoke(messages, **seeds)
+        options: dict[str, Any] = {"seed": seed} if model.seeded else {}
+        if shape and not tools and model.takes_schemas:
+            options["json_schema"] = schema_of(shape)
+        return await called.ainvoke(messages, **options)
     reply = await called.ainvoke(messages)
     if not is_counting_all():
         record_usage(reply.usage_metadata)

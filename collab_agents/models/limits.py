@@ -30,7 +30,7 @@ from collab_agents.usage import record_usage, token_count
 
 T = TypeVar("T")
 _KEY_REFUSED = {401, 403}
-_REFUSED = {400, 422}
+REFUSED_STATUS = {400, 422}
 _LONGEST_WORDS = 500
 TRANSIENT_STATUS = {408, 409, 425, 429}
 
@@ -82,6 +82,9 @@ class LimitedChatModel(BaseChatModel):
     """The model's name in errors, for example "openai:gpt-4o-mini at http://localhost:8000/v1"."""
     seeded: bool = True
     """Whether each call gets its branch's `seed`. Turn it off for a server that does not support the parameter."""
+    structured: bool = True
+    """Whether a call that asks for a JSON object gives the model its schema, to which a model in this process and most
+    servers with OpenAI's API constrain their decoding. Turn it off for a model that is to think before the object."""
 
     transient: ClassVar[tuple[type[BaseException], ...]] = ()
     """The provider's exceptions for a dropped or failed connection."""
@@ -100,6 +103,11 @@ class LimitedChatModel(BaseChatModel):
         self._queue = PerLoop(asyncio.Lock)
         if self.limits.requests_per_minute:
             self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
+
+    @property
+    def takes_schemas(self) -> bool:
+        """Whether calls take a `json_schema`, as `schema_of` returns it."""
+        return False
 
     async def _request(
         self,
@@ -211,7 +219,7 @@ class LimitedChatModel(BaseChatModel):
             except StopAsyncIteration:
                 raise MalformedReply("the server's stream has no chunk") from None
             except Exception as error:
-                refused = status_of(error) in _REFUSED and "stream_options" in f"{error} {_words_of(error)}"
+                refused = status_of(error) in REFUSED_STATUS and "stream_options" in f"{error} {_words_of(error)}"
                 if not asked or not refused:
                     raise
                 self._asks_usage = False

@@ -22,6 +22,7 @@ from pydantic import PrivateAttr
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.messages import text_of, to_dicts
 from collab_agents.models.engines.base import Engine, Job
+from collab_agents.models.engines.objects import complete_object
 from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2, smollm2_openvino, wheel
 
@@ -61,6 +62,10 @@ class LocalChatModel(LimitedChatModel):
         return self._engine
 
     @property
+    def takes_schemas(self) -> bool:
+        return self.structured and self._engine.constrains
+
+    @property
     def _llm_type(self) -> str:
         return "collab-agents-local"
 
@@ -82,7 +87,10 @@ class LocalChatModel(LimitedChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         job = self._job(messages, stop, kwargs)
-        completion = await self._engine.complete(job)
+        if "json_schema" in kwargs:
+            completion = await complete_object(self._engine, job, kwargs["json_schema"]["schema"])
+        else:
+            completion = await self._engine.complete(job)
         usage = UsageMetadata(
             input_tokens=len(job.prompt),
             output_tokens=completion.tokens,

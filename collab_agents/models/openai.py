@@ -3,7 +3,6 @@
 import json
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -20,7 +19,7 @@ from pydantic import BaseModel, PrivateAttr
 from collab_agents._internal.per_loop import PerLoop
 from collab_agents._internal.secrets import mask
 from collab_agents.models.ask import parse
-from collab_agents.models.limits import LimitedChatModel, MalformedReply, message_in, status_of
+from collab_agents.models.limits import REFUSED_STATUS, LimitedChatModel, MalformedReply, message_in, status_of
 from collab_agents.usage import record_usage
 
 # A call with any of these options goes through the SDK, whose methods handle them.
@@ -67,9 +66,16 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
     sends_key: bool = True
     """Whether the key is sent. The SDK requires one even for a server that does not."""
 
+    _asks_schema: bool = PrivateAttr(default=True)
+    """Whether requests send schemas. A server that refuses one is not sent any more."""
+
     transient: ClassVar[tuple[type[BaseException], ...]] = (openai.APIConnectionError, aiohttp.ClientError)
     _sessions: PerLoop[AsyncGenerator[aiohttp.ClientSession, None]] | None = PrivateAttr(default=None)
     _clients: PerLoop[openai.AsyncOpenAI] | None = PrivateAttr(default=None)
+
+    @property
+    def takes_schemas(self) -> bool:
+        return self.structured and self._asks_schema
 
     async def _request(
         self,
@@ -78,10 +84,11 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None,
         **kwargs: Any,
     ) -> ChatResult:
+        schema: Mapping[str, Any] | None = kwargs.pop("json_schema", None)
         payload = self._get_request_payload(messages, stop=stop, **kwargs)
         if self._needs_sdk(payload):
             return await self._by_sdk(messages, stop, run_manager, kwargs)
-        async with self._post(payload) as response:
+        async with await self._post(payload, schema) as response:
             body = await _read(response)
         try:
             result = self._create_chat_result(json.loads(body))
@@ -100,6 +107,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         stream_usage: bool | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        schema: Mapping[str, Any] | None = kwargs.pop("json_schema", None)
         kwargs["stream"] = True
         if self._should_stream_usage(stream_usage, **kwargs):
             kwargs["stream_options"] = {"include_usage": True}
@@ -109,7 +117,7 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
                 yield sdk_chunk
             return
         kind: type = AIMessageChunk
-        async with self._post(payload) as response:
+        async with await self._post(payload, schema) as response:
             async for data in _events(response):
                 try:
                     value = json.loads(data)
@@ -129,19 +137,32 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
         special = self.include_response_headers or self._use_responses_api(payload) or callable(self.openai_api_key)
         return bool(special) or not _NEEDS_SDK.isdisjoint(payload)
 
-    @asynccontextmanager
-    async def _post(self, payload: dict[str, Any]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Post a request and yield the server's answer. Raises Refused for an HTTP status that is not a success."""
+    async def _post(self, payload: dict[str, Any], schema: Mapping[str, Any] | None) -> aiohttp.ClientResponse:
+        """Post a request, with the schema if the server takes it. Raises Refused for a status that is not a success."""
         payload.update(payload.pop("extra_body", None) or {})
+        if schema is None or not self.takes_schemas or "response_format" in payload:
+            return await self._send(payload)
+        try:
+            return await self._send(payload | {"response_format": {"type": "json_schema", "json_schema": schema}})
+        except Refused as refused:
+            if refused.status not in REFUSED_STATUS:
+                raise
+        await self._throttled()
+        response = await self._send(payload)
+        self._asks_schema = False  # It was the schema that was refused.
+        return response
+
+    async def _send(self, payload: dict[str, Any]) -> aiohttp.ClientResponse:
         client, most, sends_key = self.root_async_client, self.limits.max_concurrent_calls, self.sends_key
         if self._sessions is None:
             self._sessions = PerLoop(lambda: _lend_session(client, most, sends_key))
         session = await anext(self._sessions.get())
         url = f"{str(client.base_url).rstrip('/')}/chat/completions"
-        async with session.post(url, json=payload, params=client.default_query, allow_redirects=False) as response:
-            if response.status >= 300:
+        response = await session.post(url, json=payload, params=client.default_query, allow_redirects=False)
+        if response.status >= 300:
+            async with response:
                 raise Refused(response.status, response.headers, await _read(response))
-            yield response
+        return response
 
     def _with_own_client(self) -> "LimitedChatOpenAI":
         """Return this model with an SDK client that belongs to this event loop and does not follow redirects."""

@@ -1,7 +1,7 @@
 """What an engine is given and what it returns. Prompts are tokens, so that only a chat template writes special ones."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from collab_agents.trajectories import Message
@@ -19,6 +19,8 @@ class Job:
     seed: int
     """Decides the sample."""
     stop: tuple[str, ...] = ()
+    constraint: Mapping[str, str] = field(default_factory=dict)
+    """What the completion must match: a "regex" or a "json_schema" (as JSON). Empty for free text."""
     listen: Callable[[str], None] | None = None
     """Called on the engine's thread after every token, with the settled beginning of the completion."""
 
@@ -37,9 +39,15 @@ class Engine(Protocol):
     """The most tokens of a prompt and its completion together."""
     temperature: float
     """The default, from the model's own configuration."""
+    constrains: bool
+    """Whether it keeps to `Job.constraint`."""
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
         """Return the tokens of a conversation that the assistant is to continue."""
+        ...
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text, in which special tokens are text too."""
         ...
 
     async def complete(self, job: Job) -> Completion:

@@ -19,6 +19,7 @@ from openvino_genai import (
     GenerationFinishReason,
     GenerationStatus,
     SchedulerConfig,
+    StructuredOutputConfig,
 )
 from openvino_genai.py_openvino_genai import GenerationHandle
 
@@ -55,6 +56,8 @@ class OpenVINOEngine:
         cache_gb: Gigabytes for the keys and values of prompts and completions.
     """
 
+    constrains = True
+
     def __init__(self, folder: Path, *, reproducible: bool = True, max_batch_size: int = 32, cache_gb: int = 1) -> None:
         config, defaults = (_json(folder / name) for name in ("config.json", "generation_config.json"))
         self.context = int(config.get("max_position_embeddings") or 1 << 30)
@@ -76,6 +79,9 @@ class OpenVINOEngine:
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
         return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
+
+    def tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, split_special_tokens=True)["input_ids"]
 
     @property
     def has_template(self) -> bool:
@@ -169,6 +175,8 @@ class _Loop:
             config.temperature = job.temperature
             config.top_p = job.top_p
             config.rng_seed = job.seed
+        if job.constraint:
+            config.structured_output_config = StructuredOutputConfig(**job.constraint)
         self._calls += 1
         prompt = Tensor(numpy.array([job.prompt], dtype=numpy.int64))
         call.handle = self._pipeline.add_request(self._calls, prompt, config)

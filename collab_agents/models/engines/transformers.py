@@ -33,6 +33,8 @@ class TransformersEngine:
     A call's seed decides its sample, whatever else is in its batch, up to rounding, which depends on the batch's shape.
     """
 
+    constrains = False
+
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, max_batch_size: int = 32) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -45,6 +47,10 @@ class TransformersEngine:
 
     def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
         return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
+
+    def tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
 
     async def complete(self, job: Job) -> Completion:
         return await self._batcher.submit(job).outcome()

@@ -166,7 +166,7 @@ async def test_a_model_that_only_gives_garbage_fails_its_tasks_and_nothing_else(
     assert await collect(parties(2), reward=reward, out=tmp_path) == {}
     reasons = {failure.error for failure in read_failures(tmp_path)}
     assert len(reasons) == 1
-    assert "interactivity: no usable Rating in 4 answers" in reasons.pop()
+    assert "interactivity: no usable InteractivityRating in 4 answers" in reasons.pop()
 
 
 async def test_errors_and_garbage_within_bounds_leave_no_task_unfinished(serve: Serve) -> None:
