@@ -173,8 +173,9 @@ def load_local(
         label: The model's name in errors.
         engine: "openvino" (several times faster on a processor) or "transformers"; "auto" takes OpenVINO if it can
             read the model.
-        reproducible: Whether OpenVINO computes in 32-bit floats, so that a call's seed alone decides its text. Without,
-            rounding depends on what else is in the batch, and generation is faster.
+        reproducible: Whether OpenVINO computes in 32-bit floats, so that a call's seed decides its text, but for the
+            rare rounding that depends on the size of the batch. Without, all rounding depends on the batch, and
+            generation is faster.
         max_batch_size: The most calls in a batch.
         cache_gb: Gigabytes for OpenVINO's cache of keys and values.
         dtype: transformers: the name of a torch type; by default bfloat16 if the processor supports it, else float32.

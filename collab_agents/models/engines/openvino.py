@@ -31,7 +31,7 @@ from collab_agents.models.engines.fast_tokenizer import FastTokenizer
 from collab_agents.trajectories import Message
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-"""Arithmetic in which a prompt's logits do not depend on what else is in the batch."""
+"""Arithmetic in which a prompt's logits hardly depend on what else is in the batch."""
 
 _LINGER = 1.0
 """Seconds that the thread waits for another call before it ends."""
@@ -50,8 +50,8 @@ class OpenVINOEngine:
 
     Args:
         folder: A model in OpenVINO's form (`openvino_model.xml`) with its tokenizer, as optimum-intel exports it.
-        reproducible: Computes in 32-bit floats, so that a call's seed alone decides its sample. Otherwise rounding
-            depends on the batch, and generation is faster.
+        reproducible: Computes in 32-bit floats, so that a call's seed decides its sample, but for the rare rounding
+            that depends on the size of the batch. Otherwise generation is faster.
         max_batch_size: The most calls that are generated at once.
         cache_gb: Gigabytes for the keys and values of prompts and completions.
     """
