@@ -83,8 +83,10 @@ class LimitedChatModel(BaseChatModel):
     seeded: bool = True
     """Whether each call gets its branch's `seed`. Turn it off for a server that does not support the parameter."""
     structured: bool = True
-    """Whether a call that asks for a JSON object gives the model its schema, to which a model in this process and most
-    servers with OpenAI's API constrain their decoding. Turn it off for a model that is to think before the object."""
+    """Whether a call that asks for a JSON object sends the object's schema, so that the decoding is constrained to it.
+
+    Models without such an option ignore it. Turn it off for a model that is to think before the object.
+    """
 
     transient: ClassVar[tuple[type[BaseException], ...]] = ()
     """The provider's exceptions for a dropped or failed connection."""

@@ -9,7 +9,8 @@ from typing import Any
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.models.engines.base import Completion, Engine, Job
 
-_STRING = r'([^"\\\x00-\x1f]|\\["\\/bfnrt])*"[,}]?'
+_CHARACTERS = r'([^"\\\x00-\x1f]|\\["\\/bfnrt])*'
+_STRING = _CHARACTERS + '"[,}]?'
 """The rest of a string after its opening quote. Tokens such as `",` end it too, which models prefer to a bare quote."""
 _NUMBER = r"-?(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?"
 _INTEGER = r"-?(0|[1-9][0-9]{0,8})"
@@ -76,6 +77,7 @@ def _choices(field: Schema) -> str:
 
 
 def _closed(text: str) -> str:
-    """Return the rest of a string up to its closing quote, which is added if the text was cut before."""
-    found = re.match(_STRING, text)
-    return found[0].rstrip(",}") if found else re.match(r'([^"\\]|\\["\\/bfnrt])*', text)[0] + '"'  # type: ignore[index]
+    """Return the characters of a string, without half an escape sequence at a cut, and its closing quote."""
+    found = re.match(_CHARACTERS, text)
+    assert found  # It also matches no characters.
+    return found[0] + '"'

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
 from collab_agents import load_chat_model
@@ -57,8 +58,6 @@ async def test_the_schema_can_be_left_out_and_goes_with_no_call_that_may_use_too
     def lookup(name: str) -> str:
         """Look up a name."""
         return name
-
-    from langchain_core.tools import tool
 
     with recording(answering('{"score": 0.25}')) as server:
         plain = load_chat_model("openai:any", base_url=server.url, structured=False)
