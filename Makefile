@@ -2,6 +2,7 @@
 # make train-demo   trajectories, SFT, DPO, and the trained model against the untouched one on held-out tasks
 # make test    lint, types and tests
 # make bench   the main job against the published package, side by side
+# make bench-local   the demo's work on each engine for local models
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 DEMO := runs/demo
 TRAIN := runs/train-demo
 
-.PHONY: setup demo train-demo test lint bench sandbox clean
+.PHONY: setup demo train-demo test lint bench bench-local sandbox clean
 
 setup: $(READY)
 
@@ -60,6 +61,9 @@ sandbox:
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
+
+bench-local: $(READY)
+	$(BIN)/python -m benchmarks.local
 
 clean:
 	rm -rf $(VENV) .bench runs build *.egg-info

@@ -1,9 +1,12 @@
 """Chat models in this process, on the engine that suits the model and the machine."""
 
 import asyncio
+import ctypes
 import importlib.util
 import logging
+import os
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +29,7 @@ from collab_agents.models.engines.objects import complete_object
 from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2, smollm2_openvino, wheel
 
-EngineName = Literal["auto", "openvino", "transformers"]
+EngineName = Literal["auto", "openvino", "vllm", "transformers"]
 ENGINE_OPTIONS = ("engine", "reproducible", "cache_gb", "max_batch_size", "dtype", "device")
 """The options of `load_local` that choose and shape the engine."""
 
@@ -160,7 +163,7 @@ def load_local(
     engine: EngineName = "auto",
     reproducible: bool = True,
     max_batch_size: int = 32,
-    cache_gb: int = 1,
+    cache_gb: int | None = None,
     dtype: str | None = None,
     device: str | None = None,
     **options: Any,
@@ -171,13 +174,13 @@ def load_local(
         name: A folder, a repository, or "smollm2" for the embedded model.
         limits: Only limits that were set explicitly apply.
         label: The model's name in errors.
-        engine: "openvino" (several times faster on a processor) or "transformers"; "auto" takes OpenVINO if it can
-            read the model.
+        engine: "openvino" (for processors), "vllm" (for GPUs) or "transformers" (for both, and several times slower);
+            "auto" takes the first of them that is installed, has its device, and can read the model.
         reproducible: Whether OpenVINO computes in 32-bit floats, so that a call's seed decides its text, but for the
             rare rounding that depends on the size of the batch. Without, all rounding depends on the batch, and
             generation is faster.
         max_batch_size: The most calls in a batch.
-        cache_gb: Gigabytes for OpenVINO's cache of keys and values.
+        cache_gb: Gigabytes for the keys and values of OpenVINO (by default 1) or vLLM (by default what is free).
         dtype: transformers: the name of a torch type; by default bfloat16 if the processor supports it, else float32.
         device: transformers: by default "cuda" if there is one, else "cpu".
         **options: Fields of `LocalChatModel`.
@@ -194,28 +197,60 @@ def _engine(
     engine: EngineName,
     reproducible: bool,
     max_batch_size: int,
-    cache_gb: int,
+    cache_gb: int | None,
     dtype: str | None,
     device: str | None,
 ) -> Engine:
     if engine not in get_args(EngineName):
-        raise ConfigError(f"model 'local:{name}': engine must be auto, openvino or transformers, got {engine!r}")
+        raise ConfigError(f"model 'local:{name}': engine must be auto, openvino, vllm or transformers, got {engine!r}")
     of_transformers = dtype is not None or device is not None
-    if engine == "openvino" and of_transformers:
+    if engine in ("openvino", "vllm") and of_transformers:
         raise ConfigError(f"model 'local:{name}': dtype and device are options of engine: transformers")
-    if engine != "transformers" and not of_transformers:
-        why = _why_not_openvino(name)
-        if not why:
-            from collab_agents.models.engines.openvino import load_openvino
+    if engine == "auto":
+        engine, why = ("transformers", "") if of_transformers else _choice(name)
+        if why:
+            _log.info("model 'local:%s' runs on transformers: %s", name, why)
+    elif why := {"openvino": _why_not_openvino, "vllm": _why_not_vllm}.get(engine, lambda _: "")(name):
+        raise ConfigError(f"model 'local:{name}' cannot run on {engine}: {why}")
+    if engine == "openvino":
+        from collab_agents.models.engines.openvino import load_openvino
 
-            folder = smollm2_openvino() if name == "smollm2" else Path(name).expanduser()
-            return load_openvino(folder, reproducible, max_batch_size, cache_gb)
-        if engine == "openvino":
-            raise ConfigError(f"model 'local:{name}' cannot run on openvino: {why}")
-        _log.info("model 'local:%s' runs on transformers: %s", name, why)
+        folder = smollm2_openvino() if name == "smollm2" else Path(name).expanduser()
+        return load_openvino(folder, reproducible, max_batch_size, cache_gb or 1)
+    source = smollm2() if name == "smollm2" else name
+    if engine == "vllm":
+        from collab_agents.models.engines.vllm import load_vllm
+
+        return load_vllm(source, reproducible, max_batch_size, cache_gb)
     from collab_agents.models.engines.transformers import load_transformers
 
-    return load_transformers(smollm2() if name == "smollm2" else name, dtype, device, max_batch_size)
+    return load_transformers(source, dtype, device, max_batch_size)
+
+
+def _choice(name: str) -> tuple[EngineName, str]:
+    """Return the engine for "auto", and why it is not a faster one."""
+    if _has_gpu():
+        why = _why_not_vllm(name)
+        return ("transformers", why) if why else ("vllm", "")
+    why = _why_not_openvino(name)
+    return ("transformers", why) if why else ("openvino", "")
+
+
+def _has_gpu() -> bool:
+    """Whether there is a CUDA device. torch, whose import takes seconds, is asked only if there is a driver."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    # Any other check would initialize CUDA, and vLLM could no longer fork its process.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    return torch.cuda.is_available()
+
+
+def _why_not_vllm(name: str) -> str:
+    return "" if importlib.util.find_spec("vllm") else "vllm is not installed"
 
 
 def _why_not_openvino(name: str) -> str:

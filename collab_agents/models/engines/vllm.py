@@ -1,0 +1,152 @@
+"""vLLM as an engine: continuous batching on a GPU."""
+
+import asyncio
+import atexit
+import itertools
+import os
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer, GenerationConfig
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from collab_agents.errors import ConfigError, ModelError
+from collab_agents.models.chat_template import chat_tokens
+from collab_agents.models.engines.base import Completion, Job, finished, settled
+from collab_agents.models.weights import check_folder, loading
+from collab_agents.trajectories import Message
+
+if TYPE_CHECKING:
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
+
+
+class VLLMEngine:
+    """An `Engine` over vLLM, which runs in a process of its own.
+
+    Args:
+        source: A folder or a repository of the Hub.
+        reproducible: Uses vLLM's batch-invariant kernels, so that a call's seed decides its sample whatever else is in
+            the batch. Otherwise generation is faster. It holds for all vLLM engines of a process.
+        max_batch_size: The most calls that are generated at once.
+        cache_gb: Gigabytes for keys and values; by default what vLLM finds free.
+    """
+
+    constrains = True
+
+    def __init__(
+        self, source: str, *, reproducible: bool = True, max_batch_size: int = 256, cache_gb: int | None = None
+    ) -> None:
+        os.environ.setdefault(_BATCH_INVARIANT, str(int(reproducible)))  # Some of its modules read it at import.
+        from vllm import AsyncEngineArgs, envs
+
+        if bool(envs.VLLM_BATCH_INVARIANT) != reproducible:
+            raise ConfigError(
+                f"model 'local:{source}': vLLM was loaded with {_BATCH_INVARIANT}={int(not reproducible)}, so that "
+                f"reproducible must be {str(not reproducible).lower()} in this process"
+            )
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        self.temperature = _default_temperature(source)
+        arguments = AsyncEngineArgs(
+            model=source,
+            max_num_seqs=max_batch_size,
+            kv_cache_memory_bytes=cache_gb << 30 if cache_gb else None,
+            enable_prefix_caching=True,
+            disable_log_stats=True,
+        )
+        # Its event loop must outlive those of its callers.
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
+        thread.start()
+        try:
+            self._engine = asyncio.run_coroutine_threadsafe(_start(arguments), self._loop).result()
+        except BaseException:
+            _end_loop(self._loop, thread)
+            raise
+        self.context: int = self._engine.model_config.max_model_len
+        self._numbers = itertools.count()
+        close = weakref.finalize(self, _close, self._engine, self._loop, thread)
+        # At exit before multiprocessing, which waits for vLLM's process.
+        close.atexit = False
+        atexit.register(close)
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
+        return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
+
+    def tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
+
+    async def complete(self, job: Job) -> Completion:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._complete(job), self._loop))
+
+    async def _complete(self, job: Job) -> Completion:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        constraint = {"json" if kind == "json_schema" else kind: form for kind, form in job.constraint.items()}
+        sampling = SamplingParams(
+            max_tokens=job.max_tokens,
+            temperature=job.temperature,
+            top_p=job.top_p,
+            seed=job.seed,
+            stop=list(job.stop),
+            output_kind=RequestOutputKind.CUMULATIVE if job.listen else RequestOutputKind.FINAL_ONLY,
+            structured_outputs=StructuredOutputsParams(**constraint) if constraint else None,
+        )
+        output = None
+        prompt = {"prompt_token_ids": job.prompt}
+        async for request in self._engine.generate(prompt, sampling, str(next(self._numbers))):
+            output = request.outputs[0]
+            if job.listen:
+                job.listen(settled(output.text, job.stop))
+        if output is None or output.finish_reason not in ("stop", "length"):
+            raise ModelError(f"the local model failed: vLLM ended with {output and output.finish_reason}")
+        ended = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        return finished(output.text, job, len(output.token_ids) - ended, output.finish_reason)
+
+
+async def _start(arguments: "AsyncEngineArgs") -> "AsyncLLM":
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return AsyncLLM.from_engine_args(arguments)
+
+
+def _close(engine: "AsyncLLM", loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(engine.shutdown)
+    _end_loop(loop, thread)
+
+
+def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join()
+        loop.close()
+
+
+def _default_temperature(source: str) -> float:
+    try:
+        return float(GenerationConfig.from_pretrained(source).temperature or 1.0)
+    except OSError:  # It has no generation_config.json.
+        return 1.0
+
+
+@lru_cache(maxsize=4)
+def load_vllm(source: str, reproducible: bool, max_batch_size: int, cache_gb: int | None) -> VLLMEngine:
+    """Load a folder or a repository of the Hub, once per process. Raises ConfigError if it cannot be loaded."""
+    label = f"model 'local:{source}'"
+    source = check_folder(source, label)
+    try:
+        with loading(label):
+            engine = VLLMEngine(source, reproducible=reproducible, max_batch_size=max_batch_size, cache_gb=cache_gb)
+    except RuntimeError as error:  # Its process has printed why.
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{label} cannot be loaded by vLLM: {reason} If the GPU is shared, set cache_gb") from error
+    if not engine.tokenizer.chat_template:
+        raise ConfigError(f"{label} has no chat template: choose an instruction-tuned model")
+    return engine
