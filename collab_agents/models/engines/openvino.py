@@ -6,6 +6,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,11 +28,15 @@ from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.engines.base import Completion, Job, finished, settled
+from collab_agents.models.engines.exact import exact_folder
 from collab_agents.models.engines.fast_tokenizer import FastTokenizer
 from collab_agents.trajectories import Message
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-"""Arithmetic in which a prompt's logits hardly depend on what else is in the batch."""
+"""Arithmetic in 32-bit floats."""
+
+_MOST_THREADS = 8
+"""When reproducible, because there are at least as many texts in a batch."""
 
 _LINGER = 1.0
 """Seconds that the thread waits for another call before it ends."""
@@ -50,8 +55,9 @@ class OpenVINOEngine:
 
     Args:
         folder: A model in OpenVINO's form (`openvino_model.xml`) with its tokenizer, as optimum-intel exports it.
-        reproducible: Computes in 32-bit floats, so that a call's seed decides its sample, but for the rare rounding
-            that depends on the size of the batch. Otherwise generation is faster.
+        reproducible: Computes every text in the same way, whatever else is in the batch, so that a call's seed decides
+            its sample: in 32-bit floats, with weights that are not compressed, and without a cache of what prompts
+            begin with. Otherwise generation is faster.
         max_batch_size: The most calls that are generated at once.
         cache_gb: Gigabytes for the keys and values of prompts and completions.
     """
@@ -65,15 +71,22 @@ class OpenVINOEngine:
         self.tokenizer = FastTokenizer(folder)
         ends = defaults.get("eos_token_id") or []
         scheduler = SchedulerConfig()
-        scheduler.enable_prefix_caching = True
         scheduler.cache_size = cache_gb
         scheduler.max_num_seqs = max_batch_size
-        scheduler.max_num_batched_tokens = 2048
-        properties: dict[str, str] = dict(_EXACT) if reproducible else {}
-        if threads := os.environ.get("OMP_NUM_THREADS"):
-            properties["INFERENCE_NUM_THREADS"] = threads
+        # The rest of a prompt is computed differently if the beginning was cached, or computed in an earlier step.
+        scheduler.enable_prefix_caching = not reproducible
+        scheduler.max_num_batched_tokens = 1 << 15 if reproducible else 2048
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        properties: dict[str, str] = {}
+        if reproducible:
+            folder = exact_folder(folder)
+            threads = min(threads or os.cpu_count() or 1, _MOST_THREADS)
+            properties = dict(_EXACT)
+        if threads:
+            properties["INFERENCE_NUM_THREADS"] = str(threads)
         pipeline = ContinuousBatchingPipeline(str(folder), scheduler, "CPU", properties)
-        self._loop = _Loop(pipeline, self.tokenizer, set(ends if isinstance(ends, list) else [ends]))
+        ends = set(ends if isinstance(ends, list) else [ends])
+        self._loop = _Loop(pipeline, self.tokenizer, ends, fewest=threads if reproducible else 1)
         # Also when the interpreter ends: native code in a thread that outlives it would abort it.
         weakref.finalize(self, self._loop.close)
 
@@ -94,8 +107,12 @@ class OpenVINOEngine:
 class _Loop:
     """Steps the pipeline on a thread of its own while there are calls."""
 
-    def __init__(self, pipeline: ContinuousBatchingPipeline, tokenizer: FastTokenizer, ends: set[int]) -> None:
+    def __init__(
+        self, pipeline: ContinuousBatchingPipeline, tokenizer: FastTokenizer, ends: set[int], *, fewest: int
+    ) -> None:
         self._pipeline = pipeline
+        self._fewest = fewest
+        self._fillers: list[GenerationHandle] = []
         self._tokenizer = tokenizer
         self._ends = ends | ({tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set())
         self._new: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
@@ -126,6 +143,7 @@ class _Loop:
         idle = True
         while self._accept(active, idle):
             try:
+                self._fill(len(active))
                 self._pipeline.step()
                 active = [call for call in active if not self._is_done(call)]
                 idle = not active and not self._pipeline.has_non_finished_requests()
@@ -133,9 +151,17 @@ class _Loop:
                 _fail(active, f"the local model failed: {error}")
                 active, idle = [], True  # Without calls, a pipeline that fails must not be stepped for ever.
         _fail(active, "the local model was closed")
+        self._fill(0)
+        with suppress(Exception):
+            while self._pipeline.has_non_finished_requests():
+                self._pipeline.step()
 
     def _accept(self, active: list[_Call], idle: bool) -> bool:
-        """Add the calls that came, and wait for one if there is nothing else to do. Return whether to go on."""
+        """Add the next call, and wait for one if there is nothing else to do. Return whether to go on.
+
+        Only one: of two prompts that begin in the same step with a cached text which fills its last block in part, each
+        overwrites the other's keys and values (seen in openvino-genai 2026.4).
+        """
         while True:
             try:
                 call = self._new.get(timeout=_LINGER if idle else 0)
@@ -154,7 +180,21 @@ class _Loop:
                     _fail([call], f"the local model cannot begin: {error}")
                 else:
                     active.append(call)
-                    idle = False
+                    return True
+
+    def _fill(self, active: int) -> None:
+        """Generate other texts beside few ones: with fewer texts than threads, threads share the sums of one."""
+        wanted = max(0, self._fewest - active) if active else 0
+        self._fillers = [one for one in self._fillers if one.get_status() == GenerationStatus.RUNNING]
+        while len(self._fillers) > wanted:
+            self._fillers.pop().cancel()
+        while len(self._fillers) < wanted:
+            config = GenerationConfig()
+            config.max_new_tokens = 256
+            config.ignore_eos = True
+            self._calls += 1
+            prompt = Tensor(numpy.array([[0]], dtype=numpy.int64))
+            self._fillers.append(self._pipeline.add_request(self._calls, prompt, config))
 
     def _has_ended(self) -> bool:
         """End the thread, unless a call came in this moment."""

@@ -10,8 +10,18 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from collab_agents import load_chat_model
+from collab_agents import (
+    ChatAssistant,
+    LLMUser,
+    Lookahead,
+    MultiturnReward,
+    Trajectory,
+    generate_trajectories,
+    load_chat_model,
+    load_tasks,
+)
 from collab_agents.errors import ModelError, UnusableReply
+from collab_agents.judges import interactivity, token_cost
 from collab_agents.judges.interactivity import InteractivityRating
 from collab_agents.models import LimitedChatModel
 from collab_agents.models.ask import ask
@@ -103,7 +113,7 @@ async def test_a_request_that_is_refused_for_another_reason_fails_with_it_and_th
 
 @pytest.fixture(scope="module")
 def embedded() -> LimitedChatModel:
-    return load_chat_model("local:smollm2", max_tokens=96, temperature=1.0)
+    return load_chat_model("local:smollm2", max_tokens=96, temperature=1.0, reproducible=False)
 
 
 @pytest.mark.parametrize("shape", [UserReply, InteractivityRating, Order])
@@ -126,10 +136,11 @@ async def test_without_the_schema_it_hardly_does(embedded: LimitedChatModel) -> 
         await ask(free, ASKED, Order, seed=1, attempts=2)
 
 
-async def test_a_seed_decides_an_object(embedded: LimitedChatModel) -> None:
-    first = await ask(embedded, ASKED, UserReply, seed=3)
-    assert await ask(embedded, ASKED, UserReply, seed=3) == first
-    assert await ask(embedded, ASKED, UserReply, seed=4) != first
+async def test_a_seed_decides_an_object() -> None:
+    model = load_chat_model("local:smollm2", max_tokens=32, temperature=1.0)
+    first = await ask(model, ASKED, Verdict, seed=3)
+    assert await ask(model, ASKED, Verdict, seed=3) == first
+    assert await ask(model, ASKED, Verdict, seed=4) != first
 
 
 async def test_an_object_is_counted_as_one_call_and_ends_with_a_cancelled_caller(embedded: LimitedChatModel) -> None:
@@ -141,3 +152,24 @@ async def test_an_object_is_counted_as_one_call_and_ends_with_a_cancelled_caller
         async with asyncio.timeout(0.2):
             await ask(embedded, ASKED, UserReply, seed=1)
     await embedded.ainvoke("hi", max_tokens=1)
+
+
+async def test_one_seed_gives_the_same_trajectories_at_any_concurrency() -> None:
+    one_by_one = await played(1)
+    assert len({one.messages[-1]["content"] for one in one_by_one}) == len(one_by_one) == 2
+    assert await played(8) == one_by_one
+    assert await played(64) == one_by_one
+
+
+async def played(max_concurrency: int) -> list[Trajectory]:
+    """Trajectories with the embedded model as assistant, user and judge."""
+    model = load_chat_model("local:smollm2", max_tokens=12, temperature=0.7)
+    run = generate_trajectories(
+        load_tasks("offline", split="test", limit=2),
+        user=LLMUser(model),
+        assistant=ChatAssistant(model),
+        reward=MultiturnReward({"interactivity": interactivity(model), "token_cost": token_cost()}),
+        lookahead=Lookahead(candidates=2, futures=1, window=0, max_exchanges=1),
+        max_concurrency=max_concurrency,
+    )
+    return sorted([one async for one in run], key=lambda one: one.task.id)

@@ -1,0 +1,27 @@
+"""Folders that are made once for all processes and kept."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder of that name in the user's cache. If it is not there, `make` fills it first."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collab-agents" / name
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # Processes that begin together make it once.
+        if not folder.exists():
+            draft = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+            try:
+                make(draft)
+                draft.chmod(0o755)
+                draft.rename(folder)  # In one step, so that a killed process cannot leave half a folder.
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return folder
