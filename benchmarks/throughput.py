@@ -39,7 +39,7 @@ def measure(command: list[str], tasks: int, *options: str, work: list[str] | Non
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
         row: Row = json.loads(done.stdout.strip().splitlines()[-1]) | server.stats()
     row["tasks"] = tasks
-    row["cpu_ms"] = row["cpu"] / row["calls"] * 1000
+    row["cpu_ms"] = row["cpu"] / max(row["calls"], 1) * 1000
     row["unreusable"] = row["unreusable"] / tasks
     return row
 

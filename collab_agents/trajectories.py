@@ -139,8 +139,11 @@ class JsonlStore:
             if end != size:
                 file.truncate(end)
 
-    def append(self, record: BaseModel) -> None:
-        """Write the record as a line; when this returns, it is on the disk. If it raises, nothing is left of it."""
+    def append(self, record: BaseModel, *, sync: bool = True) -> None:
+        """Write the record as a line. If it raises, nothing is left of it.
+
+        With `sync` the line is on the disk when this returns, else once `sync` has returned.
+        """
         line = _line(record).encode()
         with open(self.path, "ab", buffering=0, opener=self.opener) as file:
             size = file.seek(0, os.SEEK_END)
@@ -148,10 +151,16 @@ class JsonlStore:
                 written = 0
                 while written < len(line):
                     written += file.write(line[written:])
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             except OSError:
                 file.truncate(size)
                 raise
+
+    def sync(self) -> None:
+        """Bring all lines that were appended to the disk."""
+        with open(self.path, "ab", buffering=0, opener=self.opener) as file:
+            os.fsync(file.fileno())
 
     def replace(self, records: list[BaseModel]) -> None:
         """Put the records in the place of all there are, in one step."""

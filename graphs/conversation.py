@@ -23,6 +23,7 @@ def create_conversation_graph(
     max_exchanges: int = MAX_EXCHANGES,
     reward: MultiturnReward | None = None,
     scene: Node | None = None,
+    continues: bool = False,
     checkpointer: Saver | None = None,
 ) -> Graph:
     """Create a graph that runs one conversation between a simulated user and an assistant.
@@ -38,6 +39,7 @@ def create_conversation_graph(
         reward: Judges the finished conversation. The output then has `reward`, `scores` by judge, `reasons` and
             `usage` too.
         scene: A node that runs first and adds to the state what the input lacks.
+        continues: Whether the input may be the state after any turn of such a conversation, which then goes on.
         checkpointer: Keeps the state. A thread then holds one conversation, and the input has `task` and `persona` as
             dicts.
 
@@ -55,6 +57,8 @@ def create_conversation_graph(
 
     # Routes are async: LangGraph runs a sync route on a thread, which costs more than the route itself.
     async def begin(state: State) -> str:
+        if continues and state.get("stopped"):
+            return end
         return "assistant" if ends_with_user(state) else "simulated_user"
 
     async def after_user(state: State) -> str:
@@ -64,9 +68,9 @@ def create_conversation_graph(
         return end if state.get("stopped") else "simulated_user"
 
     check_lookahead(max_exchanges=max_exchanges)
-    graph = StateGraph(
-        JudgedState if reward else ConversationState, input_schema=ServedInput if scene else ConversationInput
-    )
+    schema: type[ConversationState] = JudgedState if reward else ConversationState
+    given: type[ServedInput] = ServedInput if scene else schema if continues else ConversationInput
+    graph = StateGraph(schema, input_schema=given)
     speak, answer = user_node(as_user(user)), assistant_node(assistant, max_exchanges=max_exchanges)
     graph.add_node("simulated_user", counted(speak) if reward else speak)
     graph.add_node("assistant", counted(answer) if reward else answer)
@@ -75,7 +79,7 @@ def create_conversation_graph(
         end = "judge"
         graph.add_node("judge", counted(judge_node(reward, assistant)))
         graph.add_edge("judge", END)
-    graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "assistant"])
+    graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "assistant", *[end] * continues])
     graph.add_conditional_edges("simulated_user", after_user, ["assistant", end])
     graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", end])
     return graph.compile(name="conversation", checkpointer=checkpointer)

@@ -42,6 +42,7 @@ def create_rollout_graph(
     *,
     simulated_user: AnyUser | None = None,
     scene: Node | None = None,
+    continues: bool = False,
     checkpointer: Saver | None = None,
 ) -> Graph:
     """Create a graph that runs one conversation with lookahead and records it.
@@ -62,6 +63,7 @@ def create_rollout_graph(
             the messages of the conversation, and `user` is asked after every choice. A `HumanUser` needs one.
         scene: A node that runs first and adds to the state what the input lacks. No memory is then taken from the
             input.
+        continues: Whether the input may be the state after any turn of such a rollout, which then goes on.
         checkpointer: Keeps the state. A thread then holds one rollout, and the input has `task` and `persona` as
             dicts.
 
@@ -97,12 +99,14 @@ def create_rollout_graph(
         return "judge" if state.get("stopped") else await begin(state)
 
     candidate_graph = create_candidate_graph(as_user(player), assistant, reward, lookahead)
-    graph = StateGraph(RolloutState, input_schema=ServedInput if scene else ConversationInput)
+    given: type[ServedInput] = ServedInput if scene else RolloutState if continues else ConversationInput
+    graph = StateGraph(RolloutState, input_schema=given)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(candidate_graph)))
     graph.add_node("choose", _choose_node(lookahead.max_exchanges, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
-    graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "candidate"])
+    first = after_choice if continues else begin
+    graph.add_conditional_edges(opening(graph, scene), first, ["simulated_user", "candidate", *["judge"] * continues])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
     graph.add_edge("candidate", "choose")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])

@@ -1,12 +1,15 @@
 """A run directory: settings, finished trajectories, failures, and a lock for one process."""
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -98,21 +101,32 @@ class RunDirectory:
         if self._played[task.id] != digest(task, persona):
             raise changed_task_error(task.id)
 
-    def finish(self, trajectory: Trajectory) -> None:
-        """Keep a finished trajectory; it is on disk when this returns."""
-        self._trajectories.append(trajectory)
+    def finish(self, trajectory: Trajectory, *, sync: bool = True) -> None:
+        """Keep a finished trajectory. It is on disk when this returns or, without `sync`, once `sync` has returned."""
+        with explained(self._trajectories.path):
+            self._trajectories.append(trajectory, sync=sync)
         self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
         if self._failed.pop(trajectory.task.id, None):
-            self._failures.replace(list(self._failed.values()))
+            self._replace_failures()
+
+    def sync(self) -> None:
+        """Bring the trajectories that were kept without `sync` to the disk. It may be called on any thread."""
+        with explained(self._trajectories.path):
+            self._trajectories.sync()
 
     def fail(self, failure: Failure) -> None:
         """Keep why a task could not be finished, replacing its earlier failure."""
         known = failure.task.id in self._failed
         self._failed[failure.task.id] = failure
         if known:
-            self._failures.replace(list(self._failed.values()))
+            self._replace_failures()
         else:
-            self._failures.append(failure)
+            with explained(self._failures.path):
+                self._failures.append(failure)
+
+    def _replace_failures(self) -> None:
+        with explained(self._failures.path):
+            self._failures.replace(list(self._failed.values()))
 
     def begin(self, on_disk: Mapping[str, int]) -> None:
         """Count what an earlier attempt that was killed spent, as far as it is on disk.
@@ -192,6 +206,25 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.path / "run.json")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise a RunDirectoryError that says what to do if a run's file at `path` cannot be read or written."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:  # From the disk, or from another program that uses the file.
+        if isinstance(error, OSError):
+            full, reason = error.errno == errno.ENOSPC, error.strerror
+        else:
+            full, reason = error.sqlite_errorcode == sqlite3.SQLITE_FULL, str(error)
+        if full:
+            raise RunDirectoryError(f"{path.parent}: the disk is full; free some space and resume") from error
+        raise RunDirectoryError(f"{path} cannot be used: {reason}; fix that and resume") from error
+    except sqlite3.DatabaseError as error:
+        raise RunDirectoryError(
+            f"{path} is not a database, or is damaged ({error}): delete it to start the unfinished tasks again"
+        ) from error
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -1,16 +1,13 @@
 """Many conversations at once: bounded, cancellable, and resumable from a run directory."""
 
 import asyncio
-import errno
 import logging
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Callable,
     Collection,
     Iterable,
     Mapping,
@@ -18,28 +15,23 @@ from collections.abc import (
     Set,
     Sized,
 )
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-from langgraph.types import StateSnapshot
 
-from collab_agents._internal.checkpoints import explained, open_checkpoints
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
-from collab_agents._internal.serde import refused_types
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
-from collab_agents.assistants.apps.packing import mask_packed
 from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import create_rollout_graph
-from collab_agents.graphs.states import ConversationInput, trajectory_of
+from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import MAX_EXCHANGES, Lookahead
 from collab_agents.participants import problem_for
@@ -48,6 +40,7 @@ from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
 from collab_agents.runs.directory import RunDirectory, changed_task_error, digest
 from collab_agents.runs.progress import Progress
+from collab_agents.runs.turns import Turns
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
@@ -97,11 +90,11 @@ def generate_trajectories(
         personas: Each task is played by one of them, drawn by the seed. Without any, the user has no persona.
         seed: The run's seed.
         max_concurrency: A number, or a semaphore that several runs share.
-        out: A run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are
-            checkpointed at every step, and tasks that cannot be finished go to failures.jsonl with the reason. Without
+        out: A run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are kept
+            there after every turn, and tasks that cannot be finished go to failures.jsonl with the reason. Without
             `out`, such tasks are logged.
         resume: Whether to continue the run in `out`. Finished tasks are skipped and not yielded again; unfinished and
-            failed tasks continue from their last completed step.
+            failed tasks continue from their last finished turn.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
         settings: More settings to keep in run.json, and to compare when the run is resumed.
         progress: An object to keep up to date. A `ProgressBar` displays itself.
@@ -120,7 +113,7 @@ def generate_trajectories(
     lookahead = lookahead or Lookahead()
     played = _play_all(
         tasks,
-        lambda saver: create_rollout_graph(user, assistant, reward, lookahead, checkpointer=saver),
+        create_rollout_graph(user, assistant, reward, lookahead, continues=True),
         settings={**(settings or {}), "lookahead": lookahead.model_dump(), "seed": seed},
         personas=personas,
         seed=seed,
@@ -172,9 +165,7 @@ def play_conversations(
     check_simulated(user, assistant, instead=_NOBODY)
     played = _play_all(
         tasks,
-        lambda saver: create_conversation_graph(
-            user, assistant, max_exchanges=max_exchanges, reward=reward, checkpointer=saver
-        ),
+        create_conversation_graph(user, assistant, max_exchanges=max_exchanges, reward=reward, continues=True),
         settings=conversation_settings(settings, max_exchanges, seed),
         personas=personas,
         seed=seed,
@@ -220,7 +211,7 @@ def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: Multiturn
 
 async def _play_all(
     tasks: Iterable[Task] | AsyncIterable[Task],
-    create_graph: Callable[[AsyncSqliteSaver | None], Graph],
+    graph: Graph,
     *,
     settings: Mapping[str, object],
     personas: Sequence[Persona],
@@ -240,15 +231,14 @@ async def _play_all(
         stack.enter_context(fewer_collections())
         stack.enter_context(progress.open())
         run: RunDirectory | None = None
-        saver: AsyncSqliteSaver | None = None
+        turns: Turns | None = None
         if out is not None:
             if resume:
                 await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
-            saver = await stack.enter_async_context(open_checkpoints(run.checkpoints, mask=mask_packed))
-            with explained(run.checkpoints):
-                run.begin(run.spent + await _spent_on_unfinished(saver, run.finished))
-        player = _Player(create_graph(saver), saver, run, personas, seed, progress, slots)
+            turns = await stack.enter_async_context(Turns(run.checkpoints, sync=run.sync))
+            run.begin(run.spent + await _spent_on_unfinished(turns, run.finished))
+        player = _Player(graph, run, turns, personas, seed, progress, slots)
         if run is not None:
             stack.callback(_close, run, player, started)
         under_way: set[asyncio.Task[Any]] = set()
@@ -265,10 +255,10 @@ async def _play_all(
             if not under_way:
                 return
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            under_way -= done
             if coming in done:
-                task = coming.result()
+                under_way.remove(coming)
                 done.remove(coming)
+                task = coming.result()
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
                     slots.give_back()
@@ -277,6 +267,7 @@ async def _play_all(
                 elif task is not None:
                     under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
             for one in done:
+                under_way.remove(one)
                 trajectory = one.result()
                 if trajectory is not None:
                     yield trajectory
@@ -288,16 +279,16 @@ class _Player:
     def __init__(
         self,
         graph: Graph,
-        saver: AsyncSqliteSaver | None,
         run: RunDirectory | None,
+        kept: Turns | None,
         personas: Sequence[Persona],
         seed: int,
         progress: Progress,
         slots: "_Slots",
     ) -> None:
         self.graph = graph
-        self.saver = saver
         self.run = run
+        self.kept = kept
         self.personas = personas
         self.seed = seed
         self.progress = progress
@@ -312,15 +303,12 @@ class _Player:
         try:
             with track_usage(self.progress.usage), track_usage(self.usage), refusals.taken() as refused:
                 trajectory = await self._roll_out(task)
-                if self.run is not None and self.saver is not None:
-                    self.run.finish(trajectory)
-                    with suppress(sqlite3.Error):  # The next attempt drops what is left of it.
-                        await self.saver.adelete_thread(task.id)
+                if self.run is not None and self.kept is not None:
+                    self.run.finish(trajectory, sync=False)
+                    await self.kept.forget(task.id)
         except (*PASS_THROUGH, RunDirectoryError):
             raise
         except BaseException as error:
-            if isinstance(error, OSError | sqlite3.OperationalError):
-                self._check_disk(error)
             self._fail(task, error)
             self._count(refused)
             return None
@@ -344,56 +332,42 @@ class _Player:
         if self.refused >= _MOST_REFUSED:
             raise ModelError(f"stopped after {self.refused} tasks in a row, since the model refuses: {refusals[-1]}")
 
-    def _check_disk(self, error: BaseException) -> None:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(error)
-        if full and self.run is not None:
-            raise RunDirectoryError(f"{self.run.path}: the disk is full; free some space and resume") from error
-
     async def _roll_out(self, task: Task) -> Trajectory:
         persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
         branch = derive_seed(self.seed, task.id)
         config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
-        begin: ConversationInput = {
-            "messages": [],
-            "task": task.model_dump(),
-            "persona": persona.model_dump() if persona else None,
-            "seed": branch,
-        }
-        state: dict[str, Any] = {}
-        unfinished, resumed = True, False
-        if self.saver and self.run and self.run.resume:
-            snapshot = await self.graph.aget_state(config)
-            if "task" in snapshot.values:  # Else it was killed while it began.
-                if digest(snapshot.values["task"], snapshot.values.get("persona")) != digest(task, persona):
-                    raise changed_task_error(task.id)
-                state, unfinished, resumed = snapshot.values, bool(snapshot.tasks), True
-                if _failed_to_choose(snapshot):
-                    await self.graph.aupdate_state(config, {"candidates": None}, as_node="choose")  # Gets new ones.
-        if unfinished:
-            durability: dict[str, Any] = {"durability": "sync"} if self.saver else {}
-            events = self.graph.astream(
-                None if resumed else begin, config, stream_mode=["updates", "values"], **durability
-            )
+        state = await self._begin(task, persona, branch)
+        answered = False
+        events: Any = self.graph.astream(state, config, stream_mode=["updates", "values"])
+        async with aclosing(events):
             async for mode, event in events:
-                if mode == "values":
-                    state = event
-                else:
+                if mode == "updates":
                     answered = "choose" in event or "assistant" in event
                     self.turns += answered
                     self.progress.add(candidates="candidate" in event, turns=answered)
+                    continue
+                state = event
+                if answered and self.kept is not None:
+                    await self.kept.keep(task.id, state)
         return trajectory_of(state, task, persona, branch)
 
-
-def _failed_to_choose(snapshot: StateSnapshot) -> bool:
-    """Whether a rollout stopped, or is about to stop, because none of a turn's candidates could be scored."""
-    if snapshot.next == ("choose",):
-        return not _any_scored(snapshot.values["candidates"])
-    results = [task.result for task in snapshot.tasks if task.name == "candidate"]
-    return bool(results) and not any(result is None or _any_scored(result["candidates"]) for result in results)
-
-
-def _any_scored(candidates: Sequence[Mapping[str, object]]) -> bool:
-    return any(one["reward"] is not None for one in candidates)
+    async def _begin(self, task: Task, persona: Persona | None, seed: int) -> dict[str, Any]:
+        """Return the state that the task was in after its last finished turn, or in which it begins."""
+        if self.kept is not None and self.run is not None and self.run.resume:
+            state = await self.kept.last(task.id)
+            if state is not None:
+                if digest(state["task"], state.get("persona")) != digest(task, persona):
+                    raise changed_task_error(task.id)
+                return state
+        state = {
+            "messages": [],
+            "task": task.model_dump(),
+            "persona": persona.model_dump() if persona else None,
+            "seed": seed,
+        }
+        if self.kept is not None:
+            await self.kept.keep(task.id, state)
+        return state
 
 
 def slots_for(max_concurrency: int) -> asyncio.Semaphore:
@@ -452,32 +426,18 @@ async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Ta
             yield task
 
 
-async def _spent_on_unfinished(saver: AsyncSqliteSaver, finished: Set[str]) -> Counter[str]:
-    """Return the calls, tokens and turns of unfinished tasks, from their checkpoints.
+async def _spent_on_unfinished(turns: Turns, finished: Set[str]) -> Counter[str]:
+    """Return the calls, tokens and turns of unfinished tasks, as far as their turns are finished.
 
-    The checkpoints of tasks that were finished just before a kill are deleted.
+    What is kept of tasks that were finished just before a kill is deleted.
     """
     spent: Counter[str] = Counter()
-    async with saver.conn.execute("SELECT DISTINCT thread_id FROM checkpoints") as cursor:
-        left = [thread for (thread,) in await cursor.fetchall()]
-    for thread in left:
-        if thread in finished:
-            await saver.adelete_thread(thread)
-            continue
-        with refused_types.taken() as refused:
-            kept = await saver.aget_tuple({"configurable": {"thread_id": thread, "checkpoint_ns": ""}})
-        if refused:
-            raise RunDirectoryError(
-                f"checkpoints.sqlite: task {thread!r} holds a {refused[0]}, which no run writes there: the file cannot "
-                "be trusted; delete it to start the unfinished tasks again"
-            )
-        if kept:
-            state = kept.checkpoint["channel_values"]
+    for task_id in await turns.task_ids():
+        if task_id in finished:
+            await turns.forget(task_id)
+        elif state := await turns.last(task_id):
             spent.update(state.get("usage", {}))
             spent["turns"] += state.get("exchanges", 0)
-            for _, channel, value in kept.pending_writes or ():
-                if channel == "usage":
-                    spent.update(value)
     return spent
 
 
@@ -490,5 +450,5 @@ async def cancel(under_way: Collection[asyncio.Task[object]]) -> None:
 
 
 def _close(run: RunDirectory, player: _Player, started: float) -> None:
-    with suppress(OSError):  # The disk may be full. The next attempt counts what the checkpoints hold.
+    with suppress(OSError):  # The disk may be full. The next attempt counts what the finished turns hold.
         run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": time.monotonic() - started})
