@@ -129,6 +129,21 @@ async def test_what_a_graph_put_out_can_be_put_in_again() -> None:
     assert (len(twice["messages"]), len(twice["turns"])) == (8, 2)
 
 
+@pytest.mark.parametrize("lines", [["a", "b", "c", "d"], ["a", "b"]])
+async def test_a_graph_that_continues_goes_on_from_the_state_after_any_turn(lines: list[str]) -> None:
+    user, shape = ScriptedUser(lines), Lookahead(candidates=2, futures=2, window=1, max_exchanges=3)
+    for graph in (
+        create_conversation_graph(user, SHORT, max_exchanges=3, reward=COST, continues=True),
+        create_rollout_graph(user, SHORT, COST, shape, continues=True),
+    ):
+        begin = {"messages": [], "task": party(), "seed": 5}
+        states = [state async for state in graph.astream(begin, stream_mode="values")]
+        between = [state for state in states if not state.get("candidates") and "reward" not in state]
+        assert len(between) >= 3
+        for state in between:
+            assert await graph.ainvoke(state) == states[-1]
+
+
 @pytest.mark.parametrize("number", [{"candidates": 0}, {"futures": 0}, {"window": -1}, {"max_exchanges": 0}])
 def test_numbers_out_of_range_are_refused(number: dict[str, Any]) -> None:
     (name,) = number
