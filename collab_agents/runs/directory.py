@@ -201,11 +201,12 @@ class RunDirectory:
     def _write(self, run: dict[str, Any]) -> None:
         draft = self.path / "run.json.new"
         text = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
-        with open(draft, "w", encoding="utf-8", opener=self._trajectories.opener) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path / "run.json")
+        with explained(self.path / "run.json"):
+            with open(draft, "w", encoding="utf-8", opener=self._trajectories.opener) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path / "run.json")
 
 
 @contextmanager

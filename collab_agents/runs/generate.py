@@ -450,5 +450,5 @@ async def cancel(under_way: Collection[asyncio.Task[object]]) -> None:
 
 
 def _close(run: RunDirectory, player: _Player, started: float) -> None:
-    with suppress(OSError):  # The disk may be full. The next attempt counts what the finished turns hold.
+    with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
         run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": time.monotonic() - started})
