@@ -6,6 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+_ATOMS = (str, int, float, type(None))
+"""A tuple, since Python would make the union of types anew for each value."""
+
 
 def own_copy(value: Any) -> Any:
     """Return a deep copy, made quickly for JSON values, which most values are."""
@@ -13,7 +16,7 @@ def own_copy(value: Any) -> Any:
         return {key: own_copy(one) for key, one in value.items()}
     if isinstance(value, list):
         return [own_copy(one) for one in value]
-    return value if isinstance(value, str | int | float | None) else deepcopy(value)
+    return value if isinstance(value, _ATOMS) else deepcopy(value)
 
 
 def branch_copy(value: Any, name: str) -> tuple[Any, list[str]]:

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from asyncio_throttle import Throttler
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
+from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
 from collab_agents._internal.notes import refusals
@@ -32,6 +33,7 @@ T = TypeVar("T")
 _KEY_REFUSED = {401, 403}
 REFUSED_STATUS = {400, 422}
 _LONGEST_WORDS = 500
+_FOR_TRACES = {"ls_structured_output_format", "structured_output_format"}
 TRANSIENT_STATUS = {408, 409, 425, 429}
 
 
@@ -110,6 +112,26 @@ class LimitedChatModel(BaseChatModel):
     def takes_schemas(self) -> bool:
         """Whether calls take a `json_schema`, as `schema_of` returns it."""
         return False
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """As in LangChain, but for what it prepares for callbacks, a fifth of a call's CPU time, if there are none."""
+        messages = self._convert_input(input).to_messages()
+        callbacks = ensure_config(config).get("callbacks")
+        listened = AsyncCallbackManager.configure(callbacks, self.callbacks, self.verbose).handlers
+        special = _FOR_TRACES & kwargs.keys() or not all(isinstance(message.content, str) for message in messages)
+        if listened or special:
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+        result = await self._agenerate_with_cache(messages, stop=stop, **kwargs)
+        message = result.generations[0].message
+        assert isinstance(message, AIMessage)
+        return message
 
     async def _request(
         self,

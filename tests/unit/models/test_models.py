@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
@@ -48,6 +50,36 @@ async def test_the_request_is_the_one_that_langchain_makes(serve: Serve) -> None
     first, second = server.bodies()
     assert first == second
     assert first["authorization"] == "Bearer sk-mine"
+
+
+class Hears(AsyncCallbackHandler):
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def on_chat_model_start(self, serialized: Any, messages: Any, **about: Any) -> None:
+        self.heard.append("start")
+
+    async def on_llm_end(self, response: Any, **about: Any) -> None:
+        self.heard.append("end")
+
+
+async def test_a_reply_is_the_same_whether_or_not_anything_listens(serve: Serve) -> None:
+    server, hears = serve("--deterministic"), Hears()
+    alone = await openai(server).ainvoke(HELLO, seed=7)
+    for model, config in (
+        (openai(server), RunnableConfig(callbacks=[hears])),
+        (openai(server, callbacks=[hears]), None),
+        (openai(server).bind_tools([]), RunnableConfig(callbacks=[hears])),
+    ):
+        hears.heard.clear()
+        reply = await model.ainvoke(HELLO, config, seed=7)
+        assert hears.heard == ["start", "end"]
+        numbered = {"id": None}
+        assert [reply.content, reply.usage_metadata] == [alone.content, alone.usage_metadata]
+        assert reply.response_metadata | numbered == alone.response_metadata | numbered
+    assert alone.response_metadata["finish_reason"] == "stop"
+    assert (await openai(server).ainvoke("Hello")).text
+    assert (await openai(server).ainvoke([HumanMessage([{"type": "text", "text": "Hello"}])])).text
 
 
 async def test_a_key_from_the_environment_goes_to_its_own_provider_only(
