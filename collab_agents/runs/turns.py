@@ -152,15 +152,19 @@ class Turns:
 
     async def _close(self) -> None:
         async with self._writing:
-            await self._on_thread(self._shrink)
+            await self._on_thread(self._shrink_and_close)
 
     def _open(self) -> sqlite3.Connection:
         database = sqlite3.connect(self._path)
-        database.executescript(_SETUP)
+        try:
+            database.executescript(_SETUP)
+        except BaseException:
+            database.close()
+            raise
         return database
 
-    def _shrink(self) -> None:
-        """Close the database, and free the space that finished tasks have left in it, if it is most of it."""
+    def _shrink_and_close(self) -> None:
+        """Close the file, after freeing the space that finished tasks have left in it, if it is most of it."""
         with suppress(sqlite3.Error):  # For example, a full disk.
             ((free,),) = self._database.execute("PRAGMA freelist_count")
             ((pages,),) = self._database.execute("PRAGMA page_count")
