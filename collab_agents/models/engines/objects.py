@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import json_repair
+
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.models.engines.base import Completion, Engine, Job
 
@@ -50,7 +52,7 @@ async def complete_object(engine: Engine, job: Job, schema: Schema) -> Completio
             regex = _choices(field)
             constraint = {"regex": regex} if regex else {"json_schema": json.dumps({**schema, **field})}
             done = await engine.complete(_after(engine, one, text, _SHORT if regex else max(1, left), constraint))
-            text += done.text
+            text += _valid(done.text)
     return Completion(text + "}", len(engine.tokens(text)), "length" if cut else "stop")
 
 
@@ -74,6 +76,15 @@ def _choices(field: Schema) -> str:
     if kind == "number" and (low, high) == (0, 1):
         return r"0(\.[0-9]{1,4})?|1(\.0)?"
     return {"boolean": "true|false", "number": _NUMBER, "integer": _INTEGER, "null": "null"}.get(str(kind), "")
+
+
+def _valid(text: str) -> str:
+    """Return a value, repaired if it was cut."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return json.dumps(json_repair.loads(text))
+    return text
 
 
 def _closed(text: str) -> str:
