@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from transformers import AutoTokenizer
 
 from benchmarks.process import ROOT
@@ -95,17 +95,6 @@ async def test_calls_in_a_batch_keep_their_own_length_and_stop(model: LimitedCha
     assert tokens[1] > 3
     assert str(replies[1].content).startswith(str(replies[2].content))
     assert "," not in str(replies[2].content)
-
-
-async def test_what_prompts_begin_with_is_kept_and_changes_no_reply(model: LimitedChatModel) -> None:
-    prompts = [
-        [SystemMessage(" ".join([rule] * 24)), HumanMessage(question)]
-        for rule in ("Answer in one short sentence.", "Be as brief as you can be.")
-        for question in ("Name three colours.", "What is the capital of France?", "Who wrote Hamlet?")
-    ]
-    first = [await model.ainvoke(prompt, seed=5, max_tokens=8) for prompt in prompts]
-    again = await asyncio.gather(*(model.ainvoke(prompt, seed=5, max_tokens=8) for prompt in prompts))
-    assert [reply.content for reply in again] == [reply.content for reply in first]
 
 
 @pytest.mark.parametrize("stop", [None, ["o"], ["the", "you"]])
