@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -97,9 +96,7 @@ def main() -> None:
         for engine in given.engines:
             runs[engine].append(measure(engine, options))
             print(engine, json.dumps(runs[engine][-1]), file=sys.stderr, flush=True)
-    title = (
-        f"{given.tasks} tasks of {Path('examples/offline.yaml')}, {given.concurrency} at once, median of {given.runs}"
-    )
+    title = f"{given.tasks} tasks of examples/offline.yaml, {given.concurrency} at once, median of {given.runs}"
     table = Table(title=title, title_justify="left")
     for column in ("engine", "cache", "seconds", "calls/s", "new tokens/s", f"against {given.engines[0]}"):
         table.add_column(column, justify="left" if column in ("engine", "cache") else "right")

@@ -16,11 +16,9 @@ def smollm2() -> str:
     The wheel's GGUF is converted to safetensors on first use, which takes about 15 s. After that, loading takes 1 s.
     """
     found = wheel()
-    return (
-        HUB_ID
-        if found is None
-        else str(made_once("smollm2-135m-instruct", lambda folder: _convert_to_safetensors(found, folder)))
-    )
+    if found is None:
+        return HUB_ID
+    return str(made_once("smollm2-135m-instruct", lambda folder: _convert_to_safetensors(found, folder)))
 
 
 def smollm2_openvino() -> Path:

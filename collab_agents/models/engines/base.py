@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from collab_agents.models.chat_template import chat_tokens
 from collab_agents.trajectories import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,19 @@ class Engine(Protocol):
     async def complete(self, job: Job) -> Completion:
         """Continue a prompt. Cancelling the call ends the generation."""
         ...
+
+
+class Tokenizes:
+    """What every engine does with its tokenizer."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
+        return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
+
+    def tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
 
 
 def finished(text: str, job: Job, tokens: int, finish_reason: str) -> Completion:

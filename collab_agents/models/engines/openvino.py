@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,11 +26,9 @@ from openvino_genai.py_openvino_genai import GenerationHandle
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry
-from collab_agents.models.chat_template import chat_tokens
-from collab_agents.models.engines.base import Completion, Job, finished, settled
+from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
 from collab_agents.models.engines.exact import exact_folder
 from collab_agents.models.engines.fast_tokenizer import FastTokenizer
-from collab_agents.trajectories import Message
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """Arithmetic in 32-bit floats."""
@@ -50,7 +48,7 @@ class _Call(Entry[Job, Completion]):
     ids: list[int] = field(default_factory=list)
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(Tokenizes):
     """An `Engine` whose calls join and leave the batch at every token.
 
     Args:
@@ -89,12 +87,6 @@ class OpenVINOEngine:
         self._loop = _Loop(pipeline, self.tokenizer, ends, fewest=threads if reproducible else 1)
         # Also when the interpreter ends: native code in a thread that outlives it would abort it.
         weakref.finalize(self, self._loop.close)
-
-    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
-        return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
-
-    def tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, split_special_tokens=True)["input_ids"]
 
     @property
     def has_template(self) -> bool:

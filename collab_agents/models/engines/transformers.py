@@ -1,6 +1,6 @@
 """Transformers as an engine: concurrent calls are generated in one batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy
@@ -18,16 +18,14 @@ from transformers import (
 
 from collab_agents.errors import ConfigError
 from collab_agents.models.batching import Entry, MicroBatcher
-from collab_agents.models.chat_template import chat_tokens
-from collab_agents.models.engines.base import Completion, Job, finished, settled
+from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
 from collab_agents.models.weights import check_folder, loading, placement
-from collab_agents.trajectories import Message
 
 _NUCLEUS = 1024
 """How many of the most probable tokens are searched for a nucleus before all tokens are sorted."""
 
 
-class TransformersEngine:
+class TransformersEngine(Tokenizes):
     """An `Engine` over a transformers model, on any device, also while it is being trained.
 
     A call's seed decides its sample, whatever else is in its batch, up to rounding, which depends on the batch's shape.
@@ -44,13 +42,6 @@ class TransformersEngine:
         self._batcher: MicroBatcher[Job, Completion] = MicroBatcher(
             self._generate, max_batch=max_batch_size, max_wait=0.02
         )
-
-    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
-        return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
-
-    def tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids
 
     async def complete(self, job: Job) -> Completion:
         return await self._batcher.submit(job).outcome()

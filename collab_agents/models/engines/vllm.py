@@ -6,18 +6,14 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer, GenerationConfig
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError, ModelError
-from collab_agents.models.chat_template import chat_tokens
-from collab_agents.models.engines.base import Completion, Job, finished, settled
+from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
 from collab_agents.models.weights import check_folder, loading
-from collab_agents.trajectories import Message
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 _BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
 
 
-class VLLMEngine:
+class VLLMEngine(Tokenizes):
     """An `Engine` over vLLM, which runs in a process of its own.
 
     Args:
@@ -50,7 +46,7 @@ class VLLMEngine:
                 f"model 'local:{source}': vLLM was loaded with {_BATCH_INVARIANT}={int(not reproducible)}, so that "
                 f"reproducible must be {str(not reproducible).lower()} in this process"
             )
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         self.temperature = _default_temperature(source)
         arguments = AsyncEngineArgs(
             model=source,
@@ -74,13 +70,6 @@ class VLLMEngine:
         # At exit before multiprocessing, which waits for vLLM's process.
         close.atexit = False
         atexit.register(close)
-
-    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
-        return chat_tokens(self.tokenizer, messages, tools=tools, add_generation_prompt=True)
-
-    def tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return ids
 
     async def complete(self, job: Job) -> Completion:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._complete(job), self._loop))
