@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.smollm2 import smollm2
-from collab_agents.models.weights import check_folder, loading, placement
+from collab_agents.models.sources import check_folder, loading
+from collab_agents.models.weights import load_weights, placement
 from collab_agents.training.config import PolicyConfig
 from collab_agents.trajectories import Message
 
@@ -95,16 +96,9 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
         raise ConfigError(f"{folder}: there is no adapter_config.json; choose a folder that a training wrote")
     if target.exists() and any(target.iterdir()):
         raise RunDirectoryError(f"{target} is not empty: choose another directory")
-    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    try:
-        model = AutoPeftModelForCausalLM.from_pretrained(
-            str(folder), dtype="auto", trust_remote_code=False, weights_only=True
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: its model {base!r} cannot be loaded: {str(error).splitlines()[0]}") from error
-    merged = model.merge_and_unload()
+    merged, tokenizer = load_weights(str(folder), str(folder), "auto")
     merged.save_pretrained(target)
-    AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False).save_pretrained(target)
+    tokenizer.save_pretrained(target)
     return target
 
 

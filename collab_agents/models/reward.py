@@ -9,7 +9,8 @@ from collab_agents._internal.reasons import nearest
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
-from collab_agents.models.weights import check_folder, loading, placement
+from collab_agents.models.sources import check_folder, loading
+from collab_agents.models.weights import placement
 from collab_agents.trajectories import Message
 
 

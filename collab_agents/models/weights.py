@@ -1,13 +1,13 @@
-"""Where a model's weights are and how they are placed, for every model in this process."""
+"""Models' weights and how they are placed, for every model in this process."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError
+from collab_agents.models.sources import base_of, check_folder, loading
 
 
 def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
@@ -22,25 +22,37 @@ def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
     return dtype, device
 
 
-def check_folder(source: str, label: str) -> str:
-    """Return the source with "~" expanded. Raises ConfigError for a path that is not a model's folder."""
-    if source.startswith((".", "/", "~")):
-        source = str(Path(source).expanduser())
-        if not Path(source, "config.json").is_file():
-            raise ConfigError(f"{label}: the folder has no config.json of a transformers model")
-    return source
+def load_weights(source: str, label: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer from a folder, a GGUF file or the Hub. An adapter is merged into its model.
+
+    Args:
+        source: The folder, file or repository.
+        label: The model in errors.
+        dtype: The name of a torch type, or "auto" for that of the file.
+
+    Raises:
+        ConfigError: If it cannot be loaded.
+    """
+    source = check_folder(source, label)
+    base = base_of(source)
+    options: dict[str, Any] = {"trust_remote_code": False}
+    more: dict[str, Any] = {"dtype": dtype, "weights_only": True}
+    if source.endswith(".gguf"):
+        source, options["gguf_file"] = str(Path(source).parent), Path(source).name
+        more["quantization_config"] = GgufConfig(dequantize=True)
+    with loading(label if base is None else f"{label}: its model {base!r}"):
+        if base is None:
+            model = AutoModelForCausalLM.from_pretrained(source, **options, **more)
+        else:
+            model = _peft_model()(source, **options, **more).merge_and_unload()
+    with loading(label):
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+    return model.eval(), tokenizer
 
 
-@contextmanager
-def loading(label: str) -> Iterator[None]:
-    """Turn the errors of loading a model into a ConfigError of one sentence."""
+def _peft_model() -> Any:
     try:
-        yield
-    except UnpicklingError as error:
-        raise ConfigError(
-            f"{label} cannot be loaded from a folder or the Hub: its weights are a pickle with code in it; "
-            "use safetensors"
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{label} cannot be loaded from a folder or the Hub: {reason}") from error
+        from peft import AutoPeftModelForCausalLM
+    except ImportError as error:
+        raise ConfigError("an adapter needs pip install peft") from error
+    return AutoPeftModelForCausalLM.from_pretrained

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+class CannotRun(Exception):
+    """An engine cannot run a model, which another one may. The message says why."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One prompt and how to continue it."""

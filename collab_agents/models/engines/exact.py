@@ -15,12 +15,12 @@ from openvino import opset13
 
 from collab_agents.models.cache import made_once
 
-_MODEL = "openvino_model.xml"
+MODEL = "openvino_model.xml"
 
 
 def exact_folder(folder: Path) -> Path:
     """Return a folder with the model rewritten, made on first use. It takes four bytes a parameter."""
-    file = folder / _MODEL
+    file = folder / MODEL
     weights = file.with_suffix(".bin").stat()
     key = f"{folder.resolve()} {weights.st_size} {weights.st_mtime_ns}".encode() + file.read_bytes()
     return made_once(f"openvino-exact-{hashlib.sha256(key).hexdigest()[:16]}", lambda draft: _rewrite(folder, draft))
@@ -28,12 +28,12 @@ def exact_folder(folder: Path) -> Path:
 
 def _rewrite(source: Path, target: Path) -> None:
     for file in source.iterdir():
-        if file.is_file() and file.stem != Path(_MODEL).stem:
+        if file.is_file() and file.stem != Path(MODEL).stem:
             shutil.copy(file, target)
-    model = openvino.Core().read_model(str(source / _MODEL))
+    model = openvino.Core().read_model(str(source / MODEL))
     _decompress(model)
-    _join_gates(model)
-    openvino.save_model(model, str(target / _MODEL), compress_to_fp16=False)
+    join_gates(model)
+    openvino.save_model(model, str(target / MODEL), compress_to_fp16=False)
 
 
 def _decompress(model: Any) -> None:
@@ -67,7 +67,7 @@ def _is_decompression(node: Any) -> bool:
     return True
 
 
-def _join_gates(model: Any) -> None:
+def join_gates(model: Any) -> None:
     """Compute a gate and what it lets through in one product, which no activation is part of."""
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Swish":

@@ -27,7 +27,6 @@ from openvino_genai.py_openvino_genai import GenerationHandle
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry
 from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
-from collab_agents.models.engines.exact import exact_folder
 from collab_agents.models.engines.fast_tokenizer import FastTokenizer
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -52,7 +51,7 @@ class OpenVINOEngine(Tokenizes):
     """An `Engine` whose calls join and leave the batch at every token.
 
     Args:
-        folder: A model in OpenVINO's form (`openvino_model.xml`) with its tokenizer, as optimum-intel exports it.
+        folder: A model in OpenVINO's form with its tokenizer, from `openvino_folder`.
         reproducible: Computes every text in the same way, whatever else is in the batch, so that a call's seed decides
             its sample: in 32-bit floats, with weights that are not compressed, and without a cache of what prompts
             begin with. Otherwise generation is faster.
@@ -77,7 +76,6 @@ class OpenVINOEngine(Tokenizes):
         threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         properties: dict[str, str] = {}
         if reproducible:
-            folder = exact_folder(folder)
             threads = min(threads or os.cpu_count() or 1, _MOST_THREADS)
             properties = dict(_EXACT)
         if threads:
@@ -257,13 +255,13 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def load_openvino(folder: Path, reproducible: bool, max_batch_size: int, cache_gb: int) -> OpenVINOEngine:
+def load_openvino(folder: Path, label: str, reproducible: bool, max_batch_size: int, cache_gb: int) -> OpenVINOEngine:
     """Load a model, once per process. Raises ConfigError if OpenVINO cannot read it or it has no chat template."""
     try:
         engine = OpenVINOEngine(folder, reproducible=reproducible, max_batch_size=max_batch_size, cache_gb=cache_gb)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model 'local:{folder}' cannot be loaded by openvino: {reason}") from error
+        raise ConfigError(f"{label} cannot be loaded by openvino: {reason}") from error
     if not engine.has_template:
-        raise ConfigError(f"model 'local:{folder}' has no chat template: choose an instruction-tuned model")
+        raise ConfigError(f"{label} has no chat template: choose an instruction-tuned model")
     return engine

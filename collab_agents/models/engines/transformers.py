@@ -6,8 +6,6 @@ from functools import lru_cache
 import numpy
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
@@ -19,7 +17,7 @@ from transformers import (
 from collab_agents.errors import ConfigError
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
-from collab_agents.models.weights import check_folder, loading, placement
+from collab_agents.models.weights import load_weights, placement
 
 _NUCLEUS = 1024
 """How many of the most probable tokens are searched for a nucleus before all tokens are sorted."""
@@ -160,17 +158,9 @@ class RowDone(StoppingCriteria):
 def load_transformers(source: str, dtype: str | None, device: str | None, max_batch_size: int) -> TransformersEngine:
     """Load a folder or a repository of the Hub, once per process. Raises ConfigError if it cannot be loaded."""
     label = f"model 'local:{source}'"
-    source = check_folder(source, label)
     chosen, place = placement(dtype, device)
-    with loading(label):
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
-        model = (
-            AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, chosen), trust_remote_code=False, weights_only=True
-            )
-            .to(place)
-            .eval()
-        )
+    model, tokenizer = load_weights(source, label, chosen)
+    model.to(place)
     if not tokenizer.chat_template:
         raise ConfigError(f"{label} has no chat template: choose an instruction-tuned model")
     return TransformersEngine(model, tokenizer, max_batch_size=max_batch_size)

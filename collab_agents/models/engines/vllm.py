@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
-from collab_agents.models.weights import check_folder, loading
+from collab_agents.models.sources import check_folder, loading
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs

@@ -144,7 +144,7 @@ def test_an_engine_ends_its_thread_when_it_is_idle_and_goes_on_with_the_next_cal
 
 
 async def test_an_engine_that_is_dropped_ends_its_thread_at_once() -> None:
-    engine = OpenVINOEngine(smollm2_openvino())
+    engine = OpenVINOEngine(Path(smollm2_openvino()))
     loop = weakref.ref(engine._loop)
     await engine.complete(Job([1, 2, 3], max_tokens=1, temperature=0.0, top_p=1.0, seed=0))
     del engine

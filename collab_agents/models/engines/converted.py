@@ -1,0 +1,69 @@
+"""Models in OpenVINO's form: as they are given, or converted once and kept in the user's cache."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from psutil import virtual_memory
+
+from collab_agents.errors import ConfigError
+from collab_agents.models.cache import made_once
+from collab_agents.models.engines.base import CannotRun
+from collab_agents.models.engines.exact import MODEL, exact_folder
+from collab_agents.models.sources import files_of, folder_of
+
+_VERSION = 1
+"""Raised whenever models are converted in another way, so that those of the cache are made anew."""
+
+_REFUSED = "why-not.txt"
+_log = logging.getLogger(__name__)
+
+
+def openvino_folder(source: str, label: str, *, reproducible: bool) -> Path:
+    """Return a folder with the model in OpenVINO's form and its tokenizer, converted on first use.
+
+    A converted model takes four bytes a parameter on disk, and three times as much memory while it is converted.
+
+    Args:
+        source: A folder in OpenVINO's form, or what `load_weights` takes.
+        label: The model in errors.
+        reproducible: Whether the model's logits must not depend on the rest of the batch.
+
+    Raises:
+        ConfigError: If the model cannot be loaded.
+        CannotRun: If it can, but OpenVINO cannot run it.
+    """
+    folder = folder_of(source, label)
+    if (folder / MODEL).exists():
+        return exact_folder(folder) if reproducible else folder
+    files = files_of(folder, label)
+    if not any(file.suffix in (".safetensors", ".gguf") for file in files):
+        raise CannotRun("it has no weights in safetensors or GGUF")
+    needed, there = 6 * sum(file.stat().st_size for file in files), virtual_memory().total
+    if needed > there:
+        raise CannotRun(
+            f"converting it takes about {needed / 1e9:.0f} GB of memory, and there are {there / 1e9:.0f}; "
+            "a folder exported by optimum-cli export openvino is taken as it is"
+        )
+    key = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    name = f"openvino-{hashlib.sha256(f'{_VERSION} {key}'.encode()).hexdigest()[:16]}"
+    converted = made_once(name, lambda draft: _convert_or_say_why(folder, label, draft))
+    if (converted / _REFUSED).exists():
+        raise CannotRun((converted / _REFUSED).read_text(encoding="utf-8"))
+    return converted
+
+
+def _convert_or_say_why(folder: Path, label: str, target: Path) -> None:
+    from collab_agents.models.engines.conversion import convert
+
+    _log.warning("%s is converted for OpenVINO, once: this takes a minute or more", label)
+    try:
+        convert(str(folder), label, target)
+    except (ConfigError, OSError, MemoryError):
+        raise
+    except Exception as error:  # torch and OpenVINO raise errors of any kind for models that they do not know.
+        _log.debug("%s", label, exc_info=True)
+        for file in target.iterdir():
+            file.unlink()
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        (target / _REFUSED).write_text(reason, encoding="utf-8")

@@ -1,0 +1,71 @@
+"""Where a model is: a folder, a GGUF file, an adapter's folder, or a repository of the Hub. This needs no torch."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+
+from huggingface_hub import snapshot_download
+
+from collab_agents.errors import ConfigError
+
+_ADAPTER = "adapter_config.json"
+_NEEDED = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "openvino_*"]
+
+
+def check_folder(source: str, label: str) -> str:
+    """Return the source with "~" expanded. Raises ConfigError for a path that is not a model's."""
+    if source.startswith((".", "/", "~")):
+        path = Path(source).expanduser()
+        is_folder = any((path / config).is_file() for config in ("config.json", _ADAPTER))
+        if not is_folder and not (path.suffix == ".gguf" and path.is_file()):
+            raise ConfigError(f"{label}: the folder has no config.json of a transformers model")
+        source = str(path)
+    return source
+
+
+def base_of(source: str) -> str | None:
+    """Return the model that an adapter's folder is for, or None if the source is not such a folder."""
+    config = Path(source, _ADAPTER)
+    if not config.is_file():
+        return None
+    base: str = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return base
+
+
+def folder_of(source: str, label: str) -> Path:
+    """Return the folder (or GGUF file) of a model, downloaded if it is a repository of the Hub.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    source = check_folder(source, label)
+    if Path(source).exists():
+        return Path(source)
+    with loading(label):
+        return Path(snapshot_download(source, allow_patterns=_NEEDED))
+
+
+def files_of(place: Path, label: str) -> list[Path]:
+    """Return the files of a model's folder and, for an adapter, of its model's."""
+    if place.is_file():
+        return [place]
+    base = base_of(str(place))
+    files = sorted(file for file in place.iterdir() if file.is_file())
+    return files + (files_of(folder_of(base, label), label) if base else [])
+
+
+@contextmanager
+def loading(label: str) -> Iterator[None]:
+    """Turn the errors of loading a model into a ConfigError of one sentence."""
+    try:
+        yield
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"{label} cannot be loaded from a folder or the Hub: its weights are a pickle with code in it; "
+            "use safetensors"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{label} cannot be loaded from a folder or the Hub: {reason}") from error
