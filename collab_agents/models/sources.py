@@ -1,4 +1,4 @@
-"""Where a model is: a folder, a GGUF file, an adapter's folder, or a repository of the Hub. This needs no torch."""
+"""Where a model is: a folder, an adapter's folder, or a repository of the Hub. This needs no torch."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 
 from collab_agents.errors import ConfigError
 
-_ADAPTER = "adapter_config.json"
+ADAPTER = "adapter_config.json"
 _NEEDED = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "openvino_*"]
 
 
@@ -18,8 +18,7 @@ def check_folder(source: str, label: str) -> str:
     """Return the source with "~" expanded. Raises ConfigError for a path that is not a model's."""
     if source.startswith((".", "/", "~")):
         path = Path(source).expanduser()
-        is_folder = any((path / config).is_file() for config in ("config.json", _ADAPTER))
-        if not is_folder and not (path.suffix == ".gguf" and path.is_file()):
+        if not any((path / config).is_file() for config in ("config.json", ADAPTER)):
             raise ConfigError(f"{label}: the folder has no config.json of a transformers model")
         source = str(path)
     return source
@@ -27,7 +26,7 @@ def check_folder(source: str, label: str) -> str:
 
 def base_of(source: str) -> str | None:
     """Return the model that an adapter's folder is for, or None if the source is not such a folder."""
-    config = Path(source, _ADAPTER)
+    config = Path(source, ADAPTER)
     if not config.is_file():
         return None
     base: str = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
@@ -35,7 +34,7 @@ def base_of(source: str) -> str | None:
 
 
 def folder_of(source: str, label: str) -> Path:
-    """Return the folder (or GGUF file) of a model, downloaded if it is a repository of the Hub.
+    """Return the folder of a model, downloaded if it is a repository of the Hub.
 
     Raises:
         ConfigError: If there is none.
@@ -47,12 +46,10 @@ def folder_of(source: str, label: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=_NEEDED))
 
 
-def files_of(place: Path, label: str) -> list[Path]:
+def files_of(folder: Path, label: str) -> list[Path]:
     """Return the files of a model's folder and, for an adapter, of its model's."""
-    if place.is_file():
-        return [place]
-    base = base_of(str(place))
-    files = sorted(file for file in place.iterdir() if file.is_file())
+    base = base_of(str(folder))
+    files = sorted(file for file in folder.iterdir() if file.is_file())
     return files + (files_of(folder_of(base, label), label) if base else [])
 
 

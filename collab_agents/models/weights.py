@@ -1,10 +1,9 @@
 """Models' weights and how they are placed, for every model in this process."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError
 from collab_agents.models.sources import base_of, check_folder, loading
@@ -23,10 +22,10 @@ def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
 
 
 def load_weights(source: str, label: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer from a folder, a GGUF file or the Hub. An adapter is merged into its model.
+    """Load a model and its tokenizer from a folder or the Hub. An adapter is merged into its model.
 
     Args:
-        source: The folder, file or repository.
+        source: The folder or repository.
         label: The model in errors.
         dtype: The name of a torch type, or "auto" for that of the file.
 
@@ -35,18 +34,14 @@ def load_weights(source: str, label: str, dtype: str) -> tuple[PreTrainedModel, 
     """
     source = check_folder(source, label)
     base = base_of(source)
-    options: dict[str, Any] = {"trust_remote_code": False}
-    more: dict[str, Any] = {"dtype": dtype, "weights_only": True}
-    if source.endswith(".gguf"):
-        source, options["gguf_file"] = str(Path(source).parent), Path(source).name
-        more["quantization_config"] = GgufConfig(dequantize=True)
+    options: dict[str, Any] = {"dtype": dtype, "weights_only": True, "trust_remote_code": False}
     with loading(label if base is None else f"{label}: its model {base!r}"):
         if base is None:
-            model = AutoModelForCausalLM.from_pretrained(source, **options, **more)
+            model = AutoModelForCausalLM.from_pretrained(source, **options)
         else:
-            model = _peft_model()(source, **options, **more).merge_and_unload()
+            model = _peft_model()(source, **options).merge_and_unload()
     with loading(label):
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
     return model.eval(), tokenizer
 
 

@@ -14,8 +14,10 @@ TEMPLATE = (
 )
 
 
-def tiny_model(folder: Path, *, template: str | None = TEMPLATE, context: int = 512, seed: int = 0) -> str:
-    """A folder with a Llama of two layers."""
+def tiny_model(
+    folder: Path, *, template: str | None = TEMPLATE, context: int = 512, seed: int = 0, layers: int = 2
+) -> str:
+    """A folder with a Llama."""
     special = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
     vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -32,7 +34,7 @@ def tiny_model(folder: Path, *, template: str | None = TEMPLATE, context: int = 
             vocab_size=len(vocabulary),
             hidden_size=32,
             intermediate_size=64,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=2,
             max_position_embeddings=context,
@@ -45,6 +47,23 @@ def tiny_model(folder: Path, *, template: str | None = TEMPLATE, context: int = 
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def adapter_of(model: str, folder: Path, *, scale: float = 1.0) -> str:
+    """A folder with an adapter for a model's folder. Its weights are random, so that it changes what the model says."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    adapted: Any = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM"),
+    )
+    for name, weights in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weights, std=scale)
+    adapted.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
     return str(folder)
 
 

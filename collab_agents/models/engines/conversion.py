@@ -32,21 +32,23 @@ def convert(source: str, label: str, target: Path) -> None:
     model, tokenizer = load_weights(source, label, "float32")
     with _quiet():
         _export(model, tokenizer, target)
-        difference = _largest_difference(model, target)
+        difference = largest_difference(model, target)
     if not difference < _TOLERANCE:
         raise ValueError(f"its log probabilities would differ from those of transformers by {difference:.2g}")
 
 
 def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
     from transformers.exporters.configs import OpenVINOConfig
+    from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes, register_cache_pytrees_for_model
     from transformers.exporters.exporter_openvino import OpenVINOExporter
 
     inputs = _sample(model)
-    free = {0: Dim.AUTO, 1: Dim.AUTO}
-    cache = {0: Dim.AUTO, 1: Dim.STATIC, 2: Dim.AUTO, 3: Dim.STATIC}
-    layers = len(inputs["past_key_values"].layers)
-    shapes = dict.fromkeys(("input_ids", "attention_mask", "position_ids"), free)
-    config = OpenVINOConfig(dynamic=True, dynamic_shapes={**shapes, "past_key_values": [cache] * (2 * layers)})
+    register_cache_pytrees_for_model(model)
+    shapes = get_auto_dynamic_shapes(inputs)
+    for axes in shapes["past_key_values"]:
+        if len(axes) == 4:
+            axes[1] = axes[3] = Dim.STATIC  # Heads and their size, which tracing would take long to find out.
+    config = OpenVINOConfig(dynamic=True, dynamic_shapes=shapes)
     program = OpenVINOExporter().export(model, inputs, config=config).program
     del program.rt_info["runtime_options"]  # Which precision suits the processor is decided where the model is loaded.
     join_gates(program)
@@ -72,7 +74,7 @@ def _sample(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
-def _largest_difference(model: PreTrainedModel, folder: Path) -> float:
+def largest_difference(model: PreTrainedModel, folder: Path) -> float:
     """Compare the log probabilities of a text's greedy continuation with those of transformers.
 
     The text is longer than a window of attention, where the model has one.

@@ -37,8 +37,8 @@ def openvino_folder(source: str, label: str, *, reproducible: bool) -> Path:
     if (folder / MODEL).exists():
         return exact_folder(folder) if reproducible else folder
     files = files_of(folder, label)
-    if not any(file.suffix in (".safetensors", ".gguf") for file in files):
-        raise CannotRun("it has no weights in safetensors or GGUF")
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise CannotRun("it has no weights in safetensors")
     needed, there = 6 * sum(file.stat().st_size for file in files), virtual_memory().total
     if needed > there:
         raise CannotRun(
@@ -65,5 +65,5 @@ def _convert_or_say_why(folder: Path, label: str, target: Path) -> None:
         _log.debug("%s", label, exc_info=True)
         for file in target.iterdir():
             file.unlink()
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        (target / _REFUSED).write_text(reason, encoding="utf-8")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        (target / _REFUSED).write_text(f"it cannot be exported: {reason:.300}", encoding="utf-8")

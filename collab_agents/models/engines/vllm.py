@@ -3,20 +3,23 @@
 import asyncio
 import atexit
 import itertools
+import json
 import os
 import threading
 import weakref
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import AutoTokenizer, GenerationConfig
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
-from collab_agents.models.sources import check_folder, loading
+from collab_agents.models.sources import ADAPTER, base_of, check_folder, loading
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _BATCH_INVARIANT = "VLLM_BATCH_INVARIANT"
@@ -26,7 +29,7 @@ class VLLMEngine(Tokenizes):
     """An `Engine` over vLLM, which runs in a process of its own.
 
     Args:
-        source: A folder or a repository of the Hub.
+        source: A folder or a repository of the Hub. An adapter is served beside its model, not merged into it.
         reproducible: Uses vLLM's batch-invariant kernels, so that a call's seed decides its sample whatever else is in
             the batch. Otherwise generation is faster. It holds for all vLLM engines of a process.
         max_batch_size: The most calls that are generated at once.
@@ -47,9 +50,13 @@ class VLLMEngine(Tokenizes):
                 f"reproducible must be {str(not reproducible).lower()} in this process"
             )
         self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        self.temperature = _default_temperature(source)
+        base = base_of(source)
+        model = check_folder(base, f"model 'local:{source}'") if base else source
+        self.temperature = _default_temperature(model)
         arguments = AsyncEngineArgs(
-            model=source,
+            model=model,
+            enable_lora=base is not None,
+            max_lora_rank=_lora_rank(source) if base else 16,
             max_num_seqs=max_batch_size,
             kv_cache_memory_bytes=cache_gb << 30 if cache_gb else None,
             enable_prefix_caching=True,
@@ -60,7 +67,8 @@ class VLLMEngine(Tokenizes):
         thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         thread.start()
         try:
-            self._engine = asyncio.run_coroutine_threadsafe(_start(arguments), self._loop).result()
+            started = _start(arguments, source if base else None)
+            self._engine, self._adapter = asyncio.run_coroutine_threadsafe(started, self._loop).result()
         except BaseException:
             _end_loop(self._loop, thread)
             raise
@@ -90,7 +98,8 @@ class VLLMEngine(Tokenizes):
         )
         output = None
         prompt = {"prompt_token_ids": job.prompt}
-        async for request in self._engine.generate(prompt, sampling, str(next(self._numbers))):
+        number = str(next(self._numbers))
+        async for request in self._engine.generate(prompt, sampling, number, lora_request=self._adapter):
             output = request.outputs[0]
             if job.listen:
                 job.listen(settled(output.text, job.stop))
@@ -100,10 +109,20 @@ class VLLMEngine(Tokenizes):
         return finished(output.text, job, len(output.token_ids) - ended, output.finish_reason)
 
 
-async def _start(arguments: "AsyncEngineArgs") -> "AsyncLLM":
+async def _start(arguments: "AsyncEngineArgs", adapter: str | None) -> "tuple[AsyncLLM, LoRARequest | None]":
+    from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return AsyncLLM.from_engine_args(arguments)
+    engine = AsyncLLM.from_engine_args(arguments)
+    if adapter is None:
+        return engine, None
+    request = LoRARequest("adapter", 1, adapter)
+    try:
+        await engine.add_lora(request)
+    except BaseException:
+        engine.shutdown()
+        raise
+    return engine, request
 
 
 def _close(engine: "AsyncLLM", loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
@@ -116,6 +135,13 @@ def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None
     if thread is not threading.current_thread():
         thread.join()
         loop.close()
+
+
+def _lora_rank(adapter: str) -> int:
+    """Return the smallest rank that vLLM has kernels for and that is enough for an adapter."""
+    config = json.loads(Path(adapter, ADAPTER).read_text(encoding="utf-8"))
+    largest = max(config["r"], *config.get("rank_pattern", {}).values())
+    return max(8, 1 << (largest - 1).bit_length())
 
 
 def _default_temperature(source: str) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from collab_agents.errors import ConfigError
 from collab_agents.models.engines.base import Job
 from collab_agents.models.engines.objects import complete_object
 from collab_agents.models.local import LocalChatModel
+from collab_agents.models.smollm2 import smollm2
+from tests.support.tiny import adapter_of
 
 _READY = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
 needs_a_gpu = pytest.mark.skipif(not _READY, reason="needs a GPU and the extra vllm")
@@ -72,6 +75,22 @@ async def test_a_cancelled_call_leaves_the_engine_free(model: LocalChatModel) ->
     with pytest.raises(asyncio.CancelledError):
         await long
     assert (await model.ainvoke(HELLO, max_tokens=4)).content
+
+
+@needs_a_gpu
+async def test_an_adapter_is_served_beside_its_model(tmp_path: Path) -> None:
+    plain = load_chat_model("local:smollm2", engine="transformers", dtype="float32")
+    folder = adapter_of(smollm2(), tmp_path / "adapter", scale=0.02)
+    merged = load_chat_model(f"local:{folder}", engine="transformers", dtype="float32")
+    served = load_chat_model(f"local:{folder}", engine="vllm", cache_gb=4)
+    prompts = [f"Name {number} animals." for number in range(2, 10)]
+    answers = [
+        [(await model.ainvoke(prompt, temperature=0.0, max_tokens=8)).content for prompt in prompts]
+        for model in (plain, merged, served)
+    ]
+    same = sum(one == other for one, other in zip(answers[1], answers[2], strict=True))
+    assert same >= 6, answers  # vLLM computes in bfloat16.
+    assert answers[0] != answers[2]
 
 
 @needs_a_gpu
