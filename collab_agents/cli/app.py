@@ -325,8 +325,10 @@ def graph(name: GraphName) -> None:
 def show(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     task: Annotated[str | None, typer.Option(help="The task's id; without it, the whole run is summarised.")] = None,
+    turn: Annotated[int | None, typer.Option(min=1, help="Print only this turn, from 1.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Cut each message to one line.")] = False,
 ) -> None:
     """Summarise a run, or print one of its trajectories as a tree of turns, candidates, futures and scores."""
     from collab_agents.cli.show import show as print_tree
 
-    print_tree(run, task)
+    print_tree(run, task, turn=turn, brief=brief)

@@ -7,7 +7,7 @@ from rich.tree import Tree
 from collab_agents._internal.text import harmless
 from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
-from collab_agents.errors import RunDirectoryError
+from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
 
@@ -15,14 +15,22 @@ _IDS = 8
 _ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was interrupted"}
 
 
-def show(run: Path, task: str | None) -> None:
-    """Print the trajectory of a task, or a summary of the run. Raises RunDirectoryError if there is none."""
+def show(run: Path, task: str | None, *, turn: int | None, brief: bool) -> None:
+    """Print the trajectory of a task or one of its turns, or a summary of the run. `brief` cuts messages to a line.
+
+    Raises RunDirectoryError if there is none, and ConfigError if there is no such turn.
+    """
     if task is None:
+        if turn is not None or brief:
+            raise ConfigError("--turn and --brief need --task, the trajectory to print")
         _summarise(run)
         return
     for trajectory in read_trajectories(run):
         if trajectory.task.id == task:
-            Console().print(_tree(trajectory))
+            if turn is not None and turn > len(trajectory.turns):
+                raise ConfigError(f"--turn {turn}: {task} has {len(trajectory.turns)} turns by lookahead")
+            tree = _tree(trajectory, turn)
+            Console().print(tree, no_wrap=brief or None, overflow="ellipsis" if brief else None)
             return
     raise RunDirectoryError(f"{run} has no finished trajectory of a task {task!r}")
 
@@ -43,7 +51,7 @@ def _summarise(run: Path) -> None:
     console.print(_styled(f"--task prints one of them as a tree: {tasks}", ""))
 
 
-def _tree(trajectory: Trajectory) -> Tree:
+def _tree(trajectory: Trajectory, only: int | None) -> Tree:
     persona = f", played by {trajectory.persona.name}" if trajectory.persona else ""
     root = Tree(_styled(f"task {trajectory.task.id} ({trajectory.task.kind}{persona})", "bold"))
     root.add(_styled(f"goal: {trajectory.task.goal}", "italic"))
@@ -51,6 +59,8 @@ def _tree(trajectory: Trajectory) -> Tree:
         for message in trajectory.messages:
             root.add(_said(message))
     for number, turn in enumerate(trajectory.turns, 1):
+        if only not in (None, number):
+            continue
         branch = root.add(_styled(f"turn {number}", "bold cyan"))
         branch.add(_said(turn.prompt[-1]))
         for index, candidate in enumerate(turn.candidates):
@@ -60,7 +70,7 @@ def _tree(trajectory: Trajectory) -> Tree:
     unjudged = [trajectory.reasons.get(name, "") for name, score in trajectory.scores.items() if score is None]
     for reason in dict.fromkeys(unjudged):
         root.add(_styled(f"not judged: {reason}", "red"))
-    if trajectory.turns:
+    if trajectory.turns and only in (None, len(trajectory.turns)):
         last = trajectory.turns[-1]
         for message in trajectory.messages[len(last.prompt) + len(last.candidates[last.chosen].messages) :]:
             root.add(_said(message))
@@ -93,7 +103,7 @@ def _said(message: Message) -> Text:
 
 
 def _styled(text: str, style: str) -> Text:
-    return Text(harmless(text), style=style)
+    return Text(harmless(text), style=style, no_wrap=False)
 
 
 def _scores(scores: dict[str, float | None]) -> str:

@@ -178,6 +178,20 @@ def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_p
     code, _, error = run("show", out, "--task", "none")
     assert (code, error) == (1, f"error: {out} has no finished trajectory of a task 'none'\n")
 
+    code, brief, _ = run("show", out, "--task", "offline-train-001", "--turn", "2", "--brief")
+    assert code == 0
+    head, turn = brief.split("turn 2\n")
+    assert "goal: " in head
+    assert "turn 1" not in head
+    assert "turn 3" not in turn
+    replies = re.findall(r"── assistant: .*$", turn, re.MULTILINE)
+    assert len(replies) == 2 + 2 * 2
+    assert all(len(reply) < 80 and reply.endswith("…") for reply in replies)
+    code, _, error = run("show", out, "--task", "offline-train-001", "--turn", "4")
+    assert (code, error) == (1, "error: --turn 4: offline-train-001 has 3 turns by lookahead\n")
+    code, _, error = run("show", out, "--brief")
+    assert (code, error) == (1, "error: --turn and --brief need --task, the trajectory to print\n")
+
 
 def test_the_files_to_start_from_make_a_run(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
