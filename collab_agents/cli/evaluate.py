@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents._internal.text import harmless
-from collab_agents.cli.progress import print_failures, shown
+from collab_agents.cli.progress import LOADING, print_failures, shown
 from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
@@ -41,14 +41,16 @@ async def evaluate(
     `names` are the assistants' names in the tables. Returns False if a conversation could not be finished.
     """
     console = _console()
-    models = Models.within(config.limits)
-    sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
-    assistants = {name: assistant_of(section, models) for name, section in sections.items()}
-    sets = [_task_set(config, tasks, models) for tasks in config.tasks]
-    total = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets) * len(assistants) * repeats
-    progress = Progress(total=total)
-    with track_usage(progress.usage):
+    progress = Progress()
+    with console.status(LOADING), track_usage(progress.usage):
+        models = Models.within(config.limits)
+        sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
+        assistants = {name: assistant_of(section, models) for name, section in sections.items()}
+        sets = [_task_set(config, tasks, models) for tasks in config.tasks]
+        tasks = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets)
+        progress.total = tasks * len(assistants) * repeats
         await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
+    console.print(f"Playing {progress.total} conversations ...", highlight=False)
     async with shown(console, progress):
         scorecard = await play(
             sets,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from collab_agents.cli.progress import print_failures, shown
+from collab_agents.cli.progress import LOADING, print_failures, shown
 from collab_agents.cli.summary import Summary
 from collab_agents.config import RunConfig
 from collab_agents.config.build import compose, personas_of, tasks_of
@@ -15,20 +15,25 @@ from collab_agents.usage import track_usage
 
 async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
     """Generate the trajectories, show the progress, and print a table. Returns False if a task was not finished."""
-    console = Console()
-    personas = personas_of(config.user)
-    parts = compose(config)
-    total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
-    progress = Progress(total=total)
-    with track_usage(progress.usage):
+    console, look = Console(), config.lookahead
+    progress = Progress()
+    with console.status(LOADING), track_usage(progress.usage):
+        personas = personas_of(config.user)
+        parts = compose(config)
+        total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
+        progress.total = total
         await asyncio.gather(*(check_chat_model(model) for model in parts.models))
+    console.print(
+        f"Playing {total} tasks: {look.candidates} candidates at each turn, {look.futures} futures after each ...",
+        highlight=False,
+    )
     summary = Summary()
     trajectories = generate_trajectories(
         tasks_of(config.tasks),
         user=parts.user,
         assistant=parts.assistant,
         reward=parts.reward,
-        lookahead=config.lookahead,
+        lookahead=look,
         personas=personas,
         seed=config.seed,
         max_concurrency=config.limits.max_concurrency,

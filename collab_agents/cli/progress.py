@@ -15,6 +15,9 @@ from collab_agents._internal.text import harmless
 from collab_agents.runs import Progress
 from collab_agents.trajectories import Failure
 
+LOADING = "loading the models ..."
+"""Shown on a terminal while a command loads and checks its models."""
+
 PLAIN_SECONDS = 5.0
 
 
@@ -49,8 +52,8 @@ def _line(progress: Progress, started: float) -> str:
     done = f"{progress.finished + progress.skipped}/{progress.total}"
     return (
         f"tasks {done} ({progress.running} under way, {progress.failed} failed)  turns {progress.turns}  "
-        f"calls {usage.calls}  tokens {usage.input_tokens + usage.output_tokens:,}  "
-        f"{usage.calls / max(seconds, 1e-3):.1f} calls/s  {seconds:.0f} s"
+        f"calls {usage.calls} ({usage.calls / max(seconds, 1e-3):.1f}/s)  "
+        f"tokens {usage.input_tokens + usage.output_tokens:,}  {seconds:.0f} s"
     )
 
 

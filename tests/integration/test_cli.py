@@ -152,7 +152,8 @@ def test_generate_shows_how_it_went_and_show_prints_the_tree(serve: Serve, tmp_p
     options = ("--limit", "3", "--seed", "9", "--max-concurrency", "2")
     code, output, error = run("generate", "--config", file, "--out", out, *options)
     assert (code, error) == (0, "")
-    assert re.search(r"tasks 3/3 \(0 under way, 0 failed\) +turns 9 +calls 55 +tokens [\d,]+", output)
+    assert output.startswith("Playing 3 tasks: 2 candidates at each turn, 2 futures after each ...\n")
+    assert re.search(r"tasks 3/3 \(0 under way, 0 failed\) +turns 9 +calls 55 \(.*/s\) +tokens [\d,]+", output)
     for row in ("3 new trajectories", "reward", "fact_coverage", "token_cost", "exchanges"):
         assert row in output
     settings = json.loads((out / "run.json").read_text())
