@@ -18,13 +18,16 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, StreamMode
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from collab_agents._internal.reasons import nearest, reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.text import harmless
+from collab_agents.cli.candidates import LiveCandidates
 from collab_agents.cli.coach import Coach, coach_table, number
+from collab_agents.cli.progress import LOADING
 from collab_agents.cli.terminal import StreamedReply, Terminal
 from collab_agents.config import RunConfig
 from collab_agents.config.build import Composition, compose, personas_of, tasks_of
@@ -35,6 +38,7 @@ from collab_agents.graphs.nodes import judge_node
 from collab_agents.humans import HumanAssistant, HumanUser, check_simulated
 from collab_agents.messages import text_of, to_dicts
 from collab_agents.models import check_chat_model
+from collab_agents.models.local import LocalChatModel
 from collab_agents.participants import problem_for
 from collab_agents.personas import pick_persona
 from collab_agents.runs.directory import RunDirectory
@@ -58,14 +62,18 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     nothing. Raises ConfigError for a task that does not exist or cannot be played or judged, RunDirectoryError if
     `out` holds another run, and whatever the graph raised.
     """
-    parts = compose(config)
-    if coach or side == "assistant":
-        check_simulated(parts.user, instead="collab-agents chat has you at the terminal; give a user that is simulated")
-    if coach or side == "user":
-        check_simulated(parts.assistant, instead="collab-agents chat --as assistant lets you be it")
-    task = _task(config, parts, task_id, simulated=coach or side == "assistant")
-    with track_usage() as checking:
+    with Console().status(LOADING), track_usage() as checking:
+        parts = compose(config)
+        if coach or side == "assistant":
+            instead = "collab-agents chat has you at the terminal; give a user that is simulated"
+            check_simulated(parts.user, instead=instead)
+        if coach or side == "user":
+            check_simulated(parts.assistant, instead="collab-agents chat --as assistant lets you be it")
+        task = _task(config, parts, task_id, simulated=coach or side == "assistant")
         await asyncio.gather(*(check_chat_model(model) for model in parts.models))
+        for model in parts.models:
+            if isinstance(model, LocalChatModel):  # Its first call takes a second more than the others.
+                await model.ainvoke("Hello", max_tokens=1)
     with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS):
         pass  # Check that it can be used.
     session = _Session(config, parts, task, Terminal(), side=side, coach=coach, show_goal=show_goal)
@@ -130,6 +138,7 @@ class _Session:
         self.coach = coach
         self.show_goal = show_goal and side == "user"
         self.parts = parts
+        self._look = config.lookahead
         self.usage = Usage()
         self.turns: list[Turn] = []
         now = datetime.now(UTC)
@@ -151,8 +160,8 @@ class _Session:
         self._said_something = False
         self._graph = self._create_graph(config)
         self._weighing = Coach(parts.user, parts.assistant, parts.reward, config.lookahead) if coach else None
-        self._streams = side == "user" and not coach
-        self._waiting = terminal.console.status("looking ahead ..." if coach else "waiting ...")
+        self._candidates = LiveCandidates(terminal.console) if side == "user" and coach else None
+        self._waiting = self._candidates or terminal.console.status("looking ahead ..." if coach else "waiting ...")
         self._reply = StreamedReply(terminal)
 
     def _create_graph(self, config: RunConfig) -> Graph:
@@ -178,7 +187,7 @@ class _Session:
         given: dict[str, Any] | Command[Any] = dict(self.state)
         while True:
             try:
-                if not self._streams:
+                if self.side == "assistant" or self.coach:
                     self._waiting.start()
                 async with aclosing(self._updates(given)) as updates:
                     async for node, update in updates:
@@ -201,12 +210,14 @@ class _Session:
     async def _updates(self, given: dict[str, Any] | Command[Any]) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """Yield the nodes' updates, keep the state up to date, and show the assistant's text as it streams."""
         thread: RunnableConfig = {"configurable": {"thread_id": self.task.id}}
-        modes: list[StreamMode] = ["updates", "values", "messages"] if self._streams else ["updates", "values"]
+        modes: list[StreamMode] = ["updates", "values"]
+        if self.side == "user":
+            modes.append("messages")
         stream: Any = self._graph.astream(given, thread, stream_mode=modes, subgraphs=True)
         async with aclosing(stream):
             async for path, mode, event in stream:
                 if mode == "messages":
-                    self._reply.add(*event)
+                    (self._candidates or self._reply).add(*event)
                 elif path:
                     continue  # From a graph inside a node.
                 elif mode == "values":
@@ -218,6 +229,8 @@ class _Session:
 
     async def _show(self, node: str, update: dict[str, Any]) -> None:
         said: list[BaseMessage] = update.get("messages") or []
+        if node == "candidate" and self._candidates:
+            self._candidates.scored(update["candidates"][0])
         if node == "simulated_user" and self.side == "assistant":
             self._waiting.stop()
             for message in said:
@@ -245,7 +258,17 @@ class _Session:
                 note(f"Your goal: {self.task.goal}", "italic")
         else:
             note("You are the assistant. The user has a goal that you do not know.", "italic")
-        note("A line is a message; end it with \\ to continue on the next line. /quit or Ctrl-D ends it.", "italic")
+        if self._candidates:
+            note(
+                f"Each reply is the best of {self._look.candidates} candidates, by the mean reward of "
+                f"{self._look.futures} simulated futures.",
+                "italic",
+            )
+        note(
+            "A line is a message; end it with \\ to continue on the next line. /quit or Ctrl-D ends the conversation, "
+            f"which has at most {self._look.max_exchanges} exchanges.",
+            "italic",
+        )
 
     def trajectory(self, why: str) -> Trajectory | None:
         """Return the session so far, or None if the person said nothing. `why` says why it was interrupted, if so."""
@@ -274,16 +297,18 @@ class _Session:
         table = Table(title=Text("the conversation", style="italic"), title_justify="left")
         table.add_column("judge")
         table.add_column("score", justify="right")
-        table.add_column("why not scored", overflow="fold")
-        table.add_row("reward", number(trajectory.reward), "")
+        if None in trajectory.scores.values():
+            table.add_column("why not scored", overflow="fold")
+        table.add_row("reward", number(trajectory.reward))
         for name, score in trajectory.scores.items():
-            reason = trajectory.reasons.get(name, "") if score is None else ""
-            table.add_row(Text(name), number(score), Text(harmless(reason)))
+            reason = [Text(harmless(trajectory.reasons.get(name, "")))] if score is None else []
+            table.add_row(Text(name), number(score), *reason)
         self.terminal.write("\n")
         self.terminal.console.print(table)
         name = trajectory.task.id
         show = shlex.join(["collab-agents", "show", str(out), "--task", name])
-        self.terminal.note(f"Kept as {name} in {out}: {show}")
+        self.terminal.note(f"Kept as {name} in {out}:")
+        self.terminal.command(show)
 
 
 def _keep(trajectory: Trajectory, out: Path, spent: Usage, seconds: float) -> None:

@@ -22,6 +22,7 @@ class Terminal:
         plain = Console()
         # Without a terminal, the width is not limited.
         self.console = plain if plain.is_terminal else Console(width=200)
+        self._whole_lines = not plain.is_terminal
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._echo = not (sys.stdin and sys.stdin.isatty())
@@ -37,10 +38,13 @@ class Terminal:
         while True:
             self.label(label)
             said = ""
+            # The terminal showed a line that was typed ahead elsewhere, and something else may be there by now.
+            echo = self._echo or not self._lines.empty()
             while True:
                 line = await self._lines.get()
-                if self._echo:
+                if echo:
                     self.write((line or "") + "\n")
+                    echo = self._echo
                 if line is None or not line.endswith("\\"):
                     break
                 said += line[:-1] + "\n"
@@ -55,8 +59,7 @@ class Terminal:
         self.console.print(Text(f"{name}:", style="bold"), end=" ")
 
     def say(self, name: str, words: str) -> None:
-        self.label(name)
-        self.write(f"{words}\n")
+        self.console.print(Text.assemble((f"{name}:", "bold"), " ", harmless(words)), soft_wrap=self._whole_lines)
 
     def write(self, words: str) -> None:
         """Write text immediately."""
@@ -64,7 +67,11 @@ class Terminal:
         self.console.file.flush()
 
     def note(self, text: str, style: str = "") -> None:
-        self.console.print(Text(harmless(text), style=style), soft_wrap=True)
+        self.console.print(Text(harmless(text), style=style), soft_wrap=self._whole_lines)
+
+    def command(self, text: str) -> None:
+        """Print a shell command, without a line break that would be copied with it."""
+        self.console.print(Text(harmless(text)), soft_wrap=True)
 
     def _read(self) -> None:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

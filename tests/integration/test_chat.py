@@ -282,6 +282,25 @@ def test_at_a_terminal_words_are_shown_as_they_come_and_ctrl_c_keeps_the_session
     assert session.reasons == dict.fromkeys(session.scores, "the session was stopped")
 
 
+def test_at_a_terminal_the_coach_shows_the_candidates_as_they_come(serve: Serve, tmp_path: Path) -> None:
+    server = serve("--word-latency", "0.02")
+    file, out = config(server.url, tmp_path), tmp_path / "chat"
+    typist = Typist("chat", "--config", file, "--out", out, "--coach")
+    assert "Each reply is the best of 2 candidates" in typist.see(PROMPT)
+    typist.type("Hello\n")
+    early = typist.see(r"(?s)1: \S*\w+ \w+.*2: \S*\w+ \w+")
+    assert "assistant:" not in early
+    assert "(reward" not in early
+    typist.type("And then?\n")  # Typed ahead, and shown when it is said.
+    screen = typist.see(r"(?s)\(chosen\).*you:\S* And then\?.*\(chosen\).*" + PROMPT)
+    assert re.search(r"1 \(reward -\d\.\d+\): ", screen)
+    assert screen.count("assistant:") == 2, "the candidates in the futures are not shown"
+    typist.type("\x04")
+    assert typist.end() == 0
+    (session,) = read_trajectories(out)
+    assert [words for role, words in said(session) if role == "user"] == ["Hello", "And then?"]
+
+
 def test_sessions_at_several_terminals_are_kept_in_one_directory(serve: Serve, tmp_path: Path) -> None:
     file, out = config(serve().url, tmp_path), tmp_path / "chat"
     typists = [Typist("chat", "--config", file, "--out", out) for _ in range(2)]
