@@ -70,7 +70,8 @@ class VLLMEngine(Tokenizes):
             started = _start(arguments, source if base else None)
             self._engine, self._adapter = asyncio.run_coroutine_threadsafe(started, self._loop).result()
         except BaseException:
-            _end_loop(self._loop, thread)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            _join(self._loop, thread)
             raise
         self.context: int = self._engine.model_config.max_model_len
         self._numbers = itertools.count()
@@ -126,12 +127,23 @@ async def _start(arguments: "AsyncEngineArgs", adapter: str | None) -> "tuple[As
 
 
 def _close(engine: "AsyncLLM", loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(engine.shutdown)
-    _end_loop(loop, thread)
+    """End vLLM's process, the calls in progress, and the loop."""
+    asyncio.run_coroutine_threadsafe(_shut_down(engine), loop)
+    _join(loop, thread)
 
 
-def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
+async def _shut_down(engine: "AsyncLLM") -> None:
+    try:
+        engine.shutdown()
+    finally:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        asyncio.get_running_loop().stop()
+
+
+def _join(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     if thread is not threading.current_thread():
         thread.join()
         loop.close()
@@ -140,7 +152,7 @@ def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None
 def _lora_rank(adapter: str) -> int:
     """Return the smallest rank that vLLM has kernels for and that is enough for an adapter."""
     config = json.loads(Path(adapter, ADAPTER).read_text(encoding="utf-8"))
-    largest = max(config["r"], *config.get("rank_pattern", {}).values())
+    largest = max([config["r"], *config.get("rank_pattern", {}).values()])
     return max(8, 1 << (largest - 1).bit_length())
 
 

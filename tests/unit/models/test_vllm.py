@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from collab_agents.models.local import LocalChatModel
 from collab_agents.models.smollm2 import smollm2
 from tests.support.tiny import adapter_of
 
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # So that vLLM may fork.
 _READY = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
 needs_a_gpu = pytest.mark.skipif(not _READY, reason="needs a GPU and the extra vllm")
 HELLO = [HumanMessage("Name three colours.")]
@@ -79,9 +81,9 @@ async def test_a_cancelled_call_leaves_the_engine_free(model: LocalChatModel) ->
 
 @needs_a_gpu
 async def test_an_adapter_is_served_beside_its_model(tmp_path: Path) -> None:
-    plain = load_chat_model("local:smollm2", engine="transformers", dtype="float32")
+    plain = load_chat_model("local:smollm2", engine="transformers", device="cpu")
     folder = adapter_of(smollm2(), tmp_path / "adapter", scale=0.02)
-    merged = load_chat_model(f"local:{folder}", engine="transformers", dtype="float32")
+    merged = load_chat_model(f"local:{folder}", engine="transformers", device="cpu")
     served = load_chat_model(f"local:{folder}", engine="vllm", cache_gb=4)
     prompts = [f"Name {number} animals." for number in range(2, 10)]
     answers = [
