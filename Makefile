@@ -3,7 +3,7 @@
 # make train-demo   trajectories, SFT, DPO, and the trained model against the untouched one on held-out tasks
 # make test    lint, types and tests
 # make bench   the main job against the published package, side by side
-# make bench-local   the work of examples/offline.yaml on each engine for local models
+# make bench-local   the demo's work on each engine for local models
 
 PYTHON ?= python3
 VENV := .venv

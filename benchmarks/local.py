@@ -1,7 +1,7 @@
-"""The work of examples/offline.yaml on each engine for local models, side by side.
+"""The work of `make demo` on each engine for local models, side by side.
 
     python -m benchmarks.local                                    # what `make bench-local` runs
-    python -m benchmarks.local --engines vllm transformers --concurrency 64
+    python -m benchmarks.local --engines vllm transformers --config examples/offline.yaml --tasks 64 --concurrency 64
 
 A run is a process of its own, which plays the tasks twice: cold, and warm with what the first time left in the engine's
 cache. Loading the model does not count. The engines take turns, and each figure is the median of its runs.
@@ -37,25 +37,25 @@ ENGINES: dict[str, dict[str, Any]] = {
 Row = dict[str, float]
 
 
-async def play(engine: str, tasks: int, concurrency: int, batch: int) -> dict[str, Row]:
-    settings = yaml.safe_load((ROOT / "examples" / "offline.yaml").read_text(encoding="utf-8"))
+async def play(engine: str, config: str, tasks: int, concurrency: int, batch: int) -> dict[str, Row]:
+    settings = yaml.safe_load((ROOT / config).read_text(encoding="utf-8"))
     settings["assistant"]["model"]["options"] = ENGINES[engine] | {"max_batch_size": batch}
     settings["tasks"]["limit"] = tasks
-    config = RunConfig.model_validate(settings)
-    parts = compose(config)
+    run = RunConfig.model_validate(settings)
+    parts = compose(run)
     await parts.models[0].ainvoke("Hello", max_tokens=8)
     rows = {}
     for name in ("cold", "warm"):
         begin = time.monotonic()
         with track_usage() as usage:
             done = generate_trajectories(
-                tasks_of(config.tasks),
+                tasks_of(run.tasks),
                 user=parts.user,
                 assistant=parts.assistant,
                 reward=parts.reward,
-                lookahead=config.lookahead,
-                personas=personas_of(config.user),
-                seed=config.seed,
+                lookahead=run.lookahead,
+                personas=personas_of(run.user),
+                seed=run.seed,
                 max_concurrency=concurrency,
             )
             finished = len([one async for one in done])
@@ -81,22 +81,23 @@ def measure(engine: str, options: list[str]) -> dict[str, Row]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["transformers", "openvino", "openvino-fast"])
-    parser.add_argument("--tasks", type=int, default=2)
+    parser.add_argument("--config", default="examples/demo.yaml")
+    parser.add_argument("--tasks", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--play", choices=ENGINES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.play:
-        print(json.dumps(asyncio.run(play(given.play, given.tasks, given.concurrency, given.batch))))
+        print(json.dumps(asyncio.run(play(given.play, given.config, given.tasks, given.concurrency, given.batch))))
         return
-    options = [f"--{name}={getattr(given, name)}" for name in ("tasks", "concurrency", "batch")]
+    options = [f"--{name}={getattr(given, name)}" for name in ("config", "tasks", "concurrency", "batch")]
     runs: dict[str, list[dict[str, Row]]] = {engine: [] for engine in given.engines}
     for _ in range(given.runs):
         for engine in given.engines:
             runs[engine].append(measure(engine, options))
             print(engine, json.dumps(runs[engine][-1]), file=sys.stderr, flush=True)
-    title = f"{given.tasks} tasks of examples/offline.yaml, {given.concurrency} at once, median of {given.runs}"
+    title = f"{given.tasks} tasks of {given.config}, {given.concurrency} at once, median of {given.runs}"
     table = Table(title=title, title_justify="left")
     for column in ("engine", "cache", "seconds", "calls/s", "new tokens/s", f"against {given.engines[0]}"):
         table.add_column(column, justify="left" if column in ("engine", "cache") else "right")
