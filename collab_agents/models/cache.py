@@ -17,7 +17,9 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):  # Processes that begin together make it once.
         if not folder.exists():
-            draft = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
+            for left in folder.parent.glob(f"{name}.draft-*"):  # By a process that was killed.
+                shutil.rmtree(left)
+            draft = Path(tempfile.mkdtemp(prefix=f"{name}.draft-", dir=folder.parent))
             try:
                 make(draft)
                 draft.chmod(0o755)

@@ -2,9 +2,9 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 import torch
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from collab_agents import load_chat_model
@@ -49,6 +50,20 @@ async def test_an_adapter_is_merged_and_converted_once(tmp_path: Path, caplog: p
     caplog.clear()
     assert await words(load_chat_model(f"local:{adapter}", reproducible=False))
     assert not caplog.records
+
+
+def test_what_a_killed_conversion_left_is_removed(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "tiny", layers=1)
+    code = f"from collab_agents import load_chat_model; load_chat_model('local:{folder}', engine='openvino')"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("cache/collab-agents/openvino-*.draft-*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    load_chat_model(f"local:{folder}", engine="openvino")
+    names = [one.name for one in (tmp_path / "cache/collab-agents").glob("openvino-*") if one.is_dir()]
+    assert len(names) == 1
+    assert "draft" not in names[0]
 
 
 def test_a_model_that_openvino_cannot_run_runs_on_transformers(
@@ -145,15 +160,17 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
         server.shutdown()
 
 
-def test_a_repository_of_the_hub_is_downloaded_and_converted(hub: Hub, tmp_path: Path) -> None:
-    code = """if True:
-        from collab_agents import load_chat_model
-        model = load_chat_model("local:me/tiny", engine="openvino")
-        print("said", model.invoke("say", temperature=0, max_tokens=8).content)
-    """
-    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+async def test_a_repository_of_the_hub_is_downloaded_and_converted(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    model = load_chat_model("local:me/tiny", engine="openvino")
     plain = load_chat_model(f"local:{hub.folder}", engine="transformers", dtype="float32")
-    assert done.stdout.strip() == f"said {plain.invoke('say', temperature=0, max_tokens=8).content}", done.stderr
-    assert "model 'local:me/tiny' is converted for OpenVINO, once" in done.stderr
-    assert not list((tmp_path / "hf").rglob("notes.txt"))
+    assert await words(model) == await words(plain)
+    names = {file.name for file in (tmp_path / "hf").rglob("snapshots/*/*")}
+    assert {"config.json", "model.safetensors"} <= names
+    assert "notes.txt" not in names
