@@ -7,7 +7,16 @@ from langgraph.graph.state import CompiledStateGraph
 
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.threads import Saver
-from collab_agents.graphs.nodes import Node, assistant_node, counted, ends_with_user, judge_node, opening, user_node
+from collab_agents.graphs.nodes import (
+    Node,
+    add_speaker,
+    assistant_node,
+    counted,
+    ends_with_user,
+    judge_node,
+    opening,
+    user_node,
+)
 from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState, ServedInput, State
 from collab_agents.lookahead import MAX_EXCHANGES, check_lookahead
 from collab_agents.rewards import MultiturnReward
@@ -55,31 +64,24 @@ def create_conversation_graph(
         state = await graph.ainvoke({"task": task, "messages": []})
     """
 
-    # Routes are async: LangGraph runs a sync route on a thread, which costs more than the route itself.
+    # The route is async: LangGraph runs a sync route on a thread, which costs more than the route itself.
     async def begin(state: State) -> str:
         if continues and state.get("stopped"):
             return end
         return "assistant" if ends_with_user(state) else "simulated_user"
-
-    async def after_user(state: State) -> str:
-        return end if state.get("stopped") else "assistant"
-
-    async def after_assistant(state: State) -> str:
-        return end if state.get("stopped") else "simulated_user"
 
     check_lookahead(max_exchanges=max_exchanges)
     schema: type[ConversationState] = JudgedState if reward else ConversationState
     given: type[ServedInput] = ServedInput if scene else schema if continues else ConversationInput
     graph = StateGraph(schema, input_schema=given)
     speak, answer = user_node(as_user(user)), assistant_node(assistant, max_exchanges=max_exchanges)
-    graph.add_node("simulated_user", counted(speak) if reward else speak)
-    graph.add_node("assistant", counted(answer) if reward else answer)
     end = END
     if reward:
         end = "judge"
+        speak, answer = counted(speak), counted(answer)
         graph.add_node("judge", counted(judge_node(reward, assistant)))
         graph.add_edge("judge", END)
+    add_speaker(graph, "simulated_user", speak, then="assistant", end=end)
+    add_speaker(graph, "assistant", answer, then="simulated_user", end=end)
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "assistant", *[end] * continues])
-    graph.add_conditional_edges("simulated_user", after_user, ["assistant", end])
-    graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", end])
     return graph.compile(name="conversation", checkpointer=checkpointer)

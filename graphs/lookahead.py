@@ -10,7 +10,16 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.nodes import Node, assistant_node, inside, judge_node, opening, running, user_node
+from collab_agents.graphs.nodes import (
+    Node,
+    add_speaker,
+    assistant_node,
+    inside,
+    judge_node,
+    opening,
+    running,
+    user_node,
+)
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -143,19 +152,12 @@ def _create_future_graph(user: SimulatedUser, assistant: Assistant, reward: Mult
             update["first"] = dict(update)
         return update
 
-    async def after_user(state: State) -> str:
-        return "judge" if state.get("stopped") else "assistant"
-
-    async def after_assistant(state: State) -> str:
-        return "judge" if state.get("stopped") else "simulated_user"
-
     graph = StateGraph(FutureState)
     graph.add_node("judge", judge_node(reward, assistant))
     graph.add_edge("judge", END)
     if window > 0:
-        graph.add_node("simulated_user", simulated_user)
-        graph.add_node("assistant", assistant_node(assistant, max_exchanges=window))
-        graph.add_conditional_edges("simulated_user", after_user, ["assistant", "judge"])
-        graph.add_conditional_edges("assistant", after_assistant, ["simulated_user", "judge"])
+        answer = assistant_node(assistant, max_exchanges=window)
+        add_speaker(graph, "simulated_user", simulated_user, then="assistant", end="judge")
+        add_speaker(graph, "assistant", answer, then="simulated_user", end="judge")
     graph.add_edge(START, "simulated_user" if window > 0 else "judge")
     return graph.compile(name="future", checkpointer=False)
