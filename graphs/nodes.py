@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import asdict
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol
@@ -186,12 +187,15 @@ def named(name: str) -> Callable[[Node], Node]:
 
 
 def _copies(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-    return [
-        message.model_copy(
-            update={name: own_copy(value) for name, value in message.__dict__.items() if isinstance(value, dict | list)}
-        )
-        for message in messages
-    ]
+    return [_copy(message) for message in messages]
+
+
+def _copy(message: BaseMessage) -> BaseMessage:
+    copied = copy(message)  # With `model_copy`, replacing its parts takes twice as long as all the rest.
+    for name, value in vars(message).items():
+        if isinstance(value, (dict, list)):
+            vars(copied)[name] = own_copy(value)
+    return copied
 
 
 def _said(result: object) -> tuple[BaseMessage | None, Memory]:

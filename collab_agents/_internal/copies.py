@@ -12,11 +12,11 @@ _ATOMS = (str, int, float, type(None))
 
 def own_copy(value: Any) -> Any:
     """Return a deep copy, made quickly for JSON values, which most values are."""
+    if isinstance(value, _ATOMS):
+        return value
     if isinstance(value, dict):
         return {key: own_copy(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [own_copy(one) for one in value]
-    return value if isinstance(value, _ATOMS) else deepcopy(value)
+    return [own_copy(one) for one in value] if isinstance(value, list) else deepcopy(value)
 
 
 def branch_copy(value: Any, name: str) -> tuple[Any, list[str]]:

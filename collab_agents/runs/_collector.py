@@ -17,7 +17,7 @@ def fewer_collections() -> Iterator[None]:
     if not _inside:
         _before = gc.get_threshold()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
+        gc.set_threshold(50_000, 20, 50)
     _inside += 1
     try:
         yield
