@@ -2,7 +2,7 @@
 # make chat    you are the user of the embedded model, and see what lookahead makes of each reply
 # make train-demo   trajectories, SFT, DPO, and the trained model against the untouched one on held-out tasks
 # make test    lint, types and tests
-# make bench   the main job against the published package, side by side
+# make bench   the main job against the published package, and plain conversations against two others, side by side
 # make bench-local   the demo's work on each engine for local models
 
 PYTHON ?= python3
@@ -69,6 +69,7 @@ sandbox:
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.plain
 
 bench-local: $(READY)
 	$(BIN)/python -m benchmarks.local

@@ -1,16 +1,13 @@
 """One run of this library's side of a benchmark, in a process of its own; prints what it cost as JSON."""
 
-import argparse
 import asyncio
-import json
-import resource
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from benchmarks.side import EXCHANGES, GOAL, arguments, report
 from collab_agents import (
     ChatAssistant,
     Limits,
@@ -27,11 +24,6 @@ from collab_agents.judges import bleu, interactivity, token_cost
 from collab_agents.models.openai import LimitedChatOpenAI  # Like the peer's client, imported before the clock starts.
 from collab_agents.participants import AssistantContext, Memory
 from collab_agents.runs import play_conversations
-
-GOAL = (
-    "You want an invitation to a garden party for your sister's fortieth birthday. It is on Saturday 14 June at 4 pm "
-    "in Elm Park, everybody should come in white and bring a dessert, and the text has to stay under 120 words."
-)
 
 
 def tasks(count: int) -> Iterator[Task]:
@@ -76,14 +68,14 @@ async def small(url: str, count: int, out: str | None) -> int:
 
 
 async def plain(url: str, count: int, out: str | None) -> int:
-    """Conversations of 4 exchanges without lookahead, all at once; the model plays the user, too."""
+    """Conversations without lookahead, all at once; the model plays the user, too."""
     model = load_chat_model("openai:any", base_url=url, limits=Limits(max_concurrent_calls=600))
     trajectories = play_conversations(
         tasks(count),
         user=LLMUser(model),
         assistant=ChatAssistant(model),
         reward=MultiturnReward({"token_cost": token_cost()}),
-        max_exchanges=4,
+        max_exchanges=EXCHANGES,
         max_concurrency=count,
         out=out,
     )
@@ -107,7 +99,7 @@ async def scripted(url: str, count: int, out: str | None) -> int:
         user=ScriptedUser([f"{change}, please: {GOAL}" for change in ("A draft", "Shorter", "Friendlier", "Bolder")]),
         assistant=Waits(),
         reward=MultiturnReward({"token_cost": token_cost()}),
-        max_exchanges=4,
+        max_exchanges=EXCHANGES,
         max_concurrency=count,
         out=out,
     )
@@ -118,22 +110,12 @@ WORK = {"paper": paper, "small": small, "plain": plain, "scripted": scripted}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--tasks", type=int, required=True)
+    parser = arguments()
     parser.add_argument("--work", choices=WORK, default="paper")
     parser.add_argument("--in-memory", action="store_true", help="without a run folder")
-    options = parser.parse_args()
-    with nullcontext() if options.in_memory else tempfile.TemporaryDirectory() as out:
-        cpu, wall = time.process_time(), time.monotonic()
-        finished = asyncio.run(WORK[options.work](options.url, options.tasks, out))
-        usage = {
-            "finished": finished,
-            "wall": time.monotonic() - wall,
-            "cpu": time.process_time() - cpu,
-            "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-    print(json.dumps(usage))
+    given = parser.parse_args()
+    with nullcontext() if given.in_memory else tempfile.TemporaryDirectory() as out:
+        report(lambda: asyncio.run(WORK[given.work](given.url, given.tasks, out)))
 
 
 if __name__ == "__main__":

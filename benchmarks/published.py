@@ -1,14 +1,7 @@
-"""One run of the published `collabllm` package's side of a benchmark, in its own virtual environment.
+"""One run of the published `collabllm` package's side of a benchmark, in its own virtual environment."""
 
-Prints what it cost as JSON. Stands alone: it imports nothing of this project.
-"""
-
-import argparse
-import json
 import os
-import resource
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,10 +17,7 @@ from collabllm.utils.extract_json_reliable import extract_json
 from collabllm.utils.template import parse_messages
 from sacrebleu.metrics.bleu import BLEU
 
-GOAL = (
-    "You want an invitation to a garden party for your sister's fortieth birthday. It is on Saturday 14 June at 4 pm "
-    "in Elm Park, everybody should come in white and bring a dessert, and the text has to stay under 120 words."
-)
+from benchmarks.side import GOAL, arguments, report
 
 # The package ships no metrics; these are the three of the paper's document task, in the layout of its own prompts:
 # the conversation first, the instructions after it.
@@ -114,20 +104,9 @@ def play(index: int, url: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--tasks", type=int, required=True)
-    options = parser.parse_args()
-    cpu, wall = time.process_time(), time.monotonic()
-    with ThreadPoolExecutor(max_workers=options.tasks) as pool:
-        finished = sum(pool.map(lambda index: play(index, options.url), range(options.tasks)))
-    usage = {
-        "finished": finished,
-        "wall": time.monotonic() - wall,
-        "cpu": time.process_time() - cpu,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    print(json.dumps(usage))
+    given = arguments().parse_args()
+    with ThreadPoolExecutor(max_workers=given.tasks) as pool:
+        report(lambda: sum(pool.map(lambda index: play(index, given.url), range(given.tasks))))
 
 
 if __name__ == "__main__":

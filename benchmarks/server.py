@@ -26,7 +26,7 @@ BLOCK = 256
 
 
 class Model:
-    """Answers as a prompt asks: with one JSON object that has every field anybody reads, or with plain words."""
+    """Answers as a prompt asks: with one JSON object that has the fields anybody reads, or with plain words."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -64,19 +64,20 @@ class Model:
         chance = random.Random(f"{seed}{prompt}" if self.options.deterministic else call)
         if "JSON" not in prompt[-3000:] and "JSON" not in prompt[:2000]:
             return _words(chance, 60)
-        return json.dumps(
-            {
-                "current_answer": _words(chance, 10),
-                "thought": _words(chance, 25),
-                "response": _words(chance, 20),
-                "end_conversation": False,
-                "reason": _words(chance, 15),
-                "interactivity": round(chance.random(), 2),
-                "final_completion": _words(chance, 60),
-                "correct": chance.random() < 0.5,
-                "asks": chance.random() < 0.5,
-            }
-        )
+        answer = {
+            "current_answer": _words(chance, 10),
+            "thought": _words(chance, 25),
+            "response": _words(chance, 20),
+            "end_conversation": False,
+            "reason": _words(chance, 15),
+            "interactivity": round(chance.random(), 2),
+            "final_completion": _words(chance, 60),
+            "correct": chance.random() < 0.5,
+            "asks": chance.random() < 0.5,
+        }
+        if "simulated_input" in prompt:  # DeepEval's. The answers that recorded runs were given did not have it.
+            answer["simulated_input"] = _words(chance, 20)
+        return json.dumps(answer)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
