@@ -16,6 +16,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_DURABILITY,
     CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_SEND,
+    CONFIG_KEY_STREAM,
     INTERRUPT,
     RESUME,
 )
@@ -43,6 +44,12 @@ INTERRUPTED = INTERRUPT
 def can_be_resumed() -> bool:
     """Whether the surrounding graph has a checkpointer, so that `interrupt` waits for an answer instead of failing."""
     return bool(_configurable().get(CONFIG_KEY_CHECKPOINTER))
+
+
+def is_watched() -> bool:
+    """Whether a tracer or a stream sees the steps of a graph that the surrounding node calls."""
+    callbacks = (var_child_runnable_config.get() or {}).get("callbacks")
+    return bool(getattr(callbacks, "handlers", callbacks)) or CONFIG_KEY_STREAM in _configurable()
 
 
 def pause_task(value: object) -> None:

@@ -346,6 +346,21 @@ async def test_astream_shows_the_branches_as_they_end() -> None:
     assert {name for depth, name in nodes if depth == 0} == {"simulated_user", "candidate", "choose", "judge"}
 
 
+async def test_a_rollout_is_the_same_whether_its_steps_are_watched_or_not() -> None:
+    def user(messages: Sequence[BaseMessage], memory: Memory) -> tuple[str | None, Memory]:
+        said = memory.get("said", 0)
+        return (None if said == 3 else f"{said} after {len(messages)}"), {"said": said + 1}
+
+    graph = create_rollout_graph(user, SHORT, COST, Lookahead(candidates=2, futures=2, window=3, max_exchanges=2))
+    given: Any = {"messages": [], "task": party(), "seed": 5}
+    end = await graph.ainvoke(given)
+    watched: Any = None
+    async for path, values in graph.astream(given, stream_mode="values", subgraphs=True):
+        watched = watched if path else values
+    assert watched == end
+    assert [len(future["messages"]) for future in end["turns"][0]["candidates"][0]["futures"]] == [4, 4]
+
+
 async def test_a_slow_future_holds_up_no_other_one() -> None:
     judged: list[Task] = []
     others_judged = asyncio.Event()
