@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -347,7 +348,11 @@ async def test_astream_shows_the_branches_as_they_end() -> None:
 
 
 async def test_a_rollout_is_the_same_whether_its_steps_are_watched_or_not() -> None:
-    def user(messages: Sequence[BaseMessage], memory: Memory) -> tuple[str | None, Memory]:
+    marked = ContextVar("marked", default=False)
+
+    async def user(messages: Sequence[BaseMessage], memory: Memory) -> tuple[str | None, Memory]:
+        assert not marked.get()
+        marked.set(True)
         said = memory.get("said", 0)
         return (None if said == 3 else f"{said} after {len(messages)}"), {"said": said + 1}
 
