@@ -266,6 +266,7 @@ def test_a_process_that_is_interrupted_while_it_generates_ends_cleanly(tmp_path:
         [*command, str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
+    assert "Playing 1 tasks" in process.stdout.readline()
     assert "under way" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
