@@ -11,7 +11,8 @@ from huggingface_hub import snapshot_download
 from collab_agents.errors import ConfigError
 
 ADAPTER = "adapter_config.json"
-_NEEDED = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "openvino_*"]
+_NEEDED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.safetensors", "openvino_*")
+_NOT_NEEDED = ("*/*", "consolidated*")
 
 
 def check_folder(source: str, label: str) -> str:
@@ -24,13 +25,26 @@ def check_folder(source: str, label: str) -> str:
     return source
 
 
-def base_of(source: str) -> str | None:
-    """Return the model that an adapter's folder is for, or None if the source is not such a folder."""
+def base_of(source: str, label: str) -> str | None:
+    """Return the model that an adapter's folder is for, or None if the source is not such a folder.
+
+    Raises:
+        ConfigError: If the adapter's configuration does not say.
+    """
     config = Path(source, ADAPTER)
     if not config.is_file():
         return None
-    base: str = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        base = None
+    if not isinstance(base, str):
+        raise ConfigError(f"{label}: {config} has no base_model_name_or_path of an adapter")
     return base
+
+
+def label_of_base(label: str, base: str) -> str:
+    return f"{label}: its model {base!r}"
 
 
 def folder_of(source: str, label: str) -> Path:
@@ -40,17 +54,26 @@ def folder_of(source: str, label: str) -> Path:
         ConfigError: If there is none.
     """
     source = check_folder(source, label)
+    if Path(source).is_file():
+        raise ConfigError(f"{label} is a file: give a model's folder")
     if Path(source).exists():
         return Path(source)
     with loading(label):
-        return Path(snapshot_download(source, allow_patterns=_NEEDED))
+        return Path(snapshot_download(source, allow_patterns=[*_NEEDED], ignore_patterns=[*_NOT_NEEDED]))
 
 
 def files_of(folder: Path, label: str) -> list[Path]:
-    """Return the files of a model's folder and, for an adapter, of its model's."""
-    base = base_of(str(folder))
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    return files + (files_of(folder_of(base, label), label) if base else [])
+    """Return the files that a model is made of, in its folder and, for an adapter, in its model's."""
+    files = sorted(
+        file
+        for file in folder.iterdir()
+        if any(file.match(one) for one in _NEEDED) and not file.match("consolidated*") and file.is_file()
+    )
+    base = base_of(str(folder), label)
+    if base is None:
+        return files
+    label = label_of_base(label, base)
+    return files + files_of(folder_of(base, label), label)
 
 
 @contextmanager
@@ -58,11 +81,13 @@ def loading(label: str) -> Iterator[None]:
     """Turn the errors of loading a model into a ConfigError of one sentence."""
     try:
         yield
+    except ConfigError:
+        raise
     except UnpicklingError as error:
         raise ConfigError(
             f"{label} cannot be loaded from a folder or the Hub: its weights are a pickle with code in it; "
             "use safetensors"
         ) from error
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"{label} cannot be loaded from a folder or the Hub: {reason}") from error

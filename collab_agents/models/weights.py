@@ -1,5 +1,6 @@
 """Models' weights and how they are placed, for every model in this process."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,13 +34,15 @@ def load_weights(source: str, label: str, dtype: str) -> tuple[PreTrainedModel, 
         ConfigError: If it cannot be loaded.
     """
     source = check_folder(source, label)
-    base = base_of(source)
+    base = base_of(source, label)
     options: dict[str, Any] = {"dtype": dtype, "weights_only": True, "trust_remote_code": False}
-    with loading(label if base is None else f"{label}: its model {base!r}"):
+    with loading(label if base is None else f"{label}: the adapter or its model {base!r}"):
         if base is None:
             model = AutoModelForCausalLM.from_pretrained(source, **options)
         else:
             model = _peft_model()(source, **options).merge_and_unload()
+    if base is not None and not Path(source, "tokenizer_config.json").exists():
+        source = base
     with loading(label):
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
     return model.eval(), tokenizer

@@ -30,6 +30,9 @@ def convert(source: str, label: str, target: Path) -> None:
         Exception: If it cannot be exported, or its log probabilities are others then.
     """
     model, tokenizer = load_weights(source, label, "float32")
+    tokenizer.save_pretrained(str(target))
+    if not (target / "tokenizer.json").exists():
+        raise ValueError("its tokenizer is not one of the tokenizers package")
     with _quiet():
         _export(model, tokenizer, target)
         difference = largest_difference(model, target)
@@ -53,7 +56,7 @@ def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: 
     del program.rt_info["runtime_options"]  # Which precision suits the processor is decided where the model is loaded.
     join_gates(program)
     openvino.save_model(program, str(target / MODEL), compress_to_fp16=False)
-    for part in (model.config, model.generation_config, tokenizer):
+    for part in (model.config, model.generation_config):
         part.save_pretrained(str(target))
     for name, one in zip(
         ("tokenizer", "detokenizer"), convert_tokenizer(tokenizer, with_detokenizer=True), strict=True
@@ -77,13 +80,16 @@ def _sample(model: PreTrainedModel) -> dict[str, Any]:
 def largest_difference(model: PreTrainedModel, folder: Path) -> float:
     """Compare the log probabilities of a text's greedy continuation with those of transformers.
 
-    The text is longer than a window of attention, where the model has one.
+    The text is longer than a window of attention, where the model has one of at most 1,024 tokens.
     """
-    window = getattr(model.config, "sliding_window", None) or 0
-    length = min(window + 64, int(getattr(model.config, "max_position_embeddings", 0) or 4096) - 16)
+    config = model.config.get_text_config()
+    window = min(getattr(config, "sliding_window", None) or 0, 1024)
+    length = min(window + 64, int(getattr(config, "max_position_embeddings", 0) or 4096) - 16)
     generator = torch.Generator().manual_seed(0)
-    prompt = torch.randint(model.config.vocab_size, (1, length), generator=generator)
+    prompt = torch.randint(config.vocab_size, (1, length), generator=generator)
     new, found = _continued(folder, prompt.numpy())
+    if not new:
+        raise ValueError("its keys and values take too much memory")
     with torch.no_grad():
         logits = model(torch.cat([prompt, torch.tensor([new])], dim=1)).logits[0, length - 1 : -1]
     expected = torch.log_softmax(logits.float(), dim=-1).gather(1, torch.tensor(new)[:, None])[:, 0]

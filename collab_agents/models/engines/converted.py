@@ -1,16 +1,18 @@
 """Models in OpenVINO's form: as they are given, or converted once and kept in the user's cache."""
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 
 from psutil import virtual_memory
 
+from collab_agents._internal.reasons import words_of
 from collab_agents.errors import ConfigError
 from collab_agents.models.cache import made_once
 from collab_agents.models.engines.base import CannotRun
 from collab_agents.models.engines.exact import MODEL, exact_folder
-from collab_agents.models.sources import files_of, folder_of
+from collab_agents.models.sources import files_of, folder_of, loading
 
 _VERSION = 1
 """Raised whenever models are converted in another way, so that those of the cache are made anew."""
@@ -22,7 +24,7 @@ _log = logging.getLogger(__name__)
 def openvino_folder(source: str, label: str, *, reproducible: bool) -> Path:
     """Return a folder with the model in OpenVINO's form and its tokenizer, converted on first use.
 
-    A converted model takes four bytes a parameter on disk, and three times as much memory while it is converted.
+    A converted model takes four bytes a parameter on disk, and about three times as much memory while it is converted.
 
     Args:
         source: A folder in OpenVINO's form, or what `load_weights` takes.
@@ -35,11 +37,17 @@ def openvino_folder(source: str, label: str, *, reproducible: bool) -> Path:
     """
     folder = folder_of(source, label)
     if (folder / MODEL).exists():
-        return exact_folder(folder) if reproducible else folder
+        try:
+            return exact_folder(folder) if reproducible else folder
+        except (OSError, RuntimeError) as error:
+            raise CannotRun(" ".join(str(error).split())) from error
     files = files_of(folder, label)
-    if not any(file.suffix == ".safetensors" for file in files):
+    weights = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
+    if not weights:
         raise CannotRun("it has no weights in safetensors")
-    needed, there = 6 * sum(file.stat().st_size for file in files), virtual_memory().total
+    with loading(label):
+        needed = 12 * weights / _bytes_per_weight(files)
+    there = virtual_memory().total
     if needed > there:
         raise CannotRun(
             f"converting it takes about {needed / 1e9:.0f} GB of memory, and there are {there / 1e9:.0f}; "
@@ -47,10 +55,22 @@ def openvino_folder(source: str, label: str, *, reproducible: bool) -> Path:
         )
     key = "\n".join(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
     name = f"openvino-{hashlib.sha256(f'{_VERSION} {key}'.encode()).hexdigest()[:16]}"
-    converted = made_once(name, lambda draft: _convert_or_say_why(folder, label, draft))
+    try:
+        converted = made_once(name, lambda draft: _convert_or_say_why(folder, label, draft))
+    except (OSError, MemoryError) as error:
+        raise ConfigError(f"{label} cannot be converted for OpenVINO: {words_of(error)}") from error
+    except ImportError as error:
+        raise CannotRun(f"it cannot be exported: {error}") from error
     if (converted / _REFUSED).exists():
-        raise CannotRun((converted / _REFUSED).read_text(encoding="utf-8"))
+        why = (converted / _REFUSED).read_text(encoding="utf-8")
+        raise CannotRun(f"it cannot be exported (delete {converted} to try again): {why}")
     return converted
+
+
+def _bytes_per_weight(files: list[Path]) -> int:
+    configs = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.name == "config.json"]
+    config: dict[str, object] = configs[0] if configs else {}
+    return 4 if config.get("dtype", config.get("torch_dtype")) == "float32" else 2
 
 
 def _convert_or_say_why(folder: Path, label: str, target: Path) -> None:
@@ -59,11 +79,11 @@ def _convert_or_say_why(folder: Path, label: str, target: Path) -> None:
     _log.warning("%s is converted for OpenVINO, once: this takes a minute or more", label)
     try:
         convert(str(folder), label, target)
-    except (ConfigError, OSError, MemoryError):
+    except (ConfigError, OSError, MemoryError, ImportError):
         raise
     except Exception as error:  # torch and OpenVINO raise errors of any kind for models that they do not know.
         _log.debug("%s", label, exc_info=True)
         for file in target.iterdir():
             file.unlink()
         reason = " ".join(str(error).split()) or type(error).__name__
-        (target / _REFUSED).write_text(f"it cannot be exported: {reason:.300}", encoding="utf-8")
+        (target / _REFUSED).write_text(reason[:300], encoding="utf-8")

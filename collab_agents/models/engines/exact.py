@@ -83,6 +83,8 @@ def join_gates(model: Any) -> None:
         if gate.get_type_name() != "MatMul" or len(users) != 1 or len(through) != 1:
             continue
         pair = (gate, through[0])
+        if not all(_is_linear(one) for one in pair) or gate.input_value(0) != through[0].input_value(0):
+            continue
         weights = [one.input(1).get_source_output().get_node() for one in pair]
         joined = opset13.matmul(
             gate.input(0).get_source_output(),
@@ -94,3 +96,8 @@ def join_gates(model: Any) -> None:
         parts = opset13.variadic_split(joined, opset13.constant(-1), opset13.constant(sizes))
         for one, part in zip(pair, parts.outputs(), strict=True):
             one.output(0).replace(part)
+
+
+def _is_linear(product: Any) -> bool:
+    weights = product.input_value(1).get_node().get_type_name()
+    return weights == "Constant" and product.get_attributes() == {"transpose_a": False, "transpose_b": True}

@@ -26,7 +26,7 @@ from openvino_genai.py_openvino_genai import GenerationHandle
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry
-from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
+from collab_agents.models.engines.base import CannotRun, Completion, Job, Tokenizes, finished, settled
 from collab_agents.models.engines.fast_tokenizer import FastTokenizer
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -256,12 +256,16 @@ def _json(file: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=4)
 def load_openvino(folder: Path, label: str, reproducible: bool, max_batch_size: int, cache_gb: int) -> OpenVINOEngine:
-    """Load a model, once per process. Raises ConfigError if OpenVINO cannot read it or it has no chat template."""
+    """Load a model, once per process.
+
+    Raises:
+        CannotRun: If OpenVINO cannot read it.
+        ConfigError: If it has no chat template.
+    """
     try:
         engine = OpenVINOEngine(folder, reproducible=reproducible, max_batch_size=max_batch_size, cache_gb=cache_gb)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{label} cannot be loaded by openvino: {reason}") from error
+    except Exception as error:  # tokenizers raises nothing narrower.
+        raise CannotRun(" ".join(str(error).split())) from error
     if not engine.has_template:
         raise ConfigError(f"{label} has no chat template: choose an instruction-tuned model")
     return engine

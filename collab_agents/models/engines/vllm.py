@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
-from collab_agents.models.sources import ADAPTER, base_of, check_folder, loading
+from collab_agents.models.sources import ADAPTER, base_of, check_folder, label_of_base, loading
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs
@@ -49,9 +49,11 @@ class VLLMEngine(Tokenizes):
                 f"model 'local:{source}': vLLM was loaded with {_BATCH_INVARIANT}={int(not reproducible)}, so that "
                 f"reproducible must be {str(not reproducible).lower()} in this process"
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        base = base_of(source)
-        model = check_folder(base, f"model 'local:{source}'") if base else source
+        label = f"model 'local:{source}'"
+        base = base_of(source, label)
+        model = check_folder(base, label_of_base(label, base)) if base else source
+        has_tokenizer = base is None or Path(source, "tokenizer_config.json").exists()
+        self.tokenizer = AutoTokenizer.from_pretrained(source if has_tokenizer else model, trust_remote_code=False)
         self.temperature = _default_temperature(model)
         arguments = AsyncEngineArgs(
             model=model,
@@ -152,7 +154,9 @@ def _join(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
 def _lora_rank(adapter: str) -> int:
     """Return the smallest rank that vLLM has kernels for and that is enough for an adapter."""
     config = json.loads(Path(adapter, ADAPTER).read_text(encoding="utf-8"))
-    largest = max([config["r"], *config.get("rank_pattern", {}).values()])
+    if "r" not in config:
+        raise ConfigError(f"model 'local:{adapter}': vLLM serves LoRA adapters, and this is {config.get('peft_type')}")
+    largest = max([config["r"], *(config.get("rank_pattern") or {}).values()])
     return max(8, 1 << (largest - 1).bit_length())
 
 

@@ -104,6 +104,16 @@ def test_the_embedded_model_is_the_same_on_openvino() -> None:
 COMMIT = "c" * 40
 
 
+@pytest.mark.parametrize("engine", ["openvino", "transformers"])
+def test_an_adapter_without_its_model_is_refused_in_a_sentence(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "gone")}))
+    with pytest.raises(ConfigError, match=r"its model '.*gone'.* (the folder has no config\.json|cannot be loaded)"):
+        load_chat_model(f"local:{tmp_path}", engine=engine)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"adapter_config\.json has no base_model_name_or_path of an adapter"):
+        load_chat_model(f"local:{tmp_path}", engine=engine)
+
+
 class Hub(ThreadingHTTPServer):
     """The part of the Hub's API that a download uses, over the files of a folder."""
 
@@ -155,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
     with Hub(Path(tiny_model(tmp_path / "hub", layers=1))) as server:
-        (server.folder / "notes.txt").write_text("not needed")
+        (server.folder / "notes.md").write_text("not needed")
         yield server
         server.shutdown()
 
@@ -173,4 +183,4 @@ async def test_a_repository_of_the_hub_is_downloaded_and_converted(
     assert await words(model) == await words(plain)
     names = {file.name for file in (tmp_path / "hf").rglob("snapshots/*/*")}
     assert {"config.json", "model.safetensors"} <= names
-    assert "notes.txt" not in names
+    assert "notes.md" not in names
