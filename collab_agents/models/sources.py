@@ -12,7 +12,8 @@ from collab_agents.errors import ConfigError
 
 ADAPTER = "adapter_config.json"
 _NEEDED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.safetensors", "openvino_*")
-_NOT_NEEDED = ("*/*", "consolidated*")
+_TWICE = "consolidated*"
+"""The same weights once more, for another library."""
 
 
 def check_folder(source: str, label: str) -> str:
@@ -43,6 +44,11 @@ def base_of(source: str, label: str) -> str | None:
     return base
 
 
+def tokenizer_of(source: str, base: str | None) -> str:
+    """Return where a model's tokenizer is: an adapter's folder may have none, and then it is its model's."""
+    return base if base is not None and not Path(source, "tokenizer_config.json").exists() else source
+
+
 def label_of_base(label: str, base: str) -> str:
     return f"{label}: its model {base!r}"
 
@@ -59,7 +65,7 @@ def folder_of(source: str, label: str) -> Path:
     if Path(source).exists():
         return Path(source)
     with loading(label):
-        return Path(snapshot_download(source, allow_patterns=[*_NEEDED], ignore_patterns=[*_NOT_NEEDED]))
+        return Path(snapshot_download(source, allow_patterns=[*_NEEDED], ignore_patterns=["*/*", _TWICE]))
 
 
 def files_of(folder: Path, label: str) -> list[Path]:
@@ -67,7 +73,7 @@ def files_of(folder: Path, label: str) -> list[Path]:
     files = sorted(
         file
         for file in folder.iterdir()
-        if any(file.match(one) for one in _NEEDED) and not file.match("consolidated*") and file.is_file()
+        if any(file.match(one) for one in _NEEDED) and not file.match(_TWICE) and file.is_file()
     )
     base = base_of(str(folder), label)
     if base is None:

@@ -1,13 +1,12 @@
 """Models' weights and how they are placed, for every model in this process."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from collab_agents.errors import ConfigError
-from collab_agents.models.sources import base_of, check_folder, loading
+from collab_agents.models.sources import base_of, check_folder, loading, tokenizer_of
 
 
 def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
@@ -41,10 +40,9 @@ def load_weights(source: str, label: str, dtype: str) -> tuple[PreTrainedModel, 
             model = AutoModelForCausalLM.from_pretrained(source, **options)
         else:
             model = _peft_model()(source, **options).merge_and_unload()
-    if base is not None and not Path(source, "tokenizer_config.json").exists():
-        source = base
+    place = tokenizer_of(source, base)
     with loading(label):
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", trust_remote_code=False)
     return model.eval(), tokenizer
 
 

@@ -15,6 +15,11 @@ class CannotRun(Exception):
     """An engine cannot run a model, which another one may. The message says why."""
 
 
+def one_line(error: Exception) -> str:
+    """Return what an error of an engine's libraries says, which may have several lines or none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @dataclass(frozen=True)
 class Job:
     """One prompt and how to continue it."""

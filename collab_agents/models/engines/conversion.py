@@ -30,17 +30,25 @@ def convert(source: str, label: str, target: Path) -> None:
         Exception: If it cannot be exported, or its log probabilities are others then.
     """
     model, tokenizer = load_weights(source, label, "float32")
-    tokenizer.save_pretrained(str(target))
+    write_tokenizer(tokenizer, target)
     if not (target / "tokenizer.json").exists():
         raise ValueError("its tokenizer is not one of the tokenizers package")
     with _quiet():
-        _export(model, tokenizer, target)
+        _export(model, target)
         difference = largest_difference(model, target)
     if not difference < _TOLERANCE:
         raise ValueError(f"its log probabilities would differ from those of transformers by {difference:.2g}")
 
 
-def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
+    """Write a tokenizer as it is and in OpenVINO's form, which constrained decoding needs."""
+    tokenizer.save_pretrained(str(target))
+    converted = convert_tokenizer(tokenizer, with_detokenizer=True)
+    for name, one in zip(("tokenizer", "detokenizer"), converted, strict=True):
+        openvino.save_model(one, str(target / f"openvino_{name}.xml"))
+
+
+def _export(model: PreTrainedModel, target: Path) -> None:
     from transformers.exporters.configs import OpenVINOConfig
     from transformers.exporters.exporter_dynamo import get_auto_dynamic_shapes, register_cache_pytrees_for_model
     from transformers.exporters.exporter_openvino import OpenVINOExporter
@@ -58,10 +66,6 @@ def _export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: 
     openvino.save_model(program, str(target / MODEL), compress_to_fp16=False)
     for part in (model.config, model.generation_config):
         part.save_pretrained(str(target))
-    for name, one in zip(
-        ("tokenizer", "detokenizer"), convert_tokenizer(tokenizer, with_detokenizer=True), strict=True
-    ):
-        openvino.save_model(one, str(target / f"openvino_{name}.xml"))
 
 
 def _sample(model: PreTrainedModel) -> dict[str, Any]:

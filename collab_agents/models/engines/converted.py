@@ -10,7 +10,7 @@ from psutil import virtual_memory
 from collab_agents._internal.reasons import words_of
 from collab_agents.errors import ConfigError
 from collab_agents.models.cache import made_once
-from collab_agents.models.engines.base import CannotRun
+from collab_agents.models.engines.base import CannotRun, one_line
 from collab_agents.models.engines.exact import MODEL, exact_folder
 from collab_agents.models.sources import files_of, folder_of, loading
 
@@ -40,7 +40,7 @@ def openvino_folder(source: str, label: str, *, reproducible: bool) -> Path:
         try:
             return exact_folder(folder) if reproducible else folder
         except (OSError, RuntimeError) as error:
-            raise CannotRun(" ".join(str(error).split())) from error
+            raise CannotRun(one_line(error)) from error
     files = files_of(folder, label)
     weights = sum(file.stat().st_size for file in files if file.suffix == ".safetensors")
     if not weights:
@@ -85,5 +85,4 @@ def _convert_or_say_why(folder: Path, label: str, target: Path) -> None:
         _log.debug("%s", label, exc_info=True)
         for file in target.iterdir():
             file.unlink()
-        reason = " ".join(str(error).split()) or type(error).__name__
-        (target / _REFUSED).write_text(reason[:300], encoding="utf-8")
+        (target / _REFUSED).write_text(one_line(error)[:300], encoding="utf-8")

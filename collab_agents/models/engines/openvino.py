@@ -26,7 +26,7 @@ from openvino_genai.py_openvino_genai import GenerationHandle
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.batching import Entry
-from collab_agents.models.engines.base import CannotRun, Completion, Job, Tokenizes, finished, settled
+from collab_agents.models.engines.base import CannotRun, Completion, Job, Tokenizes, finished, one_line, settled
 from collab_agents.models.engines.fast_tokenizer import FastTokenizer
 
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
@@ -265,7 +265,7 @@ def load_openvino(folder: Path, label: str, reproducible: bool, max_batch_size: 
     try:
         engine = OpenVINOEngine(folder, reproducible=reproducible, max_batch_size=max_batch_size, cache_gb=cache_gb)
     except Exception as error:  # tokenizers raises nothing narrower.
-        raise CannotRun(" ".join(str(error).split())) from error
+        raise CannotRun(one_line(error)) from error
     if not engine.has_template:
         raise ConfigError(f"{label} has no chat template: choose an instruction-tuned model")
     return engine

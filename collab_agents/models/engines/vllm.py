@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models.engines.base import Completion, Job, Tokenizes, finished, settled
-from collab_agents.models.sources import ADAPTER, base_of, check_folder, label_of_base, loading
+from collab_agents.models.sources import ADAPTER, base_of, check_folder, label_of_base, loading, tokenizer_of
 
 if TYPE_CHECKING:
     from vllm import AsyncEngineArgs
@@ -52,8 +52,7 @@ class VLLMEngine(Tokenizes):
         label = f"model 'local:{source}'"
         base = base_of(source, label)
         model = check_folder(base, label_of_base(label, base)) if base else source
-        has_tokenizer = base is None or Path(source, "tokenizer_config.json").exists()
-        self.tokenizer = AutoTokenizer.from_pretrained(source if has_tokenizer else model, trust_remote_code=False)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(source, base and model), trust_remote_code=False)
         self.temperature = _default_temperature(model)
         arguments = AsyncEngineArgs(
             model=model,
