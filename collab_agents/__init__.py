@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collab_agents.tasks import Task, load_tasks, offline_tasks
     from collab_agents.trajectories import Trajectory, read_trajectories
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
+    from collab_agents.variance import Reliability, reliability
 
     __version__: str
 
@@ -63,6 +64,7 @@ _HOMES = {
     "tasks": ("Task", "load_tasks", "offline_tasks"),
     "trajectories": ("Trajectory", "read_trajectories"),
     "users": ("AgendaUser", "LLMUser", "ScriptedUser", "SimulatedUser"),
+    "variance": ("Reliability", "reliability"),
 }
 _load = names_from(__name__, _HOMES)
 
@@ -83,6 +85,7 @@ __all__ = [
     "Persona",
     "Progress",
     "ProgressBar",
+    "Reliability",
     "RunConfig",
     "ScriptedUser",
     "SimulatedUser",
@@ -102,6 +105,7 @@ __all__ = [
     "offline_tasks",
     "play_conversations",
     "read_trajectories",
+    "reliability",
     "sample_personas",
     "simulate",
     "simulate_as",

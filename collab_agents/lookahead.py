@@ -1,14 +1,24 @@
 """How far to look ahead, and what it may cost."""
 
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from collab_agents._internal.reasons import first_problem
 from collab_agents.errors import ConfigError
 
 MAX_EXCHANGES = 8
 """Exchanges after which a conversation ends, unless others are chosen."""
+_MOST_FUTURES = 16
 
 
 class Lookahead(BaseModel):
@@ -19,13 +29,43 @@ class Lookahead(BaseModel):
     candidates: PositiveInt = 3
     """Replies sampled at a turn."""
     futures: PositiveInt = 3
-    """Futures played after each candidate."""
+    """Futures played after each candidate; with `allocation: adaptive`, the first ones."""
     window: NonNegativeInt = 2
     """Exchanges in a future (one user and one assistant message each)."""
     max_exchanges: PositiveInt = MAX_EXCHANGES
     """Exchanges after which the conversation ends."""
     proactive_ratio: float = Field(default=0.0, ge=0, le=1)
     """The share of candidates that are sampled with the assistant's proactive prompt, in [0, 1]."""
+    allocation: Literal["uniform", "adaptive"] = "uniform"
+    """Whether all candidates have the same number of futures, or further ones go where the choice of a turn is open."""
+    max_futures: PositiveInt | None = None
+    """adaptive: the most futures of a candidate; by default 16, or `futures` if that is more."""
+    confidence: float = Field(default=0.8, gt=0, lt=1)
+    """adaptive: the probability of a good choice with which a turn is decided, between 0 and 1."""
+    indifference: float = Field(default=0.0, ge=0)
+    """adaptive: a candidate whose reward is lower than the best by at most this is a good choice."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.allocation == "uniform" and self.max_futures is not None:
+            raise ValueError("max_futures needs allocation: adaptive")
+        if self.allocation == "adaptive" and self.futures < 2:
+            raise ValueError("allocation: adaptive needs at least 2 futures, which show how much rewards vary")
+        if self.max_futures is not None and self.max_futures < self.futures:
+            raise ValueError(f"max_futures must be at least futures, {self.futures}, got {self.max_futures}")
+        return self
+
+    @property
+    def most_futures(self) -> int:
+        """The most futures of a candidate."""
+        if self.allocation == "uniform":
+            return self.futures
+        return self.max_futures or max(_MOST_FUTURES, self.futures)
+
+    @property
+    def futures_in_words(self) -> str:
+        """The number of a candidate's futures, or with adaptive allocation their fewest and most: "3" or "3 to 16"."""
+        return f"{self.futures} to {self.most_futures}" if self.most_futures > self.futures else str(self.futures)
 
     @property
     def proactive_candidates(self) -> int:

@@ -11,6 +11,7 @@ from collab_agents._internal.tracing import traced
 from collab_agents.errors import ConfigError
 from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
 from collab_agents.tasks import Task
+from collab_agents.trajectories import Candidate, Future, Turn
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,28 @@ def mean_scores(scores: Sequence[Mapping[str, float | None]]) -> dict[str, float
     """Return each judge's mean score over the futures that it scored."""
     names = dict.fromkeys(name for one in scores for name in one)
     return {name: mean(one.get(name) for one in scores) for name in names}
+
+
+def unbiased(turn: Turn) -> Turn:
+    """Return the turn with those futures alone that were played whatever the others gave.
+
+    With adaptive allocation, whether a candidate gets further futures depends on its first ones, which biases the mean
+    of all of them (Nie, Tian, Taylor and Zou, Why Adaptively Collected Data Have Negative Bias, 2018). Other turns are
+    returned as they are.
+    """
+    if turn.first_futures is None:
+        return turn
+    return turn.model_copy(
+        update={"candidates": [_with_futures(one, one.futures[: turn.first_futures]) for one in turn.candidates]}
+    )
+
+
+def _with_futures(candidate: Candidate, futures: Sequence[Future]) -> Candidate:
+    means = {
+        "reward": mean(one.reward for one in futures),
+        "scores": mean_scores([one.scores for one in futures if one.reward is not None]),
+    }
+    return Candidate.model_validate(candidate.model_dump() | {"futures": list(futures)} | means)
 
 
 def best_of(rewards: Sequence[float | None]) -> int | None:

@@ -1,12 +1,13 @@
 """The record of a task: Trajectory > Turn > Candidate > Future, and its store of one JSON line each."""
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
@@ -52,10 +53,21 @@ class Candidate(Record):
     reward: float | None = None
     """The multiturn-aware reward: the mean over the futures that have a reward. None, with an `error`, if the reply
     failed or no future has a reward."""
+    scored: int = 0
+    """The number of futures that have a reward."""
+    standard_error: float | None = None
+    """The standard error of `reward`, a mean of `scored` futures; None for fewer than two."""
     scores: dict[str, float | None] = Field(default_factory=dict)
     """Each judge's mean over the futures that have a reward."""
     futures: list[Future] = Field(default_factory=list)
     error: str | None = None
+
+    @model_validator(mode="after")
+    def _count(self) -> Self:
+        rewards = [one.reward for one in self.futures if one.reward is not None]
+        self.scored = len(rewards)
+        self.standard_error = _standard_error(rewards)
+        return self
 
 
 class Turn(Record):
@@ -64,9 +76,12 @@ class Turn(Record):
     prompt: list[Message]
     """The conversation up to and including the user's message."""
     chosen: int
-    """The index of the candidate that continued the conversation: the one with the highest reward, or a person's
-    reply."""
+    """The index of the candidate that continued the conversation: the one with the highest reward, or a person's reply.
+
+    With adaptive allocation it is the one with the highest expected reward, since a mean of few futures says less."""
     candidates: list[Candidate]
+    first_futures: int | None = None
+    """With adaptive allocation, how many futures every candidate had before some got more. See `rewards.unbiased`."""
 
 
 class Trajectory(Record):
@@ -93,6 +108,13 @@ class Failure(Record):
 
     task: Task
     error: str
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((one - mean) ** 2 for one in values) / (len(values) - 1) / len(values))
 
 
 def _line(record: BaseModel) -> str:

@@ -135,13 +135,15 @@ def create_lookahead_agent(
         if there is no candidate in time.
 
     Raises:
-        ConfigError: If `agree` is a number outside [0, 1].
+        ConfigError: If `agree` is a number outside [0, 1], or the allocation is adaptive.
 
     Example:
         agent = create_lookahead_agent(assistant, LLMUser(model), reward, budget=Budget(seconds=20))
         state = await agent.ainvoke({"messages": [("user", "Write me a packing list.")]})
         state["messages"][-1].content
     """
+    if lookahead.allocation == "adaptive":
+        raise ConfigError("an agent weighs each candidate as it comes: its lookahead needs allocation: uniform")
     if not callable(agree) and not 0 <= agree <= 1:
         raise ConfigError(f"agree must be a share in [0, 1] or a function, got {agree}")
     find_goal = goal or goal_so_far

@@ -1,6 +1,7 @@
 """Lookahead: estimate a reply's reward by simulating several futures after it and judging them."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
@@ -102,7 +103,7 @@ def _add_futures(
             for i in range(lookahead.futures)
         ]
 
-    graph.add_node("future", _future_node(user, assistant, reward, lookahead.window))
+    graph.add_node("future", future_node(user, assistant, reward, lookahead.window))
     graph.add_node("mean", _mean)
     graph.add_conditional_edges(after, branch, ["future"])
     graph.add_edge("future", "mean")
@@ -110,14 +111,19 @@ def _add_futures(
 
 
 async def _mean(state: Any) -> Update:
-    futures = state["futures"]
+    return mean_of(state["futures"])
+
+
+def mean_of(futures: Sequence[State]) -> Update:
+    """Return the mean `reward` and `scores` of the futures that have a reward."""
     return {
         "reward": mean(future["reward"] for future in futures),
         "scores": mean_scores([future["scores"] for future in futures if future["reward"] is not None]),
     }
 
 
-def _future_node(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Node:
+def future_node(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Node:
+    """Return a node that plays and judges the future with the index `future` from a branch's state."""
     speak, judge = _keeping_first(user_node(user)), judge_node(reward, assistant)
     answer = assistant_node(assistant, max_exchanges=window)
     graph = _create_future_graph(speak, answer, judge, window)

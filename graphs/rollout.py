@@ -11,9 +11,10 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.threads import Saver
 from collab_agents.errors import RolloutError
+from collab_agents.graphs.allocation import allocate_node, branch_further, choose_from, further_node, merged
 from collab_agents.graphs.candidates import plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.lookahead import create_candidate_graph
+from collab_agents.graphs.lookahead import create_candidate_graph, future_node
 from collab_agents.graphs.nodes import (
     Node,
     counted,
@@ -29,7 +30,7 @@ from collab_agents.graphs.states import ConversationInput, RolloutState, ServedI
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
-from collab_agents.rewards import MultiturnReward, best_of
+from collab_agents.rewards import MultiturnReward
 from collab_agents.trajectories import Turn
 from collab_agents.users import AnyUser, as_user
 
@@ -48,8 +49,9 @@ def create_rollout_graph(
     """Create a graph that runs one conversation with lookahead and records it.
 
     At each turn it samples `candidates` replies, the last `proactive_ratio` of them with the assistant's proactive
-    prompt, gives each the mean reward of `futures` futures of `window` exchanges, and continues with the best. The
-    user's next message is taken from that candidate's first scored future, so that nothing is simulated twice.
+    prompt, gives each the mean reward of `futures` futures of `window` exchanges, and continues with the best. With
+    `allocation: adaptive`, further futures follow for the candidates of a turn that is not decided yet. The user's next
+    message is taken from the best candidate's first scored future, so that nothing is simulated twice.
 
     Its input is that of `create_conversation_graph`. Its output is `messages`, `stopped`, `turns` (a record of each
     turn with its candidates and futures), `reward` and `scores` of the finished conversation, and `usage`.
@@ -95,6 +97,9 @@ def create_rollout_graph(
     async def after_user(state: State) -> str | list[Send]:
         return "judge" if state.get("stopped") else await fan_out(state)
 
+    async def after_allocation(state: State) -> str | list[Send]:
+        return branch_further(state, own_futures=own_futures) or "choose"
+
     async def after_choice(state: State) -> str | list[Send]:
         return "judge" if state.get("stopped") else await begin(state)
 
@@ -103,12 +108,20 @@ def create_rollout_graph(
     graph = StateGraph(RolloutState, input_schema=given)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(candidate_graph)))
-    graph.add_node("choose", _choose_node(lookahead.max_exchanges, own_futures=own_futures))
+    graph.add_node("choose", _choose_node(lookahead, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
     first = after_choice if continues else begin
     graph.add_conditional_edges(opening(graph, scene), first, ["simulated_user", "candidate", *["judge"] * continues])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
-    graph.add_edge("candidate", "choose")
+    if lookahead.allocation == "uniform":
+        graph.add_edge("candidate", "choose")
+    else:
+        play = future_node(as_user(player), assistant, reward, lookahead.window)
+        graph.add_node("allocate", allocate_node(lookahead))
+        graph.add_node("future", counted(further_node(play)))
+        graph.add_edge("candidate", "allocate")
+        graph.add_conditional_edges("allocate", after_allocation, ["future", "choose"])
+        graph.add_edge("future", "allocate")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
     graph.add_edge("judge", END)
     return graph.compile(name="rollout", checkpointer=checkpointer)
@@ -117,7 +130,7 @@ def create_rollout_graph(
 def _candidate_node(graph: Graph) -> Node:
     @running(graph)
     async def candidate(state: State) -> Update:
-        record = {"index": state["index"], "proactive": state["proactive"]}
+        record = {"index": state["index"], "proactive": state["proactive"], "seed": state["seed"]}
         index = state["index"]
         try:
             end = await graph.ainvoke(
@@ -150,20 +163,25 @@ def _candidate_node(graph: Graph) -> Node:
     return candidate
 
 
-def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
+def _choose_node(lookahead: Lookahead, *, own_futures: bool) -> Node:
     async def choose(state: State) -> Update:
-        candidates = sorted(state["candidates"], key=lambda one: one["index"])
+        candidates = merged(state["candidates"])
         exchanges = state.get("exchanges", 0) + 1
         records = [
             record_candidate(one["reply"], proactive=one["proactive"], weighed=one, error=one["error"])
             for one in candidates
         ]
-        chosen = best_of([one.reward for one in records])
+        chosen = choose_from(state, candidates, lookahead)
         if chosen is None:
             reasons = "; ".join(dict.fromkeys(str(one.error) for one in records))
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
         best = candidates[chosen]
-        turn = Turn(prompt=to_dicts(state["messages"]), chosen=chosen, candidates=records)
+        turn = Turn(
+            prompt=to_dicts(state["messages"]),
+            chosen=chosen,
+            candidates=records,
+            first_futures=lookahead.futures if lookahead.allocation == "adaptive" else None,
+        )
         update: Update = {
             "messages": best["reply"],
             "assistant_memory": best["assistant_memory"],
@@ -171,7 +189,7 @@ def _choose_node(max_exchanges: int, *, own_futures: bool) -> Node:
             "turns": [turn.model_dump()],
             "candidates": None,
         }
-        if exchanges >= max_exchanges:
+        if exchanges >= lookahead.max_exchanges:
             return update | {"stopped": "max_turns"}
         # What another user said in the futures is not taken over.
         first = (best["first"] if own_futures else None) or {}

@@ -120,7 +120,9 @@ class RolloutState(JudgedState, total=False):
     turns: Annotated[list[dict[str, Any]], operator.add]
     """A record of each turn, as in `trajectories.Turn`."""
     candidates: Annotated[list[dict[str, Any]], _gather]
-    """The current turn's candidates, until one is chosen."""
+    """The current turn's candidates, and their further futures, until one is chosen."""
+    more: list[int]
+    """How many futures each candidate gets next."""
 
 
 def task_of(state: State) -> Task:

@@ -17,6 +17,7 @@ from collab_agents._internal.rows import load_fresh
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.personas import Persona
+from collab_agents.rewards import unbiased
 from collab_agents.tasks import Task
 from collab_agents.training.published import Row, from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
@@ -219,6 +220,8 @@ def preference_rows(
 ) -> Made:
     """Make preference rows: two replies to the same prompt with different rewards.
 
+    With adaptive allocation, the rewards are those of the first futures (`rewards.unbiased`).
+
     Args:
         trajectories: Scored trajectories with turns.
         minimum_gap: The smallest difference in reward. Equal rewards never make a pair.
@@ -239,7 +242,7 @@ def preference_rows(
     gaps: list[float] = []
     for trajectory in trajectories:
         made.made_from += 1
-        for turn in trajectory.turns:
+        for turn in map(unbiased, trajectory.turns):
             scored = _distinct(turn)
             made.dropped["candidates without a reward"] += sum(one.reward is None for one in turn.candidates)
             made.dropped["turns without two different scored candidates"] += len(scored) < 2

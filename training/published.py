@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from collab_agents._internal.reasons import first_problem
 from collab_agents.errors import ConfigError
-from collab_agents.rewards import mean
+from collab_agents.rewards import mean, unbiased
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate, Future, Message, Trajectory, Turn
 
@@ -76,7 +76,7 @@ def to_nested(trajectories: Iterable[Trajectory]) -> Iterator[Row]:
                         _response(one, turn, trajectory) for one in turn.candidates if one.reward is not None
                     ],
                 }
-                for turn in trajectory.turns
+                for turn in map(unbiased, trajectory.turns)
             ],
         }
 

@@ -261,7 +261,7 @@ class _Session:
         if self._candidates:
             note(
                 f"Each reply is the best of {self._look.candidates} candidates, by the mean reward of "
-                f"{self._look.futures} simulated futures.",
+                f"{self._look.futures_in_words} simulated futures.",
                 "italic",
             )
         note(

@@ -24,7 +24,8 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
         progress.total = total
         await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     console.print(
-        f"Playing {total} tasks: {look.candidates} candidates at each turn, {look.futures} futures after each ...",
+        f"Playing {total} tasks: {look.candidates} candidates at each turn, {look.futures_in_words} futures after each "
+        "...",
         highlight=False,
     )
     summary = Summary()
@@ -49,6 +50,6 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
                 summary.add(trajectory)
         finally:
             await trajectories.aclose()
-    console.print(summary.table("new trajectories"))
+    summary.print(console, "new trajectories")
     print_failures(console, read_failures(out), out / "failures.jsonl")
     return progress.failed == 0 and progress.finished + progress.skipped >= total

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from collab_agents.cli.summary import Summary
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
+from collab_agents.variance import reliability
 
 _IDS = 8
 _ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was interrupted"}
@@ -29,7 +31,7 @@ def show(run: Path, task: str | None, *, turn: int | None, brief: bool) -> None:
         if trajectory.task.id == task:
             if turn is not None and turn > len(trajectory.turns):
                 raise ConfigError(f"--turn {turn}: {task} has {len(trajectory.turns)} turns by lookahead")
-            tree = _tree(trajectory, turn)
+            tree = _tree(trajectory, turn, _probabilities(run, task))
             Console().print(tree, no_wrap=brief or None, overflow="ellipsis" if brief else None)
             return
     raise RunDirectoryError(f"{run} has no finished trajectory of a task {task!r}")
@@ -42,7 +44,7 @@ def _summarise(run: Path) -> None:
         ids.append(trajectory.task.id)
     if not ids:
         raise RunDirectoryError(f"{run} has no finished trajectory")
-    console.print(summary.table("trajectories"))
+    summary.print(console, "trajectories")
     if run.is_dir():
         totals = read_totals(run)
         console.print(_styled(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in totals.items()), ""))
@@ -51,7 +53,12 @@ def _summarise(run: Path) -> None:
     console.print(_styled(f"--task prints one of them as a tree: {tasks}", ""))
 
 
-def _tree(trajectory: Trajectory, only: int | None) -> Tree:
+def _probabilities(run: Path, task: str) -> list[float | None]:
+    """Return for each turn of a task how probable it is that the chosen candidate is the best."""
+    return reliability(read_trajectories(run)).probabilities.get(task, [])
+
+
+def _tree(trajectory: Trajectory, only: int | None, probabilities: Sequence[float | None]) -> Tree:
     persona = f", played by {trajectory.persona.name}" if trajectory.persona else ""
     root = Tree(_styled(f"task {trajectory.task.id} ({trajectory.task.kind}{persona})", "bold"))
     root.add(_styled(f"goal: {trajectory.task.goal}", "italic"))
@@ -61,7 +68,9 @@ def _tree(trajectory: Trajectory, only: int | None) -> Tree:
     for number, turn in enumerate(trajectory.turns, 1):
         if only not in (None, number):
             continue
-        branch = root.add(_styled(f"turn {number}", "bold cyan"))
+        best = probabilities[number - 1]
+        sure = "" if best is None else f": the chosen candidate is the best with probability {best:.2f}"
+        branch = root.add(_styled(f"turn {number}{sure}", "bold cyan"))
         branch.add(_said(turn.prompt[-1]))
         for index, candidate in enumerate(turn.candidates):
             _add_candidate(branch, index, candidate, chosen=index == turn.chosen)
@@ -80,7 +89,9 @@ def _tree(trajectory: Trajectory, only: int | None) -> Tree:
 def _add_candidate(branch: Tree, index: int, candidate: Candidate, *, chosen: bool) -> None:
     mark = "chosen " if chosen else ""
     proactive = " (proactive)" if candidate.proactive else ""
-    title = f"{mark}candidate {index}{proactive}: reward {_number(candidate.reward)}  {_scores(candidate.scores)}"
+    error = candidate.standard_error
+    reward = _number(candidate.reward) + ("" if error is None else f" \N{PLUS-MINUS SIGN} {error:.3f}")
+    title = f"{mark}candidate {index}{proactive}: reward {reward}  {_scores(candidate.scores)}"
     node = branch.add(_styled(title, "green" if chosen else "default"))
     for message in candidate.messages:
         node.add(_said(message))

@@ -1,10 +1,12 @@
 from collections import Counter
 
+from rich.console import Console
 from rich.table import Table
 
 from collab_agents.rewards import mean, mean_scores
 from collab_agents.runs.directory import turns_in
 from collab_agents.trajectories import Trajectory
+from collab_agents.variance import Reliability, ReliabilityTally, ScoreReliability
 
 
 class Summary:
@@ -16,28 +18,45 @@ class Summary:
         self._exchanges: list[float] = []
         self._gaps: list[float] = []
         self._stopped: Counter[str] = Counter()
+        self._reliability = ReliabilityTally()
 
     def add(self, trajectory: Trajectory) -> None:
         self._rewards.append(trajectory.reward)
         self._scores.append(trajectory.scores)
         self._exchanges.append(len(trajectory.turns) or turns_in(trajectory.messages))
         self._stopped[trajectory.stopped] += 1
+        self._reliability.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
         for turn in trajectory.turns:
             rewards = [one.reward for one in turn.candidates if one.reward is not None]
             if rewards:
                 self._gaps.append(max(rewards) - min(rewards))
 
-    def table(self, what: str) -> Table:
+    def print(self, console: Console, what: str) -> None:
+        """Print the table and, if there are turns by lookahead, how reliable their rewards are."""
+        found = self._reliability.result() if self._gaps else None
+        console.print(self._table(what, found))
+        if found is not None:
+            console.print(found.advice, highlight=False)
+
+    def _table(self, what: str, found: Reliability | None) -> Table:
         table = Table(title=f"{len(self._rewards)} {what}")
         table.add_column("of a conversation")
         table.add_column("mean", justify="right")
-        table.add_row("reward", _number(mean(self._rewards)))
+        if found is not None:
+            table.add_column("reliability", justify="right")
+        table.add_row("reward", _number(mean(self._rewards)), _reliability(found.reward if found else None))
         for name, value in mean_scores(self._scores).items():
-            table.add_row(name, _number(value))
+            table.add_row(name, _number(value), _reliability(found.judges.get(name) if found else None))
         table.add_row("exchanges", _number(mean(self._exchanges)))
         table.add_row("ended by the user", _number(self._stopped["user"] / max(len(self._rewards), 1)))
         table.add_row("best minus worst candidate of a turn", _number(mean(self._gaps)))
+        if found is not None:
+            table.add_row("probability that the chosen one is the best", _number(found.chosen_is_best))
         return table
+
+
+def _reliability(found: ScoreReliability | None) -> str:
+    return "" if found is None else _number(found.value)
 
 
 def _number(value: float | None) -> str:

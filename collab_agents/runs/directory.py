@@ -20,9 +20,11 @@ from filelock import FileLock, Timeout
 from collab_agents._internal.secrets import mask, remember_environment
 from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
+from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
-from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory, read_record
+from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory, Turn, read_record
+from collab_agents.variance import ReliabilityTally
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
 """Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
@@ -62,6 +64,7 @@ class RunDirectory:
         self.spent: Counter[str] = Counter()
         self._played: dict[str, str] = {}
         self._failed: dict[str, Failure] = {}
+        self._reliability = ReliabilityTally()
         self._private = private
         self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
         self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
@@ -106,6 +109,7 @@ class RunDirectory:
         with explained(self._trajectories.path):
             self._trajectories.append(trajectory, sync=sync)
         self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
+        self._reliability.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
         if self._failed.pop(trajectory.task.id, None):
             self._replace_failures()
 
@@ -142,10 +146,13 @@ class RunDirectory:
         self._write(run | {"on_disk_at_start": dict(on_disk)})
 
     def add_totals(self, totals: Mapping[str, int | float]) -> None:
-        """Add what this attempt spent to the totals in run.json."""
+        """Add what this attempt spent to the totals in run.json, and write how reliable the rewards of turns are."""
         run = self._read()
         run.pop("on_disk_at_start", None)
         self._add(run, totals)
+        found = self._reliability.result()
+        if found.probabilities:
+            run["reliability"] = found.model_dump() | {"advice": found.advice}
         self._write(run)
 
     def _add(self, run: dict[str, Any], totals: Mapping[str, int | float]) -> None:
@@ -172,7 +179,10 @@ class RunDirectory:
         for number, line in self._trajectories.lines():
             try:
                 self._played[line["task"]["id"]] = digest(line["task"], line.get("persona"))
-                self.spent.update(line.get("usage") or {})
+                usage = line.get("usage") or {}
+                turns = [Turn.model_validate(turn) for turn in line.get("turns") or []]
+                self._reliability.add(line["task"]["id"], turns, usage.get("calls", 0))
+                self.spent.update(usage)
                 self.spent["turns"] += len(line.get("turns") or []) or turns_in(line.get("messages") or [])
             except (LookupError, TypeError, AttributeError, ValueError) as error:
                 raise RunDirectoryError(f"{self._trajectories.path}:{number}: it is not a trajectory") from error
@@ -184,6 +194,8 @@ class RunDirectory:
     def _compare(self, made_with: Mapping[str, object]) -> None:
         # Earlier versions had another name for the column of goals.
         before = {re.sub(r"columns\.prompt$", "columns.goal", key): value for key, value in _leaves(made_with)}
+        if "lookahead.futures" in before:  # They did not have all of its settings either.
+            before = {f"lookahead.{key}": value for key, value in Lookahead().model_dump().items()} | before
         now = dict(_leaves(json.loads(json.dumps(self.settings))))
         # They also wrote this for users that no model plays.
         if "user.attempts" not in now:

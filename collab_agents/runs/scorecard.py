@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from collab_agents._internal.bootstrap import Array, interval, resampled_sums
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.trajectories import Record, Trajectory
 
-RESAMPLES = 10_000
-_AT_ONCE = 1_000
 Better = Literal["higher", "lower"]
-Array = NDArray[np.float64]
 
 
 class Estimate(Record):
@@ -202,12 +199,7 @@ class _Resampled:
         self._measures = measures
         self._sides = sides
         columns = np.concatenate([one.sum(0) for side in sides for one in side], axis=1)
-        tasks = len(columns)
-        random = np.random.default_rng(seed)
-        self._drawn = np.empty((RESAMPLES, columns.shape[1]))
-        for start in range(0, RESAMPLES, _AT_ONCE) if tasks else ():
-            weights = random.multinomial(tasks, np.full(tasks, 1 / tasks), size=_AT_ONCE).astype(float)
-            self._drawn[start : start + _AT_ONCE] = weights @ columns
+        self._drawn = resampled_sums(columns, seed)
         self._starts = np.cumsum([0, *(one.shape[-1] for side in sides for one in side)])
 
     def estimate(self, side: int, index: int) -> Estimate:
@@ -238,10 +230,10 @@ class _Resampled:
     @staticmethod
     def _interval(value: Array, drawn: Array, sums: Array) -> _Interval:
         tasks = int(sums.any((0, 2)).sum())
-        if not np.isfinite(value):
+        found = interval(drawn) if np.isfinite(value) else None
+        if found is None:
             return {"value": None, "low": None, "high": None, "tasks": tasks}
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-        return {"value": float(value), "low": float(low), "high": float(high), "tasks": tasks}
+        return {"value": float(value), "low": found[0], "high": found[1], "tasks": tasks}
 
 
 def _sums(measure: Measure, repeats: Repeats, ids: Sequence[str]) -> Array:

@@ -343,6 +343,8 @@ async def test_bad_input_is_one_sentence() -> None:
     agent = create_lookahead_agent(Varied(), USER, ASKS)
     with pytest.raises(RolloutError, match=r"deliberate: messages: the last one must be the user's"):
         await agent.ainvoke({"messages": [AIMessage("hi")]})
+    with pytest.raises(ConfigError, match="its lookahead needs allocation: uniform"):
+        create_lookahead_agent(Varied(), USER, ASKS, Lookahead(allocation="adaptive"))
     with pytest.raises(ConfigError, match=r"agree must be a share in \[0, 1\] or a function, got 2"):
         create_lookahead_agent(Varied(), USER, ASKS, agree=2)
 

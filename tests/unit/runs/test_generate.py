@@ -41,9 +41,9 @@ async def test_the_line_on_disk_is_the_documented_one(tmp_path: Path) -> None:
     assert record["messages"][0] == {"role": "user", "content": "Invitation number 0, please."}
     assert set(record["usage"]) == {"calls", "input_tokens", "output_tokens", "unreported"}
     turn = record["turns"][0]
-    assert set(turn) == {"prompt", "chosen", "candidates"}
+    assert set(turn) == {"prompt", "chosen", "candidates", "first_futures"}
     candidate = turn["candidates"][turn["chosen"]]
-    assert set(candidate) >= {"messages", "reward", "scores", "futures"}
+    assert set(candidate) >= {"messages", "reward", "scored", "standard_error", "scores", "futures"}
     assert set(candidate["futures"][0]) >= {"messages", "reward", "scores"}
     assert candidate["reward"] == pytest.approx(sum(one["reward"] for one in candidate["futures"]) / 2)
     assert list(read_trajectories(tmp_path)) == list(yielded.values())

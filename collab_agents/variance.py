@@ -1,0 +1,332 @@
+"""How far rewards tell candidates apart: variance components, reliability, and which candidate is the best.
+
+The reward of future j of candidate i in turn t is taken as mu_t + c_ti + e_tij, a one-way random effects model within
+turns. Its two variances, `between` candidates (of c) and `within` a candidate (of e), are pooled over turns and
+estimated from sums of squares (Searle, Casella and McCulloch, Variance Components, 1992, section 3.6). The mean of k
+futures then tells candidates apart with the reliability between / (between + within / k).
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from collab_agents._internal.bootstrap import Array, interval, resampled_sums
+from collab_agents.trajectories import Record, Trajectory, Turn
+
+_PRIOR_RATIO = 0.2
+_PRIOR_FREEDOM = 6
+Rewards = Sequence[Sequence[float]]
+"""A turn's rewards, by candidate and future."""
+
+_DRAWS = 4096
+_RESAMPLES = 2000
+_ENOUGH = 0.8
+"""A reliability above which fewer futures are proposed instead of more."""
+_MORE = 4
+"""How many times the futures are proposed otherwise."""
+_TOO_FEW = "it takes turns with two candidates or more, and candidates with two futures or more"
+
+
+class Components(Record):
+    """The variances of rewards within turns."""
+
+    between: float
+    """Between the candidates of a turn, in squared units of the reward. An estimate below 0 is taken as 0."""
+    within: float
+    """Between the futures of a candidate."""
+
+    def reliability(self, futures: float) -> float | None:
+        """Return the reliability of the mean of so many futures, in [0, 1], or None if rewards do not vary."""
+        total = self.between + self.within / futures
+        return self.between / total if total > 0 else None
+
+
+class ScoreReliability(Record):
+    """How far one score tells candidates apart. What cannot be estimated is None."""
+
+    components: Components | None
+    """None without two candidates in a turn and two futures of a candidate, or if nothing varies."""
+    value: float | None
+    """The reliability of the mean of as many futures as were played for a candidate."""
+    low: float | None
+    """The lower end of its 95% percentile bootstrap interval over tasks; None for fewer than two tasks."""
+    high: float | None
+    """The interval's upper end."""
+
+
+class Reliability(Record):
+    """How far a run's rewards tell candidates apart."""
+
+    turns: int
+    """Turns with a choice: at least two candidates with a reward."""
+    futures: float | None
+    """The mean number of futures with a reward of such a turn's candidates."""
+    reward: ScoreReliability
+    judges: dict[str, ScoreReliability]
+    chosen_is_best: float | None
+    """The mean of `probabilities`."""
+    probabilities: dict[str, list[float | None]]
+    """By task and turn, the probability that the chosen candidate has the highest true reward of the turn's candidates.
+
+    None if the turn had no choice, the components are unknown, or a person replied.
+    """
+    share_of_futures: float | None = None
+    """The share of the run's calls that were made in futures; None if no calls were counted."""
+
+    @property
+    def advice(self) -> str:
+        """One sentence: how reliable the rewards are, and what other numbers of futures would give."""
+        components, value = self.reward.components, self.reward.value
+        if components is None or value is None or not self.futures:
+            why = "the rewards of a turn are all equal" if self.turns and (self.futures or 0) > 1 else _TOO_FEW
+            return f"How reliably rewards rank candidates is unknown: {why}."
+        begin = f"{_count(self.futures)} rank candidates with reliability {value:.2f}{_between(self.reward)}"
+        if value == 0:
+            return f"{begin}: candidates differ by no more than chance would make them."
+        other = self._other_number(components)
+        if other is None:
+            return f"{begin}."
+        return f"{begin}; {other} would give {components.reliability(other):.2f}{self._cost_of(other)}."
+
+    def _other_number(self, components: Components) -> int | None:
+        assert self.futures
+        enough = next((k for k in range(1, int(self.futures)) if (components.reliability(k) or 0) >= _ENOUGH), None)
+        if self.reward.value and self.reward.value >= _ENOUGH:
+            return enough
+        return round(_MORE * self.futures)
+
+    def _cost_of(self, futures: int) -> str:
+        if self.share_of_futures is None or not self.futures:
+            return ""
+        times = 1 + (futures / self.futures - 1) * self.share_of_futures
+        return f" at {times:.1f} times the calls"
+
+
+def reliability(trajectories: Iterable[Trajectory]) -> Reliability:
+    """Estimate how far the rewards of trajectories tell candidates apart.
+
+    Example:
+        found = reliability(read_trajectories("runs/first"))
+        print(found.reward.components, found.advice)
+    """
+    tally = ReliabilityTally()
+    for one in trajectories:
+        tally.add(one.task.id, one.turns, one.usage.calls)
+    return tally.result()
+
+
+class ReliabilityTally:
+    """What `reliability` needs to know of trajectories, without keeping them."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, Array]] = {}
+        """By score and task."""
+        self._turns: dict[str, list[tuple[int, list[float | None], list[int]]]] = {}
+        """By task, each turn's choice, and its candidates' rewards and numbers of futures."""
+        self._calls = self._sampled = 0
+
+    def add(self, task_id: str, turns: Sequence[Turn], calls: int) -> None:
+        """Count a trajectory's turns, and the model calls that it took."""
+        self._calls += calls
+        for turn in turns:
+            self._sampled += len(turn.candidates)
+            for name, groups in _scores_in(turn).items():
+                rows = self._sums.setdefault(name, {})
+                rows[task_id] = rows.get(task_id, np.zeros(_COLUMNS)) + _sums_of_squares(groups)
+        self._turns[task_id] = [
+            (one.chosen, [each.reward for each in one.candidates], [each.scored for each in one.candidates])
+            for one in turns
+        ]
+
+    def result(self) -> Reliability:
+        """Estimate from all that was counted."""
+        choices = [
+            [count for reward, count in zip(rewards, counts, strict=True) if reward is not None]
+            for turns in self._turns.values()
+            for _, rewards, counts in turns
+        ]
+        numbers = [count for counts in choices if len(counts) > 1 for count in counts]
+        futures = sum(numbers) / len(numbers) if numbers else None
+        found = self._estimates(futures)
+        reward = found.pop(_REWARD, _UNKNOWN)
+        probabilities = {
+            task: [_chosen_is_best(*turn, reward.components) for turn in turns]
+            for task, turns in self._turns.items()
+            if turns
+        }
+        known = [one for turns in probabilities.values() for one in turns if one is not None]
+        return Reliability(
+            turns=sum(len(counts) > 1 for counts in choices),
+            futures=futures,
+            reward=reward,
+            judges=found,
+            chosen_is_best=sum(known) / len(known) if known else None,
+            probabilities=probabilities,
+            share_of_futures=(self._calls - self._sampled) / self._calls if self._calls > self._sampled else None,
+        )
+
+    def _estimates(self, futures: float | None) -> dict[str, ScoreReliability]:
+        if futures is None:
+            return dict.fromkeys(self._sums, _UNKNOWN)
+        none = np.zeros(_COLUMNS)
+        rows = np.array([[tasks.get(task, none) for tasks in self._sums.values()] for task in self._turns])
+        resampled = None
+        if len(rows) > 1:
+            drawn = resampled_sums(rows.reshape(len(rows), -1), seed=0, resamples=_RESAMPLES)
+            resampled = drawn.reshape(_RESAMPLES, *rows.shape[1:])
+        return {
+            name: _estimate(rows[:, index].sum(0), None if resampled is None else resampled[:, index], futures)
+            for index, name in enumerate(self._sums)
+        }
+
+
+_REWARD = ""
+"""Stands for the reward among the judges' names, none of which is empty."""
+_COLUMNS = 5
+_UNKNOWN = ScoreReliability(components=None, value=None, low=None, high=None)
+
+
+def _scores_in(turn: Turn) -> dict[str, list[list[float]]]:
+    """Return by judge, and for the reward, the values of each candidate's futures that have a reward.
+
+    Futures that were added where the choice was open are left out: the components would be biased.
+    """
+    first = [candidate.futures[: turn.first_futures] for candidate in turn.candidates]
+    futures = [[one for one in each if one.reward is not None] for each in first]
+    names = dict.fromkeys(name for each in futures for one in each for name in one.scores)
+    found = {name: [[one.scores.get(name) for one in each] for each in futures] for name in names}
+    found[_REWARD] = [[one.reward for one in each] for each in futures]
+    return {
+        name: [there for group in groups if (there := [one for one in group if one is not None])]
+        for name, groups in found.items()
+    }
+
+
+def _sums_of_squares(groups: Sequence[Sequence[float]]) -> Array:
+    """Return a turn's sum of squares within groups, its degrees of freedom, the same between groups, and a coefficient.
+
+    The expected sum of squares between groups is the coefficient times the variance between groups, and the degrees of
+    freedom times the variance within.
+    """
+    if not groups:
+        return np.zeros(_COLUMNS)
+    counts = np.array([len(group) for group in groups])
+    total = counts.sum()
+    values = np.concatenate([np.array(group) for group in groups]) - groups[0][0]  # Equal values are exactly 0 then.
+    group = np.repeat(np.arange(len(groups)), counts)
+    means = np.bincount(group, values) / counts
+    within = float(((values - means[group]) ** 2).sum())
+    between = float((counts * (means - (counts * means).sum() / total) ** 2).sum())
+    coefficient = total - (counts**2).sum() / total
+    return np.array([within, total - len(groups), between, len(groups) - 1, coefficient], dtype=float)
+
+
+def likely_components(turns: Iterable[Rewards]) -> Components | None:
+    """Estimate the variances from a few turns, such as those of one conversation.
+
+    So few turns say little of the variance between candidates. Its estimate is averaged with a prior of `_PRIOR_RATIO`
+    times the variance within, which counts for `_PRIOR_FREEDOM` degrees of freedom.
+
+    Args:
+        turns: By turn, candidate and future, as many futures of each candidate as were played whatever they gave.
+
+    Returns:
+        The components, or None if no candidate has two futures.
+    """
+    sums = sum((_sums_of_squares([group for group in turn if group]) for turn in turns), np.zeros(_COLUMNS))
+    within_squares, within_freedom, between_squares, between_freedom, coefficient = map(float, sums)
+    if not within_freedom:
+        return None
+    within = within_squares / within_freedom
+    between = max((between_squares - between_freedom * within) / coefficient, 0) if coefficient else 0
+    prior = _PRIOR_FREEDOM * _PRIOR_RATIO * within
+    return Components(between=(prior + between_freedom * between) / (_PRIOR_FREEDOM + between_freedom), within=within)
+
+
+def _components(sums: Array) -> tuple[Array, Array]:
+    """Return the variances between and within candidates, from sums of shape (..., 5); NaN where they are unknown."""
+    within_squares, within_freedom, between_squares, between_freedom, coefficient = np.moveaxis(sums, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        within = within_squares / within_freedom
+        between = np.maximum((between_squares - between_freedom * within) / coefficient, 0)
+    known = (within_freedom > 0) & (coefficient > 0)
+    return np.where(known, between, np.nan), np.where(known, within, np.nan)
+
+
+def _estimate(sums: Array, resampled: Array | None, futures: float) -> ScoreReliability:
+    between, within = _components(sums)
+    if not between + within > 0:  # Nothing varies, or nothing is known: NaN.
+        return _UNKNOWN
+    components = Components(between=float(between), within=float(within))
+    found = None
+    if resampled is not None:
+        drawn, noise = _components(resampled)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = interval(drawn / (drawn + noise / futures))
+    low, high = found or (None, None)
+    return ScoreReliability(components=components, value=components.reliability(futures), low=low, high=high)
+
+
+def _chosen_is_best(
+    chosen: int, rewards: Sequence[float | None], counts: Sequence[int], components: Components | None
+) -> float | None:
+    there = [index for index, reward in enumerate(rewards) if reward is not None]
+    if components is None or chosen not in there or len(there) < 2:
+        return None
+    drawn = true_rewards([rewards[index] or 0.0 for index in there], [counts[index] for index in there], components)
+    return round(best_shares(drawn)[there.index(chosen)], 3)
+
+
+def true_rewards(means: Sequence[float], counts: Sequence[int], components: Components) -> Array:
+    """Draw the candidates' true rewards, given the means of their futures.
+
+    They are normal around the turn's mean, whose prior is flat, so that means of few futures are shrunk towards it. The
+    same arguments give the same draws.
+
+    Args:
+        means: Of each candidate's futures.
+        counts: The number of each candidate's futures, at least 1.
+        components: The variances of rewards.
+
+    Returns:
+        Draws of shape (4096, candidates).
+    """
+    values, noise = np.array(means, dtype=float), components.within / np.array(counts, dtype=float)
+    if not components.between:
+        return np.zeros((_DRAWS, len(values)))
+    weights = 1 / (components.between + noise)
+    normals = _normals(len(values))
+    turn = (weights * values).sum() / weights.sum() + normals[:, :1] / np.sqrt(weights.sum())
+    kept = components.between * weights
+    return turn + kept * (values - turn) + np.sqrt(kept * noise) * normals[:, 1:]
+
+
+def shrunk_means(means: Sequence[float], counts: Sequence[int], components: Components) -> list[float]:
+    """Return the expected true rewards of the candidates, given the means of their futures. See `true_rewards`."""
+    values, noise = np.array(means, dtype=float), components.within / np.array(counts, dtype=float)
+    if not components.between:
+        return [float(values.mean())] * len(values)
+    weights = 1 / (components.between + noise)
+    turn = (weights * values).sum() / weights.sum()
+    return (turn + components.between * weights * (values - turn)).tolist()
+
+
+def best_shares(drawn: Array) -> list[float]:
+    """Return for each candidate the share of draws in which it is the best. Candidates that are equal share a draw."""
+    best = drawn == drawn.max(axis=1, keepdims=True)
+    return (best / best.sum(axis=1, keepdims=True)).mean(axis=0).tolist()
+
+
+@lru_cache(maxsize=16)
+def _normals(candidates: int) -> Array:
+    half = np.random.default_rng(0).standard_normal((_DRAWS // 2, candidates + 1))
+    return np.concatenate([half, -half])
+
+
+def _count(futures: float) -> str:
+    return f"{futures:.3g} future" + "s" * (round(futures, 2) != 1)
+
+
+def _between(found: ScoreReliability) -> str:
+    return "" if found.low is None or found.high is None else f" ({found.low:.2f} to {found.high:.2f})"

@@ -1,0 +1,88 @@
+"""The nodes of a rollout that give the candidates of an open turn further futures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langgraph.types import Send
+
+from collab_agents._internal.seeds import derive_seed
+from collab_agents._internal.tracing import traced
+from collab_agents.allocation import best_candidate, further_futures
+from collab_agents.graphs.lookahead import mean_of
+from collab_agents.graphs.nodes import Node, running, turn_of
+from collab_agents.graphs.states import State, Update, branch_of
+from collab_agents.lookahead import Lookahead
+from collab_agents.rewards import best_of
+from collab_agents.variance import Components, likely_components
+
+
+def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
+    """Return a turn's candidates by index, each with its further futures, in order, and the means of all of them."""
+    candidates = sorted((dict(one) for one in gathered if "further" not in one), key=lambda one: one["index"])
+    for index, candidate in enumerate(candidates):
+        further = [one for one in gathered if one.get("further") is not None and one["index"] == index]
+        further.sort(key=lambda one: one["further"])
+        if further:
+            candidate["futures"] = [*candidate["futures"], *(one["future"] for one in further)]
+            candidate |= mean_of(candidate["futures"])
+    return candidates
+
+
+def components_of(state: State, candidates: Sequence[State], first: int) -> Components | None:
+    """Estimate the variances from the first futures of the conversation's candidates so far."""
+    turns = [[one["futures"] for one in turn["candidates"]] for turn in state.get("turns", [])]
+    turns.append([one["futures"] for one in candidates])
+    return likely_components([[_rewards(futures[:first]) for futures in turn] for turn in turns])
+
+
+def allocate_node(lookahead: Lookahead) -> Node:
+    """Return a node that decides how many futures each candidate gets next."""
+
+    async def allocate(state: State) -> Update:
+        candidates = merged(state["candidates"])
+        rewards = [[future["reward"] for future in one["futures"]] for one in candidates]
+        components = components_of(state, candidates, lookahead.futures)
+        return {"more": further_futures(rewards, components, lookahead)}
+
+    return allocate
+
+
+def branch_further(state: State, *, own_futures: bool) -> list[Send]:
+    """Return a branch for each future that `allocate` added."""
+    sends = []
+    for one, count in zip(merged(state["candidates"]), state["more"], strict=True):
+        branch = branch_of(state) | ({} if own_futures else {"memory": {}})
+        branch |= {
+            "messages": [*state["messages"], *one["reply"]],
+            "assistant_memory": one["assistant_memory"],
+            "index": one["index"],
+        }
+        for number in range(len(one["futures"]), len(one["futures"]) + count):
+            sends.append(
+                Send("future", branch | {"future": number, "seed": derive_seed(one["seed"], "future", number)})
+            )
+    return sends
+
+
+def further_node(play: Node) -> Node:
+    """Return a node that plays one more future of a candidate with `play`, a `future_node`."""
+
+    @running(vars(play)["graph"])
+    async def future(state: State) -> Update:
+        with traced(turn=turn_of(state), candidate=state["index"]):
+            (record,) = (await play(state))["futures"]
+        return {"candidates": [{"index": state["index"], "further": state["future"], "future": record}]}
+
+    return future
+
+
+def choose_from(state: State, candidates: Sequence[State], lookahead: Lookahead) -> int | None:
+    """Return the index of the best candidate, or None if none has a reward."""
+    if lookahead.allocation == "uniform":
+        return best_of([one["reward"] for one in candidates])
+    rewards = [[future["reward"] for future in one["futures"]] for one in candidates]
+    return best_candidate(rewards, components_of(state, candidates, lookahead.futures))
+
+
+def _rewards(futures: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [one["reward"] for one in futures if one["reward"] is not None]
