@@ -139,6 +139,11 @@ class ReliabilityTally:
             for one in turns
         ]
 
+    def components(self) -> Components | None:
+        """Return the variances of the reward, if they are known."""
+        rows = self._sums.get(_REWARD)
+        return _components_or_none(np.sum(list(rows.values()), axis=0)) if rows else None
+
     def result(self) -> Reliability:
         """Estimate from all that was counted."""
         choices = [
@@ -254,11 +259,17 @@ def _components(sums: Array) -> tuple[Array, Array]:
     return np.where(known, between, np.nan), np.where(known, within, np.nan)
 
 
-def _estimate(sums: Array, resampled: Array | None, futures: float) -> ScoreReliability:
+def _components_or_none(sums: Array) -> Components | None:
     between, within = _components(sums)
     if not between + within > 0:  # Nothing varies, or nothing is known: NaN.
+        return None
+    return Components(between=float(between), within=float(within))
+
+
+def _estimate(sums: Array, resampled: Array | None, futures: float) -> ScoreReliability:
+    components = _components_or_none(sums)
+    if components is None:
         return _UNKNOWN
-    components = Components(between=float(between), within=float(within))
     found = None
     if resampled is not None:
         drawn, noise = _components(resampled)
@@ -316,6 +327,12 @@ def best_shares(drawn: Array) -> list[float]:
     """Return for each candidate the share of draws in which it is the best. Candidates that are equal share a draw."""
     best = drawn == drawn.max(axis=1, keepdims=True)
     return (best / best.sum(axis=1, keepdims=True)).mean(axis=0).tolist()
+
+
+def better_probability(drawn: Array, one: int, other: int) -> float:
+    """Return the share of draws in which a candidate is better than another one. Equal ones share a draw."""
+    first, second = drawn[:, one], drawn[:, other]
+    return float((first > second).mean() + (first == second).mean() / 2)
 
 
 @lru_cache(maxsize=16)

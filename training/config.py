@@ -54,6 +54,8 @@ class DataConfig(Section):
     """For SFT: the lowest score of a conversation, by judge."""
     minimum_gap: float = Field(default=0.0, ge=0)
     """For preferences: the smallest difference in reward of a pair."""
+    minimum_probability: float = Field(default=0.0, ge=0, lt=1)
+    """For preferences: the smallest probability that a pair's chosen reply is better; it takes two futures or more."""
     pairs: Literal["best_worst", "all"] = "best_worst"
     """For preferences: the pairs made from each turn."""
     system_prompt: str | None = None

@@ -124,8 +124,9 @@ def card(data: DatasetDict, made: Made, how: Mapping[str, object]) -> str:
         "",
         f"## Rewards{' of the chosen replies' if made.kind == 'preference' else ''}",
         "",
-        *_histogram(made.rewards),
+        *_histogram("reward", made.rewards),
         "",
+        *_probabilities(made),
         "## How it was made",
         "",
         "```yaml",
@@ -136,14 +137,21 @@ def card(data: DatasetDict, made: Made, how: Mapping[str, object]) -> str:
     return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---\n\n" + "\n".join(lines)
 
 
-def _histogram(rewards: Sequence[float], bins: int = 10) -> list[str]:
-    if not rewards:
+def _probabilities(made: Made) -> list[str]:
+    if not made.probabilities:
+        return []
+    title = "## Probabilities that the chosen reply is better"
+    return [title, "", *_histogram("probability", made.probabilities), ""]
+
+
+def _histogram(name: str, values: Sequence[float], bins: int = 10) -> list[str]:
+    if not values:
         return ["(no rewards are recorded)"]
-    if max(rewards) == min(rewards):
-        return [f"All {len(rewards)} are {rewards[0]:.3f}."]
-    counts, edges = np.histogram(rewards, bins=bins)
+    if max(values) == min(values):
+        return [f"All {len(values)} are {values[0]:.3f}."]
+    counts, edges = np.histogram(values, bins=bins)
     rows = [
         f"| {low:.3f} to {high:.3f} | {count} | {'█' * round(30 * count / max(counts))} |"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
     ]
-    return ["| reward | rows | |", "| --- | ---: | --- |", *rows]
+    return [f"| {name} | rows | |", "| --- | ---: | --- |", *rows]

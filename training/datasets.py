@@ -8,11 +8,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 
+from collab_agents._internal.bootstrap import Array
 from collab_agents._internal.rows import load_fresh
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, RunDirectoryError
@@ -21,6 +23,7 @@ from collab_agents.rewards import unbiased
 from collab_agents.tasks import Task
 from collab_agents.training.published import Row, from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
+from collab_agents.variance import Components, ReliabilityTally, better_probability, true_rewards
 
 Pairs = Literal["best_worst", "all"]
 
@@ -34,6 +37,8 @@ class Made:
     rows: list[Row] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     """The reward of each row; for a pair, the chosen reply's."""
+    probabilities: list[float] = field(default_factory=list)
+    """For each pair, the probability that the chosen reply is better, if pairs were chosen by it."""
     dropped: Counter[str] = field(default_factory=Counter)
     """How many were left out, by reason."""
     made_from: int = 0
@@ -215,6 +220,7 @@ def preference_rows(
     trajectories: Iterable[Trajectory],
     *,
     minimum_gap: float = 0.0,
+    minimum_probability: float = 0.0,
     pairs: Pairs = "best_worst",
     system_prompt: str | None = None,
 ) -> Made:
@@ -225,14 +231,17 @@ def preference_rows(
     Args:
         trajectories: Scored trajectories with turns.
         minimum_gap: The smallest difference in reward. Equal rewards never make a pair.
+        minimum_probability: The smallest probability that the chosen reply is better, in [0, 1), given the variances of
+            all the trajectories' rewards (see `variance.true_rewards`). All trajectories are then held in memory.
         pairs: "best_worst" pairs the best reply of each turn with the worst, "all" makes every pair.
         system_prompt: Put before every prompt that has none.
 
     Returns:
-        Rows with the columns `prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected` and `task_id`.
+        Rows with the columns `prompt`, `chosen`, `rejected`, `score_chosen`, `score_rejected` and `task_id`, and with
+        a minimum probability also `probability`.
 
     Raises:
-        ConfigError: If there are no rows.
+        ConfigError: If there are no rows, or the probabilities are unknown.
 
     Example:
         made = preference_rows(read_all(["runs/first"]), minimum_gap=0.1)
@@ -240,13 +249,20 @@ def preference_rows(
     """
     made = Made("preference")
     gaps: list[float] = []
+    sure: list[float] = []
+    components: Components | None = None
+    if minimum_probability:
+        trajectories = list(trajectories)
+        components = _components_of(trajectories)
     for trajectory in trajectories:
         made.made_from += 1
         for turn in map(unbiased, trajectory.turns):
             scored = _distinct(turn)
             made.dropped["candidates without a reward"] += sum(one.reward is None for one in turn.candidates)
             made.dropped["turns without two different scored candidates"] += len(scored) < 2
-            for chosen, rejected in _pairs(scored, pairs):
+            drawn = _true_rewards(scored, components) if components and scored else None
+            for better, worse in _pairs(len(scored), pairs):
+                chosen, rejected = scored[better], scored[worse]
                 assert chosen.reward is not None
                 assert rejected.reward is not None
                 gap = chosen.reward - rejected.reward
@@ -254,19 +270,30 @@ def preference_rows(
                 if gap <= 0 or gap < minimum_gap:
                     made.dropped["pairs below the minimum gap" if gap > 0 else "pairs of equal reward"] += 1
                     continue
-                made.rows.append(
-                    {
-                        "prompt": _with_system(turn.prompt, system_prompt),
-                        "chosen": chosen.messages,
-                        "rejected": rejected.messages,
-                        "score_chosen": chosen.reward,
-                        "score_rejected": rejected.reward,
-                        "task_id": trajectory.task.id,
-                    }
-                )
+                row: Row = {
+                    "prompt": _with_system(turn.prompt, system_prompt),
+                    "chosen": chosen.messages,
+                    "rejected": rejected.messages,
+                    "score_chosen": chosen.reward,
+                    "score_rejected": rejected.reward,
+                    "task_id": trajectory.task.id,
+                }
+                if drawn is not None:
+                    row["probability"] = better_probability(drawn, better, worse)
+                    sure.append(row["probability"])
+                    if row["probability"] < minimum_probability:
+                        made.dropped["pairs below the minimum probability"] += 1
+                        continue
+                    made.probabilities.append(row["probability"])
+                made.rows.append(row)
                 made.rewards.append(chosen.reward)
     if not made.made_from or not gaps:
         advice = "generate with candidates: 2 or more"
+    elif sure and max(sure) < minimum_probability:
+        advice = (
+            f"the most probable pair has {max(sure):.2f}: lower minimum_probability ({minimum_probability:g}), or play "
+            "more futures"
+        )
     elif max(gaps) <= 0:
         advice = "all candidates of every turn have the same reward: look at the judges, or raise the temperature"
     else:
@@ -371,11 +398,29 @@ def _distinct(turn: Turn) -> list[Candidate]:
     return sorted(scored.values(), key=lambda one: -(one.reward or 0.0))
 
 
-def _pairs(scored: Sequence[Candidate], pairs: Pairs) -> Iterator[tuple[Candidate, Candidate]]:
+def _pairs(count: int, pairs: Pairs) -> Iterator[tuple[int, int]]:
+    """Return pairs of places among so many replies, sorted by reward."""
     if pairs == "all":
-        yield from ((one, other) for i, one in enumerate(scored) for other in scored[i + 1 :])
-    elif len(scored) > 1:
-        yield scored[0], scored[-1]
+        yield from combinations(range(count), 2)
+    elif count > 1:
+        yield 0, count - 1
+
+
+def _components_of(trajectories: Iterable[Trajectory]) -> Components:
+    tally = ReliabilityTally()
+    for one in trajectories:
+        tally.add(one.task.id, one.turns, one.usage.calls)
+    components = tally.components()
+    if components is None:
+        raise ConfigError(
+            "minimum_probability: how much rewards vary is unknown; it takes turns with two candidates or more, and "
+            "candidates with two futures or more"
+        )
+    return components
+
+
+def _true_rewards(scored: Sequence[Candidate], components: Components) -> Array:
+    return true_rewards([one.reward or 0.0 for one in scored], [max(1, one.scored) for one in scored], components)
 
 
 def _below(trajectory: Trajectory, bounds: Mapping[str, float]) -> str | None:

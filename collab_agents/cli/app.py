@@ -235,6 +235,9 @@ def dataset(
     eval_share: Annotated[float, typer.Option(help="Share of the tasks that go to the split eval.")] = 0.0,
     seed: Annotated[int, typer.Option(help="The seed of that split.")] = 0,
     minimum_gap: Annotated[float, typer.Option(min=0, help="The smallest gap between a pair's rewards.")] = 0.0,
+    minimum_probability: Annotated[
+        float, typer.Option(min=0, max=0.999, help="The smallest probability that a pair's chosen reply is better.")
+    ] = 0.0,
     pairs: Annotated[Pairs, typer.Option(help="Pairs per turn: best and worst, or all.")] = Pairs.best_worst,
     lower_bound: Annotated[list[str] | None, typer.Option(help="JUDGE=NUMBER: for sft, the lowest score.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository.")] = None,
@@ -250,6 +253,7 @@ def dataset(
         eval_share=eval_share,
         seed=seed,
         minimum_gap=minimum_gap,
+        minimum_probability=minimum_probability,
         pairs=pairs.value,
         lower_bounds=dict(_bound(one) for one in lower_bound or []),
         push_to_hub=push_to_hub,

@@ -19,6 +19,7 @@ def make_dataset(
     eval_share: float,
     seed: int,
     minimum_gap: float,
+    minimum_probability: float,
     pairs: str,
     lower_bounds: dict[str, float],
     push_to_hub: str | None,
@@ -34,12 +35,18 @@ def make_dataset(
             row["single_turn_metadata"] = json.dumps(row["single_turn_metadata"])
             row["task_id"] = row["conv_id"]
     else:
-        options = DataConfig(runs=sources, minimum_gap=minimum_gap, pairs=pairs, lower_bounds=lower_bounds)
+        options = DataConfig(
+            runs=sources,
+            minimum_gap=minimum_gap,
+            minimum_probability=minimum_probability,
+            pairs=pairs,
+            lower_bounds=lower_bounds,
+        )
         made = rows_of(kind, options)
     data = split_by_task(made.dataset(), eval_share=eval_share, seed=seed)
     how: dict[str, object] = {"kind": kind, "from": sources, "eval_share": eval_share, "seed": seed}
     if kind == "preference":
-        how |= {"minimum_gap": minimum_gap, "pairs": pairs}
+        how |= {"minimum_gap": minimum_gap, "minimum_probability": minimum_probability, "pairs": pairs}
     if lower_bounds:
         how["lower_bounds"] = lower_bounds
     save_dataset(data, made, out, how=how)
@@ -55,6 +62,10 @@ def rows_of(kind: str, config: DataConfig) -> Made:
         return sft_rows(trajectories, lower_bounds=config.lower_bounds, system_prompt=config.system_prompt)
     if kind == "preference":
         return preference_rows(
-            trajectories, minimum_gap=config.minimum_gap, pairs=config.pairs, system_prompt=config.system_prompt
+            trajectories,
+            minimum_gap=config.minimum_gap,
+            minimum_probability=config.minimum_probability,
+            pairs=config.pairs,
+            system_prompt=config.system_prompt,
         )
     return prompt_rows(trajectories, system_prompt=config.system_prompt)

@@ -29,6 +29,7 @@ from collab_agents.training import (
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.trajectories import Future, JsonlStore
 from tests.support.commands import exit_code as run
+from tests.support.noisy import played, synthetic
 from tests.support.trajectories import said, trajectory
 
 NESTED: list[dict[str, Any]] = [
@@ -91,6 +92,36 @@ def test_preferences_are_best_against_worst_or_all_pairs_beyond_a_gap() -> None:
     assert {round(gap, 6) for gap in gaps} == {0.8, 0.4}
     assert len(preference_rows([one], pairs="all", minimum_gap=0.5).rows) == 2
     assert made.dropped["candidates without a reward"] == 2
+
+
+def test_pairs_by_probability_are_as_often_right_as_they_say() -> None:
+    made, true = synthetic(600, between=0.3, within=0.5)
+    qualities = {(one.task.id, number): true.pop(0) for one in made for number in range(2)}
+    for one in made:
+        for number, turn in enumerate(one.turns):
+            turn.prompt[0]["content"] = f"turn {number}"
+
+    def right(row: dict[str, Any]) -> bool:
+        of = qualities[row["task_id"], int(row["prompt"][0]["content"].split()[-1])]
+        chosen, rejected = (int(row[name][0]["content"].split()[-1]) for name in ("chosen", "rejected"))
+        return of[chosen] > of[rejected]
+
+    every = preference_rows(made, pairs="all", minimum_probability=1e-9)
+    assert min(row["probability"] for row in every.rows) >= 0.45
+    sure = preference_rows(made, pairs="all", minimum_probability=0.9)
+    assert 0 < len(sure.rows) < len(every.rows)
+    assert sure.probabilities == [row["probability"] for row in sure.rows]
+    assert sure.dropped["pairs below the minimum probability"] == len(every.rows) - len(sure.rows)
+    for rows in (every.rows, sure.rows):
+        said = sum(row["probability"] for row in rows) / len(rows)
+        assert sum(map(right, rows)) / len(rows) == pytest.approx(said, abs=0.03)
+
+
+def test_pairs_by_probability_need_two_futures_and_a_sure_pair() -> None:
+    with pytest.raises(ConfigError, match="how much rewards vary is unknown; it takes turns with two candidates"):
+        preference_rows([trajectory("a", 0.5, 0.9)], minimum_probability=0.9)
+    with pytest.raises(ConfigError, match=r"pair has 0\.\d\d: lower minimum_probability \(0\.99\)"):
+        preference_rows([played([[[0.0, 1.0], [0.9, 0.4]]])], minimum_probability=0.99)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +257,19 @@ def test_a_folder_is_read_as_it_is_now_and_not_as_one_of_the_same_name(tmp_path:
         assert len(read_rows(str(out), columns=["prompt"], split="train")) == len(
             read_dataset(str(out), "preference")["train"]
         )
+
+
+def test_the_card_has_the_probabilities_of_pairs(tmp_path: Path) -> None:
+    made, _ = synthetic(20, between=0.3, within=0.5)
+    (tmp_path / "trajectories.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in made))
+    out = tmp_path / "pairs"
+    run("dataset", "--from", str(tmp_path / "trajectories.jsonl"), "--kind", "preference", "--out", str(out),
+        "--minimum-probability", "0.8")  # fmt: skip
+    card = (out / "README.md").read_text()
+    assert "## Probabilities that the chosen reply is better" in card
+    assert "| probability | rows | |" in card
+    assert "pairs below the minimum probability" in card
+    assert "minimum_probability: 0.8" in card
 
 
 def test_a_dataset_is_saved_as_parquet_with_a_card_that_says_how_it_was_made(

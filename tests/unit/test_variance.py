@@ -7,41 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collab_agents import Reliability, Task, Trajectory, reliability
-from collab_agents.rewards import best_of, mean
-from collab_agents.trajectories import Candidate, Future, Turn
+from collab_agents import Reliability, reliability
+from collab_agents.trajectories import Candidate
 from collab_agents.variance import Components, ScoreReliability, best_shares, true_rewards
-
-Rewards = Sequence[Sequence[float | None]]
-"""By candidate and future."""
-
-
-def turn_of(rewards: Rewards) -> Turn:
-    candidates = [
-        Candidate(
-            reward=mean(each),
-            futures=[Future(reward=one, scores={"facts": one, "cost": one and -one}) for one in each],
-        )
-        for each in rewards
-    ]
-    return Turn(prompt=[], chosen=best_of([one.reward for one in candidates]) or 0, candidates=candidates)
-
-
-def played(turns: Sequence[Rewards], task: str = "one") -> Trajectory:
-    return Trajectory(
-        task=Task(id=task, goal="a text"), messages=[], stopped="user", turns=[turn_of(one) for one in turns]
-    )
-
-
-def synthetic(
-    tasks: int, between: float, within: float, *, candidates: int = 4, futures: int = 3, seed: int = 0
-) -> tuple[list[Trajectory], list[list[float]]]:
-    """Trajectories of two turns, and the true rewards of each turn's candidates."""
-    random = np.random.default_rng(seed)
-    true = random.normal(size=(tasks, 2, 1)) + between**0.5 * random.normal(size=(tasks, 2, candidates))
-    rewards = true[..., None] + within**0.5 * random.normal(size=(*true.shape, futures))
-    made = [played(one.tolist(), f"task-{number}") for number, one in enumerate(rewards)]
-    return made, true.reshape(-1, candidates).tolist()
+from tests.support.noisy import Rewards, played, synthetic, turn_of
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
