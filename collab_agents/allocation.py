@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from collab_agents.lookahead import Lookahead
-from collab_agents.variance import Components, best_shares, shrunk_means, true_rewards
+from collab_agents.lookahead import Components, Lookahead
+from collab_agents.variance import best_shares, shrunk_means, true_rewards
 
 _SHARE = 4
 """A batch is this part of the futures so far, so that few rounds are needed."""

@@ -6,6 +6,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -19,6 +20,22 @@ from collab_agents.errors import ConfigError
 MAX_EXCHANGES = 8
 """Exchanges after which a conversation ends, unless others are chosen."""
 _MOST_FUTURES = 16
+
+
+class Components(BaseModel):
+    """The variances of rewards within turns, see `collab_agents.variance`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    between: NonNegativeFloat
+    """Between the candidates of a turn, in squared units of the reward. An estimate below 0 is taken as 0."""
+    within: NonNegativeFloat
+    """Between the futures of a candidate."""
+
+    def reliability(self, futures: float) -> float | None:
+        """Return the reliability of the mean of so many futures, in [0, 1], or None if rewards do not vary."""
+        total = self.between + self.within / futures
+        return self.between / total if total > 0 else None
 
 
 class Lookahead(BaseModel):
@@ -44,13 +61,19 @@ class Lookahead(BaseModel):
     """adaptive: the probability of a good choice with which a turn is decided, between 0 and 1."""
     indifference: float = Field(default=0.0, ge=0)
     """adaptive: a candidate whose reward is lower than the best by at most this is a good choice."""
+    components: Components | None = None
+    """adaptive: how much rewards vary, as an earlier run's `reliability` says; by default each conversation's guess."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.allocation == "uniform" and self.max_futures is not None:
-            raise ValueError("max_futures needs allocation: adaptive")
-        if self.allocation == "adaptive" and self.futures < 2:
-            raise ValueError("allocation: adaptive needs at least 2 futures, which show how much rewards vary")
+        for name in ("max_futures", "components"):
+            if self.allocation == "uniform" and getattr(self, name) is not None:
+                raise ValueError(f"{name} needs allocation: adaptive")
+        if self.allocation == "adaptive" and self.futures < 2 and self.components is None:
+            raise ValueError(
+                "allocation: adaptive needs 2 futures or more, which show how much rewards vary, or the components of "
+                "an earlier run"
+            )
         if self.max_futures is not None and self.max_futures < self.futures:
             raise ValueError(f"max_futures must be at least futures, {self.futures}, got {self.max_futures}")
         return self

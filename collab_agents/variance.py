@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from collab_agents._internal.bootstrap import Array, interval, resampled_sums
+from collab_agents.lookahead import Components
 from collab_agents.trajectories import Record, Trajectory, Turn
 
 _PRIOR_RATIO = 0.2
@@ -26,20 +27,6 @@ _ENOUGH = 0.8
 _MORE = 4
 """How many times the futures are proposed otherwise."""
 _TOO_FEW = "it takes turns with two candidates or more, and candidates with two futures or more"
-
-
-class Components(Record):
-    """The variances of rewards within turns."""
-
-    between: float
-    """Between the candidates of a turn, in squared units of the reward. An estimate below 0 is taken as 0."""
-    within: float
-    """Between the futures of a candidate."""
-
-    def reliability(self, futures: float) -> float | None:
-        """Return the reliability of the mean of so many futures, in [0, 1], or None if rewards do not vary."""
-        total = self.between + self.within / futures
-        return self.between / total if total > 0 else None
 
 
 class ScoreReliability(Record):

@@ -11,9 +11,9 @@ from collab_agents.allocation import best_candidate, further_futures
 from collab_agents.graphs.lookahead import mean_of
 from collab_agents.graphs.nodes import Node, running, turn_of
 from collab_agents.graphs.states import State, Update, branch_of
-from collab_agents.lookahead import Lookahead
+from collab_agents.lookahead import Components, Lookahead
 from collab_agents.rewards import best_of
-from collab_agents.variance import Components, likely_components
+from collab_agents.variance import likely_components
 
 
 def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
@@ -28,11 +28,13 @@ def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
     return candidates
 
 
-def components_of(state: State, candidates: Sequence[State], first: int) -> Components | None:
-    """Estimate the variances from the first futures of the conversation's candidates so far."""
+def components_of(state: State, candidates: Sequence[State], lookahead: Lookahead) -> Components | None:
+    """Return the variances that are given, or estimate them from the first futures of the conversation so far."""
+    if lookahead.components is not None:
+        return lookahead.components
     turns = [[one["futures"] for one in turn["candidates"]] for turn in state.get("turns", [])]
     turns.append([one["futures"] for one in candidates])
-    return likely_components([[_rewards(futures[:first]) for futures in turn] for turn in turns])
+    return likely_components([[_rewards(futures[: lookahead.futures]) for futures in turn] for turn in turns])
 
 
 def allocate_node(lookahead: Lookahead) -> Node:
@@ -41,7 +43,7 @@ def allocate_node(lookahead: Lookahead) -> Node:
     async def allocate(state: State) -> Update:
         candidates = merged(state["candidates"])
         rewards = [[future["reward"] for future in one["futures"]] for one in candidates]
-        components = components_of(state, candidates, lookahead.futures)
+        components = components_of(state, candidates, lookahead)
         return {"more": further_futures(rewards, components, lookahead)}
 
     return allocate
@@ -81,7 +83,7 @@ def choose_from(state: State, candidates: Sequence[State], lookahead: Lookahead)
     if lookahead.allocation == "uniform":
         return best_of([one["reward"] for one in candidates])
     rewards = [[future["reward"] for future in one["futures"]] for one in candidates]
-    return best_candidate(rewards, components_of(state, candidates, lookahead.futures))
+    return best_candidate(rewards, components_of(state, candidates, lookahead))
 
 
 def _rewards(futures: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -18,12 +18,13 @@ from collab_agents._internal.bootstrap import Array
 from collab_agents._internal.rows import load_fresh
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.lookahead import Components
 from collab_agents.personas import Persona
 from collab_agents.rewards import unbiased
 from collab_agents.tasks import Task
 from collab_agents.training.published import Row, from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
-from collab_agents.variance import Components, ReliabilityTally, better_probability, true_rewards
+from collab_agents.variance import ReliabilityTally, better_probability, true_rewards
 
 Pairs = Literal["best_worst", "all"]
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collab_agents import Reliability, reliability
+from collab_agents.lookahead import Components
 from collab_agents.trajectories import Candidate
-from collab_agents.variance import Components, ScoreReliability, best_shares, true_rewards
+from collab_agents.variance import ScoreReliability, best_shares, true_rewards
 from tests.support.noisy import Rewards, played, synthetic, turn_of
 
 

@@ -13,11 +13,11 @@ from collab_agents import AgendaUser, Lookahead, MultiturnReward, Progress, Task
 from collab_agents.allocation import Rewards, best_candidate, further_futures
 from collab_agents.errors import ConfigError
 from collab_agents.judges import Conversation
-from collab_agents.lookahead import check_lookahead
+from collab_agents.lookahead import Components, check_lookahead
 from collab_agents.participants import AssistantContext
 from collab_agents.rewards import mean, unbiased
 from collab_agents.trajectories import Candidate, Future, Turn
-from collab_agents.variance import Components, likely_components
+from collab_agents.variance import likely_components
 from tests.support.participants import Says
 from tests.support.runs import collect
 from tests.support.tasks import parties, party
@@ -72,6 +72,15 @@ async def test_the_first_futures_are_those_of_uniform_allocation() -> None:
         for one, other in zip(turn.candidates, whole.candidates, strict=True):
             assert one.messages == other.messages
             assert one.futures == other.futures[: len(one.futures)]
+
+
+async def test_variances_of_an_earlier_run_decide_with_one_future() -> None:
+    known = ADAPTIVE.model_copy(update={"futures": 1, "components": Components(between=1.0, within=9.0)})
+    found = first_turns(await played(3.0, known))
+    assert {turn.first_futures for turn in found} == {1}
+    assert max(len(one.futures) for turn in found for one in turn.candidates) == 8
+    certain = known.model_copy(update={"components": Components(between=1.0, within=0.0)})
+    assert {len(one.futures) for turn in first_turns(await played(3.0, certain)) for one in turn.candidates} == {1}
 
 
 async def test_the_same_seed_gives_the_same_futures_at_any_concurrency() -> None:
@@ -146,7 +155,9 @@ def test_a_mean_of_few_futures_is_shrunk_more_when_the_best_is_chosen() -> None:
     ("chosen", "why"),
     [
         ({"max_futures": 8}, "max_futures needs allocation: adaptive"),
-        ({"allocation": "adaptive", "futures": 1}, "allocation: adaptive needs at least 2 futures"),
+        ({"components": {"between": 1, "within": 1}}, "components needs allocation: adaptive"),
+        ({"allocation": "adaptive", "components": {"between": -1, "within": 1}}, "components.between"),
+        ({"allocation": "adaptive", "futures": 1}, "allocation: adaptive needs 2 futures or more"),
         ({"allocation": "adaptive", "futures": 4, "max_futures": 3}, "max_futures must be at least futures, 4, got 3"),
         ({"allocation": "adaptive", "confidence": 1.0}, "confidence"),
     ],
