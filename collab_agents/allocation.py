@@ -1,21 +1,25 @@
 """Which candidates of a turn get further futures, and which is chosen when they have different numbers of them.
 
-Futures go where the choice is open, as in top-two Thompson sampling (Russo, 2020): half of a batch to the candidate
-that is the best so far, the rest to its challengers, by the probability that each is the best. It ends when the leader
-is good enough with the probability `Lookahead.confidence` (the probability of good selection: Ni, Ciocan, Henderson and
-Hunter, 2017).
+A future goes to the candidate where it raises the expected reward of the choice the most: the knowledge gradient
+(Frazier, Powell and Dayanik, 2008). Since one future alone often changes nothing, its gain is the best mean gain of up
+to 8 more (Frazier and Powell, 2010). A turn is decided when no gain is worth `Lookahead.price`, or when the leader is
+good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017).
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from collab_agents.lookahead import Components, Lookahead
-from collab_agents.variance import best_shares, shrunk_means, true_rewards
+from collab_agents.variance import shrunk_means, true_rewards
 
 _SHARE = 4
 """A batch is this part of the futures so far, so that few rounds are needed."""
 _LEAST = 2
+_AHEAD = (1, 2, 4, 8)
+_PRICE = 0.005
+"""The default price of a future, in standard deviations between candidates."""
 
 Rewards = Sequence[Sequence[float | None]]
 """A turn's rewards, by candidate and future; None for a future that failed."""
@@ -26,37 +30,61 @@ def further_futures(rewards: Rewards, components: Components | None, lookahead: 
 
     Args:
         rewards: Those of the futures so far. A candidate without any gets no futures.
-        components: The variances of rewards. If they are unknown, nothing can be decided, and no future is added.
+        components: The variances of rewards. If they are unknown or 0, no future is added.
         lookahead: When to stop.
     """
     more = [0] * len(rewards)
     there = [index for index, each in enumerate(rewards) if _scored(each)]
-    if components is None or lookahead.allocation == "uniform" or len(there) < 2:
+    if lookahead.allocation == "uniform" or len(there) < 2:
+        return more
+    if components is None or not components.between or not components.within:
         return more
     means, counts = _means([rewards[index] for index in there])
-    drawn = true_rewards(means, counts, components)
-    leader = int(np.argmax(shrunk_means(means, counts, components)))
-    good = drawn[:, leader] >= drawn.max(axis=1) - lookahead.indifference
-    if good.mean() >= lookahead.confidence:
+    expected = shrunk_means(means, counts, components)
+    if _is_decided(means, counts, int(np.argmax(expected)), components, lookahead):
         return more
-    left = [max(0, lookahead.most_futures - len(rewards[index])) for index in there]
-    batch = max(_LEAST, sum(len(each) for each in rewards) // _SHARE)
-    for place, count in enumerate(_split(batch, leader, best_shares(drawn), left)):
-        more[there[place]] = count
+    price = _PRICE * math.sqrt(components.between) if lookahead.price is None else lookahead.price
+    left = [lookahead.most_futures - len(rewards[index]) for index in there]
+    for _ in range(max(_LEAST, sum(counts) // _SHARE)):
+        gains = [
+            _gain(expected, place, count, components) if left[place] > 0 else 0.0 for place, count in enumerate(counts)
+        ]
+        best = int(np.argmax(gains))
+        if gains[best] <= price:
+            break
+        counts[best] += 1
+        left[best] -= 1
+        more[there[best]] += 1
     return more
 
 
-def _split(batch: int, leader: int, shares: Sequence[float], left: Sequence[int]) -> list[int]:
-    """Split a batch: half to the leader, the rest to the others by their shares, and no more than each has left."""
-    given = [0] * len(left)
-    given[leader] = min(batch // 2, left[leader])
-    for place in sorted(range(len(left)), key=lambda one: -shares[one]):
-        if place == leader:
-            continue
-        others = sum(share for one, share in enumerate(shares) if one != leader) or 1.0
-        wanted = max(1, round((batch - batch // 2) * shares[place] / others))
-        given[place] = min(wanted, left[place], batch - sum(given))
-    return given
+def _is_decided(
+    means: Sequence[float], counts: Sequence[int], leader: int, components: Components, lookahead: Lookahead
+) -> bool:
+    drawn = true_rewards(means, counts, components)
+    good = drawn[:, leader] >= drawn.max(axis=1) - lookahead.indifference
+    return bool(good.mean() >= lookahead.confidence)
+
+
+def _gain(expected: Sequence[float], place: int, count: int, components: Components) -> float:
+    """Return by how much a further future of a candidate raises the expected reward of the best."""
+    best_other = max(one for other, one in enumerate(expected) if other != place)
+    distance = abs(expected[place] - best_other)
+    now = _variance(count, components)
+    return max(_expected_rise(distance, now - _variance(count + more, components)) / more for more in _AHEAD)
+
+
+def _variance(count: int, components: Components) -> float:
+    """Return the variance of a candidate's true reward after so many futures."""
+    return 1 / (1 / components.between + count / components.within)
+
+
+def _expected_rise(distance: float, variance: float) -> float:
+    """Return E[max(x - distance, 0)] of a normal x with this variance."""
+    deviation = math.sqrt(variance)
+    far = -distance / deviation
+    density = math.exp(-(far**2) / 2) / math.sqrt(2 * math.pi)
+    return deviation * (far * math.erfc(-far / math.sqrt(2)) / 2 + density)
 
 
 def best_candidate(rewards: Rewards, components: Components | None) -> int | None:

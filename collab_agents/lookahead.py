@@ -61,12 +61,15 @@ class Lookahead(BaseModel):
     """adaptive: the probability of a good choice with which a turn is decided, between 0 and 1."""
     indifference: float = Field(default=0.0, ge=0)
     """adaptive: a candidate whose reward is lower than the best by at most this is a good choice."""
+    price: NonNegativeFloat | None = None
+    """adaptive: how much a further future must be expected to raise the reward of the choice; by default 0.005 standard
+    deviations between candidates."""
     components: Components | None = None
     """adaptive: how much rewards vary, as an earlier run's `reliability` says; by default each conversation's guess."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("max_futures", "components"):
+        for name in ("max_futures", "price", "components"):
             if self.allocation == "uniform" and getattr(self, name) is not None:
                 raise ValueError(f"{name} needs allocation: adaptive")
         if self.allocation == "adaptive" and self.futures < 2 and self.components is None:

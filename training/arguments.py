@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from collab_agents._internal.reasons import nearest
 from collab_agents.errors import ConfigError
+from collab_agents.models.weights import has_bfloat16
 
 A = TypeVar("A")
 
@@ -34,12 +35,15 @@ def trainer_arguments(shape: Callable[..., A], chosen: Mapping[str, object], out
                 f"trainer.{name}: {getattr(shape, '__name__', shape)} has no such key{nearest(name, fields)}"
             )
         values[name] = _typed(name, hints[name], value)
+    on_processor = not torch.accelerator.is_available()
     ours = {
         "report_to": ["tensorboard"],
-        "use_cpu": not torch.accelerator.is_available(),
+        "use_cpu": on_processor,
         "logging_nan_inf_filter": False,
         **defaults,
     }
+    if on_processor and not has_bfloat16() and "fp16" not in values:
+        ours["bf16"] = False  # TRL's default is True on any processor.
     try:
         return shape(**{name: value for name, value in ours.items() if name in fields} | values, output_dir=str(out))
     except (ValueError, TypeError, NotImplementedError) as error:

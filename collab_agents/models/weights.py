@@ -14,11 +14,15 @@ def placement(dtype: str | None, device: str | None) -> tuple[str, str]:
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype is None:
-        fast = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        dtype = "bfloat16" if fast else "float32"
+        dtype = "bfloat16" if device != "cpu" or has_bfloat16() else "float32"
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ConfigError(f"dtype {dtype!r} is not a torch type: use bfloat16, float16 or float32")
     return dtype, device
+
+
+def has_bfloat16() -> bool:
+    """Return whether the processor computes in bfloat16. Others imitate it, which takes many times as long."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def load_weights(source: str, label: str, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

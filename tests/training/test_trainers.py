@@ -36,6 +36,7 @@ from collab_agents.training import (
     PolicyConfig,
     PPOConfig,
     PPOTrainer,
+    arguments,
     opening_rows,
     prompt_row,
     read_dataset,
@@ -592,6 +593,17 @@ def test_keys_that_arrow_filled_with_none_never_reach_the_template(tmp_path: Pat
         out = tmp_path / train.__name__
         train(policy(model), asked, likes_z, out, trainer={**QUICK, "max_steps": 1, new: 4})
         assert (out / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="an accelerator has its own types")
+@pytest.mark.parametrize("imitated", [True, False])
+def test_bfloat16_is_not_imitated_on_a_processor(
+    imitated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda: not imitated)
+    for method in (Method.sft, Method.dpo, Method.grpo, Method.ppo, Method.online_dpo):
+        assert trainer_arguments(method.arguments, {}, tmp_path).bf16 is not imitated
+        assert trainer_arguments(method.arguments, {"bf16": True}, tmp_path).bf16 is True
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,252 @@
+"""The quality of a turn's choice against the futures that it took, for several ways to allocate futures.
+
+    python -m benchmarks.lookahead                                   # rewards whose truth is known
+    python -m benchmarks.lookahead --pool runs/pool                  # stored turns of at least 8 futures a candidate
+    python -m benchmarks.lookahead --pool runs/pool --picture docs/lookahead.svg
+
+`make bench-lookahead` plays such a pool with the embedded model first. A rule sees the futures of a candidate one after
+another, in a random order. The best candidate is the one with the highest true reward or, in a pool, the highest mean
+of all its futures. Regret is how much lower the chosen candidate's is. Intervals are 95% bootstrap intervals over
+turns.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from collab_agents import Lookahead, read_trajectories
+from collab_agents._internal.bootstrap import interval, resampled_sums
+from collab_agents.allocation import best_candidate, further_futures
+from collab_agents.lookahead import Components
+from collab_agents.trajectories import Candidate
+from collab_agents.variance import ReliabilityTally, best_shares, likely_components, shrunk_means, true_rewards
+
+Array = NDArray[np.float64]
+Numbers = list[int]
+MOST = 16
+PRICES = (1e-3, 5e-4, 2.5e-4, 1.25e-4, 6e-5)
+SYNTHETIC = Components(between=0.0013, within=0.0113)
+"""Those of the embedded model on the offline tasks, with 4 candidates and futures of 2 exchanges."""
+
+
+@dataclass
+class Turns:
+    """Turns to choose in: futures of shape (turns, candidates, futures), the true rewards, and their variances."""
+
+    name: str
+    futures: Array
+    true: Array
+    components: Components
+
+
+def synthetic(count: int, candidates: int = 4) -> Turns:
+    random = np.random.default_rng(0)
+    true = random.normal(scale=SYNTHETIC.between**0.5, size=(count, candidates))
+    noise = random.normal(scale=SYNTHETIC.within**0.5, size=(count, candidates, 2 * MOST))
+    return Turns(f"{count} synthetic turns", true[..., None] + noise, true, SYNTHETIC)
+
+
+def pool(run: Path, repeats: int) -> Turns:
+    """Every turn of a run, in several orders of its futures."""
+    random = np.random.default_rng(0)
+    tally = ReliabilityTally()
+    turns: list[list[list[float]]] = []
+    for one in read_trajectories(run):
+        tally.add(one.task.id, one.turns, one.usage.calls)
+        for turn in one.turns:
+            turns.append(
+                [[each.reward for each in made.futures if each.reward is not None] for made in turn.candidates]
+            )
+    components = tally.components()
+    fewest = min(len(each) for turn in turns for each in turn)
+    assert components is not None
+    stored = np.array([[each[:fewest] for each in turn] for turn in turns])
+    shuffled = np.concatenate([random.permuted(stored, axis=2) for _ in range(repeats)])
+    true = np.tile(stored.mean(axis=2), (repeats, 1))
+    return Turns(f"{len(turns)} turns of {run}, {fewest} futures a candidate", shuffled, true, components)
+
+
+def _rewards(candidate: Candidate) -> list[float]:
+    return [one.reward for one in candidate.futures if one.reward is not None]
+
+
+Rule = Callable[[Array, Components], Numbers]
+"""Returns how many futures of each candidate it looked at, of futures of shape (candidates, futures)."""
+
+
+def uniform(futures: int) -> Rule:
+    return lambda turn, components: [futures] * len(turn)
+
+
+def halving(futures: int) -> Rule:
+    """Sequential halving (Karnin, Koren and Somekh, 2013) with so many futures a candidate in all."""
+
+    def rule(turn: Array, components: Components) -> Numbers:
+        numbers = [0] * len(turn)
+        left = list(range(len(turn)))
+        rounds = max(1, math.ceil(math.log2(len(turn))))
+        for _ in range(rounds):
+            for one in left:
+                numbers[one] += max(1, futures * len(turn) // rounds // len(left))
+            means = [turn[one, : numbers[one]].mean() for one in left]
+            left = [left[place] for place in np.argsort(means)[::-1][: max(1, math.ceil(len(left) / 2))]]
+        return [min(number, turn.shape[1]) for number in numbers]
+
+    return rule
+
+
+def top_two(confidence: float) -> Rule:
+    """Two futures at a time: for the leader, and for the likeliest of the others (Russo, 2020)."""
+
+    def rule(turn: Array, components: Components) -> Numbers:
+        numbers = [1] * len(turn)
+        while True:
+            means = [float(turn[one, :number].mean()) for one, number in enumerate(numbers)]
+            shares = best_shares(true_rewards(means, numbers, components))
+            leader = int(np.argmax(shrunk_means(means, numbers, components)))
+            open_ones = [one for one, number in enumerate(numbers) if number < MOST]
+            if shares[leader] >= confidence or not open_ones:
+                return numbers
+            others = sorted((one for one in open_ones if one != leader), key=lambda one: -shares[one])
+            for one in [*others[:1], *(one for one in open_ones if one == leader)]:
+                numbers[one] += 1
+
+    return rule
+
+
+def adaptive(first: int, price: float, *, own: bool = False) -> Rule:
+    """The library's rule; `own`: with the variances that one turn shows, not those of the run."""
+    given = SYNTHETIC if first == 1 else None  # Which ones does not matter: the rule below passes its own.
+    look = Lookahead(
+        futures=first, allocation="adaptive", max_futures=MOST, confidence=0.95, price=price, components=given
+    )
+
+    def rule(turn: Array, components: Components) -> Numbers:
+        numbers = [first] * len(turn)
+        likely = likely_components([turn[:, :first].tolist()]) if own else components
+        while any(more := further_futures(_seen(turn, numbers), likely, look)):
+            numbers = [number + extra for number, extra in zip(numbers, more, strict=True)]
+        return numbers
+
+    return rule
+
+
+def _seen(turn: Array, numbers: Sequence[int]) -> list[list[float]]:
+    return [turn[one, :number].tolist() for one, number in enumerate(numbers)]
+
+
+@dataclass
+class Point:
+    """A rule's result: the mean over turns, each with its interval."""
+
+    futures: float
+    picked: tuple[float, float, float]
+    regret: tuple[float, float, float]
+
+
+def measure(rule: Rule, turns: Turns) -> Point:
+    rows = []
+    for turn, true in zip(turns.futures, turns.true, strict=True):
+        numbers = rule(turn, turns.components)
+        chosen = best_candidate(_seen(turn, numbers), turns.components)
+        assert chosen is not None
+        rows.append([np.mean(numbers), float(chosen == true.argmax()), true.max() - true[chosen]])
+    found = np.array(rows)
+    drawn = resampled_sums(found, seed=0, resamples=2000) / len(found)
+    futures, picked, regret = found.mean(axis=0)
+    ends = [interval(drawn[:, column]) or (math.nan, math.nan) for column in (1, 2)]
+    return Point(futures, (picked, *ends[0]), (regret, *ends[1]))
+
+
+CURVES: dict[str, list[tuple[str, Rule]]] = {
+    "uniform": [(f"{number}", uniform(number)) for number in (1, 2, 3, 4, 6, 8, 12, 16)],
+    "halving": [(f"{number}", halving(number)) for number in (2, 4, 6, 8)],
+    "top-two": [(f"confidence {sure:g}", top_two(sure)) for sure in (0.4, 0.5, 0.6, 0.7)],
+    "adaptive": [(f"first 1, price {price:g}", adaptive(1, price)) for price in PRICES],
+    "adaptive, first 2": [(f"first 2, price {price:g}", adaptive(2, price)) for price in PRICES],
+    "adaptive, variances of the turn": [
+        (f"first 2, price {price:g}", adaptive(2, price, own=True)) for price in PRICES
+    ],
+}
+
+
+def uniform_of(regret: float, points: Sequence[Point]) -> float:
+    """Return how many futures uniform allocation takes for this regret, between the numbers that were measured."""
+    known = sorted((math.log(one.regret[0]), math.log(one.futures)) for one in points)
+    return math.exp(np.interp(math.log(regret), *zip(*known, strict=True)))
+
+
+def results(turns: Turns) -> Iterator[tuple[str, str, Point, float]]:
+    uniforms: list[Point] = []
+    for curve, rules in CURVES.items():
+        for setting, rule in rules:
+            point = measure(rule, turns)
+            if curve == "uniform":
+                uniforms.append(point)
+            yield curve, setting, point, 0.0 if curve == "uniform" else uniform_of(point.regret[0], uniforms)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pool", type=Path, help="a run whose turns have many futures a candidate")
+    parser.add_argument("--turns", type=int, default=2000, help="how many synthetic turns")
+    parser.add_argument("--repeats", type=int, default=20, help="orders of the futures of each turn of the pool")
+    parser.add_argument("--picture", type=Path, help="where to draw the curves")
+    given = parser.parse_args()
+    turns = pool(given.pool, given.repeats) if given.pool else synthetic(given.turns)
+    found = list(results(turns))
+    components = turns.components
+    title = f"{turns.name}; variance between candidates {components.between:.4g}, within {components.within:.4g}"
+    table = Table(title=title, title_justify="left")
+    for column in ("rule", "setting", "futures", "picks the best", "regret", "uniform takes", "saved"):
+        table.add_column(column, justify="left" if column in ("rule", "setting") else "right")
+    for curve, setting, point, same in found:
+        saved = f"{1 - point.futures / same:.0%}" if same else ""
+        table.add_row(
+            curve,
+            setting,
+            f"{point.futures:.2f}",
+            _range(point.picked, 2),
+            _range(point.regret, 4),
+            f"{same:.2f}" if same else "",
+            saved,
+        )
+    Console(width=140).print(table)
+    if given.picture:
+        draw(found, turns.name, given.picture)
+
+
+def _range(found: tuple[float, float, float], digits: int) -> str:
+    value, low, high = (f"{one:.{digits}f}" for one in found)
+    return f"{value} ({low} to {high})"
+
+
+def draw(found: Sequence[tuple[str, str, Point, float]], title: str, picture: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for curve in CURVES:
+        points = [point for name, _, point, _ in found if name == curve]
+        points.sort(key=lambda one: one.futures)
+        axes.plot(
+            [one.futures for one in points], [one.regret[0] for one in points], marker="o", markersize=3, label=curve
+        )
+    axes.set(xscale="log", xlabel="futures a candidate (mean)", ylabel="regret of the choice", title=title)
+    axes.set_xticks([1, 2, 4, 8, 16], labels=["1", "2", "4", "8", "16"])
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(picture)
+
+
+if __name__ == "__main__":
+    main()
