@@ -4,6 +4,7 @@
 # make test    lint, types and tests
 # make bench   the main job against the published package, and plain conversations against two others, side by side
 # make bench-local   the demo's work on each engine for local models
+# make bench-lookahead   the quality of choices against the futures they take, on known truth and on the embedded model
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 DEMO := runs/demo
 TRAIN := runs/train-demo
 
-.PHONY: setup demo chat train-demo test lint bench bench-local sandbox clean
+.PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead sandbox clean
 
 setup: $(READY)
 
@@ -73,6 +74,12 @@ bench: $(READY)
 
 bench-local: $(READY)
 	$(BIN)/python -m benchmarks.local
+
+bench-lookahead: $(READY)
+	$(BIN)/python -m benchmarks.lookahead --picture docs/lookahead.svg
+	rm -rf .bench/lookahead
+	$(BIN)/collab-agents generate --config benchmarks/lookahead.yaml --out .bench/lookahead
+	$(BIN)/python -m benchmarks.lookahead --pool .bench/lookahead
 
 clean:
 	rm -rf $(VENV) .bench runs build *.egg-info
