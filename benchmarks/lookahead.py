@@ -179,8 +179,8 @@ CURVES: dict[str, list[tuple[str, Rule]]] = {
 
 def uniform_of(regret: float, points: Sequence[Point]) -> float:
     """Return how many futures uniform allocation takes for this regret, between the numbers that were measured."""
-    known = sorted((math.log(one.regret[0]), math.log(one.futures)) for one in points)
-    return math.exp(np.interp(math.log(regret), *zip(*known, strict=True)))
+    known = np.log(sorted((one.regret[0], one.futures) for one in points))
+    return math.exp(float(np.interp(math.log(regret), known[:, 0], known[:, 1])))
 
 
 def results(turns: Turns) -> Iterator[tuple[str, str, Point, float]]:

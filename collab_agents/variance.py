@@ -121,10 +121,10 @@ class ReliabilityTally:
             for name, groups in _scores_in(turn).items():
                 rows = self._sums.setdefault(name, {})
                 rows[task_id] = rows.get(task_id, np.zeros(_COLUMNS)) + _sums_of_squares(groups)
-        self._turns[task_id] = [
+        self._turns.setdefault(task_id, []).extend(
             (one.chosen, [each.reward for each in one.candidates], [each.scored for each in one.candidates])
             for one in turns
-        ]
+        )
 
     def components(self) -> Components | None:
         """Return the variances of the reward, if they are known."""
