@@ -53,16 +53,18 @@ def branch_further(state: State, *, own_futures: bool) -> list[Send]:
     """Return a branch for each future that `allocate` added."""
     sends = []
     for one, count in zip(merged(state["candidates"]), state["more"], strict=True):
-        branch = branch_of(state) | ({} if own_futures else {"memory": {}})
-        branch |= {
+        if not count:
+            continue
+        branch = branch_of(state) | {
             "messages": [*state["messages"], *one["reply"]],
             "assistant_memory": one["assistant_memory"],
             "index": one["index"],
         }
+        if not own_futures:
+            branch["memory"] = {}
         for number in range(len(one["futures"]), len(one["futures"]) + count):
-            sends.append(
-                Send("future", branch | {"future": number, "seed": derive_seed(one["seed"], "future", number)})
-            )
+            seed = derive_seed(one["seed"], "future", number)
+            sends.append(Send("future", branch | {"future": number, "seed": seed}))
     return sends
 
 

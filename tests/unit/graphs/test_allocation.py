@@ -83,6 +83,21 @@ async def test_variances_of_an_earlier_run_decide_with_one_future() -> None:
     assert {len(one.futures) for turn in first_turns(await played(3.0, certain)) for one in turn.candidates} == {1}
 
 
+async def test_candidates_and_futures_that_fail_are_left_out() -> None:
+    def fails_at_times(messages: Sequence[object], context: AssistantContext) -> str:
+        if context.seed % 3 == 0:
+            raise RuntimeError("no luck")
+        return names_a_number(messages, context)
+
+    turns = first_turns(await played(3.0, assistant=Says(fails_at_times)))
+    candidates = [one for turn in turns for one in turn.candidates]
+    assert any(one.error and not one.futures for one in candidates), "a reply failed"
+    assert any(0 < one.scored < len(one.futures) for one in candidates), "a future failed"
+    assert any(len(one.futures) > 2 for one in candidates), "others got further futures"
+    for one in candidates:
+        assert one.reward == mean(future.reward for future in one.futures)
+
+
 async def test_the_same_seed_gives_the_same_futures_at_any_concurrency() -> None:
     one_by_one = await played(3.0, max_concurrency=1)
     assert await played(3.0, max_concurrency=64) == one_by_one
