@@ -77,6 +77,10 @@ class Model:
         }
         if "simulated_input" in prompt:  # DeepEval's. The answers that recorded runs were given did not have it.
             answer["simulated_input"] = _words(chance, 20)
+        if '"faults"' in prompt:  # Nor this one.
+            kinds = ["contradicts", "repeats", "speaks_as_assistant"]
+            fault = {"kind": chance.choice(kinds), "message": 2, "reason": _words(chance, 10)}
+            answer["faults"] = [fault] if chance.random() < 0.5 else []
         return json.dumps(answer)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:

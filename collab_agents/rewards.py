@@ -9,7 +9,8 @@ from collab_agents._internal.containment import PASS_THROUGH, contained
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.tracing import traced
 from collab_agents.errors import ConfigError
-from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with
+from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with, user_faults
+from collab_agents.judges.base import CheckedJudge
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate, Future, Turn
 
@@ -27,6 +28,11 @@ class Reward:
     def reason(self) -> str:
         """Which judges gave no score, and why; empty if all did."""
         return "; ".join(f"{name}: {score.reason}" for name, score in self.scores.items() if score.value is None)
+
+    @property
+    def faults(self) -> list[str]:
+        """The kinds of fault that judges found in the simulated user."""
+        return list(dict.fromkeys(kind for score in self.scores.values() for kind in score.faults))
 
 
 class MultiturnReward:
@@ -66,13 +72,31 @@ class MultiturnReward:
                 return f"{problem} (judge {name})"
         return None
 
-    async def score(self, conversation: Conversation, task: Task) -> Reward:
+    def reviewing(self) -> "MultiturnReward":
+        """Return a reward whose judges also look for faults of the simulated user.
+
+        It is this one if it has `user_faults`, by whatever name, or a judge of that name. Otherwise, `user_faults` by
+        rule is added with weight 0.
+        """
+        reviewing = [judge for judge in self.judges.values() if isinstance(judge, CheckedJudge) and judge.reviews_user]
+        if reviewing or "user_faults" in self.judges:
+            return self
+        return MultiturnReward({**self.judges, "user_faults": user_faults()}, {**self.weights, "user_faults": 0.0})
+
+    async def score(self, conversation: Conversation, task: Task, known: Mapping[str, Score] | None = None) -> Reward:
         """Score a conversation with all judges at once.
 
         A judge that raises gives no score, and the exception is the reason.
+
+        Args:
+            conversation: The conversation.
+            task: The task.
+            known: Scores that some of the judges gave it before, by judge. These judges are not asked.
         """
-        scores = await asyncio.gather(*(_score(name, judge, conversation, task) for name, judge in self.judges.items()))
-        named = dict(zip(self.judges, scores, strict=True))
+        asked = {name: judge for name, judge in self.judges.items() if name not in (known or {})}
+        scores = await asyncio.gather(*(_score(name, judge, conversation, task) for name, judge in asked.items()))
+        given = {**(known or {}), **dict(zip(asked, scores, strict=True))}
+        named = {name: given[name] for name in self.judges}
         parts = [(self.weights[name], score.value) for name, score in named.items() if self.weights[name]]
         if any(value is None for _, value in parts):
             return Reward(None, named)

@@ -26,7 +26,7 @@ from collab_agents.graphs.states import State, Update, persona_of, task_of
 from collab_agents.judges import Conversation
 from collab_agents.messages import is_users, with_ids
 from collab_agents.participants import AssistantContext, UserContext, state_of, with_context
-from collab_agents.rewards import MultiturnReward
+from collab_agents.rewards import MultiturnReward, Reward
 from collab_agents.tasks import Task
 from collab_agents.usage import track_usage
 from collab_agents.users import Memory, SimulatedUser, is_closing
@@ -125,17 +125,33 @@ def judge_node(reward: MultiturnReward, assistant: Assistant) -> Node:
     """Return the node that judges the conversation with the assistant's state."""
 
     async def judge(state: State) -> Update:
-        seed = derive_seed(state.get("seed", 0), "judge")
-        conversation = Conversation(state["messages"], seed, state_of(assistant, state.get("assistant_memory") or {}))
-        with _traced(state, "judge", seed):
-            result = await reward.score(conversation, task_of(state))
-        return {
-            "reward": result.value,
-            "scores": {name: score.value for name, score in result.scores.items()},
-            "reasons": {name: valid(score.reason) for name, score in result.scores.items() if score.reason},
-        }
+        conversation = conversation_of(state, assistant)
+        with _traced(state, "judge", conversation.seed):
+            return verdict_of(await reward.score(conversation, task_of(state)))
 
     return judge
+
+
+def conversation_of(state: State, assistant: Assistant | None = None) -> Conversation:
+    """Return the state's conversation as judges see it, with the assistant's own state if there is an assistant."""
+    return Conversation(
+        state["messages"],
+        derive_seed(state.get("seed", 0), "judge"),
+        state_of(assistant, state.get("assistant_memory") or {}) if assistant else {},
+        persona=persona_of(state),
+        start=state.get("start", 0),
+        stopped=state.get("stopped"),
+    )
+
+
+def verdict_of(result: Reward) -> Update:
+    """Return a reward as an update of a state."""
+    return {
+        "reward": result.value,
+        "scores": {name: score.value for name, score in result.scores.items()},
+        "reasons": {name: valid(score.reason) for name, score in result.scores.items() if score.reason},
+        "faults": result.faults,
+    }
 
 
 def running(graph: "Graph") -> Callable[[Node], Node]:

@@ -1,5 +1,6 @@
 """Judges score finished conversations. Each is a function of its options that returns a judge."""
 
+from collab_agents.judges._review.faults import FaultKind
 from collab_agents.judges._sandbox.jail import SandboxLimits
 from collab_agents.judges.accuracy import accuracy
 from collab_agents.judges.asks_first import asks_first
@@ -17,11 +18,13 @@ from collab_agents.judges.reward_model import reward_model
 from collab_agents.judges.rubric import rubric
 from collab_agents.judges.token_cost import token_cost
 from collab_agents.judges.tokens import assistant_tokens, user_tokens
+from collab_agents.judges.user_faults import user_faults
 
 __all__ = [
     "JUDGES",
     "AnyJudge",
     "Conversation",
+    "FaultKind",
     "Judge",
     "SandboxLimits",
     "Score",
@@ -41,5 +44,6 @@ __all__ = [
     "reward_model",
     "rubric",
     "token_cost",
+    "user_faults",
     "user_tokens",
 ]

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
@@ -13,6 +13,7 @@ from collab_agents._internal.containment import Late, within
 from collab_agents.errors import CollabError, ConfigError, ModelError, UnusableReply
 from collab_agents.judges.artefact import extract_artefact
 from collab_agents.messages import replies
+from collab_agents.personas import Persona
 from collab_agents.prompts import Prompt, render, transcript
 from collab_agents.tasks import Task
 
@@ -28,6 +29,8 @@ class Score:
 
     value: float | None
     reason: str = ""
+    faults: tuple[str, ...] = ()
+    """The kinds of fault that were found in the simulated user. `Lookahead.drop_faulty` drops a future with any."""
 
 
 @dataclass
@@ -40,6 +43,12 @@ class Conversation:
     """The branch's seed, for judges that sample."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """The final state of an app that is the assistant, without its messages."""
+    persona: Persona | None = None
+    """Who played the user."""
+    start: int = 0
+    """How many of the messages came before the future; 0 if the conversation is judged as a whole."""
+    stopped: Literal["user", "max_turns", "interrupted"] | None = None
+    """Why it ended, as in `trajectories.Trajectory`. None if it had not ended, or nobody knows."""
     _artefacts: dict[tuple[int, str], str | CollabError] = field(default_factory=dict, repr=False)
     _extracting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
@@ -104,6 +113,7 @@ class CheckedJudge:
             scorecard counts such a judge by class.
         collaboration: Whether the value says how well the assistant collaborates. A scorecard shows such a judge beside
             the task's metric.
+        reviews_user: Whether the scores have the `faults` of the simulated user.
     """
 
     def __init__(
@@ -113,11 +123,13 @@ class CheckedJudge:
         *,
         clarifies: bool = False,
         collaboration: bool = False,
+        reviews_user: bool = False,
     ) -> None:
         self._score = score
         self.problem_with = problem_with
         self.clarifies = clarifies
         self.collaboration = collaboration
+        self.reviews_user = reviews_user
 
     async def __call__(self, conversation: Conversation, task: Task) -> Score:
         if problem := self.problem_with(task):
@@ -133,9 +145,12 @@ def checked(
     *,
     clarifies: bool = False,
     collaboration: bool = False,
+    reviews_user: bool = False,
 ) -> Callable[[Judge], Judge]:
     """Make a function a `CheckedJudge`, with these arguments."""
-    return lambda score: CheckedJudge(score, problem_with, clarifies=clarifies, collaboration=collaboration)
+    return lambda score: CheckedJudge(
+        score, problem_with, clarifies=clarifies, collaboration=collaboration, reviews_user=reviews_user
+    )
 
 
 async def in_time(work: Awaitable[T], seconds: float | None) -> T:
