@@ -66,6 +66,9 @@ class Lookahead(BaseModel):
     deviations between candidates."""
     components: Components | None = None
     """adaptive: how much rewards vary, as an earlier run's `reliability` says; by default each conversation's guess."""
+    drop_faulty: bool = False
+    """Whether futures in which the simulated user makes a fault are left out of means. The judge that looks for faults,
+    `user_faults`, is added with weight 0 if the reward has none. A future that it cannot review is kept."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

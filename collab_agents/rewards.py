@@ -143,10 +143,8 @@ def unbiased(turn: Turn) -> Turn:
 
 
 def _with_futures(candidate: Candidate, futures: Sequence[Future]) -> Candidate:
-    means = {
-        "reward": mean(one.reward for one in futures),
-        "scores": mean_scores([one.scores for one in futures if one.reward is not None]),
-    }
+    counted = [one for one in futures if one.counts]
+    means = {"reward": mean(one.reward for one in counted), "scores": mean_scores([one.scores for one in counted])}
     return Candidate.model_validate(candidate.model_dump() | {"futures": list(futures)} | means)
 
 

@@ -40,7 +40,15 @@ class Future(Record):
     """By judge."""
     reasons: dict[str, str] = Field(default_factory=dict)
     """By judge."""
+    dropped: list[str] = Field(default_factory=list)
+    """The kinds of fault of its simulated user (`judges.FaultKind`) for which it is left out of means, although it may
+    have a reward. Empty if it is not; see `Lookahead.drop_faulty`."""
     error: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is in the means of its candidate: it has a reward, and was not dropped."""
+        return self.reward is not None and not self.dropped
 
 
 class Candidate(Record):
@@ -51,20 +59,20 @@ class Candidate(Record):
     proactive: bool = False
     """Whether it was sampled with the proactive prompt."""
     reward: float | None = None
-    """The multiturn-aware reward: the mean over the futures that have a reward. None, with an `error`, if the reply
-    failed or no future has a reward."""
+    """The multiturn-aware reward: the mean over the futures that count. None, with an `error`, if the reply failed or
+    no future counts."""
     scored: int = 0
-    """The number of futures that have a reward."""
+    """The number of futures that count."""
     standard_error: float | None = None
     """The standard error of `reward`, a mean of `scored` futures; None for fewer than two."""
     scores: dict[str, float | None] = Field(default_factory=dict)
-    """Each judge's mean over the futures that have a reward."""
+    """Each judge's mean over the futures that count."""
     futures: list[Future] = Field(default_factory=list)
     error: str | None = None
 
     @model_validator(mode="after")
     def _count(self) -> Self:
-        rewards = [one.reward for one in self.futures if one.reward is not None]
+        rewards = [one.reward for one in self.futures if one.counts and one.reward is not None]
         self.scored = len(rewards)
         self.standard_error = _standard_error(rewards)
         return self

@@ -48,7 +48,7 @@ class Reliability(Record):
     turns: int
     """Turns with a choice: at least two candidates with a reward."""
     futures: float | None
-    """The mean number of futures with a reward of such a turn's candidates."""
+    """The mean number of futures that count of such a turn's candidates."""
     reward: ScoreReliability
     judges: dict[str, ScoreReliability]
     chosen_is_best: float | None
@@ -180,12 +180,12 @@ _UNKNOWN = ScoreReliability(components=None, value=None, low=None, high=None)
 
 
 def _scores_in(turn: Turn) -> dict[str, list[list[float]]]:
-    """Return by judge, and for the reward, the values of each candidate's futures that have a reward.
+    """Return by judge, and for the reward, the values of each candidate's futures that count.
 
     Futures that were added where the choice was open are left out: the components would be biased.
     """
     first = [candidate.futures[: turn.first_futures] for candidate in turn.candidates]
-    futures = [[one for one in each if one.reward is not None] for each in first]
+    futures = [[one for one in each if one.counts] for each in first]
     names = dict.fromkeys(name for each in futures for one in each for name in one.scores)
     found = {name: [[one.scores.get(name) for one in each] for each in futures] for name in names}
     found[_REWARD] = [[one.reward for one in each] for each in futures]

@@ -8,7 +8,7 @@ from langgraph.types import Send
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced
 from collab_agents.allocation import best_candidate, further_futures
-from collab_agents.graphs.lookahead import mean_of
+from collab_agents.graphs.futures import counts, means_of
 from collab_agents.graphs.nodes import Node, running, turn_of
 from collab_agents.graphs.states import State, Update, branch_of
 from collab_agents.lookahead import Components, Lookahead
@@ -24,7 +24,7 @@ def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
         further.sort(key=lambda one: one["further"])
         if further:
             candidate["futures"] = [*candidate["futures"], *(one["future"] for one in further)]
-            candidate |= mean_of(candidate["futures"])
+            candidate |= means_of(candidate["futures"])
     return candidates
 
 
@@ -34,7 +34,7 @@ def components_of(state: State, candidates: Sequence[State], lookahead: Lookahea
         return lookahead.components
     turns = [[one["futures"] for one in turn["candidates"]] for turn in state.get("turns", [])]
     turns.append([one["futures"] for one in candidates])
-    return likely_components([[_rewards(futures[: lookahead.futures]) for futures in turn] for turn in turns])
+    return likely_components([[_counted(futures[: lookahead.futures]) for futures in turn] for turn in turns])
 
 
 def allocate_node(lookahead: Lookahead) -> Node:
@@ -42,9 +42,8 @@ def allocate_node(lookahead: Lookahead) -> Node:
 
     async def allocate(state: State) -> Update:
         candidates = merged(state["candidates"])
-        rewards = [[future["reward"] for future in one["futures"]] for one in candidates]
         components = components_of(state, candidates, lookahead)
-        return {"more": further_futures(rewards, components, lookahead)}
+        return {"more": further_futures(_rewards_of(candidates), components, lookahead)}
 
     return allocate
 
@@ -84,9 +83,13 @@ def choose_from(state: State, candidates: Sequence[State], lookahead: Lookahead)
     """Return the index of the best candidate, or None if none has a reward."""
     if lookahead.allocation == "uniform":
         return best_of([one["reward"] for one in candidates])
-    rewards = [[future["reward"] for future in one["futures"]] for one in candidates]
-    return best_candidate(rewards, components_of(state, candidates, lookahead))
+    return best_candidate(_rewards_of(candidates), components_of(state, candidates, lookahead))
 
 
-def _rewards(futures: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [one["reward"] for one in futures if one["reward"] is not None]
+def _rewards_of(candidates: Sequence[State]) -> list[list[float | None]]:
+    """Return the candidates' rewards by future, None for those that do not count."""
+    return [[future["reward"] if counts(future) else None for future in one["futures"]] for one in candidates]
+
+
+def _counted(futures: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [one["reward"] for one in futures if counts(one)]

@@ -64,5 +64,7 @@ def _why_unscored(futures: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _why(future: Mapping[str, Any]) -> str:
+    if future.get("dropped"):
+        return f"dropped for faults of the simulated user: {', '.join(future['dropped'])}"
     unscored = [f"{name}: {future['reasons'].get(name)}" for name, score in future["scores"].items() if score is None]
     return "; ".join(unscored) or future["error"]

@@ -1,7 +1,6 @@
 """Lookahead: estimate a reply's reward by simulating several futures after it and judging them."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from langgraph.errors import GraphBubbleUp
@@ -13,6 +12,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.futures import means_of, record_future
 from collab_agents.graphs.nodes import (
     Node,
     add_speaker,
@@ -35,8 +35,7 @@ from collab_agents.graphs.states import (
 )
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
-from collab_agents.messages import to_dicts
-from collab_agents.rewards import MultiturnReward, mean, mean_scores
+from collab_agents.rewards import MultiturnReward
 from collab_agents.trajectories import Future
 from collab_agents.users import AnyUser, SimulatedUser, as_user
 
@@ -53,8 +52,8 @@ def create_lookahead_graph(
     """Create a graph that computes the multiturn-aware reward of the reply at the end of a conversation.
 
     Its input is `messages` that end with the assistant's reply, a `task`, and optionally a `persona`, a `seed` and the
-    memories. Its output is `reward`, the mean over the futures that could be scored (None if none could), `scores` by
-    judge, and `futures`, a record of each. `messages` do not change.
+    memories. Its output is `reward`, the mean over the futures that could be scored and were not dropped (None if there
+    are none), `scores` by judge, and `futures`, a record of each. `messages` do not change.
 
     Each future is a separate branch. It ends after `window` exchanges (one user and one assistant message each) or
     when the user is done, and is judged as soon as it ends. A branch that fails is recorded with its error and left
@@ -64,7 +63,7 @@ def create_lookahead_graph(
         user: Plays the user in the futures.
         assistant: Plays the assistant in the futures.
         reward: Scores each future.
-        lookahead: How many `futures`, and their `window`.
+        lookahead: How many `futures`, their `window`, and whether those with a faulty user are dropped.
         scene: A node that runs first and adds to the state what the input lacks.
         checkpointer: False keeps the graph from using the checkpointer of a graph whose node calls it.
 
@@ -103,7 +102,7 @@ def _add_futures(
             for i in range(lookahead.futures)
         ]
 
-    graph.add_node("future", future_node(user, assistant, reward, lookahead.window))
+    graph.add_node("future", future_node(user, assistant, reward, lookahead))
     graph.add_node("mean", _mean)
     graph.add_conditional_edges(after, branch, ["future"])
     graph.add_edge("future", "mean")
@@ -111,19 +110,13 @@ def _add_futures(
 
 
 async def _mean(state: Any) -> Update:
-    return mean_of(state["futures"])
+    return means_of(state["futures"])
 
 
-def mean_of(futures: Sequence[State]) -> Update:
-    """Return the mean `reward` and `scores` of the futures that have a reward."""
-    return {
-        "reward": mean(future["reward"] for future in futures),
-        "scores": mean_scores([future["scores"] for future in futures if future["reward"] is not None]),
-    }
-
-
-def future_node(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, window: int) -> Node:
+def future_node(user: SimulatedUser, assistant: Assistant, reward: MultiturnReward, lookahead: Lookahead) -> Node:
     """Return a node that plays and judges the future with the index `future` from a branch's state."""
+    window = lookahead.window
+    reward = reward.reviewing() if lookahead.drop_faulty else reward
     speak, judge = _keeping_first(user_node(user)), judge_node(reward, assistant)
     answer = assistant_node(assistant, max_exchanges=window)
     graph = _create_future_graph(speak, answer, judge, window)
@@ -139,7 +132,8 @@ def future_node(user: SimulatedUser, assistant: Assistant, reward: MultiturnRewa
 
     @running(graph)
     async def future(state: State) -> Update:
-        index = state["future"]
+        index, start = state["future"], len(state["messages"])
+        state = {**state, "start": start}
         try:
             if is_watched():
                 end = await graph.ainvoke(state, inside(f"future {index}", future=index, seed=state["seed"]))
@@ -150,21 +144,10 @@ def future_node(user: SimulatedUser, assistant: Assistant, reward: MultiturnRewa
         except Exception as error:
             record, first = Future(error=f"future {index}: {reason_of(error)}"), None
         else:
-            record, first = _record_future(end, len(state["messages"])), end.get("first")
+            record, first = record_future(end, start, drop_faulty=lookahead.drop_faulty), end.get("first")
         return {"futures": [record.model_dump()], "firsts": [first]}
 
     return future
-
-
-def _record_future(end: State, start: int) -> Future:
-    """Return the record of a future's final state, whose first `start` messages came before the future."""
-    return Future(
-        messages=to_dicts(end["messages"][start:]),
-        reward=end["reward"],
-        scores=end["scores"],
-        reasons=end["reasons"],
-        error=None if end["reward"] is not None else "the future could not be scored",
-    )
 
 
 def _keeping_first(speak: Node) -> Node:

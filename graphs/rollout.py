@@ -14,6 +14,7 @@ from collab_agents.errors import RolloutError
 from collab_agents.graphs.allocation import allocate_node, branch_further, choose_from, further_node, merged
 from collab_agents.graphs.candidates import plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.futures import counts
 from collab_agents.graphs.lookahead import create_candidate_graph, future_node
 from collab_agents.graphs.nodes import (
     Node,
@@ -51,7 +52,7 @@ def create_rollout_graph(
     At each turn it samples `candidates` replies, the last `proactive_ratio` of them with the assistant's proactive
     prompt, gives each the mean reward of `futures` futures of `window` exchanges, and continues with the best. With
     `allocation: adaptive`, further futures follow for the candidates of a turn that is not decided yet. The user's next
-    message is taken from the best candidate's first scored future, so that nothing is simulated twice.
+    message is taken from the best candidate's first future that counts, so that nothing is simulated twice.
 
     Its input is that of `create_conversation_graph`. Its output is `messages`, `stopped`, `turns` (a record of each
     turn with its candidates and futures), `reward` and `scores` of the finished conversation, and `usage`.
@@ -81,6 +82,7 @@ def create_rollout_graph(
         state["turns"][0]["chosen"]
     """
     lookahead = lookahead or Lookahead()
+    reward = reward.reviewing() if lookahead.drop_faulty else reward
     player = user if simulated_user is None else simulated_user
     own_futures = player is user
     check_simulated(player, instead="pass simulated_user, who plays the futures")
@@ -116,7 +118,7 @@ def create_rollout_graph(
     if lookahead.allocation == "uniform":
         graph.add_edge("candidate", "choose")
     else:
-        play = future_node(as_user(player), assistant, reward, lookahead.window)
+        play = future_node(as_user(player), assistant, reward, lookahead)
         graph.add_node("allocate", allocate_node(lookahead))
         graph.add_node("future", counted(further_node(play)))
         graph.add_edge("candidate", "allocate")
@@ -148,7 +150,7 @@ def _candidate_node(graph: Graph) -> Node:
             }
             return {"candidates": [record | failed]}
         futures = end["futures"]
-        firsts = [first for future, first in zip(futures, end["firsts"], strict=True) if future["reward"] is not None]
+        firsts = [first for future, first in zip(futures, end["firsts"], strict=True) if counts(future)]
         record |= {
             "reply": end["messages"][len(state["messages"]) :],
             "assistant_memory": end["assistant_memory"],

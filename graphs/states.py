@@ -70,11 +70,15 @@ class FutureState(ConversationState, total=False):
 
     future: int
     """The future's index."""
+    start: int
+    """How many of the messages came before it."""
     first: Update
     """The user's first step in it, with which the conversation continues if the candidate is chosen."""
     reward: float | None
     scores: dict[str, float | None]
     reasons: dict[str, str]
+    faults: list[str]
+    """The kinds of fault that its user made, as far as a judge looks for them."""
 
 
 def _gather(gathered: list[T], new: list[T] | None) -> list[T]:

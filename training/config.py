@@ -105,6 +105,7 @@ class RewardConfig(Section):
     judges: Judges = Field(min_length=1)
     futures: PositiveInt = SERVING.futures
     window: NonNegativeInt = SERVING.window
+    drop_faulty: bool = SERVING.drop_faulty
     policy: Model | None = None
     """The assistant in the futures; null is the model in training, with its current weights."""
     temperature: PositiveFloat | None = None

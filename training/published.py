@@ -166,7 +166,7 @@ def _response(candidate: Candidate, turn: Turn, trajectory: Trajectory) -> Row:
             "reply: export it as a preference dataset instead"
         )
     response: Row = {"completion": candidate.messages[0]["content"], "score": candidate.reward}
-    scored = [future for future in candidate.futures if future.reward is not None]
+    scored = [future for future in candidate.futures if future.counts]
     if scored:
         names = scored[0].scores
         response["sessions"] = [[*turn.prompt, *candidate.messages, *future.messages] for future in scored]

@@ -19,6 +19,9 @@ class Summary:
         self._gaps: list[float] = []
         self._stopped: Counter[str] = Counter()
         self._reliability = ReliabilityTally()
+        self._futures = 0
+        self._dropped: Counter[str] = Counter()
+        self._dropped_futures = 0
 
     def add(self, trajectory: Trajectory) -> None:
         self._rewards.append(trajectory.reward)
@@ -27,6 +30,10 @@ class Summary:
         self._stopped[trajectory.stopped] += 1
         self._reliability.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
         for turn in trajectory.turns:
+            futures = [future for candidate in turn.candidates for future in candidate.futures]
+            self._futures += len(futures)
+            self._dropped_futures += sum(bool(future.dropped) for future in futures)
+            self._dropped.update(kind for future in futures for kind in future.dropped)
             rewards = [one.reward for one in turn.candidates if one.reward is not None]
             if rewards:
                 self._gaps.append(max(rewards) - min(rewards))
@@ -52,6 +59,10 @@ class Summary:
         table.add_row("best minus worst candidate of a turn", _number(mean(self._gaps)))
         if found is not None:
             table.add_row("probability that the chosen one is the best", _number(found.chosen_is_best))
+        if self._dropped_futures:
+            table.add_row("futures dropped for faults of the user", f"{self._dropped_futures} of {self._futures}")
+            for kind, count in self._dropped.most_common():
+                table.add_row(f"- {kind}", str(count))
         return table
 
 

@@ -74,7 +74,7 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
     function = MultiturnRewardFunction(
         user,
         reward,
-        Lookahead(futures=config.reward.futures, window=config.reward.window),
+        Lookahead(**config.reward.model_dump(include={"futures", "window", "drop_faulty"})),
         assistant=assistant,
         temperature=config.reward.temperature or args.temperature,
         max_tokens=config.reward.max_tokens or new_tokens or 256,

@@ -76,6 +76,7 @@ def compose(config: RunConfig) -> Composition:
     models = Models.within(config.limits)
     assistant = assistant_of(config.assistant, models)
     reward = reward_of(config.judges, models)
+    reward = reward.reviewing() if config.lookahead.drop_faulty else reward
     return Composition(assistant, user_of(config.user, models), reward, list(models.loaded.values()))
 
 

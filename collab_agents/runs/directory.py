@@ -155,6 +155,10 @@ class RunDirectory:
             run["reliability"] = found.model_dump() | {"advice": found.advice}
         self._write(run)
 
+    def note(self, name: str, value: object) -> None:
+        """Keep a JSON value in run.json, beside the configuration and the totals."""
+        self._write(self._read() | {name: value})
+
     def _add(self, run: dict[str, Any], totals: Mapping[str, int | float]) -> None:
         kept = run.get("totals", {})
         run["totals"] = kept | {key: round(kept.get(key, 0) + value, 3) for key, value in totals.items()}
@@ -197,6 +201,9 @@ class RunDirectory:
         if "lookahead.futures" in before:  # They did not have all of its settings either.
             before = {f"lookahead.{key}": value for key, value in Lookahead().model_dump().items()} | before
         now = dict(_leaves(json.loads(json.dumps(self.settings))))
+        # And some ran before all settings of the lookahead could be chosen.
+        defaults = {f"lookahead.{key}": value for key, value in Lookahead().model_dump().items()}
+        before = {key: defaults[key] for key in now if key in defaults} | before
         # They also wrote this for users that no model plays.
         if "user.attempts" not in now:
             before.pop("user.attempts", None)
@@ -270,6 +277,12 @@ def read_failures(path: str | Path) -> list[Failure]:
     """Return the failures that a run directory holds."""
     file = Path(path) / "failures.jsonl"
     return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the settings that a run directory was made with; empty if it has no run.json."""
+    file = Path(path) / "run.json"
+    return _read_run(file).get("config", {}) if file.exists() else {}
 
 
 def read_totals(path: str | Path) -> dict[str, float]:

@@ -20,7 +20,7 @@ from collab_agents._internal.reasons import first_problem, nearest
 from collab_agents.config import RunConfig, load_config
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
-from collab_agents.lookahead import ON_A_SERVER
+from collab_agents.lookahead import ON_A_SERVER, Lookahead
 from collab_agents.models import PROVIDERS
 from collab_agents.personas import PERSONAS, get_personas
 
@@ -116,6 +116,11 @@ class Settings(BaseModel, HiddenFromApps):
         le=1,
         description="The share of candidates sampled with the proactive prompt.",
     )
+    drop_faulty: bool = Field(
+        default=ON_A_SERVER.drop_faulty,
+        description="Whether futures in which the simulated user makes a fault are left out of means (all but "
+        "conversation). An llm user is reviewed by the judges' model where the task has no agenda.",
+    )
     budget_seconds: PositiveFloat | None = Field(
         default=None, description="Seconds for one reply, after which the first candidate is given (lookahead_agent)."
     )
@@ -159,16 +164,19 @@ def run_config(settings: Settings) -> RunConfig:
     max_tokens = settings.max_tokens or (96 if settings.model == _EMBEDDED else None)
     assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
     played_by = {"model": model(settings.user_model)} if settings.user == "llm" else {}
-    lookahead = settings.model_dump(include={"candidates", "futures", "window", "max_exchanges", "proactive_ratio"})
+    lookahead = settings.model_dump(include=set(Lookahead.model_fields))
+    judges: list[dict[str, object]] = [
+        {"name": name, "model": model(settings.judge_model) if JUDGES[name].needs_model else None}
+        for name in settings.judges
+    ]
+    if settings.drop_faulty and settings.user == "llm" and "user_faults" not in settings.judges:
+        judges.append({"name": "user_faults", "weight": 0, "model": model(settings.judge_model)})
     try:
         return RunConfig.model_validate(
             {
                 "assistant": {"model": assistant},
                 "user": {"kind": settings.user} | played_by,
-                "judges": [
-                    {"name": name, "model": model(settings.judge_model) if JUDGES[name].needs_model else None}
-                    for name in settings.judges
-                ],
+                "judges": judges,
                 "lookahead": lookahead,
                 "tasks": {"source": "offline", "split": "test"},
             }
