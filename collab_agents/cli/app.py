@@ -22,9 +22,9 @@ from collab_agents.errors import CollabError, ConfigError
 from collab_agents.training.methods import Method
 
 if TYPE_CHECKING:
-    from collab_agents.config import EvalConfig, RunConfig
+    from collab_agents.config import EvalConfig, RejudgeConfig, RunConfig
 
-C = TypeVar("C", "RunConfig", "EvalConfig")
+C = TypeVar("C", "RunConfig", "EvalConfig", "RejudgeConfig")
 
 
 class _Commands(TyperGroup):
@@ -160,6 +160,31 @@ def evaluate(
         done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared))
     except KeyboardInterrupt:
         errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
+        raise
+    if not done:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rejudge(
+    run: Annotated[Path, typer.Argument(help="The run directory to judge again, or its trajectories.jsonl.")],
+    config: Annotated[Path, typer.Option(help="The YAML file with the judges.")],
+    out: Annotated[Path, typer.Option(help="The run directory to write.")],
+    ask_all: Annotated[bool, typer.Option("--ask-all", help="Ask judges with unchanged settings again too.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
+    max_concurrency: Annotated[int | None, typer.Option(min=1, help="Trajectories in progress at once.")] = None,
+) -> None:
+    """Judge a run's conversations and futures again, and say where the choice would have differed."""
+    from collab_agents.cli.rejudge import rejudge_run
+    from collab_agents.config import RejudgeConfig, load_config
+
+    settings = _changed(load_config(config, RejudgeConfig), max_concurrency, None)
+    work = rejudge_run(run, settings, out, ask_all=ask_all, resume=resume, private=not shared)
+    try:
+        done = run_to_end(work)
+    except KeyboardInterrupt:
+        errors.print(Text(f"Stopped. What was judged is in {out}; continue with --resume."), soft_wrap=True)
         raise
     if not done:
         raise typer.Exit(1)

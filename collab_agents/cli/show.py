@@ -9,6 +9,7 @@ from collab_agents._internal.text import harmless
 from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.rewards import best_of
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
 from collab_agents.variance import reliability
@@ -72,8 +73,9 @@ def _tree(trajectory: Trajectory, only: int | None, probabilities: Sequence[floa
         sure = "" if best is None else f": the chosen candidate is the best with probability {best:.2f}"
         branch = root.add(_styled(f"turn {number}{sure}", "bold cyan"))
         branch.add(_said(turn.prompt[-1]))
+        best = best_of([candidate.reward for candidate in turn.candidates])
         for index, candidate in enumerate(turn.candidates):
-            _add_candidate(branch, index, candidate, chosen=index == turn.chosen)
+            _add_candidate(branch, index, candidate, chosen=index == turn.chosen, highest=index == best)
     end = f"end: {_ENDS[trajectory.stopped]}; reward {_number(trajectory.reward)}  {_scores(trajectory.scores)}"
     root.add(_styled(end, "bold"))
     unjudged = [trajectory.reasons.get(name, "") for name, score in trajectory.scores.items() if score is None]
@@ -86,8 +88,8 @@ def _tree(trajectory: Trajectory, only: int | None, probabilities: Sequence[floa
     return root
 
 
-def _add_candidate(branch: Tree, index: int, candidate: Candidate, *, chosen: bool) -> None:
-    mark = "chosen " if chosen else ""
+def _add_candidate(branch: Tree, index: int, candidate: Candidate, *, chosen: bool, highest: bool) -> None:
+    mark = "chosen " if chosen else "highest " if highest else ""
     proactive = " (proactive)" if candidate.proactive else ""
     error = candidate.standard_error
     reward = _number(candidate.reward) + ("" if error is None else f" \N{PLUS-MINUS SIGN} {error:.3f}")
@@ -102,6 +104,8 @@ def _add_candidate(branch: Tree, index: int, candidate: Candidate, *, chosen: bo
         leaf = node.add(_styled(title, "yellow"))
         if future.error:
             leaf.add(_styled(future.error, "red"))
+        if future.dropped:
+            leaf.add(_styled(f"dropped for faults of the simulated user: {', '.join(future.dropped)}", "red"))
         for message in future.messages:
             leaf.add(_said(message))
 

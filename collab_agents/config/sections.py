@@ -305,6 +305,18 @@ class RunConfig(_Scene):
     tasks: TasksConfig
 
 
+class RejudgeConfig(Section):
+    """The file of `rejudge`: its judges. A `run.yaml` is accepted too; of its lookahead, only `drop_faulty` is used."""
+
+    judges: Judges = Field(min_length=1)
+    lookahead: Lookahead = Field(default_factory=Lookahead)
+    limits: RunLimits = Field(default_factory=RunLimits)
+    assistant: AssistantConfig | None = None
+    user: UserConfig | None = None
+    tasks: TasksConfig | None = None
+    seed: int = 0
+
+
 class TaskSetConfig(TasksConfig):
     """Tasks to evaluate on. `user`, `judges` and `max_exchanges` replace the file's own sections."""
 
