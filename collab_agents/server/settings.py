@@ -165,9 +165,11 @@ def run_config(settings: Settings) -> RunConfig:
     assistant = model(None) | {"temperature": settings.temperature, "max_tokens": max_tokens}
     played_by = {"model": model(settings.user_model)} if settings.user == "llm" else {}
     lookahead = settings.model_dump(include=set(Lookahead.model_fields))
+    asked = {name for name, judge in JUDGES.items() if judge.needs_model}
+    if settings.user == "llm":
+        asked.add("user_faults")  # Its tasks need no agenda.
     judges: list[dict[str, object]] = [
-        {"name": name, "model": model(settings.judge_model) if JUDGES[name].needs_model else None}
-        for name in settings.judges
+        {"name": name, "model": model(settings.judge_model) if name in asked else None} for name in settings.judges
     ]
     if settings.drop_faulty and settings.user == "llm" and "user_faults" not in settings.judges:
         judges.append({"name": "user_faults", "weight": 0, "model": model(settings.judge_model)})

@@ -34,7 +34,7 @@ def misstated(agenda: Agenda, fact: Fact, text: str) -> str | None:
     ("not on Friday") is not given by it, and neither is a value of another fact.
     """
     for value in fact.mistakes:
-        if times(fact.value, value) or times(value, fact.value):
+        if not times(text, value) or times(fact.value, value) or times(value, fact.value):
             continue
         if times(text, _telling(fact, value)) or _states(agenda, text, value):
             return value

@@ -20,7 +20,7 @@ _OFFERS = re.compile(
 )
 _ASKS = re.compile(
     r"^(and |so |okay, |ok, |sure[,!.] |great[,!.] )?"
-    r"(when|where|who|which|what|how|(could|can|would) you (please )?(tell|give|provide|share)"
+    r"(when|where|who|which|what|how|(could|can|would) you (please |also )*(tell|give|provide|share)"
     r"|please (tell|give|provide|share|specify))\b"
 )
 _ABOUT_THE_TEXT = re.compile(r"\b(what|how) about\b|\bdid you\b|\bhave you\b|\bwhy\b")

@@ -152,6 +152,32 @@ async def test_what_failed_in_play_stays_failed_and_what_was_not_scored_is_judge
     assert list(changed_choices(new)) == [ChangedChoice("a", 1, 2, 0, None)]
 
 
+async def test_tool_messages_and_internal_ones_are_judged_as_they_were_said() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"order": "7"}'}}
+    tools = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "it is paid", "tool_call_id": "c1", "name": "look_up"},
+        {"role": "user", "content": "Is that friendly?", "internal": True},
+        said("assistant", "It is paid."),
+    ]
+    one = trajectory("a", 0.1)
+    candidate = Candidate(messages=tools, futures=[Future(messages=[said("user", "Thanks."), *tools])])
+    one = one.model_copy(update={"turns": [Turn(prompt=[said("user", "Well?")], chosen=0, candidates=[candidate])]})
+    heard: list[Conversation] = []
+
+    def listen(conversation: Conversation, task: Task) -> float:
+        heard.append(conversation)
+        return 1.0
+
+    (new,) = (await again([one], MultiturnReward({"listen": listen}))).values()
+    assert played(new) == played(one)
+    (future,) = (conversation for conversation in heard if conversation.start)
+    assert future.start == 5
+    turn = ["human", "ai", "tool", "human", "ai"]
+    assert [message.type for message in future.messages] == [*turn, *turn]
+    assert future.assistant_texts() == ["It is paid.", "It is paid."]
+
+
 async def test_faulty_futures_are_dropped_as_they_would_have_been_in_play() -> None:
     async def hasty(messages: Any, memory: Any, context: Any) -> Any:
         if not messages:
