@@ -11,6 +11,7 @@ from collab_agents._internal.lazy import names_from
 if TYPE_CHECKING:
     from collab_agents.assistants import AskUser, Assistant, ChatAssistant, GraphAssistant, is_simulating, simulate_as
     from collab_agents.config import RunConfig
+    from collab_agents.costs import Price, SpendingLimits, given_prices
     from collab_agents.graphs import (
         create_conversation_graph,
         create_lookahead_agent,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from collab_agents.tasks import Task, load_tasks, offline_tasks
     from collab_agents.trajectories import Trajectory, read_trajectories
+    from collab_agents.usage import Usage, track_usage
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
     from collab_agents.variance import Reliability, reliability
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "assistants": ("AskUser", "Assistant", "ChatAssistant", "GraphAssistant", "is_simulating", "simulate_as"),
     "config": ("RunConfig",),
+    "costs": ("Price", "SpendingLimits", "given_prices"),
     "lookahead": ("Budget", "Lookahead"),
     "graphs": (
         "create_conversation_graph",
@@ -63,6 +66,7 @@ _HOMES = {
     ),
     "tasks": ("Task", "load_tasks", "offline_tasks"),
     "trajectories": ("Trajectory", "read_trajectories"),
+    "usage": ("Usage", "track_usage"),
     "users": ("AgendaUser", "LLMUser", "ScriptedUser", "SimulatedUser"),
     "variance": ("Reliability", "reliability"),
 }
@@ -83,21 +87,25 @@ __all__ = [
     "Lookahead",
     "MultiturnReward",
     "Persona",
+    "Price",
     "Progress",
     "ProgressBar",
     "Reliability",
     "RunConfig",
     "ScriptedUser",
     "SimulatedUser",
+    "SpendingLimits",
     "Task",
     "TaskSet",
     "Trajectory",
+    "Usage",
     "create_conversation_graph",
     "create_lookahead_agent",
     "create_lookahead_graph",
     "create_rollout_graph",
     "evaluate",
     "generate_trajectories",
+    "given_prices",
     "is_simulating",
     "load_chat_model",
     "load_personas",
@@ -109,6 +117,7 @@ __all__ = [
     "sample_personas",
     "simulate",
     "simulate_as",
+    "track_usage",
 ]
 
 

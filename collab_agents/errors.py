@@ -25,6 +25,10 @@ class RolloutError(CollabError, RuntimeError):
     """A conversation cannot continue: a participant failed, or no candidate of a turn could be scored."""
 
 
+class LimitReached(CollabError, RuntimeError):
+    """A run has spent what it may, and leaves tasks unplayed."""
+
+
 class RunDirectoryError(CollabError):
     """A run directory cannot be used: in use by another process, or made with other settings."""
 

@@ -13,6 +13,7 @@ from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge,
 from collab_agents.judges.base import CheckedJudge
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate, Future, Turn
+from collab_agents.usage import spent_by
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class MultiturnReward:
 
 async def _score(name: str, judge: Judge, conversation: Conversation, task: Task) -> Score:
     try:
-        with traced(name, judge=name), contained():
+        with traced(name, judge=name), spent_by(f"judge {name}"), contained():
             score = await judge(conversation, task)
     except PASS_THROUGH:
         raise

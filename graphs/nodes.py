@@ -28,7 +28,7 @@ from collab_agents.messages import is_users, with_ids
 from collab_agents.participants import AssistantContext, UserContext, state_of, with_context
 from collab_agents.rewards import MultiturnReward, Reward
 from collab_agents.tasks import Task
-from collab_agents.usage import track_usage
+from collab_agents.usage import spent_by, track_usage
 from collab_agents.users import Memory, SimulatedUser, is_closing
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def user_node(user: SimulatedUser) -> Node:
         task = task_of(state)
         own = task.model_copy(update={"metadata": own_copy(task.metadata)})
         context = UserContext(task=own, persona=persona_of(state), seed=seed)
-        with _traced(state, "user", seed):
+        with _traced(state, "user", seed), spent_by("user"):
             message, memory = _said(await respond(_copies(messages), own_copy(state.get("memory") or {}), context))
         update: Update = {"memory": valid(memory)}
         if message is not None:
@@ -106,7 +106,7 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
             system_prompt=state.get("system_prompt"),
             executable=executable,
         )
-        with _traced(state, "assistant", seed):
+        with _traced(state, "assistant", seed), spent_by("assistant"):
             reply, memory = await respond(_copies(messages), own_copy(state.get("assistant_memory") or {}), context)
         exchanges = state.get("exchanges", 0) + 1
         update: Update = {

@@ -13,7 +13,7 @@ from collab_agents.messages import to_dicts
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Trajectory
-from collab_agents.usage import Usage
+from collab_agents.usage import Usage, summed
 from collab_agents.users import Memory
 
 T = TypeVar("T")
@@ -104,18 +104,14 @@ class CandidateState(LookaheadState, total=False):
     """Whether the candidate is sampled with the proactive prompt."""
 
 
-def _sum(total: dict[str, int], more: dict[str, int]) -> dict[str, int]:
-    return {key: total.get(key, 0) + more.get(key, 0) for key in {**total, **more}}
-
-
 class JudgedState(ConversationState, total=False):
     """A conversation that is judged as a whole once it has ended."""
 
     reward: float | None
     scores: dict[str, float | None]
     reasons: dict[str, str]
-    usage: Annotated[dict[str, int], _sum]
-    """Calls and tokens so far."""
+    usage: Annotated[dict[str, Any], summed]
+    """What was spent so far, as `Usage` with plain values."""
 
 
 class RolloutState(JudgedState, total=False):
@@ -154,7 +150,7 @@ def trajectory_of(state: State, task: Task, persona: Persona | None, seed: int) 
         reward=state.get("reward"),
         scores=state.get("scores", {}),
         reasons=state.get("reasons", {}),
-        usage=Usage(**state["usage"]),
+        usage=Usage.of(state["usage"]),
     )
 
 

@@ -316,7 +316,7 @@ def _keep(trajectory: Trajectory, out: Path, spent: Usage, seconds: float) -> No
     try:
         with RunDirectory(out, settings=_SETTINGS, resume=True, wait=_WAIT_SECONDS) as run:
             run.finish(trajectory)
-            run.add_totals({**asdict(spent), "turns": len(trajectory.turns), "seconds": seconds})
+            run.add_totals({**asdict(spent), "turns": len(trajectory.turns), "seconds": round(seconds, 3)})
     except BaseException as error:
         handle, name = tempfile.mkstemp(prefix="collab-agents-chat-", suffix=".jsonl")
         os.close(handle)

@@ -8,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents._internal.text import harmless
+from collab_agents.cli.costs import check_prices, usage_table
 from collab_agents.cli.progress import LOADING, print_failures, shown
 from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
+from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
 from collab_agents.models import check_chat_model
@@ -42,13 +44,14 @@ async def evaluate(
     """
     console = _console()
     progress = Progress()
-    with console.status(LOADING), track_usage(progress.usage):
+    with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
         models = Models.within(config.limits)
         sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
         assistants = {name: assistant_of(section, models) for name, section in sections.items()}
         sets = [_task_set(config, tasks, models) for tasks in config.tasks]
         tasks = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets)
         progress.total = tasks * len(assistants) * repeats
+        check_prices(config.limits, models.loaded.values())
         await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
     console.print(f"Playing {progress.total} conversations ...", highlight=False)
     async with shown(console, progress):
@@ -62,6 +65,8 @@ async def evaluate(
             resume=resume,
             private=private,
             settings={name: _plain(section) for name, section in sections.items()},
+            limits=config.limits,
+            prices=config.prices,
             progress=progress,
         )
     _write(scorecard, out, private=private)
@@ -70,6 +75,7 @@ async def evaluate(
         for line in _unscored(one):
             console.print(Text(harmless(line), style="yellow"), soft_wrap=True)
     folders = run_folders([one.name for one in sets], list(assistants), repeats).values()
+    console.print(usage_table(progress.usage, "model calls"))
     print_failures(console, [failure for folder in folders for failure in read_failures(out / folder)], out)
     console.print(Text(f"{BRACKETS} Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}."), soft_wrap=True)
     return not any(side.failed for one in scorecard.sets for side in one.sides)

@@ -3,25 +3,29 @@ from pathlib import Path
 
 from rich.console import Console
 
+from collab_agents.cli.costs import check_prices, usage_table
 from collab_agents.cli.progress import LOADING, print_failures, shown
 from collab_agents.cli.summary import Summary
 from collab_agents.config import RunConfig
 from collab_agents.config.build import compose, personas_of, tasks_of
+from collab_agents.costs import given_prices
+from collab_agents.errors import LimitReached
 from collab_agents.models import check_chat_model
 from collab_agents.runs import Progress, check_tasks, generate_trajectories
-from collab_agents.runs.directory import read_failures
-from collab_agents.usage import track_usage
+from collab_agents.runs.directory import read_failures, read_totals
+from collab_agents.usage import Usage, track_usage
 
 
 async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
     """Generate the trajectories, show the progress, and print a table. Returns False if a task was not finished."""
     console, look = Console(), config.lookahead
     progress = Progress()
-    with console.status(LOADING), track_usage(progress.usage):
+    with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
         personas = personas_of(config.user)
         parts = compose(config)
         total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
         progress.total = total
+        check_prices(config.limits, parts.models)
         await asyncio.gather(*(check_chat_model(model) for model in parts.models))
     console.print(
         f"Playing {total} tasks: {look.candidates} candidates at each turn, {look.futures_in_words} futures after each "
@@ -42,14 +46,22 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
         resume=resume,
         private=private,
         settings=config.model_dump(mode="json", exclude={"seed", "lookahead"}),
+        limits=config.limits,
+        prices=config.prices,
         progress=progress,
     )
+    reached: LimitReached | None = None
     async with shown(console, progress):
         try:
             async for trajectory in trajectories:
                 summary.add(trajectory)
+        except LimitReached as error:
+            reached = error
         finally:
             await trajectories.aclose()
     summary.print(console, "new trajectories")
+    console.print(usage_table(Usage.of(read_totals(out)), "model calls, earlier attempts included"))
     print_failures(console, read_failures(out), out / "failures.jsonl")
+    if reached is not None:
+        raise reached
     return progress.failed == 0 and progress.finished + progress.skipped >= total

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from collab_agents._internal.text import harmless
+from collab_agents.cli.costs import dollars
 from collab_agents.runs import Progress
 from collab_agents.trajectories import Failure
 
@@ -49,11 +50,12 @@ async def _show(console: Console, progress: Progress, started: float) -> None:
 def _line(progress: Progress, started: float) -> str:
     seconds = time.monotonic() - started
     usage = progress.usage
+    spent = f"  dollars {dollars(usage)}" if usage.dollars else ""
     done = f"{progress.finished + progress.skipped}/{progress.total}"
     return (
         f"tasks {done} ({progress.running} under way, {progress.failed} failed)  turns {progress.turns}  "
         f"calls {usage.calls} ({usage.calls / max(seconds, 1e-3):.1f}/s)  "
-        f"tokens {usage.input_tokens + usage.output_tokens:,}  {seconds:.0f} s"
+        f"tokens {usage.input_tokens + usage.output_tokens:,}{spent}  {seconds:.0f} s"
     )
 
 

@@ -6,15 +6,18 @@ from rich.text import Text
 from rich.tree import Tree
 
 from collab_agents._internal.text import harmless
+from collab_agents.cli.costs import usage_table
 from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.rewards import best_of
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
+from collab_agents.usage import Usage
 from collab_agents.variance import reliability
 
 _IDS = 8
+_IN_TABLE = ("parts", "priced", "dollars")
 _ENDS = {"user": "the user ended it", "max_turns": "the exchanges ran out", "interrupted": "it was interrupted"}
 
 
@@ -48,7 +51,11 @@ def _summarise(run: Path) -> None:
     summary.print(console, "trajectories")
     if run.is_dir():
         totals = read_totals(run)
-        console.print(_styled(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in totals.items()), ""))
+        usage = Usage.of(totals)
+        if usage.parts:
+            console.print(usage_table(usage, "model calls"))
+        counts = {name: value for name, value in totals.items() if name not in _IN_TABLE}
+        console.print(_styled(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()), ""))
         print_failures(console, read_failures(run), run / "failures.jsonl")
     tasks = ", ".join(ids[:_IDS]) + (", ..." if len(ids) > _IDS else "")
     console.print(_styled(f"--task prints one of them as a tree: {tasks}", ""))

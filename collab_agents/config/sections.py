@@ -23,6 +23,7 @@ from pydantic import (
 from collab_agents._internal.reasons import nearest
 from collab_agents._internal.rows import DataFiles
 from collab_agents._internal.secrets import names_of_secrets, secrets_in_url
+from collab_agents.costs import Price, SpendingLimits
 from collab_agents.lookahead import Lookahead
 from collab_agents.models.limits import Limits
 from collab_agents.personas import Persona, get_personas
@@ -270,6 +271,20 @@ class RunLimits(Limits):
     """Tasks in progress at once."""
 
 
+class SceneLimits(SpendingLimits, RunLimits):
+    """`RunLimits`, and what `generate` and `evaluate` may spend."""
+
+
+def _full_name(model: str) -> str:
+    if ":" not in model:
+        raise ValueError("expected a model's name with its provider, such as openai:my-model")
+    return model
+
+
+Prices = dict[Annotated[str, AfterValidator(_full_name)], Price]
+"""Prices by the model's name, or by its name and address as the table of usage shows them."""
+
+
 class TasksConfig(Section):
     """The tasks of a run."""
 
@@ -294,7 +309,9 @@ class _Scene(Section):
     user: UserConfig = Field(default_factory=AgendaUserConfig)
     judges: Judges = Field(default_factory=list)
     lookahead: Lookahead = Field(default_factory=Lookahead)
-    limits: RunLimits = Field(default_factory=RunLimits)
+    limits: SceneLimits = Field(default_factory=SceneLimits)
+    prices: Prices = Field(default_factory=dict)
+    """For models whose price `genai-prices` does not know, or that cost something else for you."""
     seed: int = 0
 
 

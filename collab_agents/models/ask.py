@@ -18,7 +18,7 @@ from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import UnusableReply
 from collab_agents.messages import text_of
-from collab_agents.models.limits import LimitedChatModel
+from collab_agents.models.limits import LimitedChatModel, name_of
 from collab_agents.usage import is_counting_all, record_usage
 
 S = TypeVar("S", bound=BaseModel)
@@ -179,5 +179,5 @@ async def invoke(
         return await called.ainvoke(messages, **options)
     reply = await called.ainvoke(messages)
     if not is_counting_all():
-        record_usage(reply.usage_metadata)
+        record_usage(reply.usage_metadata, model=name_of(model))
     return reply

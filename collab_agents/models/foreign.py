@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from collab_agents._internal.secrets import remember_secret
 from collab_agents.errors import ConfigError
-from collab_agents.models.limits import LimitedChatModel, Limits
+from collab_agents.models.limits import LimitedChatModel, Limits, name_of
 
 
 class LimitedForeignModel(LimitedChatModel):
@@ -27,6 +27,10 @@ class LimitedForeignModel(LimitedChatModel):
     @property
     def _llm_type(self) -> str:
         return self.inner._llm_type
+
+    @property
+    def counted_as(self) -> str:
+        return self.label if ":" in self.label else name_of(self.inner)
 
     async def _request(
         self,

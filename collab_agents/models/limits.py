@@ -6,7 +6,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from collab_agents._internal.sync import iterate_sync, run_sync
 from collab_agents._internal.text import valid
 from collab_agents.errors import ModelError
 from collab_agents.messages import text_of
-from collab_agents.usage import record_usage, token_count
+from collab_agents.usage import ADDRESSES, record_usage, served_name, token_count
 
 T = TypeVar("T")
 _KEY_REFUSED = {401, 403}
@@ -76,6 +76,15 @@ def usage_of(message: BaseMessage) -> UsageMetadata | None:
     return message.usage_metadata
 
 
+def name_of(model: BaseChatModel) -> str:
+    """Return the name under which a chat model's calls are counted, see `served_name`."""
+    if isinstance(model, LimitedChatModel):
+        return model.counted_as
+    known: Mapping[str, Any] = model._get_ls_params() if isinstance(model, BaseChatModel) else {}
+    address = next((value for name in ADDRESSES if isinstance(value := getattr(model, name, None), str)), None)
+    return served_name(known.get("ls_provider"), known.get("ls_model_name"), address)
+
+
 class LimitedChatModel(BaseChatModel):
     """A mixin, placed before a LangChain chat model class, that applies `limits` to its calls and counts them."""
 
@@ -96,6 +105,7 @@ class LimitedChatModel(BaseChatModel):
     _slots: PerLoop[asyncio.Semaphore] = PrivateAttr()
     _throttle: Throttler | None = PrivateAttr(default=None)
     _queue: PerLoop[asyncio.Lock] = PrivateAttr()
+    _busy_seconds: float = PrivateAttr(default=0.0)
     _asks_usage: bool = PrivateAttr(default=True)
     """Whether streams ask for their usage. A server that refuses the request is not asked again."""
 
@@ -107,6 +117,19 @@ class LimitedChatModel(BaseChatModel):
         self._queue = PerLoop(asyncio.Lock)
         if self.limits.requests_per_minute:
             self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
+
+    @property
+    def busy_seconds(self) -> float:
+        """The sum of the seconds that attempts took, without streams."""
+        return self._busy_seconds
+
+    @property
+    def counted_as(self) -> str:
+        """The name under which its calls are counted, and by which its price is found."""
+        if self.label:
+            return self.label
+        known = self._get_ls_params()
+        return served_name(known.get("ls_provider"), known.get("ls_model_name"))
 
     @property
     def takes_schemas(self) -> bool:
@@ -165,13 +188,17 @@ class LimitedChatModel(BaseChatModel):
         async def attempt() -> ChatResult:
             async with self._slots.get():
                 await self._throttled()
-                async with asyncio.timeout(self.limits.timeout):
-                    return await self._request(messages, stop, run_manager, **kwargs)
+                started = time.monotonic()
+                try:
+                    async with asyncio.timeout(self.limits.timeout):
+                        return await self._request(messages, stop, run_manager, **kwargs)
+                finally:
+                    self._busy_seconds += time.monotonic() - started
 
         result = await self._retried(attempt)
         generation = result.generations[0]
         message = generation.message
-        record_usage(usage_of(message), run_id)
+        record_usage(usage_of(message), run_id, model=self.counted_as)
         cut = (generation.generation_info or {}).get("finish_reason") == "length"
         if cut and not text_of(message).strip() and not getattr(message, "tool_calls", None):
             name = self.label or self._llm_type
@@ -258,7 +285,7 @@ class LimitedChatModel(BaseChatModel):
                     yield chunk
                     chunk = await self._next_chunk(chunks)
             except StopAsyncIteration:
-                record_usage(usage, run_id)
+                record_usage(usage, run_id, model=self.counted_as)
             except Exception as error:
                 raise ModelError(self.reason_for(error)) from error
 

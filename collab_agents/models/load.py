@@ -85,7 +85,7 @@ def _openai(
         max_retries=0,
         timeout=limits.timeout,
         limits=limits,
-        label=_label(name, base_url),
+        label=label_of(name, base_url),
         **options,
     )
 
@@ -96,7 +96,7 @@ def _huggingface(
     if base_url is not None:  # Hugging Face's inference servers have OpenAI's API, under /v1.
         address = base_url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
         served = _openai(name, model, f"{address}/v1", api_key, limits, options)
-        return served.model_copy(update={"label": _label(name, base_url)})
+        return served.model_copy(update={"label": label_of(name, base_url)})
     try:
         from collab_agents.models.huggingface import LimitedChatHuggingFace, connect
     except ImportError as error:
@@ -134,7 +134,7 @@ def _other(
         if "provider" in str(error):
             raise _unknown(name, provider) from error
         raise ConfigError(f"model {name!r}: {str(error).splitlines()[0]}") from error
-    return limited(inner, limits).model_copy(update={"label": _label(name, base_url)})
+    return limited(inner, limits).model_copy(update={"label": label_of(name, base_url)})
 
 
 def _unknown(name: str, provider: str) -> ConfigError:
@@ -183,7 +183,7 @@ async def check_chat_model(model: BaseChatModel) -> None:
         try:
             async with asyncio.timeout(model.limits.timeout):
                 result = await model._request([HumanMessage("Say: ok")], None, None, **seed)
-            record_usage(usage_of(result.generations[0].message))
+            record_usage(usage_of(result.generations[0].message), model=model.counted_as)
             return
         except Exception as error:
             status = status_of(error)
@@ -193,7 +193,8 @@ async def check_chat_model(model: BaseChatModel) -> None:
                 raise ModelError(model.reason_for(error)) from error
 
 
-def _label(name: str, base_url: str | None) -> str:
+def label_of(name: str, base_url: str | None) -> str:
+    """Return the name of a model and of the server at `base_url`, if it has one."""
     return f"{name} at {urlsplit(base_url)._replace(query='', fragment='').geturl()}" if base_url else name
 
 

@@ -64,6 +64,10 @@ class LocalChatModel(LimitedChatModel):
         return self._engine
 
     @property
+    def counted_as(self) -> str:
+        return f"local:{self.model_name}"
+
+    @property
     def takes_schemas(self) -> bool:
         return self.structured and self._engine.constrains
 

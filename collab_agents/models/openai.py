@@ -20,13 +20,14 @@ from collab_agents._internal.per_loop import PerLoop
 from collab_agents._internal.secrets import mask
 from collab_agents.models.ask import parse
 from collab_agents.models.limits import REFUSED_STATUS, LimitedChatModel, MalformedReply, message_in, status_of
-from collab_agents.usage import record_usage
+from collab_agents.usage import record_usage, served_name
 
 # A call with any of these options goes through the SDK, whose methods handle them.
 _NEEDS_SDK = {"response_format", "extra_headers", "extra_query", "timeout"}
 
 
 _MOST_BYTES = 32 << 20
+_OPENAI = "https://api.openai.com/v1"
 
 
 class TooLarge(Exception):
@@ -76,6 +77,12 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
     @property
     def takes_schemas(self) -> bool:
         return self.structured and self._asks_schema
+
+    @property
+    def counted_as(self) -> str:
+        name, address = super().counted_as, str(self.root_async_client.base_url).rstrip("/")
+        own = " at " not in name and address != _OPENAI  # An address from the environment is not in the label.
+        return served_name(name, None, address) if own else name
 
     async def _request(
         self,
@@ -196,14 +203,14 @@ class LimitedChatOpenAI(LimitedChatModel, ChatOpenAI):
                 try:
                     parsed = parse(reply, shape)
                 except ValueError as problem:
-                    record_usage(counts)
+                    record_usage(counts, model=self.counted_as)
                     raise MalformedReply(
                         f"the reply was cut at its length and is not a {shape.__name__}: {problem}"
                     ) from error
                 total = {**counts, "total_tokens": sum(counts.values())} if counts else None
                 message = AIMessage(reply, additional_kwargs={"parsed": parsed}, usage_metadata=total)
                 return ChatResult(generations=[ChatGeneration(message=message)])
-            record_usage(counts)
+            record_usage(counts, model=self.counted_as)
             raise MalformedReply("the reply was cut at its length") from error
 
     def _hint(self, error: BaseException) -> str:

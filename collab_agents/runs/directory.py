@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from functools import cache
@@ -24,9 +23,10 @@ from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory, Turn, read_record
+from collab_agents.usage import summed
 from collab_agents.variance import ReliabilityTally
 
-_MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^tasks\.limit$")
+_MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$")
 """Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
 
 
@@ -61,7 +61,7 @@ class RunDirectory:
         self.settings = dict(settings)
         self.resume = resume
         self.checkpoints = self.path / "checkpoints.sqlite"
-        self.spent: Counter[str] = Counter()
+        self.spent: dict[str, Any] = {}
         self._played: dict[str, str] = {}
         self._failed: dict[str, Failure] = {}
         self._reliability = ReliabilityTally()
@@ -132,7 +132,7 @@ class RunDirectory:
         with explained(self._failures.path):
             self._failures.replace(list(self._failed.values()))
 
-    def begin(self, on_disk: Mapping[str, int]) -> None:
+    def begin(self, on_disk: Mapping[str, Any]) -> None:
         """Count what an earlier attempt that was killed spent, as far as it is on disk.
 
         Args:
@@ -142,10 +142,10 @@ class RunDirectory:
         run = self._read()
         if "on_disk_at_start" in run:
             before = run["on_disk_at_start"]
-            self._add(run, {key: value - before.get(key, 0) for key, value in on_disk.items()})
+            self._add(run, summed(on_disk, before, sign=-1))
         self._write(run | {"on_disk_at_start": dict(on_disk)})
 
-    def add_totals(self, totals: Mapping[str, int | float]) -> None:
+    def add_totals(self, totals: Mapping[str, Any]) -> None:
         """Add what this attempt spent to the totals in run.json, and write how reliable the rewards of turns are."""
         run = self._read()
         run.pop("on_disk_at_start", None)
@@ -160,8 +160,7 @@ class RunDirectory:
         self._write(self._read() | {name: value})
 
     def _add(self, run: dict[str, Any], totals: Mapping[str, int | float]) -> None:
-        kept = run.get("totals", {})
-        run["totals"] = kept | {key: round(kept.get(key, 0) + value, 3) for key, value in totals.items()}
+        run["totals"] = summed(run.get("totals", {}), totals)
         run["totals"] |= {"trajectories": len(self.finished), "failures": len(self._failed)}
 
     def _open(self) -> None:
@@ -186,8 +185,7 @@ class RunDirectory:
                 usage = line.get("usage") or {}
                 turns = [Turn.model_validate(turn) for turn in line.get("turns") or []]
                 self._reliability.add(line["task"]["id"], turns, usage.get("calls", 0))
-                self.spent.update(usage)
-                self.spent["turns"] += len(line.get("turns") or []) or turns_in(line.get("messages") or [])
+                self.spent = summed(self.spent, usage | {"turns": len(turns) or turns_in(line.get("messages") or [])})
             except (LookupError, TypeError, AttributeError, ValueError) as error:
                 raise RunDirectoryError(f"{self._trajectories.path}:{number}: it is not a trajectory") from error
         failures = read_failures(self.path)
@@ -285,8 +283,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return _read_run(file).get("config", {}) if file.exists() else {}
 
 
-def read_totals(path: str | Path) -> dict[str, float]:
-    """Return what all attempts at a run spent, as far as known; empty if it has no run.json."""
+def read_totals(path: str | Path) -> dict[str, Any]:
+    """Return what all attempts at a run spent, as far as known; empty if it has no run.json.
+
+    `Usage.of` makes a usage of it.
+    """
     file = Path(path) / "run.json"
     return _read_run(file).get("totals", {}) if file.exists() else {}
 

@@ -3,13 +3,14 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
-from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.costs import Price, SpendingLimits
+from collab_agents.errors import ConfigError, LimitReached, RunDirectoryError
 from collab_agents.humans import check_simulated
 from collab_agents.judges import asks_first, assistant_tokens, user_tokens
 from collab_agents.judges.base import CheckedJudge
@@ -20,6 +21,7 @@ from collab_agents.runs.directory import RunDirectory, read_failures
 from collab_agents.runs.generate import cancel, check_tasks, conversation_settings, play_conversations, slots_for
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.scorecard import RESERVED, Played, Scorecard, score_set
+from collab_agents.runs.spending import Purse
 from collab_agents.tasks import Task
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import AnyUser
@@ -64,6 +66,8 @@ async def evaluate(
     resume: bool = False,
     private: bool = True,
     settings: Mapping[str, Mapping[str, object]] | None = None,
+    limits: SpendingLimits | None = None,
+    prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
 ) -> Scorecard:
     """Run every task with each assistant, `repeats` times, and score the conversations.
@@ -80,12 +84,15 @@ async def evaluate(
         resume: Whether to continue the runs in `out`.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
         settings: What to keep in the run.json of each assistant's runs.
+        limits: What all runs together may spend, earlier attempts included.
+        prices: Prices by model, see `given_prices`.
         progress: An object to keep up to date over all runs. A `ProgressBar` displays itself.
 
     Raises:
         ConfigError: Before anything is played, for a set without tasks, a task that cannot be played or judged, or
             names that are not distinct.
         RunDirectoryError: As for `generate_trajectories`.
+        LimitReached: If conversations were left unplayed because of `limits`, once those under way are kept.
 
     Example:
         reward = MultiturnReward({"token_cost": token_cost()})
@@ -119,12 +126,18 @@ async def evaluate(
         _check_folder(run, resume, private)
     progress = Progress() if progress is None else progress
     progress.total = sum(len(run.tasks.tasks) for run in runs)
+    purse = Purse(limits)
     with progress.open():
-        playing = [asyncio.create_task(_play(run, assistants[run.side], slots, private, progress)) for run in runs]
+        playing = [
+            asyncio.create_task(_play(run, assistants[run.side], slots, private, purse, prices, progress))
+            for run in runs
+        ]
         try:
             results = await asyncio.gather(*playing)
         finally:
             await cancel(playing)
+    if purse.refused:
+        raise purse.reached(out)
     played: dict[str, dict[str, list[list[Played]]]] = {}
     failed: dict[str, dict[str, int]] = {}
     for run, (found, lost) in zip(runs, results, strict=True):
@@ -192,7 +205,13 @@ def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
 
 
 async def _play(
-    run: _Repeat, assistant: Assistant, slots: asyncio.Semaphore, private: bool, progress: Progress
+    run: _Repeat,
+    assistant: Assistant,
+    slots: asyncio.Semaphore,
+    private: bool,
+    purse: Purse,
+    prices: Mapping[str, Price] | None,
+    progress: Progress,
 ) -> tuple[list[Played], int]:
     stream = play_conversations(
         run.tasks.tasks,
@@ -207,10 +226,15 @@ async def _play(
         resume=True,
         private=private,
         settings=run.settings,
+        limits=purse,
+        prices=prices,
         progress=progress,
     )
-    async with aclosing(stream):
-        played = [Played.of(trajectory) async for trajectory in stream]
+    played = []
+    with suppress(LimitReached):  # The other runs finish the turns that are under way.
+        async with aclosing(stream):
+            async for trajectory in stream:
+                played.append(Played.of(trajectory))
     if run.folder is None:
         return played, len(run.tasks.tasks) - len(played)
     wanted = {task.id for task in run.tasks.tasks}

@@ -3,19 +3,19 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
     Sequence,
     Set,
     Sized,
 )
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.stream import Stream, make_way, until_done
 from collab_agents.assistants import Assistant
-from collab_agents.errors import ConfigError, ModelError, RunDirectoryError
+from collab_agents.costs import Price, SpendingLimits, given_prices
+from collab_agents.errors import ConfigError, LimitReached, ModelError, RunDirectoryError
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.graphs.states import trajectory_of
@@ -38,13 +39,14 @@ from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
-from collab_agents.runs.directory import RunDirectory, changed_task_error, digest
+from collab_agents.runs.directory import RunDirectory, changed_task_error, digest, read_totals
 from collab_agents.runs.progress import Progress
+from collab_agents.runs.spending import Purse, purse_for
 from collab_agents.runs.turns import Turns
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
-from collab_agents.usage import track_usage
+from collab_agents.usage import Usage, summed, track_usage
 from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ def generate_trajectories(
     resume: bool = False,
     private: bool = True,
     settings: Mapping[str, object] | None = None,
+    limits: SpendingLimits | Purse | None = None,
+    prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
     """Run every task with lookahead and yield the trajectories as they finish.
@@ -97,9 +101,13 @@ def generate_trajectories(
             failed tasks continue from their last finished turn.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
         settings: More settings to keep in run.json, and to compare when the run is resumed.
+        limits: What the run may spend, earlier attempts included. Once it is spent, the turns under way are finished
+            and kept, and the iterator raises LimitReached. Several runs can share a `Purse`.
+        prices: Prices by model, see `given_prices`.
         progress: An object to keep up to date. A `ProgressBar` displays itself.
 
     Raises:
+        LimitReached: After the last trajectory, if tasks were left unplayed because of `limits`.
         RunDirectoryError: If another process uses `out`, it holds a run and `resume` is not set, or it was made with
             other settings.
         ConfigError: For a repeated task id, or a person as user or assistant.
@@ -121,6 +129,8 @@ def generate_trajectories(
         out=out,
         resume=resume,
         private=private,
+        limits=limits,
+        prices=prices,
         progress=progress,
     )
     return Stream(played, folder=out)
@@ -140,6 +150,8 @@ def play_conversations(
     resume: bool = False,
     private: bool = True,
     settings: Mapping[str, object] | None = None,
+    limits: SpendingLimits | Purse | None = None,
+    prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
 ) -> Stream[Trajectory]:
     """Run every task without lookahead, with one reply per turn, and yield the judged trajectories as they finish.
@@ -160,6 +172,8 @@ def play_conversations(
         resume: Whether to continue the run in `out`.
         private: Whether the files in `out` are readable by their owner only.
         settings: More settings to keep in run.json.
+        limits: What the run may spend.
+        prices: Prices by model.
         progress: An object to keep up to date.
     """
     check_simulated(user, assistant, instead=_NOBODY)
@@ -173,6 +187,8 @@ def play_conversations(
         out=out,
         resume=resume,
         private=private,
+        limits=limits,
+        prices=prices,
         progress=progress,
     )
     return Stream(played, folder=out)
@@ -220,9 +236,12 @@ async def _play_all(
     out: str | Path | None,
     resume: bool,
     private: bool,
+    limits: SpendingLimits | Purse | None,
+    prices: Mapping[str, Price] | None,
     progress: Progress | None,
 ) -> AsyncGenerator[Trajectory, None]:
     slots = _Slots(slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency)
+    purse = purse_for(limits)
     progress = progress if progress is not None else Progress()
     if progress.total is None and isinstance(tasks, Sized):
         progress.total = len(tasks)
@@ -237,8 +256,9 @@ async def _play_all(
                 await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             turns = await stack.enter_async_context(Turns(run.checkpoints, sync=run.sync))
-            run.begin(run.spent + await _spent_on_unfinished(turns, run.finished))
-        player = _Player(graph, run, turns, personas, seed, progress, slots)
+            run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
+            purse.usage.add(Usage.of(read_totals(out)))
+        player = _Player(graph, run, turns, personas, seed, progress, slots, purse, prices or {})
         if run is not None:
             stack.callback(_close, run, player, started)
         under_way: set[asyncio.Task[Any]] = set()
@@ -249,10 +269,16 @@ async def _play_all(
         coming: asyncio.Task[Task | None] | None = None
         exhausted = False
         while True:
-            if coming is None and not exhausted:
+            if player.stopped and coming is not None:
+                under_way.remove(coming)
+                await cancel([coming])
+                coming = None
+            if coming is None and not exhausted and not player.stopped:
                 coming = asyncio.create_task(_next(source, slots))
                 under_way.add(coming)
             if not under_way:
+                if player.stopped:
+                    raise purse.reached(out)
                 return
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             if coming in done:
@@ -285,6 +311,8 @@ class _Player:
         seed: int,
         progress: Progress,
         slots: "_Slots",
+        purse: Purse,
+        prices: Mapping[str, Price],
     ) -> None:
         self.graph = graph
         self.run = run
@@ -293,7 +321,11 @@ class _Player:
         self.seed = seed
         self.progress = progress
         self.slots = slots
+        self.purse = purse
+        self.prices = prices
+        self.stopped = False
         self.usage = progress.take_usage_before_runs()
+        purse.usage.add(self.usage)
         self.turns = 0
         self.refused = 0
 
@@ -301,13 +333,16 @@ class _Player:
         """Run a task for which a slot was taken."""
         self.progress.add(running=1)
         try:
-            with track_usage(self.progress.usage), track_usage(self.usage), refusals.taken() as refused:
+            with self._counting(), refusals.taken() as refused:
                 trajectory = await self._roll_out(task)
                 if self.run is not None and self.kept is not None:
                     self.run.finish(trajectory, sync=False)
                     await self.kept.forget(task.id)
         except (*PASS_THROUGH, RunDirectoryError):
             raise
+        except LimitReached:
+            self.stopped = True
+            return None
         except BaseException as error:
             self._fail(task, error)
             self._count(refused)
@@ -318,6 +353,14 @@ class _Player:
         self.refused = 0
         self.progress.add(finished=1)
         return trajectory
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        usages = (self.progress.usage, self.usage, self.purse.usage)
+        with given_prices(self.prices), ExitStack() as stack:
+            for usage in usages:
+                stack.enter_context(track_usage(usage))
+            yield
 
     def _fail(self, task: Task, error: BaseException) -> None:
         self.progress.add(failed=1)
@@ -337,19 +380,30 @@ class _Player:
         branch = derive_seed(self.seed, task.id)
         config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
         state = await self._begin(task, persona, branch)
-        answered = False
-        events: Any = self.graph.astream(state, config, stream_mode=["updates", "values"])
+        while True:
+            if not state.get("stopped"):
+                self.purse.check()
+            state, paused = await self._play_on(task, state, config)
+            if not paused:
+                return trajectory_of(state, task, persona, branch)
+
+    async def _play_on(self, task: Task, state: dict[str, Any], config: RunnableConfig) -> tuple[dict[str, Any], bool]:
+        """Play to the end or, if spending is limited, for one turn. Returns the state, and whether more is to come."""
+        pauses = ["choose", "assistant"] if self.purse.limited else None
+        answered = paused = False
+        events: Any = self.graph.astream(state, config, stream_mode=["updates", "values"], interrupt_after=pauses)
         async with aclosing(events):
             async for mode, event in events:
                 if mode == "updates":
                     answered = "choose" in event or "assistant" in event
+                    paused = (paused or answered) and "judge" not in event
                     self.turns += answered
                     self.progress.add(candidates="candidate" in event, turns=answered)
                     continue
                 state = event
                 if answered and self.kept is not None:
                     await self.kept.keep(task.id, state)
-        return trajectory_of(state, task, persona, branch)
+        return state, paused and pauses is not None
 
     async def _begin(self, task: Task, persona: Persona | None, seed: int) -> dict[str, Any]:
         """Return the state that the task was in after its last finished turn, or in which it begins."""
@@ -426,18 +480,17 @@ async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Ta
             yield task
 
 
-async def _spent_on_unfinished(turns: Turns, finished: Set[str]) -> Counter[str]:
-    """Return the calls, tokens and turns of unfinished tasks, as far as their turns are finished.
+async def _spent_on_unfinished(turns: Turns, finished: Set[str]) -> dict[str, Any]:
+    """Return the usage and turns of unfinished tasks, as far as their turns are finished.
 
     What is kept of tasks that were finished just before a kill is deleted.
     """
-    spent: Counter[str] = Counter()
+    spent: dict[str, Any] = {}
     for task_id in await turns.task_ids():
         if task_id in finished:
             await turns.forget(task_id)
         elif state := await turns.last(task_id):
-            spent.update(state.get("usage", {}))
-            spent["turns"] += state.get("exchanges", 0)
+            spent = summed(spent, {**state.get("usage", {}), "turns": state.get("exchanges", 0)})
     return spent
 
 
@@ -451,4 +504,5 @@ async def cancel(under_way: Collection[asyncio.Task[object]]) -> None:
 
 def _close(run: RunDirectory, player: _Player, started: float) -> None:
     with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
-        run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": time.monotonic() - started})
+        seconds = round(time.monotonic() - started, 3)
+        run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": seconds})

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from collab_agents.usage import Usage
@@ -70,7 +70,9 @@ class Progress:
 
         Later runs get an empty `Usage`.
         """
-        before = Usage() if self._begun else replace(self.usage)
+        before = Usage()
+        if not self._begun:
+            before.add(self.usage)
         self._begun = True
         return before
 

@@ -23,6 +23,7 @@ import collab_agents
 from benchmarks.process import Server
 from collab_agents.tasks import offline_tasks
 from collab_agents.trajectories import read_trajectories
+from collab_agents.usage import Usage
 from tests.support.commands import run, start, wait_for_turns
 
 Serve = Callable[..., Server]
@@ -95,6 +96,7 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_happened(serve: Ser
     totals = json.loads((out / "run.json").read_text())["totals"]
     assert totals["turns"] == TASKS * TURNS
     assert sum(one.usage.calls for one in read_trajectories(out)) <= totals["calls"] <= server.stats()["calls"]
+    assert sum(counts.calls for counts in Usage.of(totals).by_role().values()) == totals["calls"]
 
     whole = tmp_path / "whole"
     assert run("generate", "--config", file, "--out", whole)[0] == 0

@@ -39,7 +39,9 @@ async def test_the_line_on_disk_is_the_documented_one(tmp_path: Path) -> None:
     assert set(record) >= {"task", "persona", "messages", "stopped", "turns", "reward", "scores", "usage"}
     assert record["persona"]["name"] == "shy-student"
     assert record["messages"][0] == {"role": "user", "content": "Invitation number 0, please."}
-    assert set(record["usage"]) == {"calls", "input_tokens", "output_tokens", "unreported"}
+    assert set(record["usage"]) == {
+        *("calls", "input_tokens", "cached_tokens", "output_tokens", "unreported", "priced", "dollars", "parts")
+    }
     turn = record["turns"][0]
     assert set(turn) == {"prompt", "chosen", "candidates", "first_futures"}
     candidate = turn["candidates"][turn["chosen"]]
