@@ -106,12 +106,18 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder to write them t
 @app.command()
 def generate(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
-    out: Annotated[Path, typer.Option(help="The run directory to write.")],
+    out: Annotated[Path | None, typer.Option(help="The run directory to write.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks.")] = None,
     max_concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks in progress at once.")] = None,
     seed: Annotated[int | None, typer.Option(help="The run's seed, instead of the file's.")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Play one task, keep nothing, and say what the run will cost.")
+    ] = False,
+    no_calls: Annotated[
+        bool, typer.Option("--no-calls", help="Estimate from the configuration alone, without calling a model.")
+    ] = False,
 ) -> None:
     """Run tasks with lookahead and keep the scored trajectories."""
     from collab_agents.cli.generate import generate as run
@@ -121,6 +127,15 @@ def generate(
     if limit is not None:
         settings = settings.model_copy(update={"tasks": settings.tasks.model_copy(update={"limit": limit})})
     settings = _changed(settings, max_concurrency, seed)
+    if estimate:
+        from collab_agents.cli.estimate import estimate as run_estimate
+
+        run_to_end(run_estimate(settings, calls=not no_calls))
+        return
+    if no_calls:
+        raise ConfigError("--no-calls belongs to --estimate")
+    if out is None:
+        raise ConfigError("--out is missing: the run directory to write")
     try:
         done = run_to_end(run(settings, out, resume=resume, private=not shared))
     except KeyboardInterrupt:

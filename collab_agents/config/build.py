@@ -71,9 +71,9 @@ class Composition:
     models: list[LimitedChatModel]
 
 
-def compose(config: RunConfig) -> Composition:
-    """Build the assistant, the user and the reward of a run."""
-    models = Models.within(config.limits)
+def compose(config: RunConfig, models: Models | None = None) -> Composition:
+    """Build the assistant, the user and the reward of a run, on its own models or on `models`."""
+    models = models or Models.within(config.limits)
     assistant = assistant_of(config.assistant, models)
     reward = reward_of(config.judges, models)
     reward = reward.reviewing() if config.lookahead.drop_faulty else reward
