@@ -31,6 +31,7 @@ from collab_agents.cli.progress import LOADING
 from collab_agents.cli.terminal import StreamedReply, Terminal
 from collab_agents.config import RunConfig
 from collab_agents.config.build import Composition, compose, personas_of, tasks_of
+from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.graphs import create_conversation_graph, create_rollout_graph
 from collab_agents.graphs.conversation import Graph
@@ -62,7 +63,7 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     nothing. Raises ConfigError for a task that does not exist or cannot be played or judged, RunDirectoryError if
     `out` holds another run, and whatever the graph raised.
     """
-    with Console().status(LOADING), track_usage() as checking:
+    with Console().status(LOADING), given_prices(config.prices), track_usage() as checking:
         parts = compose(config)
         if coach or side == "assistant":
             instead = "collab-agents chat has you at the terminal; give a user that is simulated"
@@ -81,7 +82,7 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
     started = time.monotonic()
     why = ""
     try:
-        with track_usage(session.usage):
+        with given_prices(config.prices), track_usage(session.usage):
             await session.play()
     except BaseException as error:
         why = "the session was stopped" if isinstance(error, asyncio.CancelledError) else reason_of(error)

@@ -33,7 +33,9 @@ class Purse:
 
     def reached(self, out: str | Path | None) -> LimitReached:
         """Return the error with which a run in `out` ends after a turn was refused."""
-        kept = "" if out is None else f"; what is finished is in {out}: raise the limit and resume"
+        known = self.limits.max_cost is None or self.usage.cost is not None
+        advice = "raise the limit and resume" if known else "set limits.max_calls instead and resume"
+        kept = "" if out is None else f"; what is finished is in {out}: {advice}"
         return LimitReached(f"{self._problem()}{kept}")
 
     def _problem(self) -> str:

@@ -1,5 +1,6 @@
 """Runs that may spend so much and no more: they end in good order, and go on with a higher limit."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,25 @@ async def test_a_cost_that_cannot_be_known_ends_the_run(serve: Serve) -> None:
     with pytest.raises(LimitReached, match=r"limits\.max_cost cannot be kept, since the cost of \d+ calls is unknown"):
         await play(server, limits=SpendingLimits(max_cost=1))
     assert server.stats()["calls"] <= CONCURRENCY * CALLS_A_TURN
+
+
+async def test_a_cost_that_an_earlier_version_did_not_record_is_unknown(serve: Serve, tmp_path: Path) -> None:
+    server, prices = serve(), {"openai:any": Price(input=1, output=1)}
+    with pytest.raises(LimitReached):
+        await play(server, out=tmp_path, limits=SpendingLimits(max_calls=15), prices=prices)
+    run = json.loads((tmp_path / "run.json").read_text())
+    for name in ("priced", "dollars", "parts"):
+        del run["totals"][name]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    made = server.stats()["calls"]
+    with pytest.raises(LimitReached) as reached:
+        await play(server, out=tmp_path, resume=True, limits=SpendingLimits(max_cost=9), prices=prices)
+    assert str(reached.value) == (
+        f"limits.max_cost cannot be kept, since the cost of {made} calls is unknown (made by an earlier version); what "
+        f"is finished is in {tmp_path}: set limits.max_calls instead and resume"
+    )
+    assert server.stats()["calls"] == made
+    assert len(await play(server, out=tmp_path, resume=True, limits=SpendingLimits(max_calls=999))) >= 1
 
 
 async def test_plain_conversations_end_and_continue_in_the_same_way(serve: Serve, tmp_path: Path) -> None:
