@@ -5,11 +5,13 @@ costs nothing. The price of any other model is unknown unless it is given.
 """
 
 import ipaddress
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -18,6 +20,8 @@ DIGITS = 10
 """Decimal places that dollars are rounded to. Rounded sums do not depend on the order of their terms."""
 
 _PER_MILLION = 1e-6
+_SECONDS_KEPT = 900
+"""Seconds for which a listed model's rates are kept."""
 
 
 class Price(BaseModel):
@@ -125,22 +129,74 @@ def _listed(model: str) -> Pricing | None:
         return _free
     if not reference or (address and _is_private(address)):
         return None
-    from genai_prices import Usage, calc_price  # It loads a large table.
 
     def pricing(tokens: Tokens) -> float | None:
-        counts = {"input_tokens": tokens.input, "output_tokens": tokens.output}
-        parts = {"cache_read_tokens": tokens.cached, "cache_write_tokens": tokens.written}
-        usage = Usage(**counts, **{part: count for part, count in parts.items() if count})
-        try:
-            if address:
-                price = calc_price(usage, reference, provider_api_url=address)
-            else:
-                price = calc_price(usage, reference, provider_id=provider)
-        except (LookupError, ValueError):  # Not listed, or counts that contradict each other.
-            return None
-        return round(float(price.total_price), DIGITS)
+        rates = _rates(name, address, int(time.time() // _SECONDS_KEPT))
+        return _calculated(name, address, tokens) if rates is None else round(rates.total(tokens), DIGITS)
 
-    return None if pricing(Tokens()) is None else pricing
+    return None if _calculated(name, address, Tokens()) is None else pricing
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Dollars for a call, and for each of its tokens."""
+
+    call: float
+    fresh: float
+    cached: float
+    written: float
+    output: float
+
+    def total(self, tokens: Tokens) -> float:
+        fresh = tokens.input - tokens.cached - tokens.written
+        read = fresh * self.fresh + tokens.cached * self.cached + tokens.written * self.written
+        return self.call + read + tokens.output * self.output
+
+
+@lru_cache(maxsize=256)
+def _rates(name: str, address: str, now: int) -> _Rates | None:
+    """Return a listed model's rates, or None if they depend on the prompt's length.
+
+    Rates take a fiftieth of a calculation's time. `now` changes when they are to be read again, since some depend on
+    the time of day.
+    """
+    many = 1_000_000
+    probes = (
+        Tokens(),
+        Tokens(input=many),
+        Tokens(input=many, cached=many),
+        Tokens(input=many, written=many),
+        Tokens(output=many),
+        Tokens(input=1000),
+        Tokens(input=many, output=many),
+    )
+    prices = [_calculated(name, address, probe) for probe in probes]
+    if None in prices:
+        return None
+    call, *rest = (price or 0.0 for price in prices)
+    rates = _Rates(call, *((price - call) / many for price in rest[:4]))
+    linear = all(
+        math.isclose(rates.total(probe), price, abs_tol=1e-9) for probe, price in zip(probes[5:], rest[4:], strict=True)
+    )
+    return rates if linear else None
+
+
+def _calculated(name: str, address: str, tokens: Tokens) -> float | None:
+    """Return the price that genai-prices calculates, or None if the model is not listed."""
+    from genai_prices import Usage, calc_price  # It loads a large table.
+
+    provider, _, reference = name.partition(":")
+    parts = {"cache_read_tokens": tokens.cached, "cache_write_tokens": tokens.written}
+    reported = {part: count for part, count in parts.items() if count}
+    usage = Usage(input_tokens=tokens.input, output_tokens=tokens.output, **reported)
+    try:
+        if address:
+            price = calc_price(usage, reference, provider_api_url=address)
+        else:
+            price = calc_price(usage, reference, provider_id=provider)
+    except (LookupError, ValueError):  # Not listed, or counts that contradict each other.
+        return None
+    return round(float(price.total_price), DIGITS)
 
 
 def _is_private(address: str) -> bool:

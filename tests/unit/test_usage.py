@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from genai_prices import Usage as ListedUsage
 from genai_prices import calc_price
+from hypothesis import given
+from hypothesis import strategies as st
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
@@ -28,7 +30,7 @@ from collab_agents import (
     read_trajectories,
     track_usage,
 )
-from collab_agents.costs import has_price
+from collab_agents.costs import Tokens, dollars_for, has_price
 from collab_agents.judges import bleu, interactivity, token_cost
 from collab_agents.models.ask import invoke
 from collab_agents.runs.directory import read_totals
@@ -123,6 +125,21 @@ async def test_a_listed_model_costs_what_genai_prices_says() -> None:
     assert list(usage.by_model()) == ["openai:gpt-4o-mini"]
     assert usage.cost == pytest.approx(float(listed.total_price))
     assert usage.dollars > 0
+
+
+@given(
+    model=st.sampled_from(
+        ["openai:gpt-4o-mini", "openai:gpt-5", "anthropic:claude-sonnet-4-20250514", "google:gemini-2.5-pro"]
+    ),
+    fresh=st.integers(0, 400_000),
+    cached=st.integers(0, 400_000),
+    output=st.integers(0, 100_000),
+)
+def test_a_listed_price_is_that_of_genai_prices_at_any_length(model: str, fresh: int, cached: int, output: int) -> None:
+    provider, _, name = model.partition(":")
+    tokens = ListedUsage(input_tokens=fresh + cached, cache_read_tokens=cached, output_tokens=output)
+    listed = float(calc_price(tokens, name, provider_id=provider).total_price)
+    assert dollars_for(model, Tokens(fresh + cached, output, cached)) == pytest.approx(listed, abs=1e-9)
 
 
 @pytest.mark.parametrize(
