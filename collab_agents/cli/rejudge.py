@@ -68,7 +68,7 @@ async def rejudge_run(
                 summary.add(trajectory)
         finally:
             await trajectories.aclose()
-    console.print(summary.table("trajectories judged again"))
+    summary.print(console, "trajectories judged again")
     print_choices(console, out)
     print_failures(console, read_failures(out), out / "failures.jsonl")
     return progress.failed == 0 and progress.finished + progress.skipped >= total
