@@ -62,7 +62,7 @@ async def estimate(config: RunConfig, *, calls: bool) -> None:
     if not calls:
         console.print(
             f"Assumed: replies of {REPLY_TOKENS} tokens, {TEXT_TOKENS} for each text in a JSON object, 4 characters a "
-            "token, nothing cached, and users of models who never end a conversation.",
+            "token, nothing cached, and a user played by a model never ends a conversation.",
             highlight=False,
         )
 

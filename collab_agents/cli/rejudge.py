@@ -11,11 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents._internal.text import harmless
+from collab_agents.cli.costs import usage_table
 from collab_agents.cli.progress import LOADING, print_failures, shown
 from collab_agents.cli.summary import Summary
 from collab_agents.config import RejudgeConfig
 from collab_agents.config.build import Models, reward_of
 from collab_agents.config.sections import JudgeConfig
+from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
 from collab_agents.judges.base import CheckedJudge
@@ -38,7 +40,7 @@ async def rejudge_run(
     """Judge the run's trajectories again and print what changed. Returns False if one could not be judged."""
     console = Console()
     progress = Progress()
-    with console.status(LOADING), track_usage(progress.usage):
+    with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
         models = Models.within(config.limits)
         reward = reward_of(config.judges, models)
         reward = reward.reviewing() if config.lookahead.drop_faulty else reward
@@ -62,13 +64,15 @@ async def rejudge_run(
         settings={"from": str(run), **config.model_dump(mode="json", include={"judges", "limits"})},
         progress=progress,
     )
-    async with shown(console, progress):
-        try:
-            async for trajectory in trajectories:
-                summary.add(trajectory)
-        finally:
-            await trajectories.aclose()
+    with given_prices(config.prices):
+        async with shown(console, progress):
+            try:
+                async for trajectory in trajectories:
+                    summary.add(trajectory)
+            finally:
+                await trajectories.aclose()
     summary.print(console, "trajectories judged again")
+    console.print(usage_table(progress.usage, "model calls"))
     print_choices(console, out)
     print_failures(console, read_failures(out), out / "failures.jsonl")
     return progress.failed == 0 and progress.finished + progress.skipped >= total

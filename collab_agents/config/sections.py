@@ -323,11 +323,15 @@ class RunConfig(_Scene):
 
 
 class RejudgeConfig(Section):
-    """The file of `rejudge`: its judges. A `run.yaml` is accepted too; of its lookahead, only `drop_faulty` is used."""
+    """The file of `rejudge`: its judges. A `run.yaml` is accepted too.
+
+    Of its lookahead, only `drop_faulty` is used. Its limits of spending are not: nothing is played.
+    """
 
     judges: Judges = Field(min_length=1)
     lookahead: Lookahead = Field(default_factory=Lookahead)
-    limits: RunLimits = Field(default_factory=RunLimits)
+    limits: SceneLimits = Field(default_factory=SceneLimits)
+    prices: Prices = Field(default_factory=dict)
     assistant: AssistantConfig | None = None
     user: UserConfig | None = None
     tasks: TasksConfig | None = None

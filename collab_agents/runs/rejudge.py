@@ -197,7 +197,7 @@ class _Results:
 
 def _close(run: RunDirectory, results: _Results, started: float) -> None:
     with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
-        seconds = time.monotonic() - started
+        seconds = round(time.monotonic() - started, 3)
         run.add_totals({**asdict(results.usage), "turns": results.turns, "seconds": seconds})
         run.note("choices", count_choices(read_trajectories(run.path)))
 

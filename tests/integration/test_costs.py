@@ -130,6 +130,18 @@ def test_an_estimate_is_close_to_the_run(how: tuple[str, ...], serve: Serve, tmp
     assert ("hours unknown" in output) is bool(how)
 
 
+def test_a_run_judged_again_says_what_the_judges_cost(serve: Serve, tmp_path: Path) -> None:
+    server = serve()
+    file = config(server, tmp_path, limits={"max_concurrency": 2, "max_cost": 5.0})
+    assert run("generate", "--config", file, "--out", tmp_path / "run")[0] == 0
+    code, output, error = run("rejudge", tmp_path / "run", "--config", file, "--out", tmp_path / "again", "--ask-all")
+    assert (code, error) == (0, "")
+    usage = Usage.of(read_totals(tmp_path / "again"))
+    assert {"judge bleu", "judge interactivity"} <= set(usage.parts) <= {"other", "judge bleu", "judge interactivity"}
+    assert usage.cost == pytest.approx((0.5 * usage.input_tokens + 1.5 * usage.output_tokens) / 1e6)
+    assert f"{usage.cost:.3g}" in output
+
+
 def test_what_an_estimate_needs(serve: Serve, tmp_path: Path) -> None:
     file = config(serve(), tmp_path)
     code, _, error = run("generate", "--config", file)
