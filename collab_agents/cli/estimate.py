@@ -10,6 +10,7 @@ from collab_agents.config.sections import ModelConfig
 from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.judges import Conversation, Judge, Score
+from collab_agents.lookahead import Lookahead
 from collab_agents.models import LimitedChatModel, check_chat_model
 from collab_agents.models.load import label_of
 from collab_agents.models.stand_in import REPLY_TOKENS, TEXT_TOKENS, StandIn
@@ -42,7 +43,7 @@ async def estimate(config: RunConfig, *, calls: bool) -> None:
                 user=parts.user,
                 assistant=parts.assistant,
                 reward=parts.reward,
-                lookahead=config.lookahead,
+                lookahead=config.lookahead if calls else _most(config.lookahead),
                 personas=personas_of(config.user),
                 seed=config.seed,
                 max_concurrency=config.limits.max_concurrency,
@@ -84,6 +85,12 @@ def _without_calls(config: RunConfig) -> Composition:
     parts = compose(config, _StandIns.within(config.limits))
     parts.reward = _always_scored(parts.reward, config.judges)
     return parts
+
+
+def _most(lookahead: Lookahead) -> Lookahead:
+    """Return a lookahead that plays every future that this one may. Filler decides no choice, and no user is faulty."""
+    given = lookahead.model_dump(include={"candidates", "window", "max_exchanges", "proactive_ratio"})
+    return Lookahead(**given, futures=lookahead.most_futures)
 
 
 def _always_scored(reward: MultiturnReward, configs: Sequence[JudgeConfig]) -> MultiturnReward:

@@ -130,6 +130,21 @@ def test_an_estimate_is_close_to_the_run(how: tuple[str, ...], serve: Serve, tmp
     assert ("hours unknown" in output) is bool(how)
 
 
+def test_an_estimate_without_calls_takes_every_future_to_be_played_and_none_to_be_faulty(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve()
+    shape = {"candidates": 2, "window": 1, "max_exchanges": 2, "drop_faulty": True}
+    said = []
+    for futures in ({"futures": 2, "max_futures": 4, "allocation": "adaptive"}, {"futures": 4}):
+        file = config(server, tmp_path, lookahead=shape | futures)
+        code, output, error = run("generate", "--config", file, "--estimate", "--no-calls")
+        assert (code, error) == (0, "")
+        said.append(output)
+    assert said[0] == said[1]
+    assert server.stats()["calls"] == 0
+
+
 def test_a_run_judged_again_says_what_the_judges_cost(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     file = config(server, tmp_path, limits={"max_concurrency": 2, "max_cost": 5.0})
