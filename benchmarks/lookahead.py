@@ -31,7 +31,7 @@ from collab_agents.variance import ReliabilityTally, best_shares, likely_compone
 Array = NDArray[np.float64]
 Numbers = list[int]
 MOST = 16
-PRICES = (1e-3, 5e-4, 2.5e-4, 1.25e-4, 6e-5)
+GAINS = (1e-3, 5e-4, 2.5e-4, 1.25e-4, 6e-5)
 SYNTHETIC = Components(between=0.0013, within=0.0113)
 """Those of the embedded model on the offline tasks, with 4 candidates and futures of 2 exchanges."""
 
@@ -121,11 +121,11 @@ def top_two(confidence: float) -> Rule:
     return rule
 
 
-def adaptive(first: int, price: float, *, own: bool = False) -> Rule:
+def adaptive(first: int, gain: float, *, own: bool = False) -> Rule:
     """The library's rule; `own`: with the variances that one turn shows, not those of the run."""
     given = SYNTHETIC if first == 1 else None  # Which ones does not matter: the rule below passes its own.
     look = Lookahead(
-        futures=first, allocation="adaptive", max_futures=MOST, confidence=0.95, price=price, components=given
+        futures=first, allocation="adaptive", max_futures=MOST, confidence=0.95, minimum_gain=gain, components=given
     )
 
     def rule(turn: Array, components: Components) -> Numbers:
@@ -169,11 +169,9 @@ CURVES: dict[str, list[tuple[str, Rule]]] = {
     "uniform": [(f"{number}", uniform(number)) for number in (1, 2, 3, 4, 6, 8, 12, 16)],
     "halving": [(f"{number}", halving(number)) for number in (2, 4, 6, 8)],
     "top-two": [(f"confidence {sure:g}", top_two(sure)) for sure in (0.4, 0.5, 0.6, 0.7)],
-    "adaptive": [(f"first 1, price {price:g}", adaptive(1, price)) for price in PRICES],
-    "adaptive, first 2": [(f"first 2, price {price:g}", adaptive(2, price)) for price in PRICES],
-    "adaptive, variances of the turn": [
-        (f"first 2, price {price:g}", adaptive(2, price, own=True)) for price in PRICES
-    ],
+    "adaptive": [(f"first 1, gain {gain:g}", adaptive(1, gain)) for gain in GAINS],
+    "adaptive, first 2": [(f"first 2, gain {gain:g}", adaptive(2, gain)) for gain in GAINS],
+    "adaptive, variances of the turn": [(f"first 2, gain {gain:g}", adaptive(2, gain, own=True)) for gain in GAINS],
 }
 
 

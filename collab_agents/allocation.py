@@ -2,8 +2,8 @@
 
 A future goes to the candidate where it raises the expected reward of the choice the most: the knowledge gradient
 (Frazier, Powell and Dayanik, 2008). Since one future alone often changes nothing, its gain is the best mean gain of up
-to 8 more (Frazier and Powell, 2010). A turn is decided when no gain is worth `Lookahead.price`, or when the leader is
-good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017).
+to 8 more (Frazier and Powell, 2010). A turn is decided when no gain reaches `Lookahead.minimum_gain`, or when the leader
+is good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017).
 """
 
 import math
@@ -18,8 +18,8 @@ _SHARE = 4
 """A batch is this part of the futures so far, so that few rounds are needed."""
 _LEAST = 2
 _AHEAD = (1, 2, 4, 8)
-_PRICE = 0.005
-"""The default price of a future, in standard deviations between candidates."""
+_MINIMUM_GAIN = 0.005
+"""The default, in standard deviations between candidates."""
 
 Rewards = Sequence[Sequence[float | None]]
 """A turn's rewards, by candidate and future; None for a future that failed."""
@@ -43,14 +43,16 @@ def further_futures(rewards: Rewards, components: Components | None, lookahead: 
     expected = shrunk_means(means, counts, components)
     if _is_decided(means, counts, int(np.argmax(expected)), components, lookahead):
         return more
-    price = _PRICE * math.sqrt(components.between) if lookahead.price is None else lookahead.price
+    least = lookahead.minimum_gain
+    if least is None:
+        least = _MINIMUM_GAIN * math.sqrt(components.between)
     left = [lookahead.most_futures - len(rewards[index]) for index in there]
     for _ in range(max(_LEAST, sum(counts) // _SHARE)):
         gains = [
             _gain(expected, place, count, components) if left[place] > 0 else 0.0 for place, count in enumerate(counts)
         ]
         best = int(np.argmax(gains))
-        if gains[best] <= price:
+        if gains[best] <= least:
             break
         counts[best] += 1
         left[best] -= 1

@@ -61,9 +61,9 @@ class Lookahead(BaseModel):
     """adaptive: the probability of a good choice with which a turn is decided, between 0 and 1."""
     indifference: float = Field(default=0.0, ge=0)
     """adaptive: a candidate whose reward is lower than the best by at most this is a good choice."""
-    price: NonNegativeFloat | None = None
-    """adaptive: how much a further future must be expected to raise the reward of the choice; by default 0.005 standard
-    deviations between candidates."""
+    minimum_gain: NonNegativeFloat | None = None
+    """adaptive: by how much a further future must be expected to raise the reward of the choice; by default by 0.005
+    standard deviations between candidates."""
     components: Components | None = None
     """adaptive: how much rewards vary, as an earlier run's `reliability` says; by default each conversation's guess."""
     drop_faulty: bool = False
@@ -72,7 +72,7 @@ class Lookahead(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name in ("max_futures", "price", "components"):
+        for name in ("max_futures", "minimum_gain", "components"):
             if self.allocation == "uniform" and getattr(self, name) is not None:
                 raise ValueError(f"{name} needs allocation: adaptive")
         if self.allocation == "adaptive" and self.futures < 2 and self.components is None:

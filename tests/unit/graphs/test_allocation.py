@@ -155,11 +155,11 @@ def test_candidates_that_hardly_differ_are_decided_with_indifference() -> None:
     assert sum(further_futures(close, components, ADAPTIVE.model_copy(update={"indifference": 0.02}))) == 0
 
 
-def test_futures_that_are_not_worth_their_price_are_not_played() -> None:
+def test_futures_that_gain_too_little_are_not_played() -> None:
     open_turn = [[1.0, 1.2], [1.1, 1.0]]
-    dear = ADAPTIVE.model_copy(update={"price": 0.5})
+    demanding = ADAPTIVE.model_copy(update={"minimum_gain": 0.5})
     assert sum(further_futures(open_turn, EVEN, ADAPTIVE)) > 0
-    assert sum(further_futures(open_turn, EVEN, dear)) == 0
+    assert sum(further_futures(open_turn, EVEN, demanding)) == 0
 
 
 def test_a_challenger_gets_more_than_a_candidate_that_is_far_behind() -> None:
@@ -177,7 +177,7 @@ def test_a_mean_of_few_futures_is_shrunk_more_when_the_best_is_chosen() -> None:
     ("chosen", "why"),
     [
         ({"max_futures": 8}, "max_futures needs allocation: adaptive"),
-        ({"price": 0.1}, "price needs allocation: adaptive"),
+        ({"minimum_gain": 0.1}, "minimum_gain needs allocation: adaptive"),
         ({"components": {"between": 1, "within": 1}}, "components needs allocation: adaptive"),
         ({"allocation": "adaptive", "components": {"between": -1, "within": 1}}, "components.between"),
         ({"allocation": "adaptive", "futures": 1}, "allocation: adaptive needs 2 futures or more"),
