@@ -2,8 +2,8 @@
 
 A future goes to the candidate where it raises the expected reward of the choice the most: the knowledge gradient
 (Frazier, Powell and Dayanik, 2008). Since one future alone often changes nothing, its gain is the best mean gain of up
-to 8 more (Frazier and Powell, 2010). A turn is decided when no gain reaches `Lookahead.minimum_gain`, or when the leader
-is good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017).
+to 8 more (Frazier and Powell, 2010). A turn is decided when no gain reaches `Lookahead.minimum_gain`, or when the
+leader is good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017).
 """
 
 import math
