@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from collab_agents._internal.containment import PASS_THROUGH, contained
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.tracing import traced
+from collab_agents.allocation import best_candidate
 from collab_agents.errors import ConfigError
 from collab_agents.judges import AnyJudge, Conversation, Judge, Score, as_judge, problem_with, user_faults
 from collab_agents.judges.base import CheckedJudge
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Candidate, Future, Turn
 from collab_agents.usage import spent_by
+from collab_agents.variance import likely_components
 
 
 @dataclass(frozen=True)
@@ -153,3 +155,23 @@ def best_of(rewards: Sequence[float | None]) -> int | None:
     """Return the index of the highest reward (the first if several are equal), or None if there is no reward."""
     scored = [(index, reward) for index, reward in enumerate(rewards) if reward is not None]
     return max(scored, key=lambda one: one[1])[0] if scored else None
+
+
+def best_in(turns: Sequence[Turn]) -> int | None:
+    """Return the index of the best candidate of the last turn, or None if none has a reward.
+
+    It is the one with the highest reward or, with adaptive allocation, with the highest expected reward, given the
+    variances that the first futures of the turns show.
+
+    Args:
+        turns: A conversation's turns up to this one.
+    """
+    last = turns[-1]
+    if last.first_futures is None:
+        return best_of([one.reward for one in last.candidates])
+    first = [[_rewards(one, turn.first_futures) for one in turn.candidates] for turn in turns]
+    return best_candidate([_rewards(one) for one in last.candidates], likely_components(first))
+
+
+def _rewards(candidate: Candidate, first: int | None = None) -> list[float]:
+    return [one.reward for one in candidate.futures[:first] if one.counts and one.reward is not None]

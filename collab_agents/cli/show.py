@@ -10,7 +10,7 @@ from collab_agents.cli.costs import usage_table
 from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.errors import ConfigError, RunDirectoryError
-from collab_agents.rewards import best_of
+from collab_agents.rewards import best_in
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
 from collab_agents.usage import Usage
@@ -76,11 +76,11 @@ def _tree(trajectory: Trajectory, only: int | None, probabilities: Sequence[floa
     for number, turn in enumerate(trajectory.turns, 1):
         if only not in (None, number):
             continue
-        best = probabilities[number - 1]
-        sure = "" if best is None else f": the chosen candidate is the best with probability {best:.2f}"
+        known = probabilities[number - 1]
+        sure = "" if known is None else f": the chosen candidate is the best with probability {known:.2f}"
         branch = root.add(_styled(f"turn {number}{sure}", "bold cyan"))
         branch.add(_said(turn.prompt[-1]))
-        best = best_of([candidate.reward for candidate in turn.candidates])
+        best = best_in(trajectory.turns[:number])
         for index, candidate in enumerate(turn.candidates):
             _add_candidate(branch, index, candidate, chosen=index == turn.chosen, highest=index == best)
     end = f"end: {_ENDS[trajectory.stopped]}; reward {_number(trajectory.reward)}  {_scores(trajectory.scores)}"

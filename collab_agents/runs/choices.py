@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from collab_agents.rewards import best_of
+from collab_agents.rewards import best_in, mean
 from collab_agents.trajectories import Trajectory
 
 
 @dataclass(frozen=True)
 class ChangedChoice:
-    """A turn in which another candidate has the highest reward than the one that continued the conversation."""
+    """A turn in which another candidate is the best than the one that continued the conversation."""
 
     task: str
     """The task's id."""
@@ -18,7 +18,7 @@ class ChangedChoice:
     chosen: int
     """The index of the candidate that was played."""
     best: int
-    """The index of the candidate with the highest reward, the first of equal ones."""
+    """The index of the best candidate (`rewards.best_in`), the first of equal ones."""
     gain: float | None
     """How much higher its reward is. None if the candidate that was played has none."""
 
@@ -30,7 +30,7 @@ def changed_choices(trajectory: Trajectory) -> Iterator[ChangedChoice]:
     """
     for number, turn in enumerate(trajectory.turns, 1):
         rewards = [candidate.reward for candidate in turn.candidates]
-        best = best_of(rewards)
+        best = best_in(trajectory.turns[:number])
         if best is not None and best != turn.chosen:
             highest, played = rewards[best], rewards[turn.chosen]
             gain = None if highest is None or played is None else highest - played
@@ -41,6 +41,6 @@ def count_choices(trajectories: Iterable[Trajectory]) -> dict[str, int]:
     """Return the number of `turns` in which a candidate has a reward, and of those that would have `changed`."""
     turns = changed = 0
     for trajectory in trajectories:
-        turns += sum(best_of([one.reward for one in turn.candidates]) is not None for turn in trajectory.turns)
+        turns += sum(mean(one.reward for one in turn.candidates) is not None for turn in trajectory.turns)
         changed += sum(1 for _ in changed_choices(trajectory))
     return {"turns": turns, "changed": changed}

@@ -21,7 +21,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import Conversation, Judge, as_judge, fact_coverage, interactivity, token_cost, user_faults
-from collab_agents.rewards import mean
+from collab_agents.rewards import best_of, mean
 from collab_agents.runs import ChangedChoice, changed_choices, rejudge
 from collab_agents.runs.directory import read_failures
 from collab_agents.tasks import Task
@@ -294,3 +294,14 @@ def test_equal_rewards_choose_the_first() -> None:
     choices = list(changed_choices(trajectory("a", 0.25, 0.5, 0.5)))
     assert choices == [ChangedChoice("a", turn, 0, 1, 0.25) for turn in (1, 2)]
     assert not list(changed_choices(trajectory("a", None, None)))
+
+
+def test_a_mean_of_few_futures_is_believed_less_in_turns_with_further_futures() -> None:
+    rewards = [[0.4, 2.0], [0.5, 1.9, 1.1, 1.1, 1.2, 1.1, 1.1, 1.1], [-0.5, 0.8]]
+    candidates = [Candidate(reward=mean(each), futures=[Future(reward=one) for one in each]) for each in rewards]
+    one = trajectory("a", 0.1)
+    one.turns = [Turn(prompt=[said("user", "Hi")], chosen=1, candidates=candidates, first_futures=2)]
+    assert best_of([each.reward for each in candidates]) == 0
+    assert list(changed_choices(one)) == []
+    one.turns[0].first_futures = None
+    assert [change.best for change in changed_choices(one)] == [0]
