@@ -13,7 +13,6 @@ from collab_agents import (
     ChatAssistant,
     Lookahead,
     MultiturnReward,
-    Progress,
     generate_trajectories,
     load_chat_model,
     offline_tasks,
@@ -24,7 +23,7 @@ from collab_agents.judges import asks_first, fact_coverage, token_cost
 
 
 async def main(out: Path, count: int) -> None:
-    progress = Progress()
+    number = 0
     async for trajectory in generate_trajectories(
         offline_tasks("train")[:count],
         user=AgendaUser(),
@@ -37,9 +36,9 @@ async def main(out: Path, count: int) -> None:
         max_concurrency=4,
         out=out,
         resume=(out / "run.json").exists(),
-        progress=progress,
     ):
-        print(f"{progress.finished} of {count}: {trajectory.task.id}, reward {trajectory.reward:.2f}")
+        number += 1
+        print(f"{number} of {count}: {trajectory.task.id}, reward {trajectory.reward:.2f}")
     kept = list(read_trajectories(out))
     chosen = Counter(turn.candidates[turn.chosen].proactive for one in kept for turn in one.turns)
     print(f"{len(kept)} trajectories in {out}; {chosen[True]} of {chosen.total()} replies chosen were proactive ones")
