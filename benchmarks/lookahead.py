@@ -38,9 +38,10 @@ SYNTHETIC = Components(between=0.0013, within=0.0113)
 
 @dataclass
 class Turns:
-    """Turns to choose in: futures of shape (turns, candidates, futures), the true rewards, and their variances."""
+    """Turns to choose in, several times: futures of shape (repeats x turns, candidates, futures), and the truth."""
 
     name: str
+    repeats: int
     futures: Array
     true: Array
     components: Components
@@ -50,7 +51,7 @@ def synthetic(count: int, candidates: int = 4) -> Turns:
     random = np.random.default_rng(0)
     true = random.normal(scale=SYNTHETIC.between**0.5, size=(count, candidates))
     noise = random.normal(scale=SYNTHETIC.within**0.5, size=(count, candidates, 2 * MOST))
-    return Turns(f"{count} synthetic turns", true[..., None] + noise, true, SYNTHETIC)
+    return Turns(f"{count} synthetic turns", 1, true[..., None] + noise, true, SYNTHETIC)
 
 
 def pool(run: Path, repeats: int) -> Turns:
@@ -70,7 +71,7 @@ def pool(run: Path, repeats: int) -> Turns:
     stored = np.array([[each[:fewest] for each in turn] for turn in turns])
     shuffled = np.concatenate([random.permuted(stored, axis=2) for _ in range(repeats)])
     true = np.tile(stored.mean(axis=2), (repeats, 1))
-    return Turns(f"{len(turns)} turns of {run}, {fewest} futures a candidate", shuffled, true, components)
+    return Turns(f"{len(turns)} turns of {run}, {fewest} futures a candidate", repeats, shuffled, true, components)
 
 
 def _rewards(candidate: Candidate) -> list[float]:
@@ -158,7 +159,7 @@ def measure(rule: Rule, turns: Turns) -> Point:
         chosen = best_candidate(_seen(turn, numbers), turns.components)
         assert chosen is not None
         rows.append([np.mean(numbers), float(chosen == true.argmax()), true.max() - true[chosen]])
-    found = np.array(rows)
+    found = np.array(rows).reshape(turns.repeats, -1, 3).mean(axis=0)
     drawn = resampled_sums(found, seed=0, resamples=2000) / len(found)
     futures, picked, regret = found.mean(axis=0)
     ends = [interval(drawn[:, column]) or (math.nan, math.nan) for column in (1, 2)]
