@@ -78,10 +78,10 @@ class Reliability(Record):
 
     def _other_number(self, components: Components) -> int | None:
         assert self.futures
-        enough = next((k for k in range(1, int(self.futures)) if (components.reliability(k) or 0) >= _ENOUGH), None)
-        if self.reward.value and self.reward.value >= _ENOUGH:
-            return enough
-        return round(_MORE * self.futures)
+        assert self.reward.value is not None
+        if self.reward.value < _ENOUGH:
+            return round(_MORE * self.futures)
+        return next((k for k in range(1, int(self.futures)) if (components.reliability(k) or 0) >= _ENOUGH), None)
 
     def _cost_of(self, futures: int) -> str:
         if self.share_of_futures is None or not self.futures:

@@ -20,7 +20,7 @@ def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
     """Return a turn's candidates by index, each with its further futures, in order, and the means of all of them."""
     candidates = sorted((dict(one) for one in gathered if "further" not in one), key=lambda one: one["index"])
     for index, candidate in enumerate(candidates):
-        further = [one for one in gathered if one.get("further") is not None and one["index"] == index]
+        further = [one for one in gathered if "further" in one and one["index"] == index]
         further.sort(key=lambda one: one["further"])
         if further:
             candidate["futures"] = [*candidate["futures"], *(one["future"] for one in further)]

@@ -5,7 +5,7 @@ never. Here, one task advances the source and closes it, and leaving the iterato
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing
 from pathlib import Path
@@ -163,3 +163,13 @@ async def until_done(*futures: "asyncio.Future[object]", seconds: float | None =
             await asyncio.wait(waiting, timeout=until and until - loop.time())
         except asyncio.CancelledError:
             continue
+
+
+async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Yield what a sync or an async iterable yields."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

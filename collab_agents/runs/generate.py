@@ -26,7 +26,7 @@ from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
-from collab_agents._internal.stream import Stream, make_way, until_done
+from collab_agents._internal.stream import Stream, each, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.costs import Price, SpendingLimits, given_prices
 from collab_agents.errors import ConfigError, LimitReached, ModelError, RunDirectoryError
@@ -463,21 +463,12 @@ async def _next(source: AsyncIterator[Task], slots: _Slots) -> Task | None:
 
 async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:
     seen: set[str] = set()
-    async for task in _each(tasks):
+    async for task in each(tasks):
         if task.id in seen:
             raise ConfigError(f"two tasks have the id {task.id!r}: ids must differ")
         check_plain(task)
         seen.add(task.id)
         yield task
-
-
-async def _each(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncIterator[Task]:
-    if isinstance(tasks, AsyncIterable):
-        async for task in tasks:
-            yield task
-    else:
-        for task in tasks:
-            yield task
 
 
 async def _spent_on_unfinished(turns: Turns, finished: Set[str]) -> dict[str, Any]:

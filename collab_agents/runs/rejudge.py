@@ -11,7 +11,7 @@ from typing import Any
 
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.reasons import reason_of
-from collab_agents._internal.stream import Stream, make_way
+from collab_agents._internal.stream import Stream, each, make_way
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges.base import CheckedJudge
 from collab_agents.rewards import MultiturnReward
@@ -210,17 +210,8 @@ async def _distinct(
     trajectories: Iterable[Trajectory] | AsyncIterable[Trajectory],
 ) -> AsyncGenerator[Trajectory, None]:
     seen: set[str] = set()
-    async for trajectory in _each(trajectories):
+    async for trajectory in each(trajectories):
         if trajectory.task.id in seen:
             raise ConfigError(f"two trajectories have the task id {trajectory.task.id!r}: ids must differ")
         seen.add(trajectory.task.id)
         yield trajectory
-
-
-async def _each(trajectories: Iterable[Trajectory] | AsyncIterable[Trajectory]) -> AsyncIterator[Trajectory]:
-    if isinstance(trajectories, AsyncIterable):
-        async for trajectory in trajectories:
-            yield trajectory
-    else:
-        for trajectory in trajectories:
-            yield trajectory
