@@ -372,7 +372,7 @@ class _Player:
     def _count(self, refusals: Sequence[str]) -> None:
         """Raise ModelError when several tasks in a row failed because a model refused its key."""
         self.refused = self.refused + 1 if refusals else 0
-        if self.refused >= _MOST_REFUSED:
+        if self.refused == _MOST_REFUSED:  # Others that fail at the same time end with the run.
             raise ModelError(f"stopped after {self.refused} tasks in a row, since the model refuses: {refusals[-1]}")
 
     async def _roll_out(self, task: Task) -> Trajectory:
