@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from collab_agents.lookahead import Components, Lookahead
-from collab_agents.variance import shrunk_means, true_rewards
+from collab_agents.trajectories import Expected
+from collab_agents.variance import Prior, shrunk_means, true_rewards
 
 _SHARE = 4
 """A batch is this part of the futures so far, so that few rounds are needed."""
@@ -24,14 +25,20 @@ _MINIMUM_GAIN = 0.005
 Rewards = Sequence[Sequence[float | None]]
 """A turn's rewards, by candidate and future; None for a future that failed."""
 
+Expectations = Sequence[Expected | None] | None
+"""What a value model expects, by candidate; None without one, or for a candidate that failed."""
 
-def further_futures(rewards: Rewards, components: Components | None, lookahead: Lookahead) -> list[int]:
+
+def further_futures(
+    rewards: Rewards, components: Components | None, lookahead: Lookahead, expected: Expectations = None
+) -> list[int]:
     """Return how many futures each candidate gets next: all 0 if the turn is decided.
 
     Args:
         rewards: Those of the futures so far. A candidate without any gets no futures.
         components: The variances of rewards. If they are unknown or 0, no future is added.
         lookahead: When to stop.
+        expected: What a value model expects of each candidate.
     """
     more = [0] * len(rewards)
     there = [index for index, each in enumerate(rewards) if _scored(each)]
@@ -40,16 +47,19 @@ def further_futures(rewards: Rewards, components: Components | None, lookahead: 
     if components is None or not components.between or not components.within:
         return more
     means, counts = _means([rewards[index] for index in there])
-    expected = shrunk_means(means, counts, components)
-    if _is_decided(means, counts, int(np.argmax(expected)), components, lookahead):
+    prior = _prior(expected, there)
+    likely = shrunk_means(means, counts, components, prior)
+    if _is_decided(means, counts, components, lookahead, prior):
         return more
     least = lookahead.minimum_gain
     if least is None:
         least = _MINIMUM_GAIN * math.sqrt(components.between)
+    spread = [components.between] * len(there) if prior is None else prior.variances
     left = [lookahead.most_futures - len(rewards[index]) for index in there]
     for _ in range(max(_LEAST, sum(counts) // _SHARE)):
         gains = [
-            _gain(expected, place, count, components) if left[place] > 0 else 0.0 for place, count in enumerate(counts)
+            _gain(likely, place, count, spread[place], components.within) if left[place] > 0 else 0.0
+            for place, count in enumerate(counts)
         ]
         best = int(np.argmax(gains))
         if gains[best] <= least:
@@ -60,47 +70,67 @@ def further_futures(rewards: Rewards, components: Components | None, lookahead: 
     return more
 
 
+def sure_choice(expected: Sequence[Expected], components: Components, lookahead: Lookahead) -> int | None:
+    """Return the index of the best candidate if what is expected says with `confidence` that it is a good choice."""
+    prior, nothing = Prior.of(expected), [0] * len(expected)
+    if prior is None or not _is_decided(nothing, nothing, components, lookahead, prior):
+        return None
+    return int(np.argmax(prior.means))
+
+
 def _is_decided(
-    means: Sequence[float], counts: Sequence[int], leader: int, components: Components, lookahead: Lookahead
+    means: Sequence[float],
+    counts: Sequence[int],
+    components: Components,
+    lookahead: Lookahead,
+    prior: Prior | None,
 ) -> bool:
-    drawn = true_rewards(means, counts, components)
+    leader = int(np.argmax(shrunk_means(means, counts, components, prior)))
+    drawn = true_rewards(means, counts, components, prior)
     good = drawn[:, leader] >= drawn.max(axis=1) - lookahead.indifference
     return bool(good.mean() >= lookahead.confidence)
 
 
-def _gain(expected: Sequence[float], place: int, count: int, components: Components) -> float:
+def _gain(expected: Sequence[float], place: int, count: int, spread: float, within: float) -> float:
     """Return by how much a further future of a candidate raises the expected reward of the best."""
     best_other = max(one for other, one in enumerate(expected) if other != place)
     distance = abs(expected[place] - best_other)
-    now = _variance(count, components)
-    return max(_expected_rise(distance, now - _variance(count + more, components)) / more for more in _AHEAD)
+    now = _variance(count, spread, within)
+    return max(_expected_rise(distance, now - _variance(count + more, spread, within)) / more for more in _AHEAD)
 
 
-def _variance(count: int, components: Components) -> float:
+def _variance(count: int, spread: float, within: float) -> float:
     """Return the variance of a candidate's true reward after so many futures."""
-    return 1 / (1 / components.between + count / components.within)
+    return spread / (1 + count * spread / within)
 
 
 def _expected_rise(distance: float, variance: float) -> float:
     """Return E[max(x - distance, 0)] of a normal x with this variance."""
     deviation = math.sqrt(variance)
+    if not deviation:
+        return 0.0
     far = -distance / deviation
     density = math.exp(-(far**2) / 2) / math.sqrt(2 * math.pi)
     return deviation * (far * math.erfc(-far / math.sqrt(2)) / 2 + density)
 
 
-def best_candidate(rewards: Rewards, components: Components | None) -> int | None:
+def best_candidate(rewards: Rewards, components: Components | None, expected: Expectations = None) -> int | None:
     """Return the index of the candidate with the highest expected reward, or None if none has a reward.
 
-    A mean of few futures is shrunk more than one of many. With equal numbers of futures it is the highest mean.
+    A mean of few futures is shrunk more than one of many, towards what a value model expected if there is one. Without
+    a value model and with equal numbers of futures it is the highest mean.
     """
     there = [index for index, each in enumerate(rewards) if _scored(each)]
     if not there:
         return None
     means, counts = _means([rewards[index] for index in there])
-    expected = means if components is None else shrunk_means(means, counts, components)
-    best = max(range(len(there)), key=lambda place: (expected[place], means[place]))
+    likely = means if components is None else shrunk_means(means, counts, components, _prior(expected, there))
+    best = max(range(len(there)), key=lambda place: (likely[place], means[place]))
     return there[best]
+
+
+def _prior(expected: Expectations, there: Sequence[int]) -> Prior | None:
+    return Prior.of([expected[index] for index in there]) if expected is not None else None
 
 
 def _scored(futures: Sequence[float | None]) -> list[float]:

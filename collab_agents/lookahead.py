@@ -58,14 +58,20 @@ class Lookahead(BaseModel):
     max_futures: PositiveInt | None = None
     """adaptive: the most futures of a candidate; by default 16, or `futures` if that is more."""
     confidence: float = Field(default=0.8, gt=0, lt=1)
-    """adaptive: the probability of a good choice with which a turn is decided, between 0 and 1."""
+    """adaptive, or serving with a value: the probability of a good choice with which a turn is decided, between 0 and
+    1."""
     indifference: float = Field(default=0.0, ge=0)
-    """adaptive: a candidate whose reward is lower than the best by at most this is a good choice."""
+    """adaptive, or serving with a value: a candidate whose reward is lower than the best by at most this is a good
+    choice."""
     minimum_gain: NonNegativeFloat | None = None
     """adaptive: by how much a further future must be expected to raise the reward of the choice; by default by 0.005
     standard deviations between candidates."""
     components: Components | None = None
-    """adaptive: how much rewards vary, as an earlier run's `reliability` says; by default each conversation's guess."""
+    """adaptive: how much rewards vary, as an earlier run's `reliability` says; by default each conversation's guess, or
+    what the `value` says."""
+    value: str | None = None
+    """A folder that `collab-agents train value` wrote. What it expects of a candidate is the prior of the mean of its
+    futures, in the choice and in the adaptive allocation."""
     drop_faulty: bool = False
     """Whether futures in which the simulated user makes a fault are left out of means. The judge that looks for faults,
     `user_faults`, is added with weight 0 if the reward has none. A future that it cannot review is kept."""
@@ -75,10 +81,12 @@ class Lookahead(BaseModel):
         for name in ("max_futures", "minimum_gain", "components"):
             if self.allocation == "uniform" and getattr(self, name) is not None:
                 raise ValueError(f"{name} needs allocation: adaptive")
-        if self.allocation == "adaptive" and self.futures < 2 and self.components is None:
+        if self.components is not None and self.value is not None:
+            raise ValueError("components cannot be combined with a value, which has its own")
+        if self.allocation == "adaptive" and self.futures < 2 and self.components is None and self.value is None:
             raise ValueError(
                 "allocation: adaptive needs 2 futures or more, which show how much rewards vary, or the components of "
-                "an earlier run"
+                "an earlier run, or a value"
             )
         if self.max_futures is not None and self.max_futures < self.futures:
             raise ValueError(f"max_futures must be at least futures, {self.futures}, got {self.max_futures}")

@@ -51,6 +51,15 @@ class Future(Record):
         return self.reward is not None and not self.dropped
 
 
+class Expected(Record):
+    """What a value model expects of a candidate before any of its futures, see `collab_agents.value`."""
+
+    mean: float
+    """The expected reward; only differences within the turn count."""
+    variance: float
+    """The variance of the true reward around it."""
+
+
 class Candidate(Record):
     """One reply that the assistant could have given."""
 
@@ -65,6 +74,8 @@ class Candidate(Record):
     """The number of futures that count."""
     standard_error: float | None = None
     """The standard error of `reward`, a mean of `scored` futures; None for fewer than two."""
+    expected: Expected | None = None
+    """What a value model expected of it; None without one."""
     scores: dict[str, float | None] = Field(default_factory=dict)
     """Each judge's mean over the futures that count."""
     futures: list[Future] = Field(default_factory=list)
@@ -86,7 +97,8 @@ class Turn(Record):
     chosen: int
     """The index of the candidate that continued the conversation: the one with the highest reward, or a person's reply.
 
-    With adaptive allocation it is the one with the highest expected reward, since a mean of few futures says less."""
+    With adaptive allocation or a value model it is the one with the highest expected reward, see
+    `allocation.best_candidate`."""
     candidates: list[Candidate]
     first_futures: int | None = None
     """With adaptive allocation, how many futures every candidate had before some got more. See `rewards.unbiased`."""

@@ -7,13 +7,14 @@ futures then tells candidates apart with the reliability between / (between + wi
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from collab_agents._internal.bootstrap import Array, interval, resampled_sums
 from collab_agents.lookahead import Components
-from collab_agents.trajectories import Record, Trajectory, Turn
+from collab_agents.trajectories import Expected, Record, Trajectory, Turn
 
 _PRIOR_RATIO = 0.2
 _PRIOR_FREEDOM = 6
@@ -214,6 +215,16 @@ def _sums_of_squares(groups: Sequence[Sequence[float]]) -> Array:
     return np.array([within, total - len(groups), between, len(groups) - 1, coefficient], dtype=float)
 
 
+def components_of(turns: Iterable[Rewards]) -> Components | None:
+    """Estimate the variances from many turns, or return None if they are unknown or 0.
+
+    Args:
+        turns: By turn, candidate and future, as many futures of each candidate as were played whatever they gave.
+    """
+    sums = sum((_sums_of_squares([group for group in turn if group]) for turn in turns), np.zeros(_COLUMNS))
+    return _components_or_none(sums)
+
+
 def likely_components(turns: Iterable[Rewards]) -> Components | None:
     """Estimate the variances from a few turns, such as those of one conversation.
 
@@ -276,38 +287,67 @@ def _chosen_is_best(
     return round(best_shares(drawn)[there.index(chosen)], 3)
 
 
-def true_rewards(means: Sequence[float], counts: Sequence[int], components: Components) -> Array:
+@dataclass(frozen=True)
+class Prior:
+    """What a value model expects of a turn's candidates before any of their futures, see `trajectories.Expected`."""
+
+    means: Sequence[float]
+    variances: Sequence[float]
+
+    @classmethod
+    def of(cls, expected: Sequence[Expected | None]) -> "Prior | None":
+        """Return the prior of these candidates, or None if nothing is expected of one of them."""
+        known = [one for one in expected if one is not None]
+        if len(known) < len(expected):
+            return None
+        return cls([one.mean for one in known], [one.variance for one in known])
+
+
+def true_rewards(
+    means: Sequence[float], counts: Sequence[int], components: Components, prior: Prior | None = None
+) -> Array:
     """Draw the candidates' true rewards, given the means of their futures.
 
-    They are normal around the turn's mean, whose prior is flat, so that means of few futures are shrunk towards it. The
-    same arguments give the same draws.
+    They are normal around the turn's mean, whose prior is flat, so that means of few futures are shrunk towards it. A
+    `prior` adds what it expects of each candidate to the turn's mean. The same arguments give the same draws.
 
     Args:
         means: Of each candidate's futures.
-        counts: The number of each candidate's futures, at least 1.
-        components: The variances of rewards.
+        counts: The number of each candidate's futures. It may be 0 with a prior; the mean then has no effect.
+        components: The variances of rewards. With a prior, only the one within candidates has an effect.
+        prior: What is expected of each candidate; by default the same of all.
 
     Returns:
         Draws of shape (4096, candidates).
     """
-    values, noise = np.array(means, dtype=float), components.within / np.array(counts, dtype=float)
-    if not components.between:
-        return np.zeros((_DRAWS, len(values)))
-    weights = 1 / (components.between + noise)
-    normals = _normals(len(values))
-    turn = (weights * values).sum() / weights.sum() + normals[:, :1] / np.sqrt(weights.sum())
-    kept = components.between * weights
-    return turn + kept * (values - turn) + np.sqrt(kept * noise) * normals[:, 1:]
+    expected, spread, above, weights = _against_prior(means, counts, components, prior)
+    normals = _normals(len(expected))
+    kept = spread * weights
+    total = weights.sum()
+    turn = (weights * above).sum() / total + normals[:, :1] / np.sqrt(total) if total else 0.0
+    return expected + turn + kept * (above - turn) + np.sqrt(spread * (1 - kept)) * normals[:, 1:]
 
 
-def shrunk_means(means: Sequence[float], counts: Sequence[int], components: Components) -> list[float]:
+def shrunk_means(
+    means: Sequence[float], counts: Sequence[int], components: Components, prior: Prior | None = None
+) -> list[float]:
     """Return the expected true rewards of the candidates, given the means of their futures. See `true_rewards`."""
-    values, noise = np.array(means, dtype=float), components.within / np.array(counts, dtype=float)
-    if not components.between:
-        return [float(values.mean())] * len(values)
-    weights = 1 / (components.between + noise)
-    turn = (weights * values).sum() / weights.sum()
-    return (turn + components.between * weights * (values - turn)).tolist()
+    expected, spread, above, weights = _against_prior(means, counts, components, prior)
+    turn = (weights * above).sum() / weights.sum() if weights.any() else 0.0
+    return (expected + turn + spread * weights * (above - turn)).tolist()
+
+
+def _against_prior(
+    means: Sequence[float], counts: Sequence[int], components: Components, prior: Prior | None
+) -> tuple[Array, Array, Array, Array]:
+    """Return by candidate the expected reward, its variance, by how much the futures are above it, and their weight."""
+    number = np.array(counts, dtype=float)
+    expected = np.zeros(len(number)) if prior is None else np.array(prior.means, dtype=float)
+    spread = np.full(len(number), components.between) if prior is None else np.array(prior.variances, dtype=float)
+    noise = number * spread + components.within
+    weights = np.divide(number, noise, out=number.copy(), where=noise > 0)  # Without any noise all count the same.
+    above = np.where(number > 0, np.array(means, dtype=float) - expected, 0.0)
+    return expected, spread, above, weights
 
 
 def best_shares(drawn: Array) -> list[float]:

@@ -46,6 +46,7 @@ from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
 from collab_agents.usage import SAID_AGAIN
 from collab_agents.users import AnyUser, Memory, as_user
+from collab_agents.value import ValueModel, value_of
 
 
 class AgentInput(MessagesState, total=False):
@@ -97,6 +98,7 @@ def create_lookahead_agent(
     goal: Callable[[Sequence[BaseMessage]], Task | Awaitable[Task]] | None = None,
     persona: Persona | None = None,
     agree: float | Callable[[Sequence[str]], bool] = 0.95,
+    value: ValueModel | None = None,
     seed: int = 0,
     takes_memory: bool = True,
     checkpointer: Saver | None = None,
@@ -125,6 +127,9 @@ def create_lookahead_agent(
         persona: The simulated user's persona.
         agree: Skips the lookahead if all candidates agree: if they share at least this fraction of their words
             (in [0, 1]), or if this function of their texts (tool calls included) returns True.
+        value: Expects rewards of the candidates, by default `lookahead.value` if that is given. If it is sure which is
+            a good choice (`lookahead.confidence`, `lookahead.indifference`), no future is played. Otherwise the choice
+            takes both into account.
         seed: The run's seed. Each conversation's seed is derived from it and from the messages.
         takes_memory: Whether the input may set `assistant_memory`. Turn it off where clients of a server must not
             choose it.
@@ -153,6 +158,7 @@ def create_lookahead_agent(
         lookahead=lookahead,
         budget=budget or Budget(),
         agree=agree if callable(agree) else alike(agree),
+        value=value or value_of(lookahead),
     )
     fresh_failures: set[str] = set()
 

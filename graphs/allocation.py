@@ -8,11 +8,15 @@ from langgraph.types import Send
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced
 from collab_agents.allocation import best_candidate, further_futures
-from collab_agents.graphs.futures import counts, means_of
-from collab_agents.graphs.nodes import Node, running, turn_of
-from collab_agents.graphs.states import State, Update, branch_of
+from collab_agents.errors import ConfigError
+from collab_agents.graphs.futures import counts, means_of, rewards_of
+from collab_agents.graphs.nodes import Node, named, running, turn_of
+from collab_agents.graphs.states import State, Update, branch_of, task_of
 from collab_agents.lookahead import Components, Lookahead
+from collab_agents.messages import to_dicts
 from collab_agents.rewards import best_of
+from collab_agents.trajectories import Expected
+from collab_agents.value import ValueModel
 from collab_agents.variance import likely_components
 
 
@@ -28,22 +32,49 @@ def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
     return candidates
 
 
-def components_of(state: State, candidates: Sequence[State], lookahead: Lookahead) -> Components | None:
+def components_of(
+    state: State, candidates: Sequence[State], lookahead: Lookahead, value: ValueModel | None
+) -> Components | None:
     """Return the variances that are given, or estimate them from the first futures of the conversation so far."""
     if lookahead.components is not None:
         return lookahead.components
+    if value is not None:
+        return value.components
     turns = [[one["futures"] for one in turn["candidates"]] for turn in state.get("turns", [])]
     turns.append([one["futures"] for one in candidates])
     return likely_components([[_counted(futures[: lookahead.futures]) for futures in turn] for turn in turns])
 
 
-def allocate_node(lookahead: Lookahead) -> Node:
+def expect_node(value: ValueModel) -> Node:
+    """Return a node that asks a value model what it expects of the candidates."""
+
+    @named("value model")
+    async def expect(state: State) -> Update:
+        if problem := value.problem_with(task_of(state)):
+            raise ConfigError(f"task {task_of(state).id!r}: {problem}")
+        candidates = merged(state["candidates"])
+        there = [one for one in candidates if one["error"] is None]
+        found = await value.expect(to_dicts(state["messages"]), [to_dicts(one["reply"]) for one in there])
+        expected = {one["index"]: each.model_dump() for one, each in zip(there, found, strict=True)}
+        return {"expected": [expected.get(one["index"]) for one in candidates]}
+
+    return expect
+
+
+def expected_of(state: State) -> list[Expected | None] | None:
+    """Return what the turn's value model expects, by candidate, or None without one."""
+    expected = state.get("expected")
+    return expected and [one and Expected.model_validate(one) for one in expected]
+
+
+def allocate_node(lookahead: Lookahead, value: ValueModel | None) -> Node:
     """Return a node that decides how many futures each candidate gets next."""
 
     async def allocate(state: State) -> Update:
         candidates = merged(state["candidates"])
-        components = components_of(state, candidates, lookahead)
-        return {"more": further_futures(_rewards_of(candidates), components, lookahead)}
+        components = components_of(state, candidates, lookahead, value)
+        rewards = [rewards_of(one["futures"]) for one in candidates]
+        return {"more": further_futures(rewards, components, lookahead, expected_of(state))}
 
     return allocate
 
@@ -79,16 +110,14 @@ def further_node(play: Node) -> Node:
     return future
 
 
-def choose_from(state: State, candidates: Sequence[State], lookahead: Lookahead) -> int | None:
+def choose_from(
+    state: State, candidates: Sequence[State], lookahead: Lookahead, value: ValueModel | None
+) -> int | None:
     """Return the index of the best candidate, or None if none has a reward."""
-    if lookahead.allocation == "uniform":
+    if lookahead.allocation == "uniform" and value is None:
         return best_of([one["reward"] for one in candidates])
-    return best_candidate(_rewards_of(candidates), components_of(state, candidates, lookahead))
-
-
-def _rewards_of(candidates: Sequence[State]) -> list[list[float | None]]:
-    """Return the candidates' rewards by future, None for those that do not count."""
-    return [[future["reward"] if counts(future) else None for future in one["futures"]] for one in candidates]
+    components = components_of(state, candidates, lookahead, value)
+    return best_candidate([rewards_of(one["futures"]) for one in candidates], components, expected_of(state))
 
 
 def _counted(futures: Sequence[Mapping[str, Any]]) -> list[float]:

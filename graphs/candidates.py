@@ -13,7 +13,7 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.graphs.states import State
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
-from collab_agents.trajectories import Candidate
+from collab_agents.trajectories import Candidate, Expected
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,12 @@ def plan_candidates(lookahead: Lookahead, seed: int, *, first: int = 0) -> list[
 
 
 def record_candidate(
-    reply: Sequence[BaseMessage], *, proactive: bool, weighed: State | None, error: str | None = None
+    reply: Sequence[BaseMessage],
+    *,
+    proactive: bool,
+    weighed: State | None,
+    expected: Expected | None = None,
+    error: str | None = None,
 ) -> Candidate:
     """Record a candidate.
 
@@ -43,6 +48,7 @@ def record_candidate(
         reply: The candidate's messages.
         proactive: Whether it was sampled with the proactive prompt.
         weighed: The lookahead graph's `reward`, `scores` and `futures`; None if there was no lookahead.
+        expected: What a value model expected of it.
         error: Why the reply or the lookahead failed.
     """
     weighed = weighed or {}
@@ -53,6 +59,7 @@ def record_candidate(
         messages=to_dicts(reply),
         proactive=proactive,
         reward=reward,
+        expected=expected,
         scores=weighed.get("scores", {}),
         futures=futures,
         error=error,

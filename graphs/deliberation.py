@@ -18,18 +18,23 @@ from collab_agents._internal.containment import abandon, contained
 from collab_agents._internal.langgraph_private import streams_messages
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.tracing import traced, with_handlers
+from collab_agents.allocation import best_candidate, sure_choice
 from collab_agents.errors import ConfigError, RolloutError
 from collab_agents.graphs.candidates import PlannedCandidate, plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.futures import rewards_of
 from collab_agents.graphs.nodes import inside, turn_of
 from collab_agents.graphs.states import State
 from collab_agents.lookahead import Budget, Lookahead
-from collab_agents.messages import as_text
+from collab_agents.messages import as_text, to_dicts
 from collab_agents.participants import Memory
 from collab_agents.rewards import best_of
 from collab_agents.tasks import Task
-from collab_agents.trajectories import Candidate
+from collab_agents.trajectories import Candidate, Expected
 from collab_agents.usage import SAID_AGAIN, track_usage
+from collab_agents.value import ValueModel
+
+logger = logging.getLogger(__name__)
 
 _TIME = "the time budget was spent"
 
@@ -55,6 +60,7 @@ class Deliberation:
         lookahead: How many candidates, and how many of them proactive.
         budget: The time and calls for one reply.
         agree: Whether replies (as text, tool calls included) are so alike that looking ahead would gain nothing.
+        value: Expects rewards of the candidates. Futures are played only if it is not sure which is the best.
     """
 
     def __init__(
@@ -65,17 +71,20 @@ class Deliberation:
         lookahead: Lookahead,
         budget: Budget,
         agree: Callable[[Sequence[str]], bool],
+        value: ValueModel | None = None,
     ) -> None:
         self.reply_graph = reply_graph
         self.lookahead_graph = lookahead_graph
         self.lookahead = lookahead
         self.budget = budget
         self.agree = agree
+        self.value = value
 
     async def choose(self, state: State, goal: Callable[[], Task | Awaitable[Task]]) -> Choice:
         """Choose the candidate with the highest reward.
 
-        The first candidate is chosen instead if the candidates agree, the budget is spent or none could be scored.
+        The first candidate is chosen instead if the candidates agree, the budget is spent or none could be scored. With
+        a value model it is the highest expected reward, and if that is sure enough, no future is played.
 
         Args:
             state: A branch's state that ends with the user's message.
@@ -113,6 +122,8 @@ class _Choosing:
         self.replies: dict[int, State] = {}
         self.weighed: dict[int, State] = {}
         self.errors: dict[int, str] = {}
+        self.expected: dict[int, Expected] = {}
+        self.sure: int | None = None
         self.stopped = ""
         self._loop = asyncio.get_running_loop()
         self._end = None if plan.budget.seconds is None else self._loop.time() + plan.budget.seconds
@@ -144,8 +155,19 @@ class _Choosing:
         first = min(self.replies)
         if self.stopped:
             return first, f"the first candidate: {self.stopped}"
-        best = best_of([self.weighed.get(index, {}).get("reward") for index in range(len(self.samples))])
-        return (first, "the first candidate: none could be scored") if best is None else (best, "the highest reward")
+        if self.sure is not None:
+            return self.sure, "the value model is sure enough"
+        best = self._best()
+        if best is None:
+            return first, "the first candidate: none could be scored"
+        return best, "the highest expected reward" if self.expected else "the highest reward"
+
+    def _best(self) -> int | None:
+        indices = range(len(self.samples))
+        if self.plan.value is None or not self.expected:
+            return best_of([self.weighed.get(index, {}).get("reward") for index in indices])
+        rewards = [rewards_of(self.weighed.get(index, {}).get("futures", [])) for index in indices]
+        return best_candidate(rewards, self.plan.value.components, [self.expected.get(index) for index in indices])
 
     def record(self, sample: PlannedCandidate) -> Candidate:
         reply, weighed = self.replies.get(sample.index), self.weighed.get(sample.index)
@@ -153,6 +175,7 @@ class _Choosing:
             reply["messages"][len(self.state["messages"]) :] if reply else [],
             proactive=sample.proactive,
             weighed=weighed,
+            expected=self.expected.get(sample.index),
             error=self.errors.get(sample.index) or (None if weighed else self.stopped or "there was no lookahead"),
         )
 
@@ -166,14 +189,40 @@ class _Choosing:
             if self.calls.spent.is_set():
                 self.stopped = "the call budget was spent"
                 return
-            # Futures begin as soon as two candidates differ, so that a slow third one does not delay them.
-            if self._weighing or self.weighed or (len(self.replies) > 1 and not self._agree()):
+            if self._weighing or self.weighed or await self._is_open():
                 for index in self.replies:
                     if index not in self.weighed and index not in self._weighing.values() and index not in self.errors:
                         self._start(self._weighing, index, self._look_ahead_after(self.samples[index]))
+            elif self.sure is not None:
+                return
             elif not self._replying and self.replies:
                 self.stopped = "the candidates agree" if len(self.replies) > 1 else "there is no other"
                 return
+
+    async def _is_open(self) -> bool:
+        """Return whether to look ahead: two candidates differ, and no value model is sure which is the best.
+
+        Without a value model, a slow third candidate delays nothing. A value model compares all of them.
+        """
+        if len(self.replies) < 2 or self._agree():
+            return False
+        value = self.plan.value
+        if value is None:
+            return True
+        if self._replying:
+            return False
+        indices = sorted(self.replies)
+        before = self.state["messages"]
+        replies = [to_dicts(self.replies[index]["messages"][len(before) :]) for index in indices]
+        try:
+            found = await value.expect(to_dicts(before), replies)
+        except Exception as error:
+            logger.warning("the value model failed, so futures are played: %s", reason_of(error))
+            return True
+        self.expected = dict(zip(indices, found, strict=True))
+        best = sure_choice(found, value.components, self.plan.lookahead)
+        self.sure = None if best is None else indices[best]
+        return best is None
 
     async def _last_call(self) -> None:
         """Wait for the first reply of those in progress and, if the time is up, of one more call."""

@@ -32,6 +32,11 @@ def counts(future: Mapping[str, Any]) -> bool:
     return future["reward"] is not None and not future.get("dropped")
 
 
+def rewards_of(futures: Sequence[Mapping[str, Any]]) -> list[float | None]:
+    """Return the futures' rewards, None for those that are not in the means."""
+    return [one["reward"] if counts(one) else None for one in futures]
+
+
 def means_of(futures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the `reward` and the `scores` of a candidate: the means over the futures that count."""
     counted = [future for future in futures if counts(future)]

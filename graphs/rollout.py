@@ -11,7 +11,15 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.assistants.apps.threads import Saver
 from collab_agents.errors import RolloutError
-from collab_agents.graphs.allocation import allocate_node, branch_further, choose_from, further_node, merged
+from collab_agents.graphs.allocation import (
+    allocate_node,
+    branch_further,
+    choose_from,
+    expect_node,
+    expected_of,
+    further_node,
+    merged,
+)
 from collab_agents.graphs.candidates import plan_candidates, record_candidate
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.futures import counts
@@ -34,6 +42,7 @@ from collab_agents.messages import to_dicts
 from collab_agents.rewards import MultiturnReward
 from collab_agents.trajectories import Turn
 from collab_agents.users import AnyUser, as_user
+from collab_agents.value import ValueModel, value_of
 
 
 def create_rollout_graph(
@@ -43,6 +52,7 @@ def create_rollout_graph(
     lookahead: Lookahead | None = None,
     *,
     simulated_user: AnyUser | None = None,
+    value: ValueModel | None = None,
     scene: Node | None = None,
     continues: bool = False,
     checkpointer: Saver | None = None,
@@ -64,6 +74,9 @@ def create_rollout_graph(
         lookahead: How many candidates and futures, and how long; by default `Lookahead()`.
         simulated_user: Plays the user in the futures; by default `user` does. If it is another user, it knows only
             the messages of the conversation, and `user` is asked after every choice. A `HumanUser` needs one.
+        value: Expects rewards of candidates before their futures, by default `lookahead.value` if that is given. The
+            choice and the allocation then take both into account. Calling the graph with a task that the value model
+            learned from raises RolloutError.
         scene: A node that runs first and adds to the state what the input lacks. No memory is then taken from the
             input.
         continues: Whether the input may be the state after any turn of such a rollout, which then goes on.
@@ -83,6 +96,7 @@ def create_rollout_graph(
     """
     lookahead = lookahead or Lookahead()
     reward = reward.reviewing() if lookahead.drop_faulty else reward
+    value = value or value_of(lookahead)
     player = user if simulated_user is None else simulated_user
     own_futures = player is user
     check_simulated(player, instead="pass simulated_user, who plays the futures")
@@ -110,18 +124,23 @@ def create_rollout_graph(
     graph = StateGraph(RolloutState, input_schema=given)
     graph.add_node("simulated_user", counted(user_node(as_user(user))))
     graph.add_node("candidate", counted(_candidate_node(candidate_graph)))
-    graph.add_node("choose", _choose_node(lookahead, own_futures=own_futures))
+    graph.add_node("choose", _choose_node(lookahead, value, own_futures=own_futures))
     graph.add_node("judge", counted(judge_node(reward, assistant)))
     first = after_choice if continues else begin
     graph.add_conditional_edges(opening(graph, scene), first, ["simulated_user", "candidate", *["judge"] * continues])
     graph.add_conditional_edges("simulated_user", after_user, ["candidate", "judge"])
+    weighed = "candidate"
+    if value is not None:
+        graph.add_node("expect", expect_node(value))
+        graph.add_edge(weighed, "expect")
+        weighed = "expect"
     if lookahead.allocation == "uniform":
-        graph.add_edge("candidate", "choose")
+        graph.add_edge(weighed, "choose")
     else:
         play = future_node(as_user(player), assistant, reward, lookahead)
-        graph.add_node("allocate", allocate_node(lookahead))
+        graph.add_node("allocate", allocate_node(lookahead, value))
         graph.add_node("future", counted(further_node(play)))
-        graph.add_edge("candidate", "allocate")
+        graph.add_edge(weighed, "allocate")
         graph.add_conditional_edges("allocate", after_allocation, ["future", "choose"])
         graph.add_edge("future", "allocate")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
@@ -165,15 +184,16 @@ def _candidate_node(graph: Graph) -> Node:
     return candidate
 
 
-def _choose_node(lookahead: Lookahead, *, own_futures: bool) -> Node:
+def _choose_node(lookahead: Lookahead, value: ValueModel | None, *, own_futures: bool) -> Node:
     async def choose(state: State) -> Update:
         candidates = merged(state["candidates"])
         exchanges = state.get("exchanges", 0) + 1
+        expected = expected_of(state) or [None] * len(candidates)
         records = [
-            record_candidate(one["reply"], proactive=one["proactive"], weighed=one, error=one["error"])
-            for one in candidates
+            record_candidate(one["reply"], proactive=one["proactive"], weighed=one, expected=each, error=one["error"])
+            for one, each in zip(candidates, expected, strict=True)
         ]
-        chosen = choose_from(state, candidates, lookahead)
+        chosen = choose_from(state, candidates, lookahead, value)
         if chosen is None:
             reasons = "; ".join(dict.fromkeys(str(one.error) for one in records))
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collab_agents.training.published import from_published, to_flat, to_nested
     from collab_agents.training.rewards import MultiturnRewardFunction
     from collab_agents.training.sft import train_sft
+    from collab_agents.training.value import train_value
 
 _HOMES = {
     "config": (
@@ -68,6 +69,7 @@ _HOMES = {
     ),
     "rewards": ("MultiturnRewardFunction",),
     "sft": ("train_sft",),
+    "value": ("train_value",),
 }
 _load = names_from(__name__, _HOMES)
 
@@ -98,6 +100,7 @@ __all__ = [
     "train_online_dpo",
     "train_ppo",
     "train_sft",
+    "train_value",
 ]
 
 

@@ -18,6 +18,11 @@ class Method(StrEnum):
     grpo = "grpo"
 
     @property
+    def summary(self) -> str:
+        """What it does, in a line."""
+        return _SUMMARIES[self]
+
+    @property
     def online(self) -> bool:
         """Whether it trains on the reward itself instead of on existing trajectories."""
         return self not in (Method.sft, Method.dpo)
@@ -34,6 +39,13 @@ class Method(StrEnum):
         return attribute_at(f"collab_agents.training.{name}:train_{name}", f"train {self}")
 
 
+_SUMMARIES = {
+    Method.sft: "Imitate the conversations that went well.",
+    Method.dpo: "Prefer the replies whose futures went better.",
+    Method.online_dpo: "Prefer the better of two new replies, by their multiturn-aware rewards.",
+    Method.ppo: "Raise the multiturn-aware reward by PPO.",
+    Method.grpo: "Raise the multiturn-aware reward by GRPO.",
+}
 _ARGUMENTS = {
     Method.sft: "trl:SFTConfig",
     Method.dpo: "trl:DPOConfig",

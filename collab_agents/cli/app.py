@@ -1,7 +1,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version
@@ -300,24 +300,48 @@ def dataset(
     )
 
 
-@app.command()
-def train(
-    method: Annotated[Method, typer.Argument(help="How to train.")],
-    config: Annotated[Path, typer.Option(help="The training's YAML file.")],
+train = typer.Typer(no_args_is_help=True, help="Train an assistant, or a value model, on trajectories or rewards.")
+app.add_typer(train, name="train")
+
+
+def _training(method: Method) -> Callable[..., None]:
+    def run(
+        config: Annotated[Path, typer.Option(help="The training's YAML file.")],
+        out: Annotated[Path, typer.Option(help="The folder to write.")],
+        resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
+    ) -> None:
+        from collab_agents.config import load_config
+
+        with _needing("train"):
+            from collab_agents.cli.train import train_offline, train_online
+            from collab_agents.training.config import OfflineConfig, OnlineConfig
+
+        if not method.online:
+            train_offline(method, load_config(config, OfflineConfig), out, resume=resume)
+        else:
+            train_online(method, load_config(config, OnlineConfig), out, resume=resume)
+
+    return run
+
+
+for _method in Method:
+    train.command(_method.value, help=_method.summary)(_training(_method))
+
+
+@train.command("value")
+def value(
+    source: Annotated[list[str], typer.Option("--from", help="A run directory.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
+    model: Annotated[
+        str, typer.Option(help="The frozen language model that reads replies: smollm2, a folder or a Hub repository.")
+    ] = "smollm2",
+    layers: Annotated[int | None, typer.Option(min=1, help="Read only its first layers; by default all.")] = None,
 ) -> None:
-    """Train an assistant: on scored trajectories (sft, dpo) or on the reward itself (online-dpo, ppo, grpo)."""
-    from collab_agents.config import load_config
-
+    """Fit a value model: what a reply is worth before any future is played, for `lookahead.value`."""
     with _needing("train"):
-        from collab_agents.cli.train import train_offline, train_online
-        from collab_agents.training.config import OfflineConfig, OnlineConfig
+        from collab_agents.cli.value import train_value
 
-    if not method.online:
-        train_offline(method, load_config(config, OfflineConfig), out, resume=resume)
-    else:
-        train_online(method, load_config(config, OnlineConfig), out, resume=resume)
+    train_value(source, out, model=model, layers=layers)
 
 
 @app.command()

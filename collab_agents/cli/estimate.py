@@ -17,6 +17,7 @@ from collab_agents.models.stand_in import REPLY_TOKENS, TEXT_TOKENS, StandIn
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import check_tasks, estimate_cost
 from collab_agents.tasks import Task
+from collab_agents.value import value_of
 
 
 async def estimate(config: RunConfig, *, calls: bool) -> None:
@@ -27,8 +28,8 @@ async def estimate(config: RunConfig, *, calls: bool) -> None:
     """
     console = Console()
     with console.status(LOADING):
-        parts = compose(config) if calls else _without_calls(config)
-        total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
+        parts, value = compose(config) if calls else _without_calls(config), value_of(config.lookahead)
+        total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward, value)
         first = next(tasks_of(config.tasks))
         if calls:
             for model in parts.models:

@@ -14,6 +14,7 @@ from collab_agents.models import check_chat_model
 from collab_agents.runs import Progress, check_tasks, generate_trajectories
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.usage import Usage, track_usage
+from collab_agents.value import value_of
 
 
 async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
@@ -22,8 +23,8 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
     progress = Progress()
     with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
         personas = personas_of(config.user)
-        parts = compose(config)
-        total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward)
+        parts, value = compose(config), value_of(look)
+        total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward, value)
         progress.total = total
         check_prices(config.limits, parts.models)
         await asyncio.gather(*(check_chat_model(model) for model in parts.models))
@@ -49,6 +50,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
         limits=config.limits,
         prices=config.prices,
         progress=progress,
+        value=value,
     )
     reached: LimitReached | None = None
     async with shown(console, progress):

@@ -48,6 +48,7 @@ from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import Usage, summed, track_usage
 from collab_agents.users import AnyUser
+from collab_agents.value import ValueModel
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def generate_trajectories(
     limits: SpendingLimits | Purse | None = None,
     prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
+    value: ValueModel | None = None,
 ) -> Stream[Trajectory]:
     """Run every task with lookahead and yield the trajectories as they finish.
 
@@ -105,6 +107,7 @@ def generate_trajectories(
             and kept, and the iterator raises LimitReached. Several runs can share a `Purse`.
         prices: Prices by model, see `given_prices`.
         progress: An object to keep up to date. A `ProgressBar` displays itself.
+        value: Expects rewards of candidates, see `create_rollout_graph`.
 
     Raises:
         LimitReached: After the last trajectory, if tasks were left unplayed because of `limits`.
@@ -121,7 +124,7 @@ def generate_trajectories(
     lookahead = lookahead or Lookahead()
     played = _play_all(
         tasks,
-        create_rollout_graph(user, assistant, reward, lookahead, continues=True),
+        create_rollout_graph(user, assistant, reward, lookahead, value=value, continues=True),
         settings={**(settings or {}), "lookahead": lookahead.model_dump(), "seed": seed},
         personas=personas,
         seed=seed,
@@ -199,7 +202,9 @@ def conversation_settings(settings: Mapping[str, object] | None, max_exchanges: 
     return {**(settings or {}), "max_exchanges": max_exchanges, "seed": seed}
 
 
-def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: MultiturnReward) -> int:
+def check_tasks(
+    source: str, tasks: Iterable[Task], user: Any, reward: MultiturnReward, value: ValueModel | None = None
+) -> int:
     """Check every task once, before any work, and return how many there are.
 
     Args:
@@ -207,16 +212,19 @@ def check_tasks(source: str, tasks: Iterable[Task], user: Any, reward: Multiturn
         tasks: The tasks.
         user: The user who will play them.
         reward: The judges that will score them.
+        value: The value model that will be used.
 
     Raises:
-        ConfigError: For the first task that is malformed, repeats an id, or lacks what the user or a judge needs, and
-            if there are no tasks.
+        ConfigError: For the first task that is malformed, repeats an id, lacks what the user or a judge needs, or
+            taught the value model, and if there are no tasks.
     """
     seen: set[str] = set()
     for task in tasks:
         check_plain(task)
         if problem := problem_for(user, task) or reward.problem_with(task):
             raise ConfigError(f"{source}: {problem}")
+        if value is not None and (problem := value.problem_with(task)):
+            raise ConfigError(f"{source}: task {task.id!r}: {problem}; play other tasks, such as another split")
         if task.id in seen:
             raise ConfigError(f"{source}: two tasks have the id {task.id!r}: ids must differ")
         seen.add(task.id)

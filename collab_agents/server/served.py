@@ -27,6 +27,7 @@ from collab_agents.rewards import MultiturnReward
 from collab_agents.server.scene import Cast, create_goal, create_scene
 from collab_agents.server.settings import Settings, run_config, settings_of
 from collab_agents.users import ScriptedUser
+from collab_agents.value import value_of
 
 Runtime = ServerRuntime[dict[str, Any]]
 
@@ -129,6 +130,7 @@ def _cast(settings: Settings) -> Cast:
     with _loading:
         if key not in _casts:
             loaded = _for_clients(compose(config)), personas_of(config.user)
+            value_of(config.lookahead)
             while len(_casts) >= _KEPT:
                 del _casts[next(iter(_casts))]
             _casts[key] = loaded

@@ -1,0 +1,166 @@
+"""Fit a value model to the trees of finished runs."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from sklearn.linear_model import BayesianRidge
+from sklearn.model_selection import GroupKFold
+
+from collab_agents._internal.sync import run_sync
+from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.lookahead import Components
+from collab_agents.models.features import FeatureEngine, load_features
+from collab_agents.rewards import unbiased
+from collab_agents.training.datasets import read_all
+from collab_agents.trajectories import Candidate, Message, Trajectory
+from collab_agents.value import ABOUT, WEIGHTS, ValueRecord, predicted
+from collab_agents.variance import components_of
+
+Array = NDArray[np.float64]
+_FOLDS = 5
+_FEWEST = 2 * _FOLDS
+
+
+@dataclass
+class Choice:
+    """One turn to learn from: its candidates that have a reward."""
+
+    task: str
+    prompt: list[Message]
+    replies: list[list[Message]]
+    rewards: list[list[float]]
+    """By candidate and future."""
+
+    @property
+    def means(self) -> Array:
+        return np.array([sum(each) / len(each) for each in self.rewards])
+
+    @property
+    def counts(self) -> Array:
+        return np.array([len(each) for each in self.rewards], dtype=float)
+
+
+def train_value(
+    runs: Iterable[str | Path],
+    out: str | Path,
+    *,
+    model: str = "smollm2",
+    layers: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ValueRecord:
+    """Fit a value model to the rewards of the candidates of runs, and save it in `out`.
+
+    It learns from the first futures of every candidate (`rewards.unbiased`), weighted by the precision of their mean.
+    How good it is, is measured on tasks that it did not see, by cross-validation in 5 folds of whole tasks.
+
+    Args:
+        runs: Run directories with at least two candidates a turn, and two futures a candidate.
+        out: The folder for the value model.
+        model: The language model whose hidden states are the features: "smollm2", a folder or a Hub repository.
+        layers: How many of its layers are read, from the first; by default all. Fewer take less time.
+        progress: Called with the numbers of candidates that were read and of all.
+
+    Returns:
+        What `value.json` says.
+
+    Raises:
+        ConfigError: For a model that cannot be loaded, or runs from which nothing can be learned.
+        RunDirectoryError: If `out` is not empty, or a run has no trajectory.
+
+    Example:
+        about = train_value(["runs/first"], "runs/value")
+        print(about.explained, about.worth)
+    """
+    folder = Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise RunDirectoryError(f"{folder} is not empty: choose another directory")
+    choices = list(_choices(read_all(runs)))
+    components = components_of(choice.rewards for choice in choices)
+    tasks = sorted({choice.task for choice in choices})
+    if components is None or len(tasks) < _FEWEST:
+        raise ConfigError(
+            f"too little to learn a value from: it takes {_FEWEST} tasks with two candidates a turn, two futures a "
+            f"candidate and rewards that differ, and there are {len(tasks)} tasks"
+        )
+    features = run_sync(_read(load_features(model, layers), choices, progress))
+    unexplained, explained = _cross_validate(choices, features, components)
+    weights = _fit(choices, features, components)
+    about = ValueRecord(
+        model=model,
+        layers=layers,
+        components=components,
+        unexplained=unexplained,
+        explained=explained,
+        tasks=tasks,
+        turns=len(choices),
+        candidates=sum(len(choice.replies) for choice in choices),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: one.astype(np.float32) for name, one in weights.items()}, folder / WEIGHTS)
+    (folder / ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return about
+
+
+def _choices(trajectories: Iterable[Trajectory]) -> Iterator[Choice]:
+    for trajectory in trajectories:
+        for turn in map(unbiased, trajectory.turns):
+            there = [one for one in turn.candidates if one.reward is not None]
+            rewards = [_rewards(one) for one in there]
+            if len(there) > 1 and all(rewards):
+                yield Choice(trajectory.task.id, turn.prompt, [one.messages for one in there], rewards)
+
+
+def _rewards(candidate: Candidate) -> list[float]:
+    return [one.reward for one in candidate.futures if one.counts and one.reward is not None]
+
+
+async def _read(engine: FeatureEngine, choices: Sequence[Choice], progress: Callable[[int, int], None]) -> list[Array]:
+    """Return the features of each turn's candidates, of shape (candidates, size)."""
+    total, done, found = sum(len(choice.replies) for choice in choices), 0, []
+    for choice in choices:
+        found.append(np.array([await engine.of(choice.prompt, reply) for reply in choice.replies], dtype=float))
+        done += len(choice.replies)
+        progress(done, total)
+    return found
+
+
+def _fit(choices: Sequence[Choice], features: Sequence[Array], components: Components) -> dict[str, Array]:
+    """Regress rewards on features, both less their turn's means: turns differ in what no reply can change."""
+    every = np.concatenate(features)
+    centre, scale = every.mean(axis=0), every.std(axis=0)
+    scale[scale == 0] = 1
+    known = [1 / (components.between + components.within / choice.counts) for choice in choices]
+    inputs = np.concatenate([_centred((one - centre) / scale, each) for one, each in zip(features, known, strict=True)])
+    targets = np.concatenate([_centred(one.means, each) for one, each in zip(choices, known, strict=True)])
+    precision = np.concatenate(known)
+    ridge = BayesianRidge(fit_intercept=False).fit(inputs, targets, sample_weight=precision / precision.mean())
+    return {"centre": centre, "scale": scale, "coefficients": ridge.coef_, "covariance": ridge.sigma_}
+
+
+def _centred(values: Array, weights: Array) -> Array:
+    return values - (weights @ values) / weights.sum()
+
+
+def _cross_validate(
+    choices: Sequence[Choice], features: Sequence[Array], components: Components
+) -> tuple[float, float]:
+    """Return the unexplained variance and the explained share, see `ValueRecord`."""
+    left: list[list[list[float]]] = []
+    uncertainty: list[Array] = []
+    folds = GroupKFold(_FOLDS).split(choices, groups=[choice.task for choice in choices])
+    for seen, unseen in folds:
+        weights = _fit([choices[one] for one in seen], [features[one] for one in seen], components)
+        for one in unseen:
+            expected, spread = predicted(weights, features[one])
+            rewards = zip(choices[one].rewards, expected, strict=True)
+            left.append([[reward - mean for reward in each] for each, mean in rewards])
+            uncertainty.append(spread)
+    residual = components_of(left)
+    assert residual is not None
+    of_weights = float(np.concatenate(uncertainty).mean())
+    explained = 1 - residual.between / components.between if components.between else 0.0
+    return max(0.0, residual.between - of_weights), explained
