@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 ABOUT = "value.json"
 WEIGHTS = "value.safetensors"
+MODEL = "model"
+"""The folder, in that of the value model, of a language model that was fine-tuned for it."""
 
 
 class ValueModel(Protocol):
@@ -57,6 +59,8 @@ class ValueRecord(Record):
     """The language model whose hidden states are the features."""
     layers: PositiveInt | None
     """How many of its layers are read; None for all."""
+    fine_tuned: bool = False
+    """Whether it was fine-tuned for this value model, and is in its folder."""
     components: Components
     """The variances of the rewards that it learned from."""
     unexplained: NonNegativeFloat
@@ -156,4 +160,5 @@ def _load(folder: Path, name: str) -> LearnedValue:
         weights = {key: one.astype(float) for key, one in load_file(folder / WEIGHTS).items()}
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"lookahead.value: {name}/{WEIGHTS} cannot be read: {error}") from error
-    return LearnedValue(about, weights, load_features(about.model, about.layers))
+    source = str(folder / MODEL) if about.fine_tuned else about.model
+    return LearnedValue(about, weights, load_features(source, about.layers))

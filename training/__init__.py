@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
     from collab_agents.training.prompts import opening_rows
     from collab_agents.training.published import from_published, to_flat, to_nested
+    from collab_agents.training.reward_model import train_reward_model
     from collab_agents.training.rewards import MultiturnRewardFunction
     from collab_agents.training.sft import train_sft
     from collab_agents.training.value import train_value
@@ -67,6 +68,7 @@ _HOMES = {
         "to_flat",
         "to_nested",
     ),
+    "reward_model": ("train_reward_model",),
     "rewards": ("MultiturnRewardFunction",),
     "sft": ("train_sft",),
     "value": ("train_value",),
@@ -99,6 +101,7 @@ __all__ = [
     "train_grpo",
     "train_online_dpo",
     "train_ppo",
+    "train_reward_model",
     "train_sft",
     "train_value",
 ]

@@ -1,6 +1,6 @@
 """Fit a value model to the trees of finished runs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,16 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import BayesianRidge
 from sklearn.model_selection import GroupKFold
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.sync import run_sync
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.lookahead import Components
 from collab_agents.models.features import FeatureEngine, load_features
 from collab_agents.rewards import unbiased
 from collab_agents.training.datasets import read_all
+from collab_agents.training.reward_model import train_reward_model
 from collab_agents.trajectories import Candidate, Message, Trajectory
-from collab_agents.value import ABOUT, WEIGHTS, ValueRecord, predicted
+from collab_agents.value import ABOUT, MODEL, WEIGHTS, ValueRecord, predicted
 from collab_agents.variance import components_of
 
 Array = NDArray[np.float64]
@@ -50,6 +52,8 @@ def train_value(
     *,
     model: str = "smollm2",
     layers: int | None = None,
+    fine_tune: bool = False,
+    trainer: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ValueRecord:
     """Fit a value model to the rewards of the candidates of runs, and save it in `out`.
@@ -62,6 +66,9 @@ def train_value(
         out: The folder for the value model.
         model: The language model whose hidden states are the features: "smollm2", a folder or a Hub repository.
         layers: How many of its layers are read, from the first; by default all. Fewer take less time.
+        fine_tune: Whether the language model is first fine-tuned as a reward model (`train_reward_model`) on half of
+            the tasks. The regression then learns from the other half. This wants a GPU and many tasks.
+        trainer: For fine-tuning, keys of TRL's RewardConfig.
         progress: Called with the numbers of candidates that were read and of all.
 
     Returns:
@@ -78,20 +85,32 @@ def train_value(
     folder = Path(out)
     if folder.exists() and any(folder.iterdir()):
         raise RunDirectoryError(f"{folder} is not empty: choose another directory")
-    choices = list(_choices(read_all(runs)))
+    trajectories = list(read_all(runs))
+    tasks = sorted({one.task.id for one in trajectories})
+    taught = {task for task in tasks if fine_tune and derive_seed(0, "reward model", task) % 2}
+    choices = list(_choices(one for one in trajectories if one.task.id not in taught))
     components = components_of(choice.rewards for choice in choices)
-    tasks = sorted({choice.task for choice in choices})
-    if components is None or len(tasks) < _FEWEST:
+    there = len({choice.task for choice in choices})
+    if there < _FEWEST:
         raise ConfigError(
-            f"too little to learn a value from: it takes {_FEWEST} tasks with two candidates a turn, two futures a "
-            f"candidate and rewards that differ, and there are {len(tasks)} tasks"
+            f"a value takes {_FEWEST} tasks to learn from, with two candidates a turn that have rewards; there are "
+            f"{there}"
         )
+    if components is None:
+        raise ConfigError(
+            "there is nothing to learn a value from: it takes two futures a candidate or more, and rewards that differ"
+        )
+    if fine_tune:
+        pairs_of = (one for one in trajectories if one.task.id in taught)
+        train_reward_model(pairs_of, folder / MODEL, model=model, trainer=trainer)
+        model = str(folder / MODEL)
     features = run_sync(_read(load_features(model, layers), choices, progress))
     unexplained, explained = _cross_validate(choices, features, components)
     weights = _fit(choices, features, components)
     about = ValueRecord(
-        model=model,
+        model=MODEL if fine_tune else model,
         layers=layers,
+        fine_tuned=fine_tune,
         components=components,
         unexplained=unexplained,
         explained=explained,

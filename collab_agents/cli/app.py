@@ -336,12 +336,16 @@ def value(
         str, typer.Option(help="The frozen language model that reads replies: smollm2, a folder or a Hub repository.")
     ] = "smollm2",
     layers: Annotated[int | None, typer.Option(min=1, help="Read only its first layers; by default all.")] = None,
+    fine_tune: Annotated[
+        bool,
+        typer.Option("--fine-tune", help="First fine-tune it as a reward model on half of the tasks; wants a GPU."),
+    ] = False,
 ) -> None:
     """Fit a value model: what a reply is worth before any future is played, for `lookahead.value`."""
     with _needing("train"):
         from collab_agents.cli.value import train_value
 
-    train_value(source, out, model=model, layers=layers)
+    train_value(source, out, model=model, layers=layers, fine_tune=fine_tune)
 
 
 @app.command()

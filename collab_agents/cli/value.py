@@ -10,7 +10,7 @@ from collab_agents import training
 from collab_agents.value import ValueRecord
 
 
-def train_value(runs: Sequence[str], out: Path, *, model: str, layers: int | None) -> None:
+def train_value(runs: Sequence[str], out: Path, *, model: str, layers: int | None, fine_tune: bool) -> None:
     console = Console(highlight=False)
     with Progress(console=console, transient=True) as bar:
         reading = bar.add_task("reading replies")
@@ -19,6 +19,7 @@ def train_value(runs: Sequence[str], out: Path, *, model: str, layers: int | Non
             out,
             model=model,
             layers=layers,
+            fine_tune=fine_tune,
             progress=lambda done, total: bar.update(reading, completed=done, total=total),
         )
     console.print(report(about), soft_wrap=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -109,20 +108,27 @@ def test_it_refuses_the_tasks_that_it_learned_from(tmp_path: Path, model: str) -
     assert value.problem_with(Task(id="task-40", goal="a text")) is None
 
 
-def drop_futures(folder: Path) -> Path:
-    return a_run(folder, 0.4, futures=1)
+def test_the_language_model_can_be_fine_tuned_first(tmp_path: Path, model: str) -> None:
+    run = a_run(tmp_path / "run", 0.4)
+    about = train_value([run], tmp_path / "value", model=model, fine_tune=True, trainer={"max_steps": 2})
+    assert about.fine_tuned
+    assert 10 <= about.turns < 30, "about half of the tasks taught the reward model"
+    assert len(about.tasks) == 40, "and none of them may be judged"
+    moved = tmp_path / "moved"
+    (tmp_path / "value").rename(moved)
+    assert load_value(moved).about == about
 
 
-def few_tasks(folder: Path) -> Path:
-    return a_run(folder, 0.4, tasks=9)
-
-
-@pytest.mark.parametrize(("made", "tasks"), [(drop_futures, 40), (few_tasks, 9)])
-def test_too_little_to_learn_from_is_said(tmp_path: Path, model: str, made: Callable[[Path], Path], tasks: int) -> None:
-    with pytest.raises(
-        ConfigError, match=f"too little to learn a value from: it takes 10 tasks.*there are {tasks} tasks"
-    ):
-        train_value([made(tmp_path / "run")], tmp_path / "value", model=model)
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        ({"tasks": 9}, "a value takes 10 tasks to learn from, .*; there are 9"),
+        ({"futures": 1}, "nothing to learn a value from: it takes two futures a candidate or more"),
+    ],
+)
+def test_too_little_to_learn_from_is_said(tmp_path: Path, model: str, size: dict[str, int], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        train_value([a_run(tmp_path / "run", 0.4, **size)], tmp_path / "value", model=model)
     assert not (tmp_path / "value").exists()
 
 
