@@ -245,7 +245,7 @@ def best_samples(futures: float, samples: float, per_future: float, per_sample: 
     1977, section 10.6), with the costs of a future and of a verdict, and the variances of both.
 
     Returns:
-        The optimum, the best whole number (at most 100), and the share of the cost that it saves.
+        The optimum, the best whole number (at most 10), and the share of the cost that it saves.
     """
     futures, samples = max(futures, 0), max(samples, 0)
     optimum = math.sqrt(per_future / per_sample * samples / futures) if futures else math.inf
@@ -253,5 +253,5 @@ def best_samples(futures: float, samples: float, per_future: float, per_sample: 
     def cost(number: int) -> float:
         return (futures + samples / number) * (per_future + number * per_sample)
 
-    best = min(range(1, 101), key=cost)
+    best = min(range(1, 11), key=cost)
     return optimum, best, 1 - cost(best) / cost(1) if cost(1) else 0.0

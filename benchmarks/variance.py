@@ -20,6 +20,7 @@ import asyncio
 import json
 import math
 import random
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ from typing import Any, TypeVar
 from unittest.mock import patch
 
 import numpy as np
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from benchmarks.anova import Array
@@ -54,6 +56,8 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.graphs.candidates import plan_candidates
 from collab_agents.graphs.conversation import Graph
 from collab_agents.judges import Conversation, Judge, Score, as_judge, fact_coverage, interactivity, token_cost
+from collab_agents.models.engines.base import Completion, Engine, Job
+from collab_agents.models.local import LocalChatModel
 from collab_agents.participants import AssistantContext, Memory, TurnContext, UserContext
 from collab_agents.usage import track_usage
 from collab_agents.users import agenda
@@ -166,6 +170,30 @@ def agenda_draws() -> Iterator[None]:
     """Let agenda users draw from the class of generator that `_draws` has."""
     with patch.object(agenda, "random", SimpleNamespace(Random=lambda seed: _draws.get()(seed))):
         yield
+
+
+class Trimmed:
+    """Makes an engine keep to regular expressions by cutting its text off where it no longer matches."""
+
+    constrains = True
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.context, self.temperature = engine.context, engine.temperature
+        self.encode, self.tokens = engine.encode, engine.tokens
+
+    async def complete(self, job: Job) -> Completion:
+        done = await self._engine.complete(replace(job, constraint={}, stop=('"',)))  # Where a string ends.
+        found = re.match(job.constraint.get("regex", ""), done.text)
+        return replace(done, text=found[0]) if found else done
+
+
+def judging(model: BaseChatModel) -> BaseChatModel:
+    """Return the model so that it gives verdicts in JSON, which the embedded one hardly ever does by itself."""
+    if not isinstance(model, LocalChatModel) or model.engine.constrains:
+        return model
+    options = {"temperature": model.temperature, "max_tokens": model.max_tokens, "limits": model.limits}
+    return LocalChatModel.over(Trimmed(model.engine), name=model.model_name, **options)
 
 
 def sampled(judge: Judge, sample: int) -> Judge:
@@ -355,7 +383,8 @@ async def play(given: argparse.Namespace) -> None:
 
     judges = {"fact_coverage": fact_coverage(), "token_cost": token_cost(rate=0.0005)}
     user = SeededUser(AgendaUser())
-    judge = interactivity(load_chat_model(given.model, temperature=WARM, max_tokens=given.judge_tokens, **options))
+    model = load_chat_model(given.model, temperature=WARM, max_tokens=given.judge_tokens, **options)
+    judge = interactivity(judging(model))
     verdicts = {f"verdict {sample}": sampled(judge, sample) for sample in range(sizes["judged"][2])}
     assistants = {temperature: assistant_at(temperature) for temperature in TEMPERATURES}
     begin = time.monotonic()

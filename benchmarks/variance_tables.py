@@ -196,7 +196,7 @@ def _split_of_calls(design: dict[str, Any], samples: int, futures: float, noise:
     optimum, best, saved = anova.best_samples(futures, noise, per_future, per_verdict)
     return (
         f"A future takes {per_future:.2f} calls, a verdict {per_verdict:.2f}. The best number of verdicts is "
-        f"{optimum:.2f}, in whole numbers {best}, which saves {saved:.0%} of the calls against one."
+        f"{optimum:.2f}, of 1 to 10 {best}, which saves {saved:.0%} of the calls against one."
     )
 
 
