@@ -4,17 +4,23 @@
     python -m benchmarks.preferences --out runs/preferences --arms gap:0.1 probability:0.9 random:0.9 --parallel 6
 
 One run of `examples/train_collaborator` with several futures a candidate is made, and one SFT model of it. Each arm
-selects pairs of that run, so that all cost the same calls, and trains the SFT model with them by DPO, once a seed:
+selects pairs of that run, at equal calls, and trains the SFT model with them by DPO, once a seed:
 
     gap:G          minimum_gap G
     probability:P  minimum_probability P
     largest:P      as many pairs as probability:P, those with the largest gaps
     random:P       as many pairs as probability:P, drawn from all pairs of different reward
+    single:G       minimum_gap G with the first future alone
+    early:P        minimum_probability P, of as many tasks as could be played for the calls of single:G
+
+The last two cost fewer calls than the others, and both the same. A probability is that of all futures, whatever an arm
+looks at. With equally many futures a candidate, the probability of a pair depends on its gap alone, so that
+`probability:P` and `largest:P` are the same pairs: what P adds is the gap that it takes, given the noise.
 
 All models then play the held-out tasks with the same users and seeds. Intervals are 95% bootstrap intervals over tasks,
 paired by task and seed. They leave out what another training seed would change, which the last column shows. A step
-whose result is in the folder is not repeated, so the same command goes on after an interruption. The folder has the
-results in `results.json`.
+whose result is in the folder is not repeated, so the same command goes on after an interruption. `results.json` there
+has everything that is printed.
 """
 
 import argparse
@@ -28,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from datasets import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 
@@ -40,10 +47,13 @@ from collab_agents.runs.evaluate import run_folders
 from collab_agents.runs.scorecard import Estimate, Played, SetScores, score_set
 from collab_agents.training import Made, preference_rows, read_all, save_dataset, split_by_task
 from collab_agents.training.published import Row
+from collab_agents.trajectories import Candidate
 
 RECIPE = ROOT / "examples" / "train_collaborator"
 MEASURES = ("reward", "fact_coverage", "assistant_ktokens")
-RULES = ("gap", "probability", "largest", "random")
+RULES = ("gap", "probability", "largest", "random", "single", "early")
+MAY_CHANGE = {"out", "arms", "seeds", "concurrency", "parallel", "seconds"}
+"""The options that may be others when a folder is continued."""
 EVERY = 1e-9
 """A minimum probability that every pair has."""
 
@@ -63,6 +73,18 @@ class Study:
         self.runs = [self.folder / "trajectories" / str(number) for number in range(given.shards)]
         for name in ("configs", "pairs", "trajectories"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self._check_same(self.folder / "options.json")
+
+    @property
+    def options(self) -> Results:
+        return {key: str(value) if isinstance(value, Path) else value for key, value in vars(self.given).items()}
+
+    def _check_same(self, file: Path) -> None:
+        now = {key: value for key, value in self.options.items() if key not in MAY_CHANGE}
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else now
+        if before != now:
+            raise SystemExit(f"{self.folder} was made with {before}, and now it is {now}: choose another folder")
+        file.write_text(json.dumps(now), encoding="utf-8")
 
     def generate(self, shard: int) -> Commands:
         given, settings = self.given, recipe("generate")
@@ -140,24 +162,26 @@ def trained(arm: str, seed: int) -> str:
 def make_pairs(study: Study) -> list[Results]:
     """Save the pairs of each arm, and describe them."""
     trajectories = list(read_all(study.runs))
-    everything = preference_rows(trajectories, minimum_probability=EVERY)
-    probabilities = {_key(row): row["probability"] for row in everything.rows}
+    likely = preference_rows(trajectories, minimum_probability=EVERY, pairs="all").rows
+    probabilities = {_key(row): row["probability"] for row in likely}
+    probabilities |= {_key(row, turned=True): 1 - row["probability"] for row in likely}
     described: list[Results] = []
     seen: dict[frozenset[str], str] = {}
     for arm in study.given.arms:
         try:
-            rows = select(arm, trajectories, everything.rows)
+            rows = select(arm, trajectories, study.given.futures)
         except ConfigError as error:
-            described.append({"arm": arm, "pairs": 0, "reason": str(error)})
+            described.append({"arm": arm, "pairs": 0, "same_as": None, "reason": str(error)})
             continue
         same = seen.setdefault(frozenset(map(_key, rows)), arm)
-        sure = [probabilities[_key(row)] for row in rows]
+        sure = [probabilities.get(_key(row), 0.5) for row in rows]
+        gaps = [_gap(row) for row in rows]
         described.append(
             {
                 "arm": arm,
                 "pairs": len(rows),
-                "mean_gap": statistics.fmean(map(_gap, rows)),
-                "smallest_gap": min(map(_gap, rows)),
+                "mean_gap": statistics.fmean(gaps),
+                "smallest_gap": min(gaps),
                 "mean_probability": statistics.fmean(sure),
                 "smallest_probability": min(sure),
                 "same_as": None if same == arm else same,
@@ -168,25 +192,43 @@ def make_pairs(study: Study) -> list[Results]:
     return described
 
 
-def select(arm: str, trajectories: Sequence[Trajectory], everything: Sequence[Row]) -> list[Row]:
+def select(arm: str, trajectories: Sequence[Trajectory], futures: int) -> list[Row]:
     rule, number = arm.split(":")
     value = float(number)
     if rule == "gap":
         return preference_rows(trajectories, minimum_gap=value).rows
+    if rule == "single":
+        return preference_rows(map(_first_futures, trajectories), minimum_gap=value).rows
     rows = preference_rows(trajectories, minimum_probability=value).rows
+    if rule == "early":
+        # A future is one call more, for the reply after the user's: see `window` in the recipe.
+        tasks = sorted(one.task.id for one in trajectories)
+        return [row for row in rows if row["task_id"] in tasks[: len(tasks) * 2 // (1 + futures)]]
     if rule == "probability":
         return rows
+    everything = preference_rows(trajectories).rows
     if rule == "largest":
         return sorted(everything, key=_gap, reverse=True)[: len(rows)]
-    return random.Random(0).sample(list(everything), len(rows))
+    return random.Random(0).sample(everything, len(rows))
+
+
+def _first_futures(one: Trajectory) -> Trajectory:
+    turns = [turn.model_copy(update={"candidates": list(map(_first_future, turn.candidates))}) for turn in one.turns]
+    return one.model_copy(update={"turns": turns})
+
+
+def _first_future(one: Candidate) -> Candidate:
+    first = one.futures[:1]
+    return one.model_copy(update={"futures": first, "reward": first[0].reward if first else None})
 
 
 def _gap(row: Row) -> float:
     return row["score_chosen"] - row["score_rejected"]
 
 
-def _key(row: Row) -> str:
-    return json.dumps([row[column] for column in ("task_id", "prompt", "chosen", "rejected")])
+def _key(row: Row, *, turned: bool = False) -> str:
+    replies = ("rejected", "chosen") if turned else ("chosen", "rejected")
+    return json.dumps([row[column] for column in ("task_id", "prompt", *replies)])
 
 
 def _save(folder: Path, arm: str, rows: list[Row], probabilities: list[float], trajectories: int) -> None:
@@ -236,8 +278,7 @@ def results(study: Study) -> Results:
     folder = study.folder
     file = folder / "pairs.json"
     arms: list[Results] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in vars(study.given).items()}
-    found: Results = {"settings": given, "seconds": _seconds(folder), "calls": _calls(study)}
+    found: Results = {"options": study.options, "seconds": _seconds(folder), "calls": _calls(study)}
     if all((run / DONE).exists() for run in study.runs):
         found["reliability"] = _reliability(study)
     found["arms"] = [one | {"steps": _optimizer_steps(study, one["arm"])} for one in arms]
@@ -389,7 +430,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=80, help="of the train split, at most 192")
     parser.add_argument("--futures", type=int, default=4)
     parser.add_argument("--shards", type=int, default=1, help="processes that play the train split")
-    arms = ["gap:0.1", "probability:0.9", "probability:0.8", "gap:0", "largest:0.9", "random:0.9"]
+    arms = ["gap:0.1", "probability:0.9", "largest:0.9", "random:0.9", "single:0.1", "early:0.9"]
     parser.add_argument("--arms", nargs="+", type=arm_of, default=arms)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each arm")
     parser.add_argument("--held-out", type=int, default=48, help="tasks of the test split, at most 48")
@@ -403,6 +444,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    disable_progress_bars()
     study = Study(arguments())
     console = Console(width=160)
     for event in play(study):
