@@ -38,7 +38,7 @@ from datasets import disable_progress_bars
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.process import ROOT
+from benchmarks.recipe import recipe
 from benchmarks.steps import DONE, Commands, Steps
 from collab_agents import Trajectory, offline_tasks, read_trajectories, reliability
 from collab_agents.errors import ConfigError
@@ -49,7 +49,6 @@ from collab_agents.training import Made, preference_rows, read_all, save_dataset
 from collab_agents.training.published import Row
 from collab_agents.trajectories import Candidate
 
-RECIPE = ROOT / "examples" / "train_collaborator"
 MEASURES = ("reward", "fact_coverage", "assistant_ktokens")
 RULES = ("gap", "probability", "largest", "random", "single", "early")
 MAY_CHANGE = {"out", "arms", "seeds", "concurrency", "parallel", "seconds"}
@@ -58,10 +57,6 @@ EVERY = 1e-9
 """A minimum probability that every pair has."""
 
 Results = dict[str, Any]
-
-
-def recipe(name: str) -> dict[str, Any]:
-    return yaml.safe_load((RECIPE / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 class Study:
@@ -296,7 +291,7 @@ def results(study: Study) -> Results:
 
 def _precedes(study: Study, one: str, other: str) -> bool:
     order = ["sft", *study.given.arms]
-    return order.index(one) < order.index(other) and other != "sft"
+    return other in order and order.index(one) < order.index(other) and other != "sft"
 
 
 def _reliability(study: Study) -> Results:
