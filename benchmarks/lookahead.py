@@ -209,6 +209,9 @@ CURVES = {
     ),
     "uniform, value": Curve([(f"{number}", uniform(number)) for number in (0, *UNIFORM)], with_value=True),
     "adaptive, value": Curve([(f"first 1, gain {gain:g}", adaptive(1, gain)) for gain in GAINS], with_value=True),
+    "adaptive, first 2, value": Curve(
+        [(f"first 2, gain {gain:g}", adaptive(2, gain)) for gain in GAINS], with_value=True
+    ),
 }
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collab_agents.trajectories import Trajectory, read_trajectories
     from collab_agents.usage import Usage, track_usage
     from collab_agents.users import AgendaUser, LLMUser, ScriptedUser, SimulatedUser
+    from collab_agents.value import LearnedValue, ValueModel, load_value
     from collab_agents.variance import Reliability, reliability
 
     __version__: str
@@ -70,6 +71,7 @@ _HOMES = {
     "trajectories": ("Trajectory", "read_trajectories"),
     "usage": ("Usage", "track_usage"),
     "users": ("AgendaUser", "LLMUser", "ScriptedUser", "SimulatedUser"),
+    "value": ("LearnedValue", "ValueModel", "load_value"),
     "variance": ("Reliability", "reliability"),
 }
 _load = names_from(__name__, _HOMES)
@@ -85,6 +87,7 @@ __all__ = [
     "HumanAssistant",
     "HumanUser",
     "LLMUser",
+    "LearnedValue",
     "Limits",
     "Lookahead",
     "MultiturnReward",
@@ -101,6 +104,7 @@ __all__ = [
     "TaskSet",
     "Trajectory",
     "Usage",
+    "ValueModel",
     "create_conversation_graph",
     "create_lookahead_agent",
     "create_lookahead_graph",
@@ -113,6 +117,7 @@ __all__ = [
     "load_chat_model",
     "load_personas",
     "load_tasks",
+    "load_value",
     "offline_tasks",
     "play_conversations",
     "read_trajectories",

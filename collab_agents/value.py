@@ -57,8 +57,8 @@ class ValueRecord(Record):
 
     model: str
     """The language model whose hidden states are the features."""
-    layers: PositiveInt | None
-    """How many of its layers are read; None for all."""
+    layers: PositiveInt
+    """How many of its layers are read, from the first."""
     fine_tuned: bool = False
     """Whether it was fine-tuned for this value model, and is in its folder."""
     components: Components

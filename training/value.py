@@ -65,7 +65,7 @@ def train_value(
         runs: Run directories with at least two candidates a turn, and two futures a candidate.
         out: The folder for the value model.
         model: The language model whose hidden states are the features: "smollm2", a folder or a Hub repository.
-        layers: How many of its layers are read, from the first; by default all. Fewer take less time.
+        layers: How many of its layers are read, from the first; by default two thirds.
         fine_tune: Whether the language model is first fine-tuned as a reward model (`train_reward_model`) on half of
             the tasks. The regression then learns from the other half. This wants a GPU and many tasks.
         trainer: For fine-tuning, keys of TRL's RewardConfig.
@@ -104,12 +104,13 @@ def train_value(
         pairs_of = (one for one in trajectories if one.task.id in taught)
         train_reward_model(pairs_of, folder / MODEL, model=model, trainer=trainer)
         model = str(folder / MODEL)
-    features = run_sync(_read(load_features(model, layers), choices, progress))
+    engine = load_features(model, layers)
+    features = run_sync(_read(engine, choices, progress))
     unexplained, explained = _cross_validate(choices, features, components)
     weights = _fit(choices, features, components)
     about = ValueRecord(
         model=MODEL if fine_tune else model,
-        layers=layers,
+        layers=engine.layers,
         fine_tuned=fine_tune,
         components=components,
         unexplained=unexplained,
@@ -156,7 +157,9 @@ def _fit(choices: Sequence[Choice], features: Sequence[Array], components: Compo
     inputs = np.concatenate([_centred((one - centre) / scale, each) for one, each in zip(features, known, strict=True)])
     targets = np.concatenate([_centred(one.means, each) for one, each in zip(choices, known, strict=True)])
     precision = np.concatenate(known)
-    ridge = BayesianRidge(fit_intercept=False).fit(inputs, targets, sample_weight=precision / precision.mean())
+    # The noise is known. With more features than candidates it would be taken for 0, and all of it be learned.
+    noise = {"alpha_1": len(targets), "alpha_2": len(targets) / precision.mean()}
+    ridge = BayesianRidge(fit_intercept=False, **noise).fit(inputs, targets, precision / precision.mean())
     return {"centre": centre, "scale": scale, "coefficients": ridge.coef_, "covariance": ridge.sigma_}
 
 

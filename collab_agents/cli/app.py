@@ -335,7 +335,7 @@ def value(
     model: Annotated[
         str, typer.Option(help="The frozen language model that reads replies: smollm2, a folder or a Hub repository.")
     ] = "smollm2",
-    layers: Annotated[int | None, typer.Option(min=1, help="Read only its first layers; by default all.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Read its first layers; by default two thirds.")] = None,
     fine_tune: Annotated[
         bool,
         typer.Option("--fine-tune", help="First fine-tune it as a reward model on half of the tasks; wants a GPU."),

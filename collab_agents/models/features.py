@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from collab_agents.errors import ConfigError
@@ -22,6 +22,7 @@ Features = NDArray[np.float32]
 Job = tuple[list[int], int]
 """A conversation's tokens, and where its reply begins."""
 
+_READ = 2 / 3
 LONGEST = 1024
 """The most tokens that are read. Of a longer conversation the end is read."""
 
@@ -32,7 +33,8 @@ class FeatureEngine:
     So the features of a reply do not depend on what else is read.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
+        self.layers = layers
         self.model = model
         self.tokenizer = tokenizer
         context = int(getattr(model.config, "max_position_embeddings", 0) or LONGEST)
@@ -65,7 +67,8 @@ def load_features(name: str, layers: int | None = None) -> FeatureEngine:
 
     Args:
         name: "smollm2", a folder or a Hub repository; "local:" in front is optional.
-        layers: How many of its layers are read, from the first; by default all.
+        layers: How many of its layers are read, from the first; by default two thirds, whose states say the most of a
+            reply's reward.
 
     Raises:
         ConfigError: If it cannot be loaded, has no chat template or fewer layers.
@@ -79,15 +82,18 @@ def _load(name: str, layers: int | None, device: str) -> FeatureEngine:
     source = smollm2() if name == "smollm2" else check_folder(name, label)
     if Path(source, "adapter_config.json").is_file():
         raise ConfigError(f"{label} is an adapter: merge it first (collab-agents merge)")
-    options = {} if layers is None else {"num_hidden_layers": layers}
     with loading(label), _without_load_report():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
+        read = layers or max(1, round(_READ * config.num_hidden_layers))
+        if read > config.num_hidden_layers:
+            raise ConfigError(f"{label} has {config.num_hidden_layers} layers, and {read} were to be read")
         model = AutoModel.from_pretrained(
-            source, dtype=torch.float32, trust_remote_code=False, weights_only=True, **options
+            source, num_hidden_layers=read, dtype=torch.float32, trust_remote_code=False, weights_only=True
         )
     if not tokenizer.chat_template:
         raise ConfigError(f"{label} has no chat template: choose a model for conversations")
-    return FeatureEngine(model.to(device).eval(), tokenizer)
+    return FeatureEngine(model.to(device).eval(), tokenizer, read)
 
 
 @contextmanager

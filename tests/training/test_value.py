@@ -81,6 +81,12 @@ async def test_it_expects_of_unseen_replies_what_those_that_it_learned_from_were
     assert 0.2 < np.mean(np.square(errors)) / np.mean(spreads) < 2, "as wrong as the variances say"
 
 
+def test_it_learns_from_fewer_candidates_than_features(tmp_path: Path, model: str) -> None:
+    about = train_value([a_run(tmp_path / "run", 0.4, tasks=12)], tmp_path / "value", model=model)
+    assert about.candidates < 64
+    assert about.explained > 0.4
+
+
 def test_it_says_that_it_is_of_no_use_if_replies_do_not_tell_rewards(tmp_path: Path, model: str) -> None:
     run = a_run(tmp_path / "run", 0.0)
     about = train_value([run], tmp_path / "value", model=model)
