@@ -13,6 +13,7 @@ READY := $(VENV)/ready
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 DEMO := runs/demo
 TRAIN := runs/train-demo
+POOLS := .bench/lookahead
 
 .PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead sandbox clean
 
@@ -77,9 +78,13 @@ bench-local: $(READY)
 
 bench-lookahead: $(READY)
 	$(BIN)/python -m benchmarks.lookahead --picture docs/lookahead.svg
-	rm -rf .bench/lookahead
-	$(BIN)/collab-agents generate --config benchmarks/lookahead.yaml --out .bench/lookahead
-	$(BIN)/python -m benchmarks.lookahead --pool .bench/lookahead
+	rm -rf $(POOLS) && mkdir -p $(POOLS)
+	$(BIN)/python -m benchmarks.recipe --split train --tasks 80 --futures 4 --concurrency 24 > $(POOLS)/learn.yaml
+	$(BIN)/collab-agents generate --config $(POOLS)/learn.yaml --out $(POOLS)/learn
+	$(BIN)/collab-agents train value --from $(POOLS)/learn --out $(POOLS)/value
+	$(BIN)/python -m benchmarks.recipe --split test --tasks 16 --futures 32 > $(POOLS)/turns.yaml
+	$(BIN)/collab-agents generate --config $(POOLS)/turns.yaml --out $(POOLS)/turns
+	$(BIN)/python -m benchmarks.lookahead --pool $(POOLS)/turns --value $(POOLS)/value --picture docs/lookahead-embedded.svg
 
 clean:
 	rm -rf $(VENV) .bench runs build *.egg-info

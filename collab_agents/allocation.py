@@ -3,7 +3,8 @@
 A future goes to the candidate where it raises the expected reward of the choice the most: the knowledge gradient
 (Frazier, Powell and Dayanik, 2008). Since one future alone often changes nothing, its gain is the best mean gain of up
 to 8 more (Frazier and Powell, 2010). A turn is decided when no gain reaches `Lookahead.minimum_gain`, or when the
-leader is good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017).
+leader is good enough with the probability `Lookahead.confidence` (Ni, Ciocan, Henderson and Hunter, 2017). The noise is
+that of the turn, `variance.components_in`.
 """
 
 import math
@@ -13,7 +14,7 @@ import numpy as np
 
 from collab_agents.lookahead import Components, Lookahead
 from collab_agents.trajectories import Expected
-from collab_agents.variance import Prior, shrunk_means, true_rewards
+from collab_agents.variance import Prior, components_in, shrunk_means, true_rewards
 
 _SHARE = 4
 """A batch is this part of the futures so far, so that few rounds are needed."""
@@ -46,7 +47,9 @@ def further_futures(
         return more
     if components is None or not components.between or not components.within:
         return more
-    means, counts = _means([rewards[index] for index in there])
+    scored = [_scored(rewards[index]) for index in there]
+    components = components_in(scored, components)
+    means, counts = _means(scored)
     prior = _prior(expected, there)
     likely = shrunk_means(means, counts, components, prior)
     if _is_decided(means, counts, components, lookahead, prior):

@@ -160,17 +160,19 @@ def best_of(rewards: Sequence[float | None]) -> int | None:
 def best_in(turns: Sequence[Turn]) -> int | None:
     """Return the index of the best candidate of the last turn, or None if none has a reward.
 
-    It is the one with the highest reward or, with adaptive allocation, with the highest expected reward, given the
-    variances that the first futures of the turns show.
+    It is the one with the highest reward or, with adaptive allocation or a value model, with the highest expected
+    reward, given the variances with which the choice was made or else those that the first futures of the turns show.
 
     Args:
         turns: A conversation's turns up to this one.
     """
     last = turns[-1]
-    if last.first_futures is None:
+    expected = [one.expected for one in last.candidates]
+    if last.first_futures is None and not any(expected):
         return best_of([one.reward for one in last.candidates])
     first = [[_rewards(one, turn.first_futures) for one in turn.candidates] for turn in turns]
-    return best_candidate([_rewards(one) for one in last.candidates], likely_components(first))
+    components = last.components or likely_components(first)
+    return best_candidate([_rewards(one) for one in last.candidates], components, expected)
 
 
 def _rewards(candidate: Candidate, first: int | None = None) -> list[float]:

@@ -13,6 +13,7 @@ from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
+from collab_agents.lookahead import Components
 from collab_agents.personas import Persona
 from collab_agents.tasks import Task
 from collab_agents.usage import Usage
@@ -102,6 +103,8 @@ class Turn(Record):
     candidates: list[Candidate]
     first_futures: int | None = None
     """With adaptive allocation, how many futures every candidate had before some got more. See `rewards.unbiased`."""
+    components: Components | None = None
+    """With adaptive allocation or a value model, the variances of rewards with which the choice was made."""
 
 
 class Trajectory(Record):

@@ -9,6 +9,7 @@ the candidate's true reward: `variance.Prior`.
 import asyncio
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -68,6 +69,9 @@ class ValueRecord(Record):
     did not learn from, besides that which comes from the uncertainty of the weights."""
     explained: float
     """The share of the variance between candidates that it explains, on tasks that it did not learn from."""
+    explained_low: float
+    """The lower end of its 95% bootstrap interval over tasks."""
+    explained_high: float
     tasks: list[str]
     """The ids of the tasks that it learned from."""
     turns: int
@@ -75,7 +79,7 @@ class ValueRecord(Record):
 
     @property
     def worth(self) -> float | None:
-        """How many futures of a candidate tell candidates apart as well as the value does; None for any number."""
+        """How many futures of a candidate tell candidates apart as well as the value does; None if no number does."""
         if self.explained >= 1 or not self.components.between:
             return None
         share = max(self.explained, 0.0)
@@ -91,9 +95,13 @@ class LearnedValue:
         self._features = features
         self._weights = weights
         self._tasks = frozenset(about.tasks)
+        self.digest = blake2b(about.model_dump_json().encode(), digest_size=8).hexdigest()
+        """What a run that is resumed compares."""
 
     async def expect(self, prompt: Sequence[Message], replies: Sequence[Sequence[Message]]) -> list[Expected]:
         """Return what is expected of each candidate of a turn: by how much its reward is above the turn's mean."""
+        if not replies:
+            return []
         found = await asyncio.gather(*(self._features.of(prompt, reply) for reply in replies))
         means, spread = predicted(self._weights, np.array(found, dtype=float))
         # Rounded, because the last digits depend on the processor.
@@ -104,7 +112,9 @@ class LearnedValue:
 
     def problem_with(self, task: Task) -> str | None:
         """Return why it must not be used for a task, or None. It would know the answers of those it learned from."""
-        return "the value model learned from it" if task.id in self._tasks else None
+        session = task.metadata.get("session")  # A session of `collab-agents chat` has an id of its own.
+        known = session.get("task") if isinstance(session, dict) else None
+        return "the value model learned from it" if {task.id, known} & self._tasks else None
 
 
 def predicted(weights: dict[str, Array], features: Array) -> tuple[Array, Array]:
@@ -131,7 +141,14 @@ def load_value(folder: str | Path) -> LearnedValue:
         value = load_value("runs/value")
         graph = create_rollout_graph(user, assistant, reward, lookahead, value=value)
     """
-    return _load(Path(folder).expanduser().resolve(), str(folder))
+    path = Path(folder).expanduser().resolve()
+    try:
+        made = (path / ABOUT).stat().st_mtime_ns
+    except OSError as error:
+        raise ConfigError(
+            f"value model: {folder} has no {ABOUT}; choose a folder that collab-agents train value wrote"
+        ) from error
+    return _load(path, str(folder), made)
 
 
 def value_of(lookahead: Lookahead) -> LearnedValue | None:
@@ -140,25 +157,21 @@ def value_of(lookahead: Lookahead) -> LearnedValue | None:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path, name: str) -> LearnedValue:
+def _load(folder: Path, name: str, made: int) -> LearnedValue:
     try:
         about = ValueRecord.model_validate_json((folder / ABOUT).read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"lookahead.value: {name} has no {ABOUT}; choose a folder that collab-agents train value wrote"
-        ) from error
     except ValidationError as error:
-        raise ConfigError(f"lookahead.value: {name}/{ABOUT}: {first_problem(error)}") from error
+        raise ConfigError(f"value model: {name}/{ABOUT}: {first_problem(error)}") from error
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         from collab_agents.models.features import load_features
     except ImportError as error:
-        raise ConfigError('lookahead.value: a value model needs pip install "collab-agents[local]"') from error
+        raise ConfigError('a value model needs pip install "collab-agents[local]"') from error
     try:
         weights = {key: one.astype(float) for key, one in load_file(folder / WEIGHTS).items()}
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"lookahead.value: {name}/{WEIGHTS} cannot be read: {error}") from error
+        raise ConfigError(f"value model: {name}/{WEIGHTS} cannot be read: {error}") from error
     source = str(folder / MODEL) if about.fine_tuned else about.model
     return LearnedValue(about, weights, load_features(source, about.layers))

@@ -6,7 +6,8 @@ estimated from sums of squares (Searle, Casella and McCulloch, Variance Componen
 futures then tells candidates apart with the reliability between / (between + within / k).
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +19,7 @@ from collab_agents.trajectories import Expected, Record, Trajectory, Turn
 
 _PRIOR_RATIO = 0.2
 _PRIOR_FREEDOM = 6
+_RUN_FREEDOM = 8
 Rewards = Sequence[Sequence[float]]
 """A turn's rewards, by candidate and future."""
 
@@ -247,6 +249,41 @@ def likely_components(turns: Iterable[Rewards]) -> Components | None:
     return Components(between=(prior + between_freedom * between) / (_PRIOR_FREEDOM + between_freedom), within=within)
 
 
+def components_in(turn: Rewards, run: Components) -> Components:
+    """Return the variances of one turn: that within is its own, shrunk towards the run's.
+
+    Some turns are noisier than others. The run's variance counts for `_RUN_FREEDOM` degrees of freedom.
+    """
+    within_squares, within_freedom, *_ = map(float, _sums_of_squares([group for group in turn if group]))
+    within = (_RUN_FREEDOM * run.within + within_squares) / (_RUN_FREEDOM + within_freedom)
+    return Components(between=run.between, within=within)
+
+
+def explained_share(
+    raw: Mapping[str, Sequence[Rewards]], left: Mapping[str, Sequence[Rewards]]
+) -> tuple[float, float, float]:
+    """Return how much of the variance between candidates a prediction of it explains, with its 95% interval.
+
+    Args:
+        raw: The rewards of each task's turns.
+        left: The same less what was predicted of each candidate.
+
+    Returns:
+        1 less the ratio of the two variances between candidates, and the ends of its bootstrap interval over tasks.
+    """
+    rows = np.array([[_sum_of(raw[task]), _sum_of(left[task])] for task in raw])
+    drawn = resampled_sums(rows.reshape(len(rows), -1), seed=0, resamples=_RESAMPLES)
+    before, after = _components(np.concatenate([rows.sum(0)[None], drawn.reshape(-1, 2, _COLUMNS)]))[0].T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = 1 - after / before
+    low, high = interval(shares[1:]) or (math.nan, math.nan)
+    return float(shares[0]), low, high
+
+
+def _sum_of(turns: Sequence[Rewards]) -> Array:
+    return sum((_sums_of_squares(turn) for turn in turns), np.zeros(_COLUMNS))
+
+
 def _components(sums: Array) -> tuple[Array, Array]:
     """Return the variances between and within candidates, from sums of shape (..., 5); NaN where they are unknown."""
     within_squares, within_freedom, between_squares, between_freedom, coefficient = np.moveaxis(sums, -1, 0)
@@ -322,10 +359,13 @@ def true_rewards(
     """
     expected, spread, above, weights = _against_prior(means, counts, components, prior)
     normals = _normals(len(expected))
-    kept = spread * weights
     total = weights.sum()
     turn = (weights * above).sum() / total + normals[:, :1] / np.sqrt(total) if total else 0.0
-    return expected + turn + kept * (above - turn) + np.sqrt(spread * (1 - kept)) * normals[:, 1:]
+    # After n futures; without noise it is exactly 0, so that equal candidates stay equal.
+    noise = np.array(counts) * spread + components.within
+    left = np.divide(spread * components.within, noise, out=np.zeros_like(spread), where=noise > 0)
+    left = np.where(np.array(counts) > 0, left, spread)
+    return expected + turn + spread * weights * (above - turn) + np.sqrt(left) * normals[:, 1:]
 
 
 def shrunk_means(

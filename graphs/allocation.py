@@ -1,23 +1,26 @@
 """The nodes of a rollout that give the candidates of an open turn further futures."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langgraph.types import Send
 
+from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced
 from collab_agents.allocation import best_candidate, further_futures
-from collab_agents.errors import ConfigError
 from collab_agents.graphs.futures import counts, means_of, rewards_of
-from collab_agents.graphs.nodes import Node, named, running, turn_of
-from collab_agents.graphs.states import State, Update, branch_of, task_of
+from collab_agents.graphs.nodes import Node, running, turn_of
+from collab_agents.graphs.states import State, Update, branch_of
 from collab_agents.lookahead import Components, Lookahead
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import best_of
 from collab_agents.trajectories import Expected
 from collab_agents.value import ValueModel
 from collab_agents.variance import likely_components
+
+logger = logging.getLogger(__name__)
 
 
 def merged(gathered: Sequence[State]) -> list[dict[str, Any]]:
@@ -48,14 +51,16 @@ def components_of(
 def expect_node(value: ValueModel) -> Node:
     """Return a node that asks a value model what it expects of the candidates."""
 
-    @named("value model")
     async def expect(state: State) -> Update:
-        if problem := value.problem_with(task_of(state)):
-            raise ConfigError(f"task {task_of(state).id!r}: {problem}")
         candidates = merged(state["candidates"])
         there = [one for one in candidates if one["error"] is None]
-        found = await value.expect(to_dicts(state["messages"]), [to_dicts(one["reply"]) for one in there])
-        expected = {one["index"]: each.model_dump() for one, each in zip(there, found, strict=True)}
+        replies = [to_dicts(one["reply"]) for one in there]
+        try:
+            found = await value.expect(to_dicts(state["messages"]), replies) if replies else []
+            expected = {one["index"]: each.model_dump() for one, each in zip(there, found, strict=True)}
+        except Exception as error:
+            logger.warning("the value model failed, so the futures alone decide: %s", reason_of(error))
+            expected = {}
         return {"expected": [expected.get(one["index"]) for one in candidates]}
 
     return expect
@@ -111,12 +116,15 @@ def further_node(play: Node) -> Node:
 
 
 def choose_from(
-    state: State, candidates: Sequence[State], lookahead: Lookahead, value: ValueModel | None
+    state: State,
+    candidates: Sequence[State],
+    lookahead: Lookahead,
+    components: Components | None,
+    value: ValueModel | None,
 ) -> int | None:
     """Return the index of the best candidate, or None if none has a reward."""
     if lookahead.allocation == "uniform" and value is None:
         return best_of([one["reward"] for one in candidates])
-    components = components_of(state, candidates, lookahead, value)
     return best_candidate([rewards_of(one["futures"]) for one in candidates], components, expected_of(state))
 
 

@@ -152,14 +152,16 @@ class _Choosing:
 
     def chosen(self) -> tuple[int, str]:
         """Return the index of the candidate to give, and why."""
-        first = min(self.replies)
+        first, what = min(self.replies), "the first candidate"
+        if self.expected:
+            first, what = max(self.expected, key=lambda one: self.expected[one].mean), "the best of the value model"
         if self.stopped:
-            return first, f"the first candidate: {self.stopped}"
+            return first, f"{what}: {self.stopped}"
         if self.sure is not None:
             return self.sure, "the value model is sure enough"
         best = self._best()
         if best is None:
-            return first, "the first candidate: none could be scored"
+            return first, f"{what}: none could be scored"
         return best, "the highest expected reward" if self.expected else "the highest reward"
 
     def _best(self) -> int | None:
@@ -211,16 +213,18 @@ class _Choosing:
             return True
         if self._replying:
             return False
+        if self.expected:
+            return True
         indices = sorted(self.replies)
         before = self.state["messages"]
         replies = [to_dicts(self.replies[index]["messages"][len(before) :]) for index in indices]
         try:
             found = await value.expect(to_dicts(before), replies)
+            best = sure_choice(found, value.components, self.plan.lookahead)
+            self.expected = dict(zip(indices, found, strict=True))
         except Exception as error:
             logger.warning("the value model failed, so futures are played: %s", reason_of(error))
             return True
-        self.expected = dict(zip(indices, found, strict=True))
-        best = sure_choice(found, value.components, self.plan.lookahead)
         self.sure = None if best is None else indices[best]
         return best is None
 

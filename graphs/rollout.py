@@ -15,6 +15,7 @@ from collab_agents.graphs.allocation import (
     allocate_node,
     branch_further,
     choose_from,
+    components_of,
     expect_node,
     expected_of,
     further_node,
@@ -35,7 +36,15 @@ from collab_agents.graphs.nodes import (
     turn_of,
     user_node,
 )
-from collab_agents.graphs.states import ConversationInput, RolloutState, ServedInput, State, Update, branch_of
+from collab_agents.graphs.states import (
+    ConversationInput,
+    RolloutState,
+    ServedInput,
+    State,
+    Update,
+    branch_of,
+    task_of,
+)
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
@@ -103,6 +112,8 @@ def create_rollout_graph(
     check_simulated(assistant, instead="pass a simulated one, which plays the candidates and the futures")
 
     async def fan_out(state: State) -> list[Send]:
+        if value and (problem := value.problem_with(task_of(state))):
+            raise RolloutError(f"task {task_of(state).id!r}: {problem}")
         turn = derive_seed(state.get("seed", 0), "turn", state.get("exchanges", 0))
         branch = branch_of(state) | ({} if own_futures else {"memory": {}})
         return [Send("candidate", branch | asdict(sample)) for sample in plan_candidates(lookahead, turn)]
@@ -188,12 +199,14 @@ def _choose_node(lookahead: Lookahead, value: ValueModel | None, *, own_futures:
     async def choose(state: State) -> Update:
         candidates = merged(state["candidates"])
         exchanges = state.get("exchanges", 0) + 1
-        expected = expected_of(state) or [None] * len(candidates)
+        expected = (expected_of(state) if value else None) or [None] * len(candidates)
         records = [
             record_candidate(one["reply"], proactive=one["proactive"], weighed=one, expected=each, error=one["error"])
             for one, each in zip(candidates, expected, strict=True)
         ]
-        chosen = choose_from(state, candidates, lookahead, value)
+        adaptive = lookahead.allocation == "adaptive"
+        components = components_of(state, candidates, lookahead, value) if adaptive or value else None
+        chosen = choose_from(state, candidates, lookahead, components, value)
         if chosen is None:
             reasons = "; ".join(dict.fromkeys(str(one.error) for one in records))
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
@@ -202,7 +215,8 @@ def _choose_node(lookahead: Lookahead, value: ValueModel | None, *, own_futures:
             prompt=to_dicts(state["messages"]),
             chosen=chosen,
             candidates=records,
-            first_futures=lookahead.futures if lookahead.allocation == "adaptive" else None,
+            first_futures=lookahead.futures if adaptive else None,
+            components=components,
         )
         update: Update = {
             "messages": best["reply"],
@@ -210,6 +224,7 @@ def _choose_node(lookahead: Lookahead, value: ValueModel | None, *, own_futures:
             "exchanges": exchanges,
             "turns": [turn.model_dump()],
             "candidates": None,
+            "expected": None,
         }
         if exchanges >= lookahead.max_exchanges:
             return update | {"stopped": "max_turns"}

@@ -121,7 +121,7 @@ class RolloutState(JudgedState, total=False):
     """A record of each turn, as in `trajectories.Turn`."""
     candidates: Annotated[list[dict[str, Any]], _gather]
     """The current turn's candidates, and their further futures, until one is chosen."""
-    expected: list[dict[str, Any] | None]
+    expected: list[dict[str, Any] | None] | None
     """What a value model expects of each of the turn's candidates, as in `trajectories.Expected`."""
     more: list[int]
     """How many futures each candidate gets next."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from collab_agents.training.datasets import read_all
 from collab_agents.training.reward_model import train_reward_model
 from collab_agents.trajectories import Candidate, Message, Trajectory
 from collab_agents.value import ABOUT, MODEL, WEIGHTS, ValueRecord, predicted
-from collab_agents.variance import components_of
+from collab_agents.variance import components_of, explained_share
 
 Array = NDArray[np.float64]
 _FOLDS = 5
 _FEWEST = 2 * _FOLDS
+_LEAST_LEFT = 0.1
+"""The least share of the variance between candidates that is taken as unexplained: few tasks cannot show less."""
 
 
 @dataclass
@@ -89,40 +92,62 @@ def train_value(
     tasks = sorted({one.task.id for one in trajectories})
     taught = {task for task in tasks if fine_tune and derive_seed(0, "reward model", task) % 2}
     choices = list(_choices(one for one in trajectories if one.task.id not in taught))
-    components = components_of(choice.rewards for choice in choices)
+    components = _checked(choices)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        draft = Path(scratch) / "value"
+        draft.mkdir()
+        name = str(draft / MODEL) if fine_tune else _absolute(model)
+        if fine_tune:
+            pairs_of = (one for one in trajectories if one.task.id in taught)
+            train_reward_model(pairs_of, name, model=model, trainer=trainer)
+        engine = load_features(name, layers)
+        features = run_sync(_read(engine, choices, progress))
+        unexplained, (explained, low, high) = _cross_validate(choices, features, components)
+        weights = _fit(choices, features, components)
+        about = ValueRecord(
+            model=MODEL if fine_tune else name,
+            layers=engine.layers,
+            fine_tuned=fine_tune,
+            components=components,
+            unexplained=unexplained,
+            explained=explained,
+            explained_low=low,
+            explained_high=high,
+            tasks=tasks,
+            turns=len(choices),
+            candidates=sum(len(choice.replies) for choice in choices),
+        )
+        save_file({key: one.astype(np.float32) for key, one in weights.items()}, draft / WEIGHTS)
+        (draft / ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        draft.rename(folder)
+    return about
+
+
+def _checked(choices: Sequence[Choice]) -> Components:
+    """Return the variances of rewards. Raises ConfigError if there is too little to learn from."""
     there = len({choice.task for choice in choices})
     if there < _FEWEST:
         raise ConfigError(
-            f"a value takes {_FEWEST} tasks to learn from, with two candidates a turn that have rewards; there are "
-            f"{there}"
+            f"a value model needs at least {_FEWEST} tasks with two candidates a turn that have rewards, got {there}"
         )
-    if components is None:
+    components = components_of(choice.rewards for choice in choices)
+    if components is None or not components.within:
         raise ConfigError(
-            "there is nothing to learn a value from: it takes two futures a candidate or more, and rewards that differ"
+            "a value model needs two futures a candidate or more, with rewards that differ, to know how noisy they are"
         )
-    if fine_tune:
-        pairs_of = (one for one in trajectories if one.task.id in taught)
-        train_reward_model(pairs_of, folder / MODEL, model=model, trainer=trainer)
-        model = str(folder / MODEL)
-    engine = load_features(model, layers)
-    features = run_sync(_read(engine, choices, progress))
-    unexplained, explained = _cross_validate(choices, features, components)
-    weights = _fit(choices, features, components)
-    about = ValueRecord(
-        model=MODEL if fine_tune else model,
-        layers=engine.layers,
-        fine_tuned=fine_tune,
-        components=components,
-        unexplained=unexplained,
-        explained=explained,
-        tasks=tasks,
-        turns=len(choices),
-        candidates=sum(len(choice.replies) for choice in choices),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: one.astype(np.float32) for name, one in weights.items()}, folder / WEIGHTS)
-    (folder / ABOUT).write_text(about.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return about
+    if not components.between:
+        raise ConfigError(
+            "a value model has nothing to learn here: the candidates of a turn differ by no more than chance would "
+            "make them; play more futures, or other candidates"
+        )
+    return components
+
+
+def _absolute(model: str) -> str:
+    """Return a folder's absolute path, so that the value model can be used from anywhere."""
+    path = Path(model.removeprefix("local:")).expanduser()
+    return str(path.resolve()) if path.is_dir() else model
 
 
 def _choices(trajectories: Iterable[Trajectory]) -> Iterator[Choice]:
@@ -153,13 +178,14 @@ def _fit(choices: Sequence[Choice], features: Sequence[Array], components: Compo
     every = np.concatenate(features)
     centre, scale = every.mean(axis=0), every.std(axis=0)
     scale[scale == 0] = 1
-    known = [1 / (components.between + components.within / choice.counts) for choice in choices]
-    inputs = np.concatenate([_centred((one - centre) / scale, each) for one, each in zip(features, known, strict=True)])
-    targets = np.concatenate([_centred(one.means, each) for one, each in zip(choices, known, strict=True)])
-    precision = np.concatenate(known)
-    # The noise is known. With more features than candidates it would be taken for 0, and all of it be learned.
-    noise = {"alpha_1": len(targets), "alpha_2": len(targets) / precision.mean()}
-    ridge = BayesianRidge(fit_intercept=False, **noise).fit(inputs, targets, precision / precision.mean())
+    precision = [1 / (components.between + components.within / choice.counts) for choice in choices]
+    inputs = [_centred((one - centre) / scale, each) for one, each in zip(features, precision, strict=True)]
+    targets = [_centred(one.means, each) for one, each in zip(choices, precision, strict=True)]
+    weights = np.concatenate(precision)
+    # The noise is at most this. With more features than candidates it would be taken for 0, and all of it be learned.
+    noise = {"alpha_1": len(weights), "alpha_2": len(weights) / weights.mean()}
+    ridge = BayesianRidge(fit_intercept=False, **noise)
+    ridge.fit(np.concatenate(inputs), np.concatenate(targets), weights / weights.mean())
     return {"centre": centre, "scale": scale, "coefficients": ridge.coef_, "covariance": ridge.sigma_}
 
 
@@ -169,20 +195,22 @@ def _centred(values: Array, weights: Array) -> Array:
 
 def _cross_validate(
     choices: Sequence[Choice], features: Sequence[Array], components: Components
-) -> tuple[float, float]:
-    """Return the unexplained variance and the explained share, see `ValueRecord`."""
-    left: list[list[list[float]]] = []
+) -> tuple[float, tuple[float, float, float]]:
+    """Return the unexplained variance, and the explained share with its interval, see `ValueRecord`."""
+    raw: dict[str, list[list[list[float]]]] = {}
+    left: dict[str, list[list[list[float]]]] = {}
     uncertainty: list[Array] = []
     folds = GroupKFold(_FOLDS).split(choices, groups=[choice.task for choice in choices])
     for seen, unseen in folds:
         weights = _fit([choices[one] for one in seen], [features[one] for one in seen], components)
         for one in unseen:
+            choice = choices[one]
             expected, spread = predicted(weights, features[one])
-            rewards = zip(choices[one].rewards, expected, strict=True)
-            left.append([[reward - mean for reward in each] for each, mean in rewards])
+            rewards = zip(choice.rewards, expected, strict=True)
+            raw.setdefault(choice.task, []).append(choice.rewards)
+            left.setdefault(choice.task, []).append([[reward - mean for reward in each] for each, mean in rewards])
             uncertainty.append(spread)
-    residual = components_of(left)
-    assert residual is not None
+    residual = components_of(turn for turns in left.values() for turn in turns)
+    between = residual.between if residual else 0.0
     of_weights = float(np.concatenate(uncertainty).mean())
-    explained = 1 - residual.between / components.between if components.between else 0.0
-    return max(0.0, residual.between - of_weights), explained
+    return max(_LEAST_LEFT * components.between, between - of_weights), explained_share(raw, left)

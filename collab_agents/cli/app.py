@@ -330,7 +330,7 @@ for _method in Method:
 
 @train.command("value")
 def value(
-    source: Annotated[list[str], typer.Option("--from", help="A run directory.")],
+    source: Annotated[list[str], typer.Option("--from", help="A run directory; may be repeated.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     model: Annotated[
         str, typer.Option(help="The frozen language model that reads replies: smollm2, a folder or a Hub repository.")

@@ -46,6 +46,7 @@ from collab_agents.runs.directory import RunDirectory
 from collab_agents.tasks import Task
 from collab_agents.trajectories import JsonlStore, Trajectory, Turn
 from collab_agents.usage import Usage, track_usage
+from collab_agents.value import value_of
 
 Side = Literal["user", "assistant"]
 
@@ -103,6 +104,8 @@ def _task(config: RunConfig, parts: Composition, wanted: str | None, *, simulate
         if wanted in (None, task.id):
             problem = problem_for(parts.user, task) if simulated else None
             problem = problem or parts.reward.problem_with(task)
+            if problem is None and (value := value_of(config.lookahead)):
+                problem = value.problem_with(task)
             if problem:
                 raise ConfigError(f"{source}: {problem}")
             return task

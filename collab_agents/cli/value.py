@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from collab_agents import training
+from collab_agents.training import train_value as fit
 from collab_agents.value import ValueRecord
 
 
@@ -14,7 +14,7 @@ def train_value(runs: Sequence[str], out: Path, *, model: str, layers: int | Non
     console = Console(highlight=False)
     with Progress(console=console, transient=True) as bar:
         reading = bar.add_task("reading replies")
-        about = training.train_value(
+        about = fit(
             runs,
             out,
             model=model,
@@ -23,14 +23,21 @@ def train_value(runs: Sequence[str], out: Path, *, model: str, layers: int | Non
             progress=lambda done, total: bar.update(reading, completed=done, total=total),
         )
     console.print(report(about), soft_wrap=True)
-    console.print(f"The value model is in {out}: use it as lookahead: {{value: {out}}} on other tasks.", soft_wrap=True)
+    if about.explained_low > 0:
+        console.print(f"Use it on other tasks: lookahead: {{value: {out}}}", soft_wrap=True)
 
 
 def report(about: ValueRecord) -> str:
     """Return how good a value model is on tasks that it did not learn from, in two sentences."""
-    begin = f"Learned from {about.candidates} candidates in {about.turns} turns of {len(about.tasks)} tasks."
-    if about.explained <= 0:
-        return f"{begin} On tasks that it did not see, it explains nothing: it is of no use."
+    others = (
+        f", and its language model from pairs of other tasks, {len(about.tasks)} in all" if about.fine_tuned else ""
+    )
+    begin = f"Learned from {about.candidates} candidates in {about.turns} turns{others}."
+    found = f"{about.explained:.0%} ({about.explained_low:.0%} to {about.explained_high:.0%})"
+    if about.explained_low <= 0:
+        return (
+            f"{begin} On tasks that it did not see, it explains {found} of the variance between candidates, which "
+            "cannot be told from nothing: learn from more tasks or more futures."
+        )
     worth = "" if about.worth is None else f", as much as the mean of {about.worth:.2g} futures"
-    share = min(about.explained, 1.0)
-    return f"{begin} On tasks that it did not see, it explains {share:.0%} of the variance between candidates{worth}."
+    return f"{begin} On tasks that it did not see, it explains {found} of the variance between candidates{worth}."

@@ -67,8 +67,7 @@ def load_features(name: str, layers: int | None = None) -> FeatureEngine:
 
     Args:
         name: "smollm2", a folder or a Hub repository; "local:" in front is optional.
-        layers: How many of its layers are read, from the first; by default two thirds, whose states say the most of a
-            reply's reward.
+        layers: How many of its layers are read, from the first; by default two thirds.
 
     Raises:
         ConfigError: If it cannot be loaded, has no chat template or fewer layers.
@@ -87,7 +86,7 @@ def _load(name: str, layers: int | None, device: str) -> FeatureEngine:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
         read = layers or max(1, round(_READ * config.num_hidden_layers))
         if read > config.num_hidden_layers:
-            raise ConfigError(f"{label} has {config.num_hidden_layers} layers, and {read} were to be read")
+            raise ConfigError(f"layers must be at most {config.num_hidden_layers}, those of {name!r}, got {read}")
         model = AutoModel.from_pretrained(
             source, num_hidden_layers=read, dtype=torch.float32, trust_remote_code=False, weights_only=True
         )

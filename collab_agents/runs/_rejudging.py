@@ -61,7 +61,8 @@ class Rejudging:
                 for index, candidate in enumerate(turn.candidates)
             )
         )
-        return turn.model_copy(update={"candidates": candidates})
+        # The variances, and what a value model expected, were of other rewards.
+        return turn.model_copy(update={"candidates": candidates, "components": None})
 
     async def _candidate(self, trajectory: Trajectory, turn: Turn, candidate: Candidate, seed: int) -> Candidate:
         before = [*turn.prompt, *candidate.messages]

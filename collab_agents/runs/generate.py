@@ -48,7 +48,7 @@ from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import Usage, summed, track_usage
 from collab_agents.users import AnyUser
-from collab_agents.value import ValueModel
+from collab_agents.value import ValueModel, value_of
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +122,14 @@ def generate_trajectories(
     """
     check_simulated(user, assistant, instead=_NOBODY)
     lookahead = lookahead or Lookahead()
+    value = value or value_of(lookahead)
+    kept = {**(settings or {}), "lookahead": lookahead.model_dump(), "seed": seed}
+    if value is not None:
+        kept["value"] = getattr(value, "digest", type(value).__qualname__)
     played = _play_all(
         tasks,
         create_rollout_graph(user, assistant, reward, lookahead, value=value, continues=True),
-        settings={**(settings or {}), "lookahead": lookahead.model_dump(), "seed": seed},
+        settings=kept,
         personas=personas,
         seed=seed,
         max_concurrency=max_concurrency,

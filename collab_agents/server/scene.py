@@ -18,8 +18,16 @@ from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, get_personas, pick_persona
 from collab_agents.server.settings import Settings
 from collab_agents.tasks import Task
+from collab_agents.value import LearnedValue
 
-_AFRESH: Update = {"exchanges": 0, "stopped": None, "candidates": None, "futures": None, "firsts": None}
+_AFRESH: Update = {
+    "exchanges": 0,
+    "stopped": None,
+    "candidates": None,
+    "expected": None,
+    "futures": None,
+    "firsts": None,
+}
 """Resets what an earlier run on the same thread left in the state."""
 
 _WORDS = "; for a goal in words, choose the user llm and judges that need only a conversation"
@@ -34,10 +42,12 @@ class Cast:
     parts: Composition
     personas: Sequence[Persona]
     """One of them is drawn if none is chosen."""
+    value: LearnedValue | None = None
 
     def problem_with(self, task: Task) -> str | None:
-        """Return why the user cannot play the task or a judge cannot score it, or None."""
-        return self.problem_for_user(task) or self.parts.reward.problem_with(task)
+        """Return why the user cannot play the task, a judge cannot score it or a value model must not, or None."""
+        problem = self.problem_for_user(task) or self.parts.reward.problem_with(task)
+        return problem or (self.value.problem_with(task) if self.value else None)
 
     def problem_for_user(self, task: Task) -> str | None:
         return problem_for(self.parts.user, task)

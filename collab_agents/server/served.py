@@ -70,7 +70,9 @@ def _lookahead(cast: Cast) -> Graph:
 
 def _rollout(cast: Cast) -> Graph:
     parts, scene = cast.parts, create_scene(cast)
-    return create_rollout_graph(parts.user, parts.assistant, parts.reward, cast.config.lookahead, scene=scene)
+    return create_rollout_graph(
+        parts.user, parts.assistant, parts.reward, cast.config.lookahead, value=cast.value, scene=scene
+    )
 
 
 def _lookahead_agent(cast: Cast) -> Graph:
@@ -84,6 +86,7 @@ def _lookahead_agent(cast: Cast) -> Graph:
         cast.config.lookahead,
         budget=Budget(seconds=settings.budget_seconds, calls=settings.budget_calls),
         goal=create_goal(cast),
+        value=cast.value,
         persona=PERSONAS[settings.persona] if settings.persona else drawn,
         seed=seed,
         takes_memory=False,
@@ -130,8 +133,7 @@ def _cast(settings: Settings) -> Cast:
     with _loading:
         if key not in _casts:
             loaded = _for_clients(compose(config)), personas_of(config.user)
-            value_of(config.lookahead)
             while len(_casts) >= _KEPT:
                 del _casts[next(iter(_casts))]
             _casts[key] = loaded
-        return Cast(settings, config, *_casts[key])
+        return Cast(settings, config, *_casts[key], value=value_of(config.lookahead))

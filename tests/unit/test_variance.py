@@ -151,3 +151,11 @@ def test_a_candidate_says_how_many_futures_were_scored_and_the_error_of_their_me
     assert one.scored == 2
     assert one.standard_error == pytest.approx(0.1)
     assert (other.scored, other.standard_error) == (1, None)
+
+
+@pytest.mark.parametrize("between", [0.0, 0.0042, 0.3, 7.1])
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_without_noise_the_best_is_certain_and_equal_ones_share(between: float, count: int) -> None:
+    drawn = true_rewards([0.1, 0.3, 0.3], [count] * 3, Components(between=between, within=0.0))
+    assert np.isfinite(drawn).all()
+    assert best_shares(drawn) == pytest.approx([0, 0.5, 0.5] if between else [1 / 3] * 3)

@@ -52,7 +52,7 @@ def first_turns(trajectories: dict[str, Trajectory]) -> list[Turn]:
 
 
 async def test_an_open_turn_gets_further_futures_and_a_decided_one_does_not() -> None:
-    clear, noisy = first_turns(await played(0.01)), first_turns(await played(3.0))
+    clear, noisy = first_turns(await played(0.01)), first_turns(await played(10.0))
     assert {len(one.futures) for turn in clear for one in turn.candidates} == {2}
     numbers = [[len(one.futures) for one in turn.candidates] for turn in noisy]
     assert all(2 <= number <= 8 for turn in numbers for number in turn)

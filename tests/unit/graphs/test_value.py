@@ -1,21 +1,33 @@
 """A value model: its expectations are the prior of rewards, in a rollout's choice and allocation, and in an agent."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from numpy.testing import assert_allclose
 
-from collab_agents import Lookahead, MultiturnReward, Task, Trajectory, create_lookahead_agent, create_rollout_graph
-from collab_agents.errors import ConfigError, RolloutError
+from collab_agents import (
+    Budget,
+    Lookahead,
+    MultiturnReward,
+    Task,
+    Trajectory,
+    create_lookahead_agent,
+    create_rollout_graph,
+)
+from collab_agents.errors import ConfigError, RolloutError, RunDirectoryError
 from collab_agents.judges import Conversation
 from collab_agents.lookahead import Components
 from collab_agents.runs import check_tasks
+from collab_agents.runs.choices import count_choices
 from collab_agents.trajectories import Expected, Message
 from collab_agents.users import AgendaUser
+from collab_agents.value import LearnedValue, ValueRecord
 from collab_agents.variance import Prior, shrunk_means, true_rewards
 from tests.support.participants import Says
 from tests.support.runs import collect
@@ -39,6 +51,11 @@ class Knows:
 
     def problem_with(self, task: Task) -> str | None:
         return "the value model learned from it" if task.id in self.learned else None
+
+
+class Broken(Knows):
+    async def expect(self, prompt: Sequence[Message], replies: Sequence[Sequence[Message]]) -> list[Expected]:
+        raise RuntimeError("out of memory")
 
 
 def numbered() -> Says:
@@ -128,6 +145,71 @@ async def test_a_value_model_never_judges_a_task_that_it_learned_from() -> None:
         check_tasks("offline", [party()], AgendaUser(), by_number(1), value)
 
 
+async def test_a_session_of_a_person_counts_as_its_task(tmp_path: Path) -> None:
+    about = ValueRecord(
+        model="any",
+        layers=1,
+        components=Components(between=1, within=1),
+        unexplained=1,
+        explained=0.5,
+        explained_low=0.4,
+        explained_high=0.6,
+        tasks=["party"],
+        turns=1,
+        candidates=2,
+    )
+    value = LearnedValue(about, {}, cast(Any, None))
+    session = party("party@noon").model_copy(update={"metadata": {"session": {"task": "party"}}})
+    assert value.problem_with(session) == "the value model learned from it"
+    assert value.problem_with(party("other")) is None
+    assert await value.expect([], []) == []
+
+
+async def test_if_all_candidates_fail_their_reason_is_given() -> None:
+    def fails(messages: Sequence[object], context: Any) -> str:
+        raise RuntimeError("bad key")
+
+    graph = create_rollout_graph(AgendaUser(), Says(fails), by_number(1), LOOK, value=Knows(1.0))
+    with pytest.raises(RolloutError, match=r"no candidate could be scored: .*bad key"):
+        await graph.ainvoke({"task": party(), "messages": []})
+
+
+async def test_if_the_value_model_fails_the_futures_decide(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="collab_agents"):
+        for turn in await turns(Broken(1.0)):
+            assert turn.chosen == int(np.argmax([one.reward for one in turn.candidates]))
+            assert all(one.expected is None for one in turn.candidates)
+    assert "the value model failed, so the futures alone decide: RuntimeError: out of memory" in caplog.text
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "adaptive"])
+async def test_the_choice_can_be_told_again_from_the_record(allocation: str) -> None:
+    look = LOOK.model_copy(update={"allocation": allocation, "max_exchanges": 2})
+    played = await collect(
+        list(parties(4)), assistant=numbered(), reward=by_number(1), lookahead=look, value=Knows(1e-6, sign=-1.0)
+    )
+    assert count_choices(played.values()) == {"turns": 8, "changed": 0}
+
+
+async def test_a_run_is_resumed_with_the_same_value_model_only(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "assistant": numbered(),
+        "reward": by_number(1),
+        "lookahead": LOOK,
+        "out": tmp_path / "x",
+    }
+    await collect(list(parties(2)), **options, value=Knows(1.0))
+    with pytest.raises(RunDirectoryError, match="value"):
+        await collect(list(parties(3)), **options, resume=True)
+    assert set(await collect(list(parties(3)), **options, resume=True, value=Knows(1.0))) == {"party-2"}
+
+
+async def test_expectations_of_a_turn_are_gone_after_it() -> None:
+    graph = create_rollout_graph(AgendaUser(), numbered(), by_number(1), LOOK, value=Knows(1.0), continues=True)
+    end = await graph.ainvoke({"task": party(), "messages": []})
+    assert end.get("expected") is None
+
+
 async def answered(value: Knows, **look: Any) -> dict[str, Any]:
     lookahead = Lookahead(candidates=3, futures=2, window=0, **look)
     agent = create_lookahead_agent(numbered(), AgendaUser(), by_number(1), lookahead, value=value, agree=1.0)
@@ -157,11 +239,27 @@ async def test_indifference_makes_an_agent_sure() -> None:
     assert end["lookahead"]["why"] == "the value model is sure enough"
 
 
-async def test_an_agent_plays_futures_if_the_value_model_fails(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(Knows):
-        async def expect(self, prompt: Sequence[Message], replies: Sequence[Sequence[Message]]) -> list[Expected]:
-            raise RuntimeError("out of memory")
+async def test_if_time_runs_out_an_agent_gives_what_the_value_model_expects_most_of() -> None:
+    async def hangs(conversation: Conversation, task: Task) -> float:
+        await asyncio.sleep(3600)
+        return 0.0
 
+    agent = create_lookahead_agent(
+        numbered(),
+        AgendaUser(),
+        MultiturnReward({"hangs": hangs}),
+        Lookahead(candidates=3, futures=2, window=0),
+        value=Knows(1e12, sign=-1.0),
+        agree=1.0,
+        budget=Budget(seconds=1),
+    )
+    end = await agent.ainvoke({"messages": [HumanMessage("Write me an invitation.")]})
+    record = end["lookahead"]
+    assert record["why"] == "the best of the value model: the time budget was spent"
+    assert record["chosen"] == int(np.argmax([one["expected"]["mean"] for one in record["candidates"]]))
+
+
+async def test_an_agent_plays_futures_if_the_value_model_fails(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="collab_agents"):
         end = await answered(Broken(1.0))
     assert end["lookahead"]["why"] == "the highest reward"

@@ -43,7 +43,7 @@ async def test_the_line_on_disk_is_the_documented_one(tmp_path: Path) -> None:
         *("calls", "input_tokens", "cached_tokens", "output_tokens", "unreported", "priced", "dollars", "parts")
     }
     turn = record["turns"][0]
-    assert set(turn) == {"prompt", "chosen", "candidates", "first_futures"}
+    assert set(turn) == {"prompt", "chosen", "candidates", "first_futures", "components"}
     candidate = turn["candidates"][turn["chosen"]]
     assert set(candidate) >= {"messages", "reward", "scored", "standard_error", "scores", "futures"}
     assert set(candidate["futures"][0]) >= {"messages", "reward", "scores"}
