@@ -27,7 +27,7 @@ from collab_agents import Lookahead, read_trajectories
 from collab_agents._internal.bootstrap import interval, resampled_sums
 from collab_agents.allocation import best_candidate, further_futures
 from collab_agents.lookahead import Components
-from collab_agents.trajectories import Candidate, Expected
+from collab_agents.trajectories import Expected
 from collab_agents.value import LearnedValue, load_value
 from collab_agents.variance import ReliabilityTally, best_shares, likely_components, shrunk_means, true_rewards
 
@@ -74,7 +74,7 @@ def pool(run: Path, repeats: int, value: LearnedValue | None) -> Turns:
         if value is not None and (problem := value.problem_with(one.task)):
             raise SystemExit(f"{one.task.id}: {problem}")
         for turn in one.turns:
-            turns.append([_rewards(candidate) for candidate in turn.candidates])
+            turns.append([candidate.rewards() for candidate in turn.candidates])
             if value is not None:
                 replies = [candidate.messages for candidate in turn.candidates]
                 expected.append(asyncio.run(value.expect(turn.prompt, replies)))
@@ -86,10 +86,6 @@ def pool(run: Path, repeats: int, value: LearnedValue | None) -> Turns:
     true = np.tile(stored.mean(axis=2), (repeats, 1))
     name = f"{len(turns)} turns of {run}, {fewest} futures a candidate"
     return Turns(name, repeats, shuffled, true, components, expected * repeats or None)
-
-
-def _rewards(candidate: Candidate) -> list[float]:
-    return [one.reward for one in candidate.futures if one.reward is not None]
 
 
 Rule = Callable[[Array, Components, Expectations], Numbers]

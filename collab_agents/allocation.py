@@ -52,7 +52,7 @@ def further_futures(
     means, counts = _means(scored)
     prior = _prior(expected, there)
     likely = shrunk_means(means, counts, components, prior)
-    if _is_decided(means, counts, components, lookahead, prior):
+    if _is_decided(means, counts, int(np.argmax(likely)), components, lookahead, prior):
         return more
     least = lookahead.minimum_gain
     if least is None:
@@ -76,19 +76,20 @@ def further_futures(
 def sure_choice(expected: Sequence[Expected], components: Components, lookahead: Lookahead) -> int | None:
     """Return the index of the best candidate if what is expected says with `confidence` that it is a good choice."""
     prior, nothing = Prior.of(expected), [0] * len(expected)
-    if prior is None or not _is_decided(nothing, nothing, components, lookahead, prior):
+    if prior is None:
         return None
-    return int(np.argmax(prior.means))
+    leader = int(np.argmax(prior.means))
+    return leader if _is_decided(nothing, nothing, leader, components, lookahead, prior) else None
 
 
 def _is_decided(
     means: Sequence[float],
     counts: Sequence[int],
+    leader: int,
     components: Components,
     lookahead: Lookahead,
     prior: Prior | None,
 ) -> bool:
-    leader = int(np.argmax(shrunk_means(means, counts, components, prior)))
     drawn = true_rewards(means, counts, components, prior)
     good = drawn[:, leader] >= drawn.max(axis=1) - lookahead.indifference
     return bool(good.mean() >= lookahead.confidence)

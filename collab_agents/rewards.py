@@ -170,10 +170,6 @@ def best_in(turns: Sequence[Turn]) -> int | None:
     expected = [one.expected for one in last.candidates]
     if last.first_futures is None and not any(expected):
         return best_of([one.reward for one in last.candidates])
-    first = [[_rewards(one, turn.first_futures) for one in turn.candidates] for turn in turns]
+    first = [[one.rewards(turn.first_futures) for one in turn.candidates] for turn in turns]
     components = last.components or likely_components(first)
-    return best_candidate([_rewards(one) for one in last.candidates], components, expected)
-
-
-def _rewards(candidate: Candidate, first: int | None = None) -> list[float]:
-    return [one.reward for one in candidate.futures[:first] if one.counts and one.reward is not None]
+    return best_candidate([one.rewards() for one in last.candidates], components, expected)

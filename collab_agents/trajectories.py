@@ -82,9 +82,13 @@ class Candidate(Record):
     futures: list[Future] = Field(default_factory=list)
     error: str | None = None
 
+    def rewards(self, first: int | None = None) -> list[float]:
+        """Return the rewards of the futures that count, or of those among the first ones."""
+        return [one.reward for one in self.futures[:first] if one.counts and one.reward is not None]
+
     @model_validator(mode="after")
     def _count(self) -> Self:
-        rewards = [one.reward for one in self.futures if one.counts and one.reward is not None]
+        rewards = self.rewards()
         self.scored = len(rewards)
         self.standard_error = _standard_error(rewards)
         return self

@@ -223,8 +223,7 @@ def components_of(turns: Iterable[Rewards]) -> Components | None:
     Args:
         turns: By turn, candidate and future, as many futures of each candidate as were played whatever they gave.
     """
-    sums = sum((_sums_of_squares([group for group in turn if group]) for turn in turns), np.zeros(_COLUMNS))
-    return _components_or_none(sums)
+    return _components_or_none(_sum_of(turns))
 
 
 def likely_components(turns: Iterable[Rewards]) -> Components | None:
@@ -239,7 +238,7 @@ def likely_components(turns: Iterable[Rewards]) -> Components | None:
     Returns:
         The components, or None if no candidate has two futures.
     """
-    sums = sum((_sums_of_squares([group for group in turn if group]) for turn in turns), np.zeros(_COLUMNS))
+    sums = _sum_of(turns)
     within_squares, within_freedom, between_squares, between_freedom, coefficient = map(float, sums)
     if not within_freedom:
         return None
@@ -254,7 +253,7 @@ def components_in(turn: Rewards, run: Components) -> Components:
 
     Some turns are noisier than others. The run's variance counts for `_RUN_FREEDOM` degrees of freedom.
     """
-    within_squares, within_freedom, *_ = map(float, _sums_of_squares([group for group in turn if group]))
+    within_squares, within_freedom, *_ = map(float, _sum_of([turn]))
     within = (_RUN_FREEDOM * run.within + within_squares) / (_RUN_FREEDOM + within_freedom)
     return Components(between=run.between, within=within)
 
@@ -280,8 +279,9 @@ def explained_share(
     return float(shares[0]), low, high
 
 
-def _sum_of(turns: Sequence[Rewards]) -> Array:
-    return sum((_sums_of_squares(turn) for turn in turns), np.zeros(_COLUMNS))
+def _sum_of(turns: Iterable[Rewards]) -> Array:
+    """Return the sums of `_sums_of_squares` over turns, without the candidates that have no reward."""
+    return sum((_sums_of_squares([group for group in turn if group]) for turn in turns), np.zeros(_COLUMNS))
 
 
 def _components(sums: Array) -> tuple[Array, Array]:

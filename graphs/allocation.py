@@ -9,13 +9,12 @@ from langgraph.types import Send
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.tracing import traced
-from collab_agents.allocation import best_candidate, further_futures
+from collab_agents.allocation import further_futures
 from collab_agents.graphs.futures import counts, means_of, rewards_of
 from collab_agents.graphs.nodes import Node, running, turn_of
 from collab_agents.graphs.states import State, Update, branch_of
 from collab_agents.lookahead import Components, Lookahead
 from collab_agents.messages import to_dicts
-from collab_agents.rewards import best_of
 from collab_agents.trajectories import Expected
 from collab_agents.value import ValueModel
 from collab_agents.variance import likely_components
@@ -113,19 +112,6 @@ def further_node(play: Node) -> Node:
         return {"candidates": [{"index": state["index"], "further": state["future"], "future": record}]}
 
     return future
-
-
-def choose_from(
-    state: State,
-    candidates: Sequence[State],
-    lookahead: Lookahead,
-    components: Components | None,
-    value: ValueModel | None,
-) -> int | None:
-    """Return the index of the best candidate, or None if none has a reward."""
-    if lookahead.allocation == "uniform" and value is None:
-        return best_of([one["reward"] for one in candidates])
-    return best_candidate([rewards_of(one["futures"]) for one in candidates], components, expected_of(state))
 
 
 def _counted(futures: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -14,7 +14,6 @@ from collab_agents.errors import RolloutError
 from collab_agents.graphs.allocation import (
     allocate_node,
     branch_further,
-    choose_from,
     components_of,
     expect_node,
     expected_of,
@@ -48,7 +47,7 @@ from collab_agents.graphs.states import (
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import Lookahead
 from collab_agents.messages import to_dicts
-from collab_agents.rewards import MultiturnReward
+from collab_agents.rewards import MultiturnReward, best_in
 from collab_agents.trajectories import Turn
 from collab_agents.users import AnyUser, as_user
 from collab_agents.value import ValueModel, value_of
@@ -205,19 +204,19 @@ def _choose_node(lookahead: Lookahead, value: ValueModel | None, *, own_futures:
             for one, each in zip(candidates, expected, strict=True)
         ]
         adaptive = lookahead.allocation == "adaptive"
-        components = components_of(state, candidates, lookahead, value) if adaptive or value else None
-        chosen = choose_from(state, candidates, lookahead, components, value)
+        turn = Turn(
+            prompt=to_dicts(state["messages"]),
+            chosen=0,
+            candidates=records,
+            first_futures=lookahead.futures if adaptive else None,
+            components=components_of(state, candidates, lookahead, value) if adaptive or value else None,
+        )
+        chosen = best_in([turn])
         if chosen is None:
             reasons = "; ".join(dict.fromkeys(str(one.error) for one in records))
             raise RolloutError(f"turn {exchanges}: no candidate could be scored: {reasons}")
+        turn.chosen = chosen
         best = candidates[chosen]
-        turn = Turn(
-            prompt=to_dicts(state["messages"]),
-            chosen=chosen,
-            candidates=records,
-            first_futures=lookahead.futures if adaptive else None,
-            components=components,
-        )
         update: Update = {
             "messages": best["reply"],
             "assistant_memory": best["assistant_memory"],

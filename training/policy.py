@@ -17,7 +17,7 @@ from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.smollm2 import smollm2
 from collab_agents.models.sources import check_folder, loading
 from collab_agents.models.weights import load_weights, placement
-from collab_agents.training.config import PolicyConfig
+from collab_agents.training.config import LoraSection, PolicyConfig
 from collab_agents.trajectories import Message
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def load_policy(config: PolicyConfig) -> Policy:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Policy(model, tokenizer, _lora(config))
+    return Policy(model, tokenizer, config.lora and lora_config(config.lora, "CAUSAL_LM"))
 
 
 def source_of(name: str) -> str:
@@ -140,15 +140,14 @@ def without_nulls(rows: Dataset, *columns: str) -> Dataset:
     return Dataset.from_list(cleaned, on_mixed_types="use_json")
 
 
-def _lora(config: PolicyConfig) -> LoraConfig | None:
-    if config.lora is None:
-        return None
+def lora_config(lora: LoraSection, task_type: str) -> LoraConfig:
+    """Return PEFT's configuration of an adapter for one of its task types."""
     return LoraConfig(
-        r=config.lora.r,
-        lora_alpha=config.lora.alpha,
-        lora_dropout=config.lora.dropout,
-        target_modules=config.lora.target_modules,
-        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type=task_type,
     )
 
 

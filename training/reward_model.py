@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from trl import RewardConfig, RewardTrainer
 
@@ -13,7 +12,7 @@ from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.config import LoraSection
 from collab_agents.training.datasets import preference_rows
 from collab_agents.training.fit import building
-from collab_agents.training.policy import source_of, without_nulls
+from collab_agents.training.policy import lora_config, source_of, without_nulls
 from collab_agents.trajectories import Trajectory
 
 
@@ -40,7 +39,6 @@ def train_reward_model(
         ConfigError: For a wrong key, a model that cannot be loaded, or trajectories without pairs.
     """
     pairs = preference_rows(trajectories, pairs="all").dataset().select_columns(["prompt", "chosen", "rejected"])
-    lora = lora or LoraSection()
     source = source_of(model)
     with loading(f"model {model!r}"):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -56,13 +54,7 @@ def train_reward_model(
                 args=args,
                 train_dataset=without_nulls(pairs, "prompt", "chosen", "rejected"),
                 processing_class=tokenizer,
-                peft_config=LoraConfig(
-                    r=lora.r,
-                    lora_alpha=lora.alpha,
-                    lora_dropout=lora.dropout,
-                    target_modules=lora.target_modules,
-                    task_type="SEQ_CLS",
-                ),
+                peft_config=lora_config(lora or LoraSection(), "SEQ_CLS"),
             )
         learner.train()
         learner.accelerator.unwrap_model(learner.model).merge_and_unload().save_pretrained(out)

@@ -19,7 +19,7 @@ from collab_agents.models.features import FeatureEngine, load_features
 from collab_agents.rewards import unbiased
 from collab_agents.training.datasets import read_all
 from collab_agents.training.reward_model import train_reward_model
-from collab_agents.trajectories import Candidate, Message, Trajectory
+from collab_agents.trajectories import Message, Trajectory
 from collab_agents.value import ABOUT, MODEL, WEIGHTS, ValueRecord, predicted
 from collab_agents.variance import components_of, explained_share
 
@@ -154,13 +154,9 @@ def _choices(trajectories: Iterable[Trajectory]) -> Iterator[Choice]:
     for trajectory in trajectories:
         for turn in map(unbiased, trajectory.turns):
             there = [one for one in turn.candidates if one.reward is not None]
-            rewards = [_rewards(one) for one in there]
+            rewards = [one.rewards() for one in there]
             if len(there) > 1 and all(rewards):
                 yield Choice(trajectory.task.id, turn.prompt, [one.messages for one in there], rewards)
-
-
-def _rewards(candidate: Candidate) -> list[float]:
-    return [one.reward for one in candidate.futures if one.counts and one.reward is not None]
 
 
 async def _read(engine: FeatureEngine, choices: Sequence[Choice], progress: Callable[[int, int], None]) -> list[Array]:

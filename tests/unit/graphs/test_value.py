@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,11 +27,11 @@ from collab_agents.runs import check_tasks
 from collab_agents.runs.choices import count_choices
 from collab_agents.trajectories import Expected, Message
 from collab_agents.users import AgendaUser
-from collab_agents.value import LearnedValue, ValueRecord
 from collab_agents.variance import Prior, shrunk_means, true_rewards
 from tests.support.participants import Says
 from tests.support.runs import collect
 from tests.support.tasks import parties, party
+from tests.support.values import learned_from
 
 LOOK = Lookahead(candidates=3, futures=2, window=1, max_exchanges=1)
 
@@ -145,20 +145,8 @@ async def test_a_value_model_never_judges_a_task_that_it_learned_from() -> None:
         check_tasks("offline", [party()], AgendaUser(), by_number(1), value)
 
 
-async def test_a_session_of_a_person_counts_as_its_task(tmp_path: Path) -> None:
-    about = ValueRecord(
-        model="any",
-        layers=1,
-        components=Components(between=1, within=1),
-        unexplained=1,
-        explained=0.5,
-        explained_low=0.4,
-        explained_high=0.6,
-        tasks=["party"],
-        turns=1,
-        candidates=2,
-    )
-    value = LearnedValue(about, {}, cast(Any, None))
+async def test_a_session_of_a_person_counts_as_its_task() -> None:
+    value = learned_from(["party"])
     session = party("party@noon").model_copy(update={"metadata": {"session": {"task": "party"}}})
     assert value.problem_with(session) == "the value model learned from it"
     assert value.problem_with(party("other")) is None

@@ -1,17 +1,14 @@
 """The settings of the served graphs, as the configuration of a run."""
 
-from typing import Any, cast
-
 import pytest
 
 from collab_agents import offline_tasks
 from collab_agents.config.build import compose
 from collab_agents.errors import ConfigError
 from collab_agents.judges.base import CheckedJudge
-from collab_agents.lookahead import Components
 from collab_agents.server.scene import Cast
 from collab_agents.server.settings import Settings, run_config, settings_of
-from collab_agents.value import LearnedValue, ValueRecord
+from tests.support.values import learned_from
 
 
 @pytest.mark.parametrize(
@@ -49,18 +46,6 @@ def test_a_value_model_of_the_owner_refuses_the_tasks_that_it_learned_from(monke
     monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")
     config = run_config(Settings.model_validate({"model": "openai:any"}))
     seen, unseen = offline_tasks("train")[:2]
-    about = ValueRecord(
-        model="any",
-        layers=1,
-        components=Components(between=1, within=1),
-        unexplained=1,
-        explained=0.5,
-        explained_low=0.4,
-        explained_high=0.6,
-        tasks=[seen.id],
-        turns=1,
-        candidates=2,
-    )
-    parts = Cast(Settings(), config, compose(config), [], value=LearnedValue(about, {}, cast(Any, None)))
+    parts = Cast(Settings(), config, compose(config), [], value=learned_from([seen.id]))
     assert parts.problem_with(seen) == "the value model learned from it"
     assert parts.problem_with(unseen) is None
