@@ -7,32 +7,29 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
     Set,
     Sized,
 )
-from contextlib import AsyncExitStack, ExitStack, aclosing, contextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from langchain_core.runnables import RunnableConfig
 
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
 from collab_agents._internal.reasons import reason_of
-from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.stream import Stream, each, make_way, until_done
 from collab_agents.assistants import Assistant
-from collab_agents.costs import Price, SpendingLimits, given_prices
+from collab_agents.costs import Price, SpendingLimits
 from collab_agents.errors import ConfigError, LimitReached, ModelError, RunDirectoryError
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import create_rollout_graph
-from collab_agents.graphs.states import trajectory_of
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import MAX_EXCHANGES, Lookahead
 from collab_agents.participants import problem_for
@@ -40,13 +37,15 @@ from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
 from collab_agents.runs.directory import RunDirectory, changed_task_error, digest, read_totals
+from collab_agents.runs.ledger import RunLedger
+from collab_agents.runs.player import Player, Plays
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse, purse_for
 from collab_agents.runs.turns import Turns
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
-from collab_agents.usage import Usage, summed, track_usage
+from collab_agents.usage import Usage, summed
 from collab_agents.users import AnyUser
 from collab_agents.value import ValueModel, value_of
 
@@ -128,7 +127,7 @@ def generate_trajectories(
         kept["value"] = getattr(value, "digest", type(value).__qualname__)
     played = _play_all(
         tasks,
-        create_rollout_graph(user, assistant, reward, lookahead, value=value, continues=True),
+        partial(create_rollout_graph, user, assistant, reward, lookahead, value=value, continues=True),
         settings=kept,
         personas=personas,
         seed=seed,
@@ -186,7 +185,7 @@ def play_conversations(
     check_simulated(user, assistant, instead=_NOBODY)
     played = _play_all(
         tasks,
-        create_conversation_graph(user, assistant, max_exchanges=max_exchanges, reward=reward, continues=True),
+        partial(create_conversation_graph, user, assistant, max_exchanges=max_exchanges, reward=reward, continues=True),
         settings=conversation_settings(settings, max_exchanges, seed),
         personas=personas,
         seed=seed,
@@ -239,7 +238,7 @@ def check_tasks(
 
 async def _play_all(
     tasks: Iterable[Task] | AsyncIterable[Task],
-    graph: Graph,
+    make_graph: Callable[[], Graph],
     *,
     settings: Mapping[str, object],
     personas: Sequence[Persona],
@@ -270,9 +269,12 @@ async def _play_all(
             turns = await stack.enter_async_context(Turns(run.checkpoints, sync=run.sync))
             run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
             purse.usage.add(Usage.of(read_totals(out)))
-        player = _Player(graph, run, turns, personas, seed, progress, slots, purse, prices or {})
+        ledger = RunLedger(progress, purse, prices or {})
         if run is not None:
-            stack.callback(_close, run, player, started)
+            stack.callback(_close, run, ledger, started)
+        keep = None if turns is None else turns.keep
+        player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, keep=keep)
+        books = _Books(player, run, turns, personas, seed, progress, slots)
         under_way: set[asyncio.Task[Any]] = set()
         stack.callback(slots.give_all_back)
         source = _distinct(tasks)
@@ -281,15 +283,15 @@ async def _play_all(
         coming: asyncio.Task[Task | None] | None = None
         exhausted = False
         while True:
-            if player.stopped and coming is not None:
+            if books.stopped and coming is not None:
                 under_way.remove(coming)
                 await cancel([coming])
                 coming = None
-            if coming is None and not exhausted and not player.stopped:
+            if coming is None and not exhausted and not books.stopped:
                 coming = asyncio.create_task(_next(source, slots))
                 under_way.add(coming)
             if not under_way:
-                if player.stopped:
+                if books.stopped:
                     raise purse.reached(out)
                 return
             done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -303,7 +305,7 @@ async def _play_all(
                     run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
                     progress.add(skipped=1)
                 elif task is not None:
-                    under_way.add(asyncio.create_task(player.play(task), name=f"task {task.id}"))
+                    under_way.add(asyncio.create_task(books.play(task), name=f"task {task.id}"))
             for one in done:
                 under_way.remove(one)
                 trajectory = one.result()
@@ -311,45 +313,38 @@ async def _play_all(
                     yield trajectory
 
 
-class _Player:
-    """Runs tasks, one after another or several at once, and keeps each result."""
+class _Books:
+    """Has tasks played, and keeps each result."""
 
     def __init__(
         self,
-        graph: Graph,
+        player: Plays,
         run: RunDirectory | None,
-        kept: Turns | None,
+        turns: Turns | None,
         personas: Sequence[Persona],
         seed: int,
         progress: Progress,
         slots: "_Slots",
-        purse: Purse,
-        prices: Mapping[str, Price],
     ) -> None:
-        self.graph = graph
+        self.player = player
         self.run = run
-        self.kept = kept
+        self.turns = turns
         self.personas = personas
         self.seed = seed
         self.progress = progress
         self.slots = slots
-        self.purse = purse
-        self.prices = prices
         self.stopped = False
-        self.usage = progress.take_usage_before_runs()
-        purse.usage.add(self.usage)
-        self.turns = 0
         self.refused = 0
 
     async def play(self, task: Task) -> Trajectory | None:
-        """Run a task for which a slot was taken."""
+        """Have a task played for which a slot was taken."""
         self.progress.add(running=1)
         try:
-            with self._counting(), refusals.taken() as refused:
-                trajectory = await self._roll_out(task)
-                if self.run is not None and self.kept is not None:
+            with refusals.taken() as refused:
+                trajectory = await self.player.play(task, await self._last(task))
+                if self.run is not None and self.turns is not None:
                     self.run.finish(trajectory, sync=False)
-                    await self.kept.forget(task.id)
+                    await self.turns.forget(task.id)
         except (*PASS_THROUGH, RunDirectoryError):
             raise
         except LimitReached:
@@ -366,14 +361,6 @@ class _Player:
         self.progress.add(finished=1)
         return trajectory
 
-    @contextmanager
-    def _counting(self) -> Iterator[None]:
-        usages = (self.progress.usage, self.usage, self.purse.usage)
-        with given_prices(self.prices), ExitStack() as stack:
-            for usage in usages:
-                stack.enter_context(track_usage(usage))
-            yield
-
     def _fail(self, task: Task, error: BaseException) -> None:
         self.progress.add(failed=1)
         if self.run is None:
@@ -387,52 +374,15 @@ class _Player:
         if self.refused == _MOST_REFUSED:  # Others that fail at the same time end with the run.
             raise ModelError(f"stopped after {self.refused} tasks in a row, since the model refuses: {refusals[-1]}")
 
-    async def _roll_out(self, task: Task) -> Trajectory:
-        persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
-        branch = derive_seed(self.seed, task.id)
-        config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
-        state = await self._begin(task, persona, branch)
-        while True:
-            if not state.get("stopped"):
-                self.purse.check()
-            state, paused = await self._play_on(task, state, config)
-            if not paused:
-                return trajectory_of(state, task, persona, branch)
-
-    async def _play_on(self, task: Task, state: dict[str, Any], config: RunnableConfig) -> tuple[dict[str, Any], bool]:
-        """Play to the end or, if spending is limited, for one turn. Returns the state, and whether more is to come."""
-        pauses = ["choose", "assistant"] if self.purse.limited else None
-        answered = paused = False
-        events: Any = self.graph.astream(state, config, stream_mode=["updates", "values"], interrupt_after=pauses)
-        async with aclosing(events):
-            async for mode, event in events:
-                if mode == "updates":
-                    answered = "choose" in event or "assistant" in event
-                    paused = (paused or answered) and "judge" not in event
-                    self.turns += answered
-                    self.progress.add(candidates="candidate" in event, turns=answered)
-                    continue
-                state = event
-                if answered and self.kept is not None:
-                    await self.kept.keep(task.id, state)
-        return state, paused and pauses is not None
-
-    async def _begin(self, task: Task, persona: Persona | None, seed: int) -> dict[str, Any]:
-        """Return the state that the task was in after its last finished turn, or in which it begins."""
-        if self.kept is not None and self.run is not None and self.run.resume:
-            state = await self.kept.last(task.id)
-            if state is not None:
-                if digest(state["task"], state.get("persona")) != digest(task, persona):
-                    raise changed_task_error(task.id)
-                return state
-        state = {
-            "messages": [],
-            "task": task.model_dump(),
-            "persona": persona.model_dump() if persona else None,
-            "seed": seed,
-        }
-        if self.kept is not None:
-            await self.kept.keep(task.id, state)
+    async def _last(self, task: Task) -> dict[str, Any] | None:
+        """Return the state that an earlier attempt left the task in, if it did."""
+        if self.run is None or self.turns is None or not self.run.resume:
+            return None
+        state = await self.turns.last(task.id)
+        if state is not None:
+            persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
+            if digest(state["task"], state.get("persona")) != digest(task, persona):
+                raise changed_task_error(task.id)
         return state
 
 
@@ -505,7 +455,7 @@ async def cancel(under_way: Collection[asyncio.Task[object]]) -> None:
     await until_done(*under_way, seconds=_PATIENCE)
 
 
-def _close(run: RunDirectory, player: _Player, started: float) -> None:
+def _close(run: RunDirectory, ledger: RunLedger, started: float) -> None:
     with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
         seconds = round(time.monotonic() - started, 3)
-        run.add_totals({**asdict(player.usage), "turns": player.turns, "seconds": seconds})
+        run.add_totals({**asdict(ledger.usage), "turns": ledger.turns, "seconds": seconds})

@@ -1,0 +1,93 @@
+"""Plays tasks with a graph, in this process or in a worker. Knows of no run directory and of no other task."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from langchain_core.runnables import RunnableConfig
+
+from collab_agents._internal.seeds import derive_seed
+from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.states import trajectory_of
+from collab_agents.personas import Persona, pick_persona
+from collab_agents.runs.ledger import Ledger
+from collab_agents.tasks import Task
+from collab_agents.trajectories import Trajectory
+
+Keep = Callable[[str, Mapping[str, object]], Awaitable[None]]
+"""Keeps a task's state, by the task's id, in place of its earlier one."""
+
+
+class Plays(Protocol):
+    """Plays tasks, several at once."""
+
+    async def play(self, task: Task, state: Mapping[str, Any] | None) -> Trajectory:
+        """Play a task to its end, from its state after a turn if there is one."""
+        ...
+
+
+class Player:
+    """Plays tasks in this process.
+
+    Args:
+        graph: A rollout or a conversation that may continue after any turn.
+        personas: Each task is played by one of them, drawn by the seed.
+        seed: The run's seed.
+        ledger: Is told of every call and turn.
+        keep: Called with the state before the first turn and after each.
+    """
+
+    def __init__(
+        self, graph: Graph, *, personas: Sequence[Persona], seed: int, ledger: Ledger, keep: Keep | None = None
+    ) -> None:
+        self._graph = graph
+        self._personas = personas
+        self._seed = seed
+        self._ledger = ledger
+        self._keep = keep
+
+    async def play(self, task: Task, state: Mapping[str, Any] | None) -> Trajectory:
+        """Play a task to its end, from its state after a turn if there is one.
+
+        Raises:
+            LimitReached: If no further turn may begin.
+        """
+        persona = pick_persona(self._personas, seed=self._seed, task_id=task.id)
+        seed = derive_seed(self._seed, task.id)
+        config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
+        with self._ledger.counting():
+            now = dict(state) if state is not None else await self._begin(task, persona, seed)
+            while True:
+                if not now.get("stopped"):
+                    await self._ledger.check()
+                now, paused = await self._play_on(task, now, config)
+                if not paused:
+                    return trajectory_of(now, task, persona, seed)
+
+    async def _begin(self, task: Task, persona: Persona | None, seed: int) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "messages": [],
+            "task": task.model_dump(),
+            "persona": persona.model_dump() if persona else None,
+            "seed": seed,
+        }
+        if self._keep is not None:
+            await self._keep(task.id, state)
+        return state
+
+    async def _play_on(self, task: Task, state: dict[str, Any], config: RunnableConfig) -> tuple[dict[str, Any], bool]:
+        """Play to the end or, if spending is limited, for one turn. Returns the state, and whether more is to come."""
+        pauses = ["choose", "assistant"] if self._ledger.limited else None
+        answered = paused = False
+        events: Any = self._graph.astream(state, config, stream_mode=["updates", "values"], interrupt_after=pauses)
+        async with aclosing(events):
+            async for mode, event in events:
+                if mode == "updates":
+                    answered = "choose" in event or "assistant" in event
+                    paused = (paused or answered) and "judge" not in event
+                    self._ledger.add(candidates="candidate" in event, turns=answered)
+                    continue
+                state = event
+                if answered and self._keep is not None:
+                    await self._keep(task.id, state)
+        return state, paused and pauses is not None
