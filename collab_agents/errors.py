@@ -33,6 +33,10 @@ class RunDirectoryError(CollabError):
     """A run directory cannot be used: in use by another process, or made with other settings."""
 
 
+class WorkersError(CollabError, RuntimeError):
+    """The worker processes of a run cannot be started, or are all gone."""
+
+
 class Exited(BaseException):
     """Stands in for a branch's SystemExit, which would end every other branch too.
 

@@ -6,12 +6,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from collab_agents._internal.reasons import nearest, reason_of
 from collab_agents.errors import ConfigError
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """What another process loads again, since it is large, or is tied to this one."""
+
+    def how_to_load(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return a function that loads it, and the function's arguments."""
+        ...
 
 
 def callable_at(what: Callable[..., Any] | str, field: str) -> Callable[..., Any]:
@@ -34,9 +43,25 @@ def made_with(options: Mapping[str, object], make: Callable[..., T], what: str) 
     for option in not_taken(options, make):
         raise ConfigError(f"{what} has no option {option!r}{nearest(option, inspect.signature(make).parameters)}")
     try:
-        return make(**options)
+        return remember_origin(make(**options), make, options)
     except Exception as error:
         raise ConfigError(f"{what}: it cannot be made: {reason_of(error)}") from error
+
+
+_origins: dict[int, tuple[object, Callable[..., object], dict[str, object]]] = {}
+"""What a class or a function of the user's has made, by id, and how. It is kept, since ids are used again."""
+
+
+def remember_origin(made: T, make: Callable[..., T], options: Mapping[str, object]) -> T:
+    """Remember how the object was made, so that another process can make it again. Returns the object."""
+    _origins[id(made)] = made, make, dict(options)
+    return made
+
+
+def origin_of(made: object) -> tuple[Callable[..., object], dict[str, object]] | None:
+    """Return the class or function that made the object and its arguments, or None if nobody knows."""
+    origin = _origins.get(id(made))
+    return origin and origin[1:]
 
 
 def not_taken(options: Iterable[str], function: Callable[..., object]) -> list[str]:

@@ -27,6 +27,7 @@ from collab_agents._internal.sync import iterate_sync, run_sync
 from collab_agents._internal.text import valid
 from collab_agents.errors import ModelError
 from collab_agents.messages import text_of
+from collab_agents.models.shares import Share, share
 from collab_agents.usage import ADDRESSES, record_usage, served_name, token_count
 
 T = TypeVar("T")
@@ -101,6 +102,8 @@ class LimitedChatModel(BaseChatModel):
 
     transient: ClassVar[tuple[type[BaseException], ...]] = ()
     """The provider's exceptions for a dropped or failed connection."""
+    shared: ClassVar[bool] = True
+    """Whether the workers of a run call the same server, and so share the limits."""
 
     _slots: PerLoop[asyncio.Semaphore] = PrivateAttr()
     _throttle: Throttler | None = PrivateAttr(default=None)
@@ -112,11 +115,13 @@ class LimitedChatModel(BaseChatModel):
     def model_post_init(self, context: object) -> None:
         super().model_post_init(context)
         # Nothing that the model holds refers back to it, so its connections close as soon as it is dropped.
-        most = self.limits.max_concurrent_calls
+        mine = share() if self.shared else Share()
+        most = mine.of(self.limits.max_concurrent_calls, "max_concurrent_calls")
         self._slots = PerLoop(lambda: asyncio.Semaphore(most))
         self._queue = PerLoop(asyncio.Lock)
         if self.limits.requests_per_minute:
-            self._throttle = Throttler(self.limits.requests_per_minute, period=60.0)
+            rate = mine.of(self.limits.requests_per_minute, "requests_per_minute")
+            self._throttle = Throttler(rate, period=60.0)
 
     @property
     def busy_seconds(self) -> float:
@@ -307,6 +312,7 @@ class LimitedChatModel(BaseChatModel):
         """Wait until another request may be made."""
         if self._throttle:
             async with self._queue.get():  # The throttler polls, so only the first waiting call should use it.
+                await asyncio.sleep(share().seconds_until_open())
                 await self._throttle.acquire()
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -9,7 +9,7 @@ import random
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -43,6 +43,8 @@ class LocalChatModel(LimitedChatModel):
     sample, whatever else is generated with it.
     """
 
+    shared: ClassVar[bool] = False
+
     model_name: str = ""
     temperature: float | None = None
     top_p: float | None = None
@@ -51,6 +53,8 @@ class LocalChatModel(LimitedChatModel):
     stop: str | list[str] | None = None
 
     _engine: Engine = PrivateAttr()
+    _loaded: dict[str, Any] | None = PrivateAttr(default=None)
+    """What `load_local` loaded the engine with."""
 
     @classmethod
     def over(cls, engine: Engine, *, name: str, **options: Any) -> "LocalChatModel":
@@ -62,6 +66,19 @@ class LocalChatModel(LimitedChatModel):
     @property
     def engine(self) -> Engine:
         return self._engine
+
+    def how_to_load(self) -> tuple[Callable[..., "LocalChatModel"], dict[str, Any]]:
+        """Return a function that loads this model in another process, and its arguments.
+
+        Raises:
+            ConfigError: If it was not loaded by name, as a model in training.
+        """
+        if self._loaded is None:
+            raise ConfigError(
+                f"{self.label or self.model_name} exists in this process only, and cannot be sent to others"
+            )
+        fields = {name: getattr(self, name) for name in self.model_fields_set - {"model_name", "limits"}}
+        return load_local, {**self._loaded, "limits": self.limits, **fields}
 
     @property
     def counted_as(self) -> str:
@@ -191,7 +208,17 @@ def load_local(
         ConfigError: If the model cannot be loaded, or not by the engine that was chosen.
     """
     chosen = _engine(name, engine, reproducible, max_batch_size, cache_gb, dtype, device)
-    return LocalChatModel.over(chosen, name=name, limits=_local_limits(limits), label=label or name, **options)
+    chat = LocalChatModel.over(chosen, name=name, limits=_local_limits(limits), label=label or name, **options)
+    chat._loaded = {
+        "name": name,
+        "engine": engine,
+        "reproducible": reproducible,
+        "max_batch_size": max_batch_size,
+        "cache_gb": cache_gb,
+        "dtype": dtype,
+        "device": device,
+    }
+    return chat
 
 
 def _engine(

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.notes import refusals
@@ -27,7 +27,7 @@ from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.stream import Stream, each, make_way, until_done
 from collab_agents.assistants import Assistant
 from collab_agents.costs import Price, SpendingLimits
-from collab_agents.errors import ConfigError, LimitReached, ModelError, RunDirectoryError
+from collab_agents.errors import ConfigError, LimitReached, ModelError, RunDirectoryError, WorkersError
 from collab_agents.graphs.conversation import Graph, create_conversation_graph
 from collab_agents.graphs.rollout import create_rollout_graph
 from collab_agents.humans import check_simulated
@@ -42,12 +42,18 @@ from collab_agents.runs.player import Player, Plays
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse, purse_for
 from collab_agents.runs.turns import Turns
+from collab_agents.runs.workers import RayOptions, player_on
+from collab_agents.runs.workers.job import PlayJob
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import Usage, summed
 from collab_agents.users import AnyUser
 from collab_agents.value import ValueModel, value_of
+
+if TYPE_CHECKING:
+    from collab_agents.runs.workers.playing import RemotePlayer
+    from collab_agents.runs.workers.pool import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +84,7 @@ def generate_trajectories(
     prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
     value: ValueModel | None = None,
+    ray: "RayOptions | None" = None,
 ) -> Stream[Trajectory]:
     """Run every task with lookahead and yield the trajectories as they finish.
 
@@ -107,6 +114,8 @@ def generate_trajectories(
         prices: Prices by model, see `given_prices`.
         progress: An object to keep up to date. A `ProgressBar` displays itself.
         value: Expects rewards of candidates, see `create_rollout_graph`.
+        ray: Plays the tasks in worker processes, on this machine or a cluster; see `RayOptions`. The trajectories are
+            the same. Limits hold for all workers together, but for those of models in the worker's own process.
 
     Raises:
         LimitReached: After the last trajectory, if tasks were left unplayed because of `limits`.
@@ -114,6 +123,7 @@ def generate_trajectories(
             other settings.
         ConfigError: For a repeated task id, or a person as user or assistant.
         ModelError: If three tasks in a row fail because a model refuses its key.
+        WorkersError: If no worker can be started, or the cluster is gone.
 
     Example:
         async for trajectory in generate_trajectories(tasks, user=user, assistant=assistant, reward=reward, out="run"):
@@ -138,6 +148,7 @@ def generate_trajectories(
         limits=limits,
         prices=prices,
         progress=progress,
+        ray=ray,
     )
     return Stream(played, folder=out)
 
@@ -159,6 +170,7 @@ def play_conversations(
     limits: SpendingLimits | Purse | None = None,
     prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
+    ray: "RayOptions | Workers | None" = None,
 ) -> Stream[Trajectory]:
     """Run every task without lookahead, with one reply per turn, and yield the judged trajectories as they finish.
 
@@ -181,6 +193,7 @@ def play_conversations(
         limits: What the run may spend.
         prices: Prices by model.
         progress: An object to keep up to date.
+        ray: Plays the tasks in worker processes.
     """
     check_simulated(user, assistant, instead=_NOBODY)
     played = _play_all(
@@ -196,6 +209,7 @@ def play_conversations(
         limits=limits,
         prices=prices,
         progress=progress,
+        ray=ray,
     )
     return Stream(played, folder=out)
 
@@ -250,6 +264,7 @@ async def _play_all(
     limits: SpendingLimits | Purse | None,
     prices: Mapping[str, Price] | None,
     progress: Progress | None,
+    ray: "RayOptions | Workers | None",
 ) -> AsyncGenerator[Trajectory, None]:
     slots = _Slots(slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency)
     purse = purse_for(limits)
@@ -260,6 +275,10 @@ async def _play_all(
     async with AsyncExitStack() as stack:
         stack.enter_context(fewer_collections())
         stack.enter_context(progress.open())
+        remote: RemotePlayer | None = None
+        if ray is not None:  # Before there is a folder, since much can go wrong.
+            job = PlayJob(make_graph, personas, seed, limited=purse.limited, prices=prices or {})
+            remote = await stack.enter_async_context(player_on(ray, max_concurrency, job))
         run: RunDirectory | None = None
         turns: Turns | None = None
         if out is not None:
@@ -272,9 +291,19 @@ async def _play_all(
         ledger = RunLedger(progress, purse, prices or {})
         if run is not None:
             stack.callback(_close, run, ledger, started)
-        keep = None if turns is None else turns.keep
-        player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, keep=keep)
-        books = _Books(player, run, turns, personas, seed, progress, slots)
+
+        async def last(task: Task) -> dict[str, Any] | None:
+            if turns is None or not resume:
+                return None
+            return await _last_turn(turns, task, pick_persona(personas, seed=seed, task_id=task.id))
+
+        player: Plays
+        if remote is not None:
+            player = await stack.enter_async_context(remote.open(ledger, last))
+        else:
+            keep = None if turns is None else turns.keep
+            player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, last=last, keep=keep)
+        books = _Books(player, run, turns, progress, slots)
         under_way: set[asyncio.Task[Any]] = set()
         stack.callback(slots.give_all_back)
         source = _distinct(tasks)
@@ -321,16 +350,12 @@ class _Books:
         player: Plays,
         run: RunDirectory | None,
         turns: Turns | None,
-        personas: Sequence[Persona],
-        seed: int,
         progress: Progress,
         slots: "_Slots",
     ) -> None:
         self.player = player
         self.run = run
         self.turns = turns
-        self.personas = personas
-        self.seed = seed
         self.progress = progress
         self.slots = slots
         self.stopped = False
@@ -341,11 +366,11 @@ class _Books:
         self.progress.add(running=1)
         try:
             with refusals.taken() as refused:
-                trajectory = await self.player.play(task, await self._last(task))
+                trajectory = await self.player.play(task)
                 if self.run is not None and self.turns is not None:
                     self.run.finish(trajectory, sync=False)
                     await self.turns.forget(task.id)
-        except (*PASS_THROUGH, RunDirectoryError):
+        except (*PASS_THROUGH, RunDirectoryError, WorkersError):
             raise
         except LimitReached:
             self.stopped = True
@@ -374,16 +399,13 @@ class _Books:
         if self.refused == _MOST_REFUSED:  # Others that fail at the same time end with the run.
             raise ModelError(f"stopped after {self.refused} tasks in a row, since the model refuses: {refusals[-1]}")
 
-    async def _last(self, task: Task) -> dict[str, Any] | None:
-        """Return the state that an earlier attempt left the task in, if it did."""
-        if self.run is None or self.turns is None or not self.run.resume:
-            return None
-        state = await self.turns.last(task.id)
-        if state is not None:
-            persona = pick_persona(self.personas, seed=self.seed, task_id=task.id)
-            if digest(state["task"], state.get("persona")) != digest(task, persona):
-                raise changed_task_error(task.id)
-        return state
+
+async def _last_turn(turns: Turns, task: Task, persona: Persona | None) -> dict[str, Any] | None:
+    """Return the state in which an earlier attempt left the task, if it did."""
+    state = await turns.last(task.id)
+    if state is not None and digest(state["task"], state.get("persona")) != digest(task, persona):
+        raise changed_task_error(task.id)
+    return state
 
 
 def slots_for(max_concurrency: int) -> asyncio.Semaphore:

@@ -2,12 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from collab_agents.costs import Price, given_prices
+from collab_agents.errors import LimitReached
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse
 from collab_agents.usage import Usage, track_usage
+
+
+class Spent(NamedTuple):
+    """What was done in another process since its last report."""
+
+    usage: Usage
+    candidates: int
+    turns: int
 
 
 class Ledger(Protocol):
@@ -70,10 +79,19 @@ class RunLedger:
     async def check(self) -> None:
         self._purse.check()
 
-    def spend(self, spent: Usage) -> None:
-        """Count calls that were made in another process."""
+    def enter(self, spent: Spent) -> None:
+        """Count what was done in another process."""
         for usage in self._usages():
-            usage.add(spent)
+            usage.add(spent.usage)
+        self.add(candidates=spent.candidates, turns=spent.turns)
+
+    def refusal(self) -> str | None:
+        """Return why no further turn may begin, or None."""
+        try:
+            self._purse.check()
+        except LimitReached as error:
+            return str(error)
+        return None
 
     def _usages(self) -> tuple[Usage, Usage, Usage]:
         return self._progress.usage, self.usage, self._purse.usage

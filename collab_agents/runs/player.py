@@ -16,13 +16,15 @@ from collab_agents.trajectories import Trajectory
 
 Keep = Callable[[str, Mapping[str, object]], Awaitable[None]]
 """Keeps a task's state, by the task's id, in place of its earlier one."""
+Last = Callable[[Task], Awaitable[dict[str, Any] | None]]
+"""Returns the state in which a task was left after its last finished turn, if it was begun."""
 
 
 class Plays(Protocol):
     """Plays tasks, several at once."""
 
-    async def play(self, task: Task, state: Mapping[str, Any] | None) -> Trajectory:
-        """Play a task to its end, from its state after a turn if there is one."""
+    async def play(self, task: Task) -> Trajectory:
+        """Play a task to its end, from its last finished turn if it was begun."""
         ...
 
 
@@ -34,19 +36,32 @@ class Player:
         personas: Each task is played by one of them, drawn by the seed.
         seed: The run's seed.
         ledger: Is told of every call and turn.
+        last: Tells where to go on.
         keep: Called with the state before the first turn and after each.
     """
 
     def __init__(
-        self, graph: Graph, *, personas: Sequence[Persona], seed: int, ledger: Ledger, keep: Keep | None = None
+        self,
+        graph: Graph,
+        *,
+        personas: Sequence[Persona],
+        seed: int,
+        ledger: Ledger,
+        last: Last | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._graph = graph
         self._personas = personas
         self._seed = seed
         self._ledger = ledger
+        self._last = last
         self._keep = keep
 
-    async def play(self, task: Task, state: Mapping[str, Any] | None) -> Trajectory:
+    async def play(self, task: Task) -> Trajectory:
+        """Play a task to its end, from its last finished turn if it was begun."""
+        return await self.play_on(task, await self._last(task) if self._last else None)
+
+    async def play_on(self, task: Task, state: dict[str, Any] | None) -> Trajectory:
         """Play a task to its end, from its state after a turn if there is one.
 
         Raises:
@@ -56,7 +71,7 @@ class Player:
         seed = derive_seed(self._seed, task.id)
         config: RunnableConfig = {"run_name": f"task {task.id}", "configurable": {"thread_id": task.id}}
         with self._ledger.counting():
-            now = dict(state) if state is not None else await self._begin(task, persona, seed)
+            now = state if state is not None else await self._begin(task, persona, seed)
             while True:
                 if not now.get("stopped"):
                     await self._ledger.check()
