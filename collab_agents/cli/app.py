@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
@@ -23,18 +25,26 @@ from collab_agents.training.methods import Method
 
 if TYPE_CHECKING:
     from collab_agents.config import EvalConfig, RejudgeConfig, RunConfig
+    from collab_agents.runs.workers import RayOptions
 
 C = TypeVar("C", "RunConfig", "EvalConfig", "RejudgeConfig")
 
 
 class _Commands(TyperGroup):
-    """Accepts --debug after the command too, where people add it to a line that failed."""
+    """Accepts --debug after the command too, where people add it to a line that failed, and --ray without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "--debug" in args[1:]:
             args = ["--debug", *(one for one in args if one != "--debug")]
+        if "--ray" in args:
+            after = args.index("--ray") + 1
+            if after == len(args) or args[after].startswith("-"):
+                args = [*args[:after], _THIS_MACHINE, *args[after:]]
         return super().parse_args(ctx, args)
 
+
+_THIS_MACHINE = "local"
+"""The value of --ray without a value."""
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
@@ -71,6 +81,39 @@ def run_command(arguments: list[str] | None = None) -> int:
         errors.print(Text(printed(error)), soft_wrap=True)
         return 1
     return 0
+
+
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[auto|ADDRESS]",
+        help="Play in worker processes on Ray: on this machine or, with auto or an address, on that cluster.",
+    ),
+]
+WorkerCount = Annotated[int | None, typer.Option(min=1, help="With --ray, how many; by default as there is room.")]
+WorkerResources = Annotated[
+    str | None, typer.Option(metavar="JSON", help='With --ray, what each takes, such as \'{"CPU": 1, "GPU": 0.5}\'.')
+]
+
+
+def _ray_options(address: str | None, workers: int | None, resources: str | None) -> "RayOptions | None":
+    from collab_agents._internal.reasons import first_problem
+    from collab_agents.runs.workers import RayOptions
+
+    if address is None:
+        for name, value in (("--workers", workers), ("--worker-resources", resources)):
+            if value is not None:
+                raise ConfigError(f"{name} belongs to --ray")
+        return None
+    chosen: dict[str, Any] = {"address": None if address == _THIS_MACHINE else address, "workers": workers}
+    try:
+        return RayOptions(**chosen, **({} if resources is None else {"resources": json.loads(resources)}))
+    except ValidationError as error:
+        raise ConfigError(f"--worker-resources: {first_problem(error)}") from error
+    except ValueError as error:
+        raise ConfigError(
+            f'--worker-resources must be a JSON object such as \'{{"CPU": 1, "GPU": 0.5}}\', got {resources!r}'
+        ) from error
 
 
 def _print_version(wanted: bool) -> None:
@@ -118,6 +161,9 @@ def generate(
     no_calls: Annotated[
         bool, typer.Option("--no-calls", help="Estimate from the configuration alone, without calling a model.")
     ] = False,
+    ray: Ray = None,
+    workers: WorkerCount = None,
+    worker_resources: WorkerResources = None,
 ) -> None:
     """Run tasks with lookahead and keep the scored trajectories."""
     from collab_agents.cli.generate import generate as run
@@ -137,7 +183,8 @@ def generate(
     if out is None:
         raise ConfigError("--out is missing: the run directory to write")
     try:
-        done = run_to_end(run(settings, out, resume=resume, private=not shared))
+        on = _ray_options(ray, workers, worker_resources)
+        done = run_to_end(run(settings, out, resume=resume, private=not shared, ray=on))
     except KeyboardInterrupt:
         errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
         raise
@@ -156,6 +203,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks of each set.")] = None,
     max_concurrency: Annotated[int | None, typer.Option(min=1, help="Conversations in progress at once.")] = None,
     seed: Annotated[int | None, typer.Option(help="The first repeat's seed, instead of the file's.")] = None,
+    ray: Ray = None,
+    workers: WorkerCount = None,
+    worker_resources: WorkerResources = None,
 ) -> None:
     """Run whole conversations on held-out tasks and write the scorecard."""
     from collab_agents.cli.evaluate import evaluate as run
@@ -172,7 +222,9 @@ def evaluate(
         settings = settings.model_copy(update={"tasks": tasks})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared))
+        on = _ray_options(ray, workers, worker_resources)
+        work = run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared, ray=on)
+        done = run_to_end(work)
     except KeyboardInterrupt:
         errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
         raise

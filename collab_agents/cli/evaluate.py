@@ -16,11 +16,13 @@ from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
 from collab_agents.models import check_chat_model
+from collab_agents.models.elsewhere import loaded_elsewhere
 from collab_agents.runs import Progress, TaskSet, check_tasks
 from collab_agents.runs import evaluate as play
 from collab_agents.runs.directory import read_failures
 from collab_agents.runs.evaluate import run_folders
 from collab_agents.runs.scorecard import Difference, Estimate, Scorecard, SetScores
+from collab_agents.runs.workers import RayOptions
 from collab_agents.trajectories import opener
 from collab_agents.usage import track_usage
 
@@ -37,6 +39,7 @@ async def evaluate(
     repeats: int,
     resume: bool,
     private: bool,
+    ray: RayOptions | None = None,
 ) -> bool:
     """Run the evaluation, write scorecard.json and scorecard.md, and print the tables.
 
@@ -44,7 +47,8 @@ async def evaluate(
     """
     console = _console()
     progress = Progress()
-    with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
+    elsewhere = loaded_elsewhere(ray is not None)
+    with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
         models = Models.within(config.limits)
         sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
         assistants = {name: assistant_of(section, models) for name, section in sections.items()}
@@ -68,6 +72,7 @@ async def evaluate(
             limits=config.limits,
             prices=config.prices,
             progress=progress,
+            ray=ray,
         )
     _write(scorecard, out, private=private)
     for one in scorecard.sets:

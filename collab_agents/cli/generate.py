@@ -11,17 +11,20 @@ from collab_agents.config.build import compose, personas_of, tasks_of
 from collab_agents.costs import given_prices
 from collab_agents.errors import LimitReached
 from collab_agents.models import check_chat_model
+from collab_agents.models.elsewhere import loaded_elsewhere
 from collab_agents.runs import Progress, check_tasks, generate_trajectories
 from collab_agents.runs.directory import read_failures, read_totals
+from collab_agents.runs.workers import RayOptions
 from collab_agents.usage import Usage, track_usage
 from collab_agents.value import value_of
 
 
-async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool) -> bool:
+async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool, ray: RayOptions | None = None) -> bool:
     """Generate the trajectories, show the progress, and print a table. Returns False if a task was not finished."""
     console, look = Console(), config.lookahead
     progress = Progress()
-    with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
+    elsewhere = loaded_elsewhere(ray is not None)
+    with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
         personas = personas_of(config.user)
         parts, value = compose(config), value_of(look)
         total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward, value)
@@ -51,6 +54,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
         prices=config.prices,
         progress=progress,
         value=value,
+        ray=ray,
     )
     reached: LimitReached | None = None
     async with shown(console, progress):

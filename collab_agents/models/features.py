@@ -1,9 +1,10 @@
 """What a frozen language model makes of a reply: its hidden states, as numbers to learn from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +34,18 @@ class FeatureEngine:
     So the features of a reply do not depend on what else is read.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
+    def __init__(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: int) -> None:
+        self.name = name
         self.layers = layers
         self.model = model
         self.tokenizer = tokenizer
         context = int(getattr(model.config, "max_position_embeddings", 0) or LONGEST)
         self.longest = min(LONGEST, context)
         self._batcher: MicroBatcher[Job, Features] = MicroBatcher(self._read_all, max_batch=1, max_wait=0)
+
+    def how_to_load(self) -> tuple[Callable[..., "FeatureEngine"], dict[str, Any]]:
+        """Return a function that loads it in another process, and the function's arguments."""
+        return load_features, {"name": self.name, "layers": self.layers}
 
     async def of(self, prompt: Sequence[Message], reply: Sequence[Message]) -> Features:
         """Return the features of a reply to a prompt, of shape (2 * hidden size,).
@@ -92,7 +98,7 @@ def _load(name: str, layers: int | None, device: str) -> FeatureEngine:
         )
     if not tokenizer.chat_template:
         raise ConfigError(f"{label} has no chat template: choose a model for conversations")
-    return FeatureEngine(model.to(device).eval(), tokenizer, read)
+    return FeatureEngine(name, model.to(device).eval(), tokenizer, read)
 
 
 @contextmanager

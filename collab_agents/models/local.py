@@ -23,6 +23,7 @@ from pydantic import PrivateAttr
 
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.messages import text_of, to_dicts
+from collab_agents.models.elsewhere import is_elsewhere
 from collab_agents.models.engines.base import CannotRun, Engine, Job
 from collab_agents.models.engines.objects import complete_object
 from collab_agents.models.limits import LimitedChatModel, Limits
@@ -207,8 +208,9 @@ def load_local(
     Raises:
         ConfigError: If the model cannot be loaded, or not by the engine that was chosen.
     """
-    chosen = _engine(name, engine, reproducible, max_batch_size, cache_gb, dtype, device)
-    chat = LocalChatModel.over(chosen, name=name, limits=_local_limits(limits), label=label or name, **options)
+    chat = LocalChatModel(model_name=name, limits=_local_limits(limits), label=label or name, **options)
+    if not is_elsewhere():
+        chat._engine = _engine(name, engine, reproducible, max_batch_size, cache_gb, dtype, device)
     chat._loaded = {
         "name": name,
         "engine": engine,

@@ -3,9 +3,10 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
@@ -22,9 +23,13 @@ from collab_agents.runs.generate import cancel, check_tasks, conversation_settin
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.runs.spending import Purse
+from collab_agents.runs.workers import RayOptions, open_workers
 from collab_agents.tasks import Task
 from collab_agents.trajectories import read_trajectories
 from collab_agents.users import AnyUser
+
+if TYPE_CHECKING:
+    from collab_agents.runs.workers.pool import Workers
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ async def evaluate(
     limits: SpendingLimits | None = None,
     prices: Mapping[str, Price] | None = None,
     progress: Progress | None = None,
+    ray: RayOptions | None = None,
 ) -> Scorecard:
     """Run every task with each assistant, `repeats` times, and score the conversations.
 
@@ -87,6 +93,7 @@ async def evaluate(
         limits: What all runs together may spend, earlier attempts included.
         prices: Prices by model, see `given_prices`.
         progress: An object to keep up to date over all runs. A `ProgressBar` displays itself.
+        ray: Plays the conversations in worker processes, as for `generate_trajectories`; all runs share them.
 
     Raises:
         ConfigError: Before anything is played, for a set without tasks, a task that cannot be played or judged, or
@@ -127,15 +134,15 @@ async def evaluate(
     progress = Progress() if progress is None else progress
     progress.total = sum(len(run.tasks.tasks) for run in runs)
     purse = Purse(limits)
-    with progress.open():
+    async with AsyncExitStack() as stack:
+        stack.enter_context(progress.open())
+        workers = await stack.enter_async_context(open_workers(ray, max_concurrency)) if ray else None
         playing = [
-            asyncio.create_task(_play(run, assistants[run.side], slots, private, purse, prices, progress))
+            asyncio.create_task(_play(run, assistants[run.side], slots, private, purse, prices, progress, workers))
             for run in runs
         ]
-        try:
-            results = await asyncio.gather(*playing)
-        finally:
-            await cancel(playing)
+        stack.push_async_callback(cancel, playing)
+        results = await asyncio.gather(*playing)
     if purse.refused:
         raise purse.reached(out)
     played: dict[str, dict[str, list[list[Played]]]] = {}
@@ -212,6 +219,7 @@ async def _play(
     purse: Purse,
     prices: Mapping[str, Price] | None,
     progress: Progress,
+    workers: "Workers | None",
 ) -> tuple[list[Played], int]:
     stream = play_conversations(
         run.tasks.tasks,
@@ -229,6 +237,7 @@ async def _play(
         limits=purse,
         prices=prices,
         progress=progress,
+        ray=workers,
     )
     played = []
     with suppress(LimitReached):  # The other runs finish the turns that are under way.

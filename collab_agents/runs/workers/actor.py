@@ -20,11 +20,14 @@ class Actor:
 
     Args:
         release: The version of this package that the driver has.
+        folder: The driver's working directory. It becomes this process's, if it exists here.
         path: The driver's module search path. What exists here is searched too, after this process's own.
         share: The worker's index, the number of workers, and the seconds until calls under a rate limit may begin.
     """
 
-    def __init__(self, release: str, path: Sequence[str], share: tuple[int, int, float]) -> None:
+    def __init__(self, release: str, folder: str | None, path: Sequence[str], share: tuple[int, int, float]) -> None:
+        if folder is not None and os.path.isdir(folder):
+            os.chdir(folder)
         sys.path.extend(one for one in path if one not in sys.path and os.path.exists(one))
         self._worker: Any = None
         self._problem: str | None = None

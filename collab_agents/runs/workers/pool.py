@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -288,7 +289,8 @@ class Workers:
             name=None, max_concurrency=max(1000, 2 * self._most), **actor_options(self._options)
         )
         share = (index, self._count, opens_in)
-        handle = kind.remote(version("collab-agents"), [one for one in sys.path if one], share)
+        folder = None if "working_dir" in self._options.runtime_env else os.getcwd()
+        handle = kind.remote(version("collab-agents"), folder, [one for one in sys.path if one], share)
         member: _Member | None = None
         try:
             about = await handle.about.remote()
