@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         play_conversations,
         simulate,
     )
+    from collab_agents.runs.workers import RayOptions
     from collab_agents.tasks import Task, load_tasks, offline_tasks
     from collab_agents.trajectories import Trajectory, read_trajectories
     from collab_agents.usage import Usage, track_usage
@@ -67,6 +68,7 @@ _HOMES = {
         "play_conversations",
         "simulate",
     ),
+    "runs.workers": ("RayOptions",),
     "tasks": ("Task", "load_tasks", "offline_tasks"),
     "trajectories": ("Trajectory", "read_trajectories"),
     "usage": ("Usage", "track_usage"),
@@ -95,6 +97,7 @@ __all__ = [
     "Price",
     "Progress",
     "ProgressBar",
+    "RayOptions",
     "Reliability",
     "RunConfig",
     "ScriptedUser",

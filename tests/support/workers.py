@@ -1,0 +1,56 @@
+"""Participants that trouble the process they are in, for tests of workers. Workers import this module."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from langchain_core.messages import AIMessage, BaseMessage
+
+from collab_agents import ChatAssistant, load_chat_model
+from collab_agents.participants import AssistantContext, Memory
+
+
+class Deadly:
+    """An assistant that kills its process when it is told to die: once for each task, or every time.
+
+    It leaves files in a folder: `process-PID` of each process that it was in, `died-SEED` for each death.
+    """
+
+    def __init__(self, folder: Path, *, seconds: float = 0.05, once: bool = True) -> None:
+        self.folder = folder
+        self.seconds = seconds
+        self.once = once
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        (self.folder / f"process-{os.getpid()}").touch()
+        said = str(messages[-1].content)
+        if "die" in said:
+            mark = self.folder / f"died-{context.seed}"
+            died = mark.exists()
+            mark.touch()
+            if not (died and self.once):
+                os.kill(os.getpid(), signal.SIGKILL)
+        await asyncio.sleep(self.seconds)
+        return [AIMessage(f"You said {said!r}. Is draft {context.seed} right?")], memory
+
+
+class Locked:
+    """An assistant that holds what cannot leave its process."""
+
+    def __init__(self) -> None:
+        self.inner = {"guard": threading.Lock()}
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        return [AIMessage("Hello?")], memory
+
+
+def assistant_at(url: str) -> ChatAssistant:
+    """For configurations: an assistant with a model of its own."""
+    return ChatAssistant(load_chat_model("openai:any", base_url=url))
