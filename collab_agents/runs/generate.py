@@ -137,7 +137,15 @@ def generate_trajectories(
         kept["value"] = getattr(value, "digest", type(value).__qualname__)
     played = _play_all(
         tasks,
-        partial(create_rollout_graph, user, assistant, reward, lookahead, value=value, continues=True),
+        partial(
+            create_rollout_graph,
+            user=user,
+            assistant=assistant,
+            reward=reward,
+            lookahead=lookahead,
+            value=value,
+            continues=True,
+        ),
         settings=kept,
         personas=personas,
         seed=seed,

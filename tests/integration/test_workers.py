@@ -40,7 +40,7 @@ from collab_agents.errors import ConfigError, LimitReached, WorkersError
 from collab_agents.judges import token_cost
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.runs.workers import RayOptions
-from tests.support.commands import run, start
+from tests.support.commands import start
 from tests.support.workers import Deadly, Locked
 
 AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
@@ -169,7 +169,7 @@ def test_a_driver_that_is_killed_resumes_and_plays_no_finished_task_again(cluste
     before = {one.task.id: one for one in read_trajectories(out)}
     assert 5 <= len(before) < 20
     subprocess.run(command, cwd=ROOT, check=True)
-    after = [one for one in read_trajectories(out)]
+    after = list(read_trajectories(out))
     assert Counter(one.task.id for one in after) == Counter(one.id for one in tasks(20))
     assert after[: len(before)] == list(before.values())
     whole = asyncio.run(collected(tasks(20), assistant=Deadly(marks, seconds=0)))
@@ -206,7 +206,7 @@ async def test_a_rate_limit_holds_for_all_workers_and_for_one_that_takes_a_dead_
             await asyncio.sleep(0.05)
         for worker in workers_of(cluster):
             os.kill(worker, signal.SIGKILL)
-        while not workers_of(cluster):
+        while not workers_of(cluster):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         await asyncio.sleep(3)
         assert server.stats()["calls"] == 25
@@ -252,7 +252,9 @@ async def test_an_evaluation_on_workers_gives_the_same_scorecard(
 
 
 async def test_what_cannot_be_sent_is_named_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"inner\['guard'\] cannot be sent to workers \(TypeError: cannot pickle"):
+    with pytest.raises(
+        ConfigError, match=r"^assistant\.inner\['guard'\] cannot be sent to workers \(TypeError"
+    ):
         await collected(tasks(1), assistant=Locked(), out=tmp_path / "run", ray=RayOptions(workers=1))
     assert not (tmp_path / "run").exists()
 
@@ -334,10 +336,11 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
     assert errors == f"Stopped. Finished conversations are in {out}; continue with --resume.\n"
     finished = {one.task.id for one in read_trajectories(out)}
     assert 0 < len(finished) < 30
-    assert read_totals(out)["calls"] >= 60
+    assert read_totals(out)["calls"] >= 8 * len(finished)
 
-    code, output, errors = run(*command)
-    assert (code, errors) == (0, "")
+    process = start(*command)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
     assert "30/30" in output
     assert Counter(one.task.id for one in read_trajectories(out)) == Counter(one.id for one in tasks(30))
 
@@ -354,8 +357,10 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
 )
 def test_wrong_options_get_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
     config, out = ROOT / "examples" / "demo.yaml", tmp_path / "run"
-    code, _, errors = run("generate", "--config", config, "--out", out, *arguments)
-    assert code == 1
+    # In a process of its own, since a Ray on this machine and a cluster of tests do not get on in one.
+    process = start("generate", "--config", config, "--out", out, *arguments)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
     assert errors.startswith(f"error: {problem}")
     assert errors.count("\n") == 1
     assert not out.exists()

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ import ray
 from collab_agents._internal.reasons import words_of
 from collab_agents.errors import ConfigError, WorkersError
 from collab_agents.runs.workers.options import RayOptions
+
+_CONNECT_SECONDS = 5.0
 
 _OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """Resources that Ray's actors take as options of their own."""
@@ -34,6 +37,7 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_reachable(options.address)
     environment = dict(options.runtime_env)
     if options.address is not None and not {"py_modules", "working_dir"} & environment.keys():
         environment["py_modules"] = modules
@@ -58,6 +62,17 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[None]:
     finally:
         with _own_signals():
             ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise WorkersError if nobody listens at the address. Ray itself would try again for minutes."""
+    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not separator or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise WorkersError(f"Ray cannot be reached at {address}: {error.strerror or error}") from error
 
 
 @contextmanager

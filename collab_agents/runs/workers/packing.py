@@ -8,6 +8,7 @@ from a class or a function of the user's is made again.
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -34,23 +35,21 @@ class Packer:
         self._kept: list[object] = []
         self._names = dict(_named_objects())
 
-    def pack(self, parts: Mapping[str, object]) -> bytes:
-        """Return the parts, by name, as bytes for `unpack`.
+    def pack(self, job: object) -> bytes:
+        """Return a job as bytes for `unpack`.
 
         Raises:
-            ConfigError: For a part that cannot be sent; the message says what in it.
+            ConfigError: If something in it cannot be sent. The message says what.
         """
         try:
-            return self._dump(dict(parts))
+            return self._dump(job)
         except Exception as error:
-            for name, part in parts.items():
-                if (found := self._obstacle(part, name)) is not None:
-                    path, culprit = found
-                    raise ConfigError(
-                        f"{path} cannot be sent to workers ({words_of(culprit)}): define the object that holds it at "
-                        "the top of a module, which workers import, or create it where it is used"
-                    ) from error
-            raise ConfigError(f"the run cannot be sent to workers: {words_of(error)}") from error
+            path, culprit = self._obstacle(job, "") or ("", error)
+            raise ConfigError(
+                f"{path.removeprefix('.make_graph').removeprefix('.') or 'the run'} cannot be sent to workers "
+                f"({words_of(culprit)}): define the object that holds it at the top of a module, which workers import, "
+                "or create it where it is used"
+            ) from error
 
     def _dump(self, value: object) -> bytes:
         with io.BytesIO() as file:
@@ -96,10 +95,9 @@ class _Pickler(CloudPickler):
         return super().reducer_override(value)
 
 
-def unpack(data: bytes) -> dict[str, Any]:
+def unpack(data: bytes) -> Any:
     """Return what `Packer.pack` packed."""
-    parts: dict[str, Any] = loads(data)
-    return parts
+    return loads(data)
 
 
 def local_modules() -> list[str]:
@@ -135,6 +133,8 @@ def _inside(value: object) -> Iterator[tuple[str, object]]:
         yield from ((f"[{key!r}]", inner) for key, inner in value.items())
     elif isinstance(value, list | tuple | set | frozenset):
         yield from ((f"[{index}]", inner) for index, inner in enumerate(value))
+    elif isinstance(value, partial):
+        yield from ((f".{name}", inner) for name, inner in value.keywords.items())
     else:
         for index, cell in enumerate(getattr(value, "__closure__", None) or ()):
             yield f".{value.__code__.co_freevars[index]}", cell.cell_contents  # type: ignore[attr-defined]

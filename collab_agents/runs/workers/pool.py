@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import count
@@ -91,6 +91,7 @@ class Workers:
         self._options = options
         self._most = most
         self._packer = Packer()
+        self._connection = ExitStack()
         self._jobs: dict[str, Any] = {}
         self._accounts: dict[str, Account] = {}
         self._members: list[_Member] = []
@@ -103,6 +104,7 @@ class Workers:
 
     async def _start(self) -> None:
         """Start the workers, and wait until the first is ready. Raises WorkersError if none can be started."""
+        self._connection.enter_context(connected(self._options, local_modules()))
         self._alive = time.monotonic()
         room = room_for(self._options, ray.nodes())
         self._count = self._options.workers or max(1, min(room, self._most))
@@ -120,6 +122,7 @@ class Workers:
             slot.cancel()
         if self._slots:
             await asyncio.wait(self._slots.values())
+        self._connection.close()
 
     async def add(self, job: Job) -> str:
         """Add a job, and return its name once a worker has loaded it.
@@ -128,7 +131,7 @@ class Workers:
             ConfigError: If it holds something that cannot be sent to workers.
             WorkersError: If no worker can be started, or the first one cannot load the job.
         """
-        packed = self._packer.pack({"job": job})
+        packed = self._packer.pack(job)
         if not self._slots:
             await self._start()
         name = f"job {next(self._numbers)}"
@@ -254,6 +257,9 @@ class Workers:
         if self._members:
             await self._changed.wait()
             return
+        for slot in self._slots.values():
+            if slot.done() and not slot.cancelled():
+                slot.result()  # Raises what should not have happened.
         if len(self._given_up) == self._count:
             raise WorkersError("; ".join(dict.fromkeys(self._given_up.values())))
         left = self._alive + self._options.start_seconds - time.monotonic()
@@ -320,9 +326,7 @@ class Workers:
         while True:
             spent, asking = await member.actor.report.remote(answers)
             self._enter(spent)
-            answers = {
-                name: self._jobs[name][1].refusal() if name in self._jobs else "the run ended" for name in asking
-            }
+            answers = {name: self._accounts[name].refusal() for name in asking if name in self._accounts}
 
     def _enter(self, spent: Mapping[str, Spent]) -> None:
         for name, one in spent.items():
@@ -342,18 +346,17 @@ class Workers:
 
 @asynccontextmanager
 async def open_workers(options: RayOptions, most: int) -> AsyncIterator[Workers]:
-    """Connect to Ray and create the workers, and end them.
+    """Yield workers, which are started with their first job, and end them.
 
     Args:
         options: The cluster, and what each worker takes.
         most: The most items in progress.
     """
-    with connected(options, local_modules()):
-        workers = Workers(options, most)
-        try:
-            yield workers
-        finally:
-            await workers.close()
+    workers = Workers(options, most)
+    try:
+        yield workers
+    finally:
+        await workers.close()
 
 
 async def _load(handle: Any, name: str, packed: Any) -> str | None:

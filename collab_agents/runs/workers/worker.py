@@ -112,7 +112,7 @@ class Worker:
     async def load(self, name: str, packed: bytes) -> str | None:
         """Load a job. Returns why that is impossible, or None."""
         try:
-            job: Job = (await asyncio.to_thread(unpack, packed))["job"]
+            job: Job = await asyncio.to_thread(unpack, packed)
             ledger = WorkerLedger(limited=job.limited, prices=job.prices, ask=partial(self._ask, name))
             self._jobs[name] = await job.open(ledger), ledger
         except Exception as error:
