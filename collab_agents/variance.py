@@ -293,17 +293,17 @@ def _scores_in(turn: Turn) -> dict[str, list[list[float]]]:
 
     Futures that were added where the choice was open are left out: the components would be biased.
     """
-    first = [candidate.futures[: turn.first_futures] for candidate in turn.candidates]
-    futures = [[one for one in each if one.counts] for each in first]
-    scores = [[one.scores for one in each] for each in futures]
-    names: dict[str, object] = {}
-    for each in scores:
-        for one in each:
-            names |= one
-    found = {
-        name: [[value for one in each if (value := one.get(name)) is not None] for each in scores] for name in names
-    }
-    found[_REWARD] = [[one.reward for one in each if one.reward is not None] for each in futures]
+    found: dict[str, list[list[float]]] = {_REWARD: [[] for _ in turn.candidates]}
+    for index, candidate in enumerate(turn.candidates):
+        for future in candidate.futures[: turn.first_futures]:
+            if future.reward is None or not future.counts:
+                continue
+            found[_REWARD][index].append(future.reward)
+            for name, score in future.scores.items():
+                if name not in found:
+                    found[name] = [[] for _ in turn.candidates]
+                if score is not None:
+                    found[name][index].append(score)
     return found
 
 
