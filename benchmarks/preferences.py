@@ -27,7 +27,6 @@ import argparse
 import json
 import random
 import statistics
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -45,7 +44,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.runs.directory import read_totals
 from collab_agents.runs.evaluate import run_folders
 from collab_agents.runs.scorecard import Estimate, Played, SetScores, score_set
-from collab_agents.training import Made, preference_rows, read_all, save_dataset, split_by_task
+from collab_agents.training import Made, preference_rows, read_all, save_rows
 from collab_agents.training.published import Row
 from collab_agents.trajectories import Candidate
 
@@ -157,7 +156,7 @@ def trained(arm: str, seed: int) -> str:
 def make_pairs(study: Study) -> list[Results]:
     """Save the pairs of each arm, and describe them."""
     trajectories = list(read_all(study.runs))
-    likely = preference_rows(trajectories, minimum_probability=EVERY, pairs="all").rows
+    likely = list(preference_rows(trajectories, minimum_probability=EVERY, pairs="all").dataset())
     probabilities = {_key(row): row["probability"] for row in likely}
     probabilities |= {_key(row, turned=True): 1 - row["probability"] for row in likely}
     described: list[Results] = []
@@ -191,17 +190,17 @@ def select(arm: str, trajectories: Sequence[Trajectory], futures: int) -> list[R
     rule, number = arm.split(":")
     value = float(number)
     if rule == "gap":
-        return preference_rows(trajectories, minimum_gap=value).rows
+        return list(preference_rows(trajectories, minimum_gap=value).dataset())
     if rule == "single":
-        return preference_rows(map(_first_futures, trajectories), minimum_gap=value).rows
-    rows = preference_rows(trajectories, minimum_probability=value).rows
+        return list(preference_rows(map(_first_futures, trajectories), minimum_gap=value).dataset())
+    rows = list(preference_rows(trajectories, minimum_probability=value).dataset())
     if rule == "early":
         # A future is one call more, for the reply after the user's: see `window` in the recipe.
         tasks = sorted(one.task.id for one in trajectories)
         return [row for row in rows if row["task_id"] in tasks[: len(tasks) * 2 // (1 + futures)]]
     if rule == "probability":
         return rows
-    everything = preference_rows(trajectories).rows
+    everything = list(preference_rows(trajectories).dataset())
     if rule == "largest":
         return sorted(everything, key=_gap, reverse=True)[: len(rows)]
     return random.Random(0).sample(everything, len(rows))
@@ -227,10 +226,12 @@ def _key(row: Row, *, turned: bool = False) -> str:
 
 
 def _save(folder: Path, arm: str, rows: list[Row], probabilities: list[float], trajectories: int) -> None:
-    rewards = [row["score_chosen"] for row in rows]
-    rows = [{key: value for key, value in row.items() if key != "probability"} for row in rows]
-    made = Made("preference", rows, rewards, probabilities, Counter(), trajectories)
-    save_dataset(split_by_task(made.dataset(), eval_share=0), made, folder, how={"arm": arm})
+    made = Made("preference")
+    made.made_from = trajectories
+    for row, probability in zip(rows, probabilities, strict=True):
+        plain = {key: value for key, value in row.items() if key != "probability"}
+        made.add(plain, reward=row["score_chosen"], probability=probability)
+    save_rows(made, folder, how={"arm": arm})
 
 
 def play(study: Study) -> Iterator[str]:

@@ -7,9 +7,12 @@ futures then tells candidates apart with the reliability between / (between + wi
 """
 
 import math
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from hashlib import shake_128
+from typing import Any, Self
 
 import numpy as np
 
@@ -25,6 +28,12 @@ Rewards = Sequence[Sequence[float]]
 
 _DRAWS = 4096
 _RESAMPLES = 2000
+_WEIGHTED = 1000
+"""The number of resamples of a tally."""
+_BATCH = 256
+"""How many trajectories a tally adds up at once."""
+_SAMPLE = 10_000
+"""The number of turns in a tally's sample."""
 _ENOUGH = 0.8
 """A reliability above which fewer futures are proposed instead of more."""
 _MORE = 4
@@ -55,12 +64,7 @@ class Reliability(Record):
     reward: ScoreReliability
     judges: dict[str, ScoreReliability]
     chosen_is_best: float | None
-    """The mean of `probabilities`."""
-    probabilities: dict[str, list[float | None]]
-    """By task and turn, the probability that the chosen candidate has the highest true reward of the turn's candidates.
-
-    None if the turn had no choice, the components are unknown, or a person replied.
-    """
+    """The mean of `chosen_probabilities` over the turns, or over a sample of 10,000 if there are more."""
     share_of_futures: float | None = None
     """The share of the run's calls that were made in futures; None if no calls were counted."""
 
@@ -106,80 +110,182 @@ def reliability(trajectories: Iterable[Trajectory]) -> Reliability:
     return tally.result()
 
 
+def chosen_probabilities(turns: Iterable[Turn], components: Components | None) -> list[float | None]:
+    """Return for each turn the probability that the chosen candidate has the highest true reward.
+
+    Args:
+        turns: The turns.
+        components: The variances of the run's rewards, such as `reliability(...).reward.components`.
+
+    Returns:
+        By turn; None if it had no choice, the components are unknown, or a person replied.
+    """
+    choices = [_choice_in(turn) for turn in turns]
+    return [_chosen_is_best(*choice, components) if choice and components else None for choice in choices]
+
+
 class ReliabilityTally:
-    """What `reliability` needs to know of trajectories, without keeping them."""
+    """What `reliability` needs to know of trajectories, in memory that does not grow with their number.
+
+    The intervals are those of the Poisson bootstrap (Chamandy, Muralidharan, Najmi and Naidu, Estimating Uncertainty
+    for Massive Data Streams, 2012): a resample counts each task as often as a Poisson(1) variable says, which is drawn
+    by a hash of its id. So neither the order of trajectories nor their division into several tallies has an effect.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, dict[str, Array]] = {}
-        """By score and task."""
-        self._turns: dict[str, list[tuple[int, list[float | None], list[int]]]] = {}
-        """By task, each turn's choice, and its candidates' rewards and numbers of futures."""
-        self._calls = self._sampled = 0
+        self._sums: dict[str, Array] = {}
+        """By score, `_sums_of_squares` of all tasks in the first row and of each resample in the others."""
+        self._pending: dict[str, _Scores] = {}
+        self._draws: list[bytes] = []
+        """Of each pending trajectory: 16 bits for each resample."""
+        self._sample: list[_Sampled] = []
+        """The turns with the lowest hashes: all of the sample, and up to as many others."""
+        self._limit = 2**64
+        """No turn whose hash is higher can be in the sample."""
+        self._tasks = (2**64, -1)
+        """The lowest and the highest hash of a task."""
+        self._turns = self._candidates = self._futures = self._calls = self._sampled = 0
 
     def add(self, task_id: str, turns: Sequence[Turn], calls: int) -> None:
         """Count a trajectory's turns, and the model calls that it took."""
         self._calls += calls
-        for turn in turns:
+        if not turns:
+            return
+        # As many bytes as wanted, of which the first ones are the same for every trajectory of a task.
+        digest = shake_128(task_id.encode(errors="surrogatepass")).digest(2 * _WEIGHTED + 8 * len(turns))
+        self._seen(int.from_bytes(digest[:8], "big"))
+        row = len(self._draws)
+        self._draws.append(digest[: 2 * _WEIGHTED])
+        for number, turn in enumerate(turns):
             self._sampled += len(turn.candidates)
             for name, groups in _scores_in(turn).items():
-                rows = self._sums.setdefault(name, {})
-                rows[task_id] = rows.get(task_id, np.zeros(_COLUMNS)) + _sums_of_squares(groups)
-        self._turns.setdefault(task_id, []).extend(
-            (one.chosen, [each.reward for each in one.candidates], [each.scored for each in one.candidates])
-            for one in turns
-        )
+                if name not in self._pending:
+                    self._pending[name] = _Scores()
+                self._pending[name].add(row, groups)
+            if choice := _choice_in(turn):
+                at = 2 * _WEIGHTED + 8 * number
+                self._keep((int.from_bytes(digest[at : at + 8], "big"), *choice))
+            counts = [one.scored for one in turn.candidates if one.reward is not None]
+            if len(counts) > 1:
+                self._turns += 1
+                self._candidates += len(counts)
+                self._futures += sum(counts)
+        if len(self._draws) >= _BATCH:
+            self._fold()
+
+    def merge(self, other: "ReliabilityTally") -> None:
+        """Add all that another tally counted."""
+        self._fold()
+        other._fold()
+        for name, sums in other._sums.items():
+            self._sums[name] = self._sums.get(name, 0) + sums
+        for one in other._sample:
+            self._keep(one)
+        for task in other._tasks if other._tasks[1] >= 0 else ():
+            self._seen(task)
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def dump(self) -> dict[str, Any]:
+        """Return the tally as a JSON value for `load`. It has at most about a megabyte."""
+        self._fold()
+        return {
+            "sums": {name: b64encode(one.astype("<f8").tobytes()).decode() for name, one in self._sums.items()},
+            "sample": sorted(self._sample)[:_SAMPLE],
+            "tasks": self._tasks,
+            "counts": [getattr(self, name) for name in _COUNTS],
+        }
+
+    @classmethod
+    def load(cls, value: Mapping[str, Any]) -> Self:
+        """Return the tally that `dump` returned as a JSON value.
+
+        Raises:
+            ValueError: If it was dumped by a version that counted otherwise.
+        """
+        tally = cls()
+        try:
+            for name, text in value["sums"].items():
+                tally._sums[name] = np.frombuffer(b64decode(text), "<f8").astype(float).reshape(_WEIGHTED + 1, _COLUMNS)
+            for place, chosen, rewards, counts in value["sample"]:
+                tally._keep((place, chosen, rewards, counts))
+            tally._tasks = tuple(value["tasks"])
+            for name, count in zip(_COUNTS, value["counts"], strict=True):
+                setattr(tally, name, count)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the dump of a tally: {error!r}") from error
+        return tally
 
     def components(self) -> Components | None:
         """Return the variances of the reward, if they are known."""
-        rows = self._sums.get(_REWARD)
-        return _components_or_none(np.sum(list(rows.values()), axis=0)) if rows else None
+        self._fold()
+        return _components_or_none(self._sums[_REWARD][0]) if _REWARD in self._sums else None
 
     def result(self) -> Reliability:
         """Estimate from all that was counted."""
-        choices = [
-            [count for reward, count in zip(rewards, counts, strict=True) if reward is not None]
-            for turns in self._turns.values()
-            for _, rewards, counts in turns
-        ]
-        numbers = [count for counts in choices if len(counts) > 1 for count in counts]
-        futures = sum(numbers) / len(numbers) if numbers else None
-        found = self._estimates(futures)
-        reward = found.pop(_REWARD, _UNKNOWN)
-        probabilities = {
-            task: [_chosen_is_best(*turn, reward.components) for turn in turns]
-            for task, turns in self._turns.items()
-            if turns
+        self._fold()
+        futures = self._futures / self._candidates if self._candidates else None
+        several = self._tasks[0] < self._tasks[1]
+        found = {
+            name: _UNKNOWN if futures is None else _estimate(sums[0], sums[1:] if several else None, futures)
+            for name, sums in self._sums.items()
         }
-        known = [one for turns in probabilities.values() for one in turns if one is not None]
+        reward = found.pop(_REWARD, _UNKNOWN)
+        known = [
+            _chosen_is_best(chosen, rewards, counts, reward.components)
+            for _, chosen, rewards, counts in sorted(self._sample)[:_SAMPLE]
+            if reward.components
+        ]
         return Reliability(
-            turns=sum(len(counts) > 1 for counts in choices),
+            turns=self._turns,
             futures=futures,
             reward=reward,
             judges=found,
             chosen_is_best=sum(known) / len(known) if known else None,
-            probabilities=probabilities,
             share_of_futures=(self._calls - self._sampled) / self._calls if self._calls > self._sampled else None,
         )
 
-    def _estimates(self, futures: float | None) -> dict[str, ScoreReliability]:
-        if futures is None:
-            return dict.fromkeys(self._sums, _UNKNOWN)
-        none = np.zeros(_COLUMNS)
-        rows = np.array([[tasks.get(task, none) for tasks in self._sums.values()] for task in self._turns])
-        resampled = None
-        if len(rows) > 1:
-            drawn = resampled_sums(rows.reshape(len(rows), -1), seed=0, resamples=_RESAMPLES)
-            resampled = drawn.reshape(_RESAMPLES, *rows.shape[1:])
-        return {
-            name: _estimate(rows[:, index].sum(0), None if resampled is None else resampled[:, index], futures)
-            for index, name in enumerate(self._sums)
-        }
+    def _seen(self, task: int) -> None:
+        lowest, highest = self._tasks
+        self._tasks = min(task, lowest), max(task, highest)
+
+    def _keep(self, turn: "_Sampled") -> None:
+        if turn[0] > self._limit:
+            return
+        self._sample.append(turn)
+        if len(self._sample) >= 2 * _SAMPLE:
+            self._sample.sort()
+            del self._sample[_SAMPLE:]
+            self._limit = self._sample[-1][0]
+
+    def _fold(self) -> None:
+        """Add the pending trajectories to the sums."""
+        if not self._draws:
+            return
+        weights = _poisson()[np.frombuffer(b"".join(self._draws), "<u2")].reshape(len(self._draws), _WEIGHTED)
+        for name, scores in self._pending.items():
+            rows = scores.sums_of_squares(len(self._draws))
+            sums = self._sums.setdefault(name, np.zeros((_WEIGHTED + 1, _COLUMNS)))
+            sums[0] += rows.sum(0)
+            sums[1:] += weights.T @ rows
+        self._pending.clear()
+        self._draws.clear()
 
 
+_Sampled = tuple[int, int, list[float], list[int]]
+"""A turn's hash, its choice (see `_choice_in`), and its candidates' rewards and numbers of futures."""
+_COUNTS = ("_turns", "_candidates", "_futures", "_calls", "_sampled")
 _REWARD = ""
 """Stands for the reward among the judges' names, none of which is empty."""
 _COLUMNS = 5
 _UNKNOWN = ScoreReliability(components=None, value=None, low=None, high=None)
+
+
+@cache
+def _poisson() -> Array:
+    """Return the Poisson(1) variable for each number of 16 bits."""
+    cumulated = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(9)])
+    return np.searchsorted(cumulated, (np.arange(2**16) + 0.5) / 2**16).astype(float)
 
 
 def _scores_in(turn: Turn) -> dict[str, list[list[float]]]:
@@ -187,34 +293,79 @@ def _scores_in(turn: Turn) -> dict[str, list[list[float]]]:
 
     Futures that were added where the choice was open are left out: the components would be biased.
     """
-    first = [candidate.futures[: turn.first_futures] for candidate in turn.candidates]
-    futures = [[one for one in each if one.counts] for each in first]
-    names = dict.fromkeys(name for each in futures for one in each for name in one.scores)
-    found = {name: [[one.scores.get(name) for one in each] for each in futures] for name in names}
-    found[_REWARD] = [[one.reward for one in each] for each in futures]
-    return {
-        name: [there for group in groups if (there := [one for one in group if one is not None])]
-        for name, groups in found.items()
-    }
+    found: dict[str, list[list[float]]] = {_REWARD: [[] for _ in turn.candidates]}
+    for index, candidate in enumerate(turn.candidates):
+        for future in candidate.futures[: turn.first_futures]:
+            if future.reward is None or not future.counts:
+                continue
+            found[_REWARD][index].append(future.reward)
+            for name, score in future.scores.items():
+                if name not in found:
+                    found[name] = [[] for _ in turn.candidates]
+                if score is not None:
+                    found[name][index].append(score)
+    return found
 
 
-def _sums_of_squares(groups: Sequence[Sequence[float]]) -> Array:
-    """Return a turn's sum of squares within groups, its degrees of freedom, the same between groups, and a coefficient.
+def _choice_in(turn: Turn) -> tuple[int, list[float], list[int]] | None:
+    """Return which of the candidates with a reward was chosen, and their rewards and numbers of futures.
 
-    The expected sum of squares between groups is the coefficient times the variance between groups, and the degrees of
-    freedom times the variance within.
+    None if there are fewer than two, or the choice is none of them.
     """
-    if not groups:
-        return np.zeros(_COLUMNS)
-    counts = np.array([len(group) for group in groups])
-    total = counts.sum()
-    values = np.concatenate([np.array(group) for group in groups]) - groups[0][0]  # Equal values are exactly 0 then.
-    group = np.repeat(np.arange(len(groups)), counts)
-    means = np.bincount(group, values) / counts
-    within = float(((values - means[group]) ** 2).sum())
-    between = float((counts * (means - (counts * means).sum() / total) ** 2).sum())
-    coefficient = total - (counts**2).sum() / total
-    return np.array([within, total - len(groups), between, len(groups) - 1, coefficient], dtype=float)
+    there = [one for one in turn.candidates if one.reward is not None]
+    chosen = [one for one in turn.candidates[: turn.chosen] if one.reward is not None]
+    if len(there) < 2 or not 0 <= turn.chosen < len(turn.candidates) or turn.candidates[turn.chosen].reward is None:
+        return None
+    return len(chosen), [one.reward for one in there if one.reward is not None], [one.scored for one in there]
+
+
+@dataclass
+class _Scores:
+    """The values of one score in many turns."""
+
+    values: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    """How many values each group has."""
+    groups: list[int] = field(default_factory=list)
+    """How many groups each turn has."""
+    rows: list[int] = field(default_factory=list)
+    """To which row of the sums each turn is added."""
+
+    def add(self, row: int, groups: Rewards) -> None:
+        """Add a turn's values by group, without empty groups."""
+        before = len(self.sizes)
+        for group in groups:
+            if group:
+                self.values += group
+                self.sizes.append(len(group))
+        if len(self.sizes) > before:
+            self.groups.append(len(self.sizes) - before)
+            self.rows.append(row)
+
+    def sums_of_squares(self, rows: int) -> Array:
+        """Return the sums over each row's turns of the five numbers below, of shape (rows, 5).
+
+        They are the sum of squares within groups, its degrees of freedom, the same between groups, and a coefficient.
+        The expected sum of squares between groups is the coefficient times the variance between groups, and the degrees
+        of freedom times the variance within.
+        """
+        found = np.zeros((rows, _COLUMNS))
+        if not self.rows:
+            return found
+        sizes, groups = np.array(self.sizes), np.array(self.groups)
+        turn_starts = np.cumsum(groups) - groups  # Among the groups.
+        group_starts = np.cumsum(sizes) - sizes  # Among the values.
+        first = group_starts[turn_starts]
+        totals = np.add.reduceat(sizes, turn_starts)
+        values = np.array(self.values, dtype=float)
+        values -= np.repeat(values[first], totals)  # Equal values are exactly 0 then.
+        means = np.add.reduceat(values, group_starts) / sizes
+        grand = np.add.reduceat(sizes * means, turn_starts) / totals
+        within = np.add.reduceat((values - np.repeat(means, sizes)) ** 2, first)
+        between = np.add.reduceat(sizes * (means - np.repeat(grand, groups)) ** 2, turn_starts)
+        coefficients = totals - np.add.reduceat(sizes**2, turn_starts) / totals
+        np.add.at(found, self.rows, np.column_stack([within, totals - groups, between, groups - 1, coefficients]))
+        return found
 
 
 def components_of(turns: Iterable[Rewards]) -> Components | None:
@@ -280,8 +431,11 @@ def explained_share(
 
 
 def _sum_of(turns: Iterable[Rewards]) -> Array:
-    """Return the sums of `_sums_of_squares` over turns, without the candidates that have no reward."""
-    return sum((_sums_of_squares([group for group in turn if group]) for turn in turns), np.zeros(_COLUMNS))
+    """Return the sums of squares of all turns (see `_Scores`), without the candidates that have no reward."""
+    scores = _Scores()
+    for turn in turns:
+        scores.add(0, turn)
+    return scores.sums_of_squares(1)[0]
 
 
 def _components(sums: Array) -> tuple[Array, Array]:
@@ -314,14 +468,8 @@ def _estimate(sums: Array, resampled: Array | None, futures: float) -> ScoreReli
     return ScoreReliability(components=components, value=components.reliability(futures), low=low, high=high)
 
 
-def _chosen_is_best(
-    chosen: int, rewards: Sequence[float | None], counts: Sequence[int], components: Components | None
-) -> float | None:
-    there = [index for index, reward in enumerate(rewards) if reward is not None]
-    if components is None or chosen not in there or len(there) < 2:
-        return None
-    drawn = true_rewards([rewards[index] or 0.0 for index in there], [counts[index] for index in there], components)
-    return round(best_shares(drawn)[there.index(chosen)], 3)
+def _chosen_is_best(chosen: int, rewards: Sequence[float], counts: Sequence[int], components: Components) -> float:
+    return round(best_shares(true_rewards(rewards, counts, components))[chosen], 3)
 
 
 @dataclass(frozen=True)
@@ -357,15 +505,17 @@ def true_rewards(
     Returns:
         Draws of shape (4096, candidates).
     """
-    expected, spread, above, weights = _against_prior(means, counts, components, prior)
+    # One row a candidate: three times as fast as one column.
+    expected, spread, above, weights = (one[:, None] for one in _against_prior(means, counts, components, prior))
+    number = np.array(counts)[:, None]
     normals = _normals(len(expected))
     total = weights.sum()
-    turn = (weights * above).sum() / total + normals[:, :1] / np.sqrt(total) if total else 0.0
+    turn = (weights * above).sum() / total + normals[:1] / np.sqrt(total) if total else 0.0
     # After n futures; without noise it is exactly 0, so that equal candidates stay equal.
-    noise = np.array(counts) * spread + components.within
+    noise = number * spread + components.within
     left = np.divide(spread * components.within, noise, out=np.zeros_like(spread), where=noise > 0)
-    left = np.where(np.array(counts) > 0, left, spread)
-    return expected + turn + spread * weights * (above - turn) + np.sqrt(left) * normals[:, 1:]
+    left = np.where(number > 0, left, spread)
+    return (expected + turn + spread * weights * (above - turn) + np.sqrt(left) * normals[1:]).T
 
 
 def shrunk_means(
@@ -405,7 +555,7 @@ def better_probability(drawn: Array, one: int, other: int) -> float:
 @lru_cache(maxsize=16)
 def _normals(candidates: int) -> Array:
     half = np.random.default_rng(0).standard_normal((_DRAWS // 2, candidates + 1))
-    return np.concatenate([half, -half])
+    return np.ascontiguousarray(np.concatenate([half, -half]).T)
 
 
 def _count(futures: float) -> str:

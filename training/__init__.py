@@ -9,9 +9,8 @@ from collab_agents._internal.lazy import names_from
 
 if TYPE_CHECKING:
     from collab_agents.training.config import LoraSection, PolicyConfig
-    from collab_agents.training.dataset_folder import push_dataset, read_dataset, save_dataset
+    from collab_agents.training.dataset_folder import push_dataset, read_dataset, save_dataset, save_rows
     from collab_agents.training.datasets import (
-        Made,
         preference_rows,
         prompt_row,
         prompt_rows,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     )
     from collab_agents.training.dpo import train_dpo
     from collab_agents.training.grpo import train_grpo
+    from collab_agents.training.made import Made
     from collab_agents.training.online_dpo import OnlineDPOTrainer, train_online_dpo
     from collab_agents.training.policy import merge_adapter
     from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
@@ -40,9 +40,9 @@ _HOMES = {
         "push_dataset",
         "read_dataset",
         "save_dataset",
+        "save_rows",
     ),
     "datasets": (
-        "Made",
         "preference_rows",
         "prompt_row",
         "prompt_rows",
@@ -52,6 +52,7 @@ _HOMES = {
     ),
     "dpo": ("train_dpo",),
     "grpo": ("train_grpo",),
+    "made": ("Made",),
     "online_dpo": (
         "OnlineDPOTrainer",
         "train_online_dpo",
@@ -93,6 +94,7 @@ __all__ = [
     "read_all",
     "read_dataset",
     "save_dataset",
+    "save_rows",
     "sft_rows",
     "split_by_task",
     "to_flat",

@@ -5,13 +5,14 @@ task, so the turns of one task are never in both splits.
 """
 
 import json
-from collections import Counter
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
 
 from collab_agents._internal.bootstrap import Array
@@ -22,40 +23,13 @@ from collab_agents.lookahead import Components
 from collab_agents.personas import Persona
 from collab_agents.rewards import unbiased
 from collab_agents.tasks import Task
+from collab_agents.training.made import Made
+from collab_agents.training.on_disk import Best, RowFile, Seen
 from collab_agents.training.published import Row, from_published, is_published
 from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
 from collab_agents.variance import ReliabilityTally, better_probability, true_rewards
 
 Pairs = Literal["best_worst", "all"]
-
-
-@dataclass
-class Made:
-    """A dataset's rows, and what they were made from."""
-
-    kind: str
-    """"sft", "preference" or "prompts"."""
-    rows: list[Row] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    """The reward of each row; for a pair, the chosen reply's."""
-    probabilities: list[float] = field(default_factory=list)
-    """For each pair, the probability that the chosen reply is better, if pairs were chosen by it."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """How many were left out, by reason."""
-    made_from: int = 0
-    """How many trajectories, or whatever `source` says, the rows were made from."""
-    source: str = "trajectories"
-
-    def dataset(self) -> Dataset:
-        """Return the rows as a dataset."""
-        return dataset_of(self.rows)
-
-    def report(self) -> str:
-        """Return one line with the number of rows and trajectories, and what was left out."""
-        left = "; ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
-        return f"{len(self.rows)} {self.kind} rows of {self.made_from} {self.source}" + (
-            f"; left out: {left}" if left else ""
-        )
 
 
 def dataset_of(rows: Sequence[Mapping[str, Any]]) -> Dataset:
@@ -64,28 +38,41 @@ def dataset_of(rows: Sequence[Mapping[str, Any]]) -> Dataset:
     return Dataset.from_list([{name: row.get(name) for name in columns} for row in rows])
 
 
-def read_all(sources: Iterable[str | Path]) -> Iterator[Trajectory]:
-    """Read the trajectories of run directories, JSONL files and datasets in a published form.
+def read_all(sources: Iterable[str | Path]) -> Iterable[Trajectory]:
+    """Read the trajectories of run directories, JSONL files and datasets in a published form, one at a time.
 
     Args:
         sources: Run directories, JSONL files of trajectories, or published datasets: folders saved by `datasets`,
             JSON, JSONL or Parquet files, or Hub repositories. If there are several sources, the task ids of published
             conversations begin with their source.
 
+    Returns:
+        The trajectories. Every iteration reads them again.
+
     Raises:
-        RunDirectoryError: For a run without a finished trajectory.
-        ConfigError: For a source that is none of these, or no source.
+        RunDirectoryError: While reading, for a run without a finished trajectory.
+        ConfigError: For no source or, while reading, for a source that is none of these.
     """
     listed = [str(source) for source in sources]
     if not listed:
         raise ConfigError("no run directory or dataset was given: name at least one")
-    for source in listed:
-        found = False
-        for trajectory in _read(source, named=len(listed) > 1):
-            found = True
-            yield trajectory
-        if not found:
-            raise RunDirectoryError(f"{source}: there is no finished trajectory; see failures.jsonl, or generate first")
+    return _Trajectories(listed)
+
+
+@dataclass(frozen=True)
+class _Trajectories:
+    sources: Sequence[str]
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        for source in self.sources:
+            found = False
+            for trajectory in _read(source, named=len(self.sources) > 1):
+                found = True
+                yield trajectory
+            if not found:
+                raise RunDirectoryError(
+                    f"{source}: there is no finished trajectory; see failures.jsonl, or generate first"
+                )
 
 
 def _read(source: str, *, named: bool) -> Iterator[Trajectory]:
@@ -154,7 +141,12 @@ def load_splits(source: str) -> DatasetDict:
 def _read_file(path: Path) -> Dataset | DatasetDict:
     # `datasets` reads JSON numbers inexactly.
     if path.suffix == ".jsonl":
-        return dataset_of([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line])
+        rows = RowFile()
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if line.strip():
+                    rows.append(json.loads(line))
+        return rows.dataset()
     if path.suffix == ".json":
         return dataset_of(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".parquet":
@@ -188,7 +180,7 @@ def sft_rows(
     """
     made = Made("sft")
     bounds = lower_bounds or {}
-    best: dict[str, Trajectory] = {}
+    best = Best()
     for trajectory in trajectories:
         made.made_from += 1
         if bounds:
@@ -198,22 +190,20 @@ def sft_rows(
         elif below := _below(trajectory, bounds):
             made.dropped[f"conversations below the bound of {below}"] += 1
         else:
-            known = best.get(trajectory.task.id)
-            if known is not None:
-                made.dropped["conversations that are not their task's best"] += 1
-            if known is None or trajectory.reward > (known.reward or 0):
-                best[trajectory.task.id] = trajectory
-    for trajectory in best.values():
-        assert trajectory.reward is not None
-        messages = _till_assistant(trajectory.messages)
-        made.rows.append(
-            {
-                "messages": _with_system(messages, system_prompt),
-                "task_id": trajectory.task.id,
-                "reward": trajectory.reward,
-            }
-        )
-        made.rewards.append(trajectory.reward)
+            best.add(trajectory.task.id, trajectory.reward, len(made))
+            messages = _till_assistant(trajectory.messages)
+            made.add(
+                {
+                    "messages": _with_system(messages, system_prompt),
+                    "task_id": trajectory.task.id,
+                    "reward": trajectory.reward,
+                }
+            )
+    if len(best) < len(made):
+        made.dropped["conversations that are not their task's best"] = len(made) - len(best)
+        made.keep(number for number, _ in best.rows())
+    for _, reward in best.rows():
+        made.rewards.add(reward)
     return _checked(made, "lower the bounds, or generate more")
 
 
@@ -233,7 +223,8 @@ def preference_rows(
         trajectories: Scored trajectories with turns.
         minimum_gap: The smallest difference in reward. Equal rewards never make a pair.
         minimum_probability: The smallest probability that the chosen reply is better, in [0, 1), given the variances of
-            all the trajectories' rewards (see `variance.true_rewards`). All trajectories are then held in memory.
+            all the trajectories' rewards (see `variance.true_rewards`). The trajectories are then read twice, so they
+            cannot be an iterator.
         pairs: "best_worst" pairs the best reply of each turn with the worst, "all" makes every pair.
         system_prompt: Put before every prompt that has none.
 
@@ -242,19 +233,17 @@ def preference_rows(
         a minimum probability also `probability`.
 
     Raises:
-        ConfigError: If there are no rows, or the probabilities are unknown.
+        ConfigError: If there are no rows, the probabilities are unknown, or trajectories that are to be read twice are
+            an iterator.
 
     Example:
         made = preference_rows(read_all(["runs/first"]), minimum_gap=0.1)
         print(made.report())
     """
     made = Made("preference")
-    gaps: list[float] = []
-    sure: list[float] = []
-    components: Components | None = None
-    if minimum_probability:
-        trajectories = list(trajectories)
-        components = _components_of(trajectories)
+    largest_gap = -math.inf
+    surest: float | None = None
+    components = _components_of(trajectories) if minimum_probability else None
     for trajectory in trajectories:
         made.made_from += 1
         for turn in map(unbiased, trajectory.turns):
@@ -267,7 +256,7 @@ def preference_rows(
                 assert chosen.reward is not None
                 assert rejected.reward is not None
                 gap = chosen.reward - rejected.reward
-                gaps.append(gap)
+                largest_gap = max(gap, largest_gap)
                 if gap <= 0 or gap < minimum_gap:
                     made.dropped["pairs below the minimum gap" if gap > 0 else "pairs of equal reward"] += 1
                     continue
@@ -279,26 +268,25 @@ def preference_rows(
                     "score_rejected": rejected.reward,
                     "task_id": trajectory.task.id,
                 }
-                if drawn is not None:
-                    row["probability"] = better_probability(drawn, better, worse)
-                    sure.append(row["probability"])
-                    if row["probability"] < minimum_probability:
+                probability = None if drawn is None else better_probability(drawn, better, worse)
+                if probability is not None:
+                    surest = max(probability, surest or 0.0)
+                    if probability < minimum_probability:
                         made.dropped["pairs below the minimum probability"] += 1
                         continue
-                    made.probabilities.append(row["probability"])
-                made.rows.append(row)
-                made.rewards.append(chosen.reward)
-    if not made.made_from or not gaps:
+                    row["probability"] = probability
+                made.add(row, reward=chosen.reward, probability=probability)
+    if largest_gap == -math.inf:
         advice = "generate with candidates: 2 or more"
-    elif sure and max(sure) < minimum_probability:
+    elif surest is not None and surest < minimum_probability:
         advice = (
-            f"the most probable pair has {max(sure):.2f}: lower minimum_probability ({minimum_probability:g}), or play "
+            f"the most probable pair has {surest:.2f}: lower minimum_probability ({minimum_probability:g}), or play "
             "more futures"
         )
-    elif max(gaps) <= 0:
+    elif largest_gap <= 0:
         advice = "all candidates of every turn have the same reward: look at the judges, or raise the temperature"
     else:
-        advice = f"the largest gap is {max(gaps):.3g}: lower minimum_gap ({minimum_gap:.3g}), or generate more"
+        advice = f"the largest gap is {largest_gap:.3g}: lower minimum_gap ({minimum_gap:.3g}), or generate more"
     return _checked(made, advice)
 
 
@@ -313,17 +301,15 @@ def prompt_rows(trajectories: Iterable[Trajectory], *, system_prompt: str | None
         ConfigError: If there are no rows.
     """
     made = Made("prompts")
-    seen: set[str] = set()
+    seen = Seen()
     for trajectory in trajectories:
         made.made_from += 1
         for turn in trajectory.turns:
-            key = json.dumps([trajectory.task.id, turn.prompt])
-            if key in seen:
+            if not seen.add([trajectory.task.id, turn.prompt]):
                 made.dropped["repeated prompts"] += 1
                 continue
-            seen.add(key)
-            made.rows.append(prompt_row(_with_system(turn.prompt, system_prompt), trajectory.task, trajectory.persona))
-            made.rewards.extend(one.reward for one in turn.candidates[:1] if one.reward is not None)
+            row = prompt_row(_with_system(turn.prompt, system_prompt), trajectory.task, trajectory.persona)
+            made.add(row, reward=turn.candidates[0].reward if turn.candidates else None)
     return _checked(made, "generate first")
 
 
@@ -374,22 +360,29 @@ def split_by_task(dataset: Dataset, *, eval_share: float = 0.0, seed: int = 0) -
     Raises:
         ConfigError: If `eval_share` is outside [0, 1), or a split would be empty.
     """
-    if not 0 <= eval_share < 1:
-        raise ConfigError(f"eval_share must be at least 0 and below 1, got {eval_share}")
+    check_share(eval_share)
     if eval_share == 0:
         return DatasetDict({"train": dataset})
-    cut = eval_share * 2**31
-    held = [derive_seed(seed, "eval", str(task)) < cut for task in dataset["task_id"]]
-    if all(held) or not any(held):
-        raise ConfigError(
-            f"eval_share {eval_share} of {len(set(dataset['task_id']))} tasks leaves one side empty: "
-            "choose another share or seed, or more tasks"
-        )
-    return DatasetDict(
-        {
-            "train": dataset.select([i for i, out in enumerate(held) if not out]),
-            "eval": dataset.select([i for i, out in enumerate(held) if out]),
-        }
+    held = np.fromiter((is_held_out(task, eval_share, seed) for task in dataset["task_id"]), bool, len(dataset))
+    if held.all() or not held.any():
+        raise empty_side_error(eval_share, len(set(dataset["task_id"])))
+    return DatasetDict({"train": dataset.select(np.flatnonzero(~held)), "eval": dataset.select(np.flatnonzero(held))})
+
+
+def check_share(eval_share: float) -> None:
+    """Raise ConfigError if a share of tasks is outside [0, 1)."""
+    if not 0 <= eval_share < 1:
+        raise ConfigError(f"eval_share must be at least 0 and below 1, got {eval_share}")
+
+
+def is_held_out(task_id: object, eval_share: float, seed: int) -> bool:
+    """Return whether a task is in `eval`."""
+    return derive_seed(seed, "eval", str(task_id)) < eval_share * 2**31
+
+
+def empty_side_error(eval_share: float, tasks: int) -> ConfigError:
+    return ConfigError(
+        f"eval_share {eval_share} of {tasks} tasks leaves one side empty: choose another share or seed, or more tasks"
     )
 
 
@@ -408,6 +401,10 @@ def _pairs(count: int, pairs: Pairs) -> Iterator[tuple[int, int]]:
 
 
 def _components_of(trajectories: Iterable[Trajectory]) -> Components:
+    if iter(trajectories) is trajectories:
+        raise ConfigError(
+            "minimum_probability reads the trajectories twice: pass a list, or read_all(...), instead of an iterator"
+        )
     tally = ReliabilityTally()
     for one in trajectories:
         tally.add(one.task.id, one.turns, one.usage.calls)
@@ -454,6 +451,6 @@ def _with_system(messages: Sequence[Message], system_prompt: str | None) -> list
 
 def _checked(made: Made, advice: str) -> Made:
     made.dropped = +made.dropped
-    if not made.rows:
+    if not len(made):
         raise ConfigError(f"there is nothing to train on: {made.report()}. {advice[:1].upper()}{advice[1:]}.")
     return made

@@ -9,7 +9,8 @@ from collab_agents.messages import to_dicts
 from collab_agents.participants import SimulatedUser, UserContext, with_context
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.tasks import Task
-from collab_agents.training.datasets import Made, prompt_row
+from collab_agents.training.datasets import prompt_row
+from collab_agents.training.made import Made
 
 
 async def opening_rows(
@@ -34,11 +35,14 @@ async def opening_rows(
     """
     listed = list(tasks)
     rows = await asyncio.gather(*(_row(task, user, personas, seed, system_prompt) for task in listed))
-    made = Made("prompts", made_from=len(listed), source="tasks")
-    made.rows = [row for row in rows if row is not None]
-    if silent := len(rows) - len(made.rows):
+    made = Made("prompts", source="tasks")
+    made.made_from = len(listed)
+    for row in rows:
+        if row is not None:
+            made.add(row)
+    if silent := len(rows) - len(made):
         made.dropped["tasks whose user said nothing"] = silent
-    if not made.rows:
+    if not len(made):
         raise ConfigError("there is nothing to train on: no task's user said anything")
     return made
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from datasets import Dataset
 from pydantic import ValidationError
 
 from collab_agents._internal.reasons import first_problem
@@ -43,7 +44,9 @@ def from_published(rows: Iterable[Mapping[str, Any]], *, source: str = "the data
     Raises:
         ConfigError: For a malformed row, naming the row (from 0) and the column.
     """
-    flat: dict[object, list[Row]] = {}
+    by_number = isinstance(rows, Sequence | Dataset)
+    kept: dict[int, Mapping[str, Any]] = {}
+    flat: dict[object, list[int]] = {}
     for number, row in enumerate(rows):
         where = f"{source}, row {number}"
         missing = [name for name in (_CONVERSATION if "turns" in row else _FLAT) if name not in row]
@@ -52,9 +55,13 @@ def from_published(rows: Iterable[Mapping[str, Any]], *, source: str = "the data
         if "turns" in row:
             yield _trajectory(row, str(number if row.get("conv_id") is None else row["conv_id"]), where)
         else:
-            flat.setdefault(row["conv_id"], []).append({**row, "_where": where})
-    for conversation, responses in flat.items():
-        yield _trajectory(_nested(responses), str(conversation), responses[0]["_where"])
+            flat.setdefault(row["conv_id"], []).append(number)
+            if not by_number:
+                kept[number] = row
+    there: Any = rows if by_number else kept
+    for conversation, numbers in flat.items():
+        responses = _nested([there[number] for number in numbers])
+        yield _trajectory(responses, str(conversation), f"{source}, row {numbers[0]}")
 
 
 def to_nested(trajectories: Iterable[Trajectory]) -> Iterator[Row]:

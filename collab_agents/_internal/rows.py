@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from collab_agents._internal.reasons import first_problem, nearest
+from collab_agents._internal.scratch import scratch_folder
 from collab_agents.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def read_rows(
 
 
 def load_fresh(path: str, **options: Any) -> "Dataset | DatasetDict":
-    """Call `datasets.load_dataset`, without its cache for a local folder.
+    """Call `datasets.load_dataset`, with a cache of its own for a local folder.
 
     The cache (datasets 5.2) confuses a folder with its earlier contents, and with other folders of the same name.
     """
@@ -157,8 +157,7 @@ def load_fresh(path: str, **options: Any) -> "Dataset | DatasetDict":
 
     if not Path(path).is_dir():
         return load_dataset(path, **options)
-    with TemporaryDirectory() as cache:
-        return load_dataset(path, cache_dir=cache, keep_in_memory=True, **options)
+    return load_dataset(path, cache_dir=str(scratch_folder()), **options)
 
 
 def parsed_lines(path: str | Path, file: BinaryIO, shape: type[M]) -> Iterator[tuple[int, M]]:

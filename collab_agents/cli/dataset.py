@@ -1,14 +1,17 @@
 """`dataset`: make a dataset from scored trajectories."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from collab_agents.training.config import DataConfig
-from collab_agents.training.dataset_folder import push_dataset, save_dataset
-from collab_agents.training.datasets import Made, preference_rows, prompt_rows, read_all, sft_rows, split_by_task
+from collab_agents.training.dataset_folder import check_empty, push_dataset, save_rows
+from collab_agents.training.datasets import preference_rows, prompt_rows, read_all, sft_rows
+from collab_agents.training.made import Made
 from collab_agents.training.published import to_flat, to_nested
+from collab_agents.trajectories import Trajectory
 
 
 def make_dataset(
@@ -25,15 +28,9 @@ def make_dataset(
     push_to_hub: str | None,
 ) -> None:
     console = Console()
+    check_empty(out)
     if kind in ("nested", "flat"):
-        made = Made(kind)
-        trajectories = list(read_all(sources))
-        made.made_from = len(trajectories)
-        made.rows = list((to_nested if kind == "nested" else to_flat)(trajectories))
-        made.rewards = [one.reward for one in trajectories if one.reward is not None]
-        for row in made.rows:  # Arrow cannot hold objects with different keys.
-            row["single_turn_metadata"] = json.dumps(row["single_turn_metadata"])
-            row["task_id"] = row["conv_id"]
+        made = _published(kind, sources)
     else:
         options = DataConfig(
             runs=sources,
@@ -43,17 +40,32 @@ def make_dataset(
             lower_bounds=lower_bounds,
         )
         made = rows_of(kind, options)
-    data = split_by_task(made.dataset(), eval_share=eval_share, seed=seed)
     how: dict[str, object] = {"kind": kind, "from": sources, "eval_share": eval_share, "seed": seed}
     if kind == "preference":
         how |= {"minimum_gap": minimum_gap, "minimum_probability": minimum_probability, "pairs": pairs}
     if lower_bounds:
         how["lower_bounds"] = lower_bounds
-    save_dataset(data, made, out, how=how)
-    counts = ", ".join(f"{len(rows)} {split}" for split, rows in data.items())
+    splits = save_rows(made, out, eval_share=eval_share, seed=seed, how=how)
+    counts = ", ".join(f"{rows} {split}" for split, rows in splits.items())
     console.print(f"{made.report()}. In {out}: {counts}.", soft_wrap=True, highlight=False)
     if push_to_hub is not None:
         console.print(f"Pushed to {push_dataset(out, push_to_hub)}", soft_wrap=True)
+
+
+def _published(kind: str, sources: Iterable[str]) -> Made:
+    made = Made(kind)
+    for row in (to_nested if kind == "nested" else to_flat)(_counted(read_all(sources), made)):
+        # Arrow cannot hold objects with different keys.
+        made.add({**row, "single_turn_metadata": json.dumps(row["single_turn_metadata"]), "task_id": row["conv_id"]})
+    return made
+
+
+def _counted(trajectories: Iterable[Trajectory], made: Made) -> Iterator[Trajectory]:
+    for trajectory in trajectories:
+        made.made_from += 1
+        if trajectory.reward is not None:
+            made.rewards.add(trajectory.reward)
+        yield trajectory
 
 
 def rows_of(kind: str, config: DataConfig) -> Made:

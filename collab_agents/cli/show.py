@@ -10,11 +10,12 @@ from collab_agents.cli.costs import usage_table
 from collab_agents.cli.progress import print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.lookahead import Components
 from collab_agents.rewards import best_in
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
 from collab_agents.usage import Usage
-from collab_agents.variance import reliability
+from collab_agents.variance import ReliabilityTally, chosen_probabilities
 
 _IDS = 8
 _IN_TABLE = ("parts", "priced", "dollars")
@@ -31,21 +32,32 @@ def show(run: Path, task: str | None, *, turn: int | None, brief: bool) -> None:
             raise ConfigError("--turn and --brief need --task, the trajectory to print")
         _summarise(run)
         return
+    found, components = _find(run, task)
+    if turn is not None and turn > len(found.turns):
+        raise ConfigError(f"--turn {turn}: {task} has {len(found.turns)} turns by lookahead")
+    tree = _tree(found, turn, chosen_probabilities(found.turns, components))
+    Console().print(tree, no_wrap=brief or None, overflow="ellipsis" if brief else None)
+
+
+def _find(run: Path, task: str) -> tuple[Trajectory, Components | None]:
+    """Return the task's trajectory, and the variances of the whole run's rewards."""
+    found: Trajectory | None = None
+    tally = ReliabilityTally()
     for trajectory in read_trajectories(run):
-        if trajectory.task.id == task:
-            if turn is not None and turn > len(trajectory.turns):
-                raise ConfigError(f"--turn {turn}: {task} has {len(trajectory.turns)} turns by lookahead")
-            tree = _tree(trajectory, turn, _probabilities(run, task))
-            Console().print(tree, no_wrap=brief or None, overflow="ellipsis" if brief else None)
-            return
-    raise RunDirectoryError(f"{run} has no finished trajectory of a task {task!r}")
+        tally.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
+        if found is None and trajectory.task.id == task:
+            found = trajectory
+    if found is None:
+        raise RunDirectoryError(f"{run} has no finished trajectory of a task {task!r}")
+    return found, tally.components()
 
 
 def _summarise(run: Path) -> None:
     console, summary, ids = Console(), Summary(), list[str]()
     for trajectory in read_trajectories(run):
         summary.add(trajectory)
-        ids.append(trajectory.task.id)
+        if len(ids) <= _IDS:
+            ids.append(trajectory.task.id)
     if not ids:
         raise RunDirectoryError(f"{run} has no finished trajectory")
     summary.print(console, "trajectories")
@@ -59,11 +71,6 @@ def _summarise(run: Path) -> None:
         print_failures(console, read_failures(run), run / "failures.jsonl")
     tasks = ", ".join(ids[:_IDS]) + (", ..." if len(ids) > _IDS else "")
     console.print(_styled(f"--task prints one of them as a tree: {tasks}", ""))
-
-
-def _probabilities(run: Path, task: str) -> list[float | None]:
-    """Return for each turn of a task how probable it is that the chosen candidate is the best."""
-    return reliability(read_trajectories(run)).probabilities.get(task, [])
 
 
 def _tree(trajectory: Trajectory, only: int | None, probabilities: Sequence[float | None]) -> Tree:

@@ -1,22 +1,39 @@
-from collections import Counter
+from collections import Counter, defaultdict
 
 from rich.console import Console
 from rich.table import Table
 
-from collab_agents.rewards import mean, mean_scores
 from collab_agents.runs.directory import turns_in
 from collab_agents.trajectories import Trajectory
 from collab_agents.variance import Reliability, ReliabilityTally, ScoreReliability
+
+
+class _Mean:
+    """The mean of the values that are not None."""
+
+    def __init__(self) -> None:
+        self._total = 0.0
+        self._count = 0
+
+    def add(self, value: float | None) -> None:
+        if value is not None:
+            self._total += value
+            self._count += 1
+
+    @property
+    def value(self) -> float | None:
+        return self._total / self._count if self._count else None
 
 
 class Summary:
     """Means over trajectories, without keeping the trajectories."""
 
     def __init__(self) -> None:
-        self._rewards: list[float | None] = []
-        self._scores: list[dict[str, float | None]] = []
-        self._exchanges: list[float] = []
-        self._gaps: list[float] = []
+        self._count = 0
+        self._reward = _Mean()
+        self._scores: defaultdict[str, _Mean] = defaultdict(_Mean)
+        self._exchanges = _Mean()
+        self._gap = _Mean()
         self._stopped: Counter[str] = Counter()
         self._reliability = ReliabilityTally()
         self._futures = 0
@@ -24,9 +41,11 @@ class Summary:
         self._dropped_futures = 0
 
     def add(self, trajectory: Trajectory) -> None:
-        self._rewards.append(trajectory.reward)
-        self._scores.append(trajectory.scores)
-        self._exchanges.append(len(trajectory.turns) or turns_in(trajectory.messages))
+        self._count += 1
+        self._reward.add(trajectory.reward)
+        for name, score in trajectory.scores.items():
+            self._scores[name].add(score)
+        self._exchanges.add(len(trajectory.turns) or turns_in(trajectory.messages))
         self._stopped[trajectory.stopped] += 1
         self._reliability.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
         for turn in trajectory.turns:
@@ -36,27 +55,27 @@ class Summary:
             self._dropped.update(kind for future in futures for kind in future.dropped)
             rewards = [one.reward for one in turn.candidates if one.reward is not None]
             if rewards:
-                self._gaps.append(max(rewards) - min(rewards))
+                self._gap.add(max(rewards) - min(rewards))
 
     def print(self, console: Console, what: str) -> None:
         """Print the table and, if there are turns by lookahead, how reliable their rewards are."""
-        found = self._reliability.result() if self._gaps else None
+        found = self._reliability.result() if self._gap.value is not None else None
         console.print(self._table(what, found))
         if found is not None:
             console.print(found.advice, highlight=False)
 
     def _table(self, what: str, found: Reliability | None) -> Table:
-        table = Table(title=f"{len(self._rewards)} {what}")
+        table = Table(title=f"{self._count} {what}")
         table.add_column("of a conversation")
         table.add_column("mean", justify="right")
         if found is not None:
             table.add_column("reliability", justify="right")
-        table.add_row("reward", _number(mean(self._rewards)), _reliability(found.reward if found else None))
-        for name, value in mean_scores(self._scores).items():
-            table.add_row(name, _number(value), _reliability(found.judges.get(name) if found else None))
-        table.add_row("exchanges", _number(mean(self._exchanges)))
-        table.add_row("ended by the user", _number(self._stopped["user"] / max(len(self._rewards), 1)))
-        table.add_row("best minus worst candidate of a turn", _number(mean(self._gaps)))
+        table.add_row("reward", _number(self._reward.value), _reliability(found.reward if found else None))
+        for name, score in self._scores.items():
+            table.add_row(name, _number(score.value), _reliability(found.judges.get(name) if found else None))
+        table.add_row("exchanges", _number(self._exchanges.value))
+        table.add_row("ended by the user", _number(self._stopped["user"] / max(self._count, 1)))
+        table.add_row("best minus worst candidate of a turn", _number(self._gap.value))
         if found is not None:
             table.add_row("probability that the chosen one is the best", _number(found.chosen_is_best))
         if self._dropped_futures:

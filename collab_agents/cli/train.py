@@ -115,7 +115,7 @@ def _prompts(
             if last_checkpoint(out) is None or not opened.exists():
                 made = asyncio.run(_openings(config, user))
                 console.print(made.report(), soft_wrap=True)
-                opened.write_text("".join(json.dumps(row) + "\n" for row in made.rows), encoding="utf-8")
+                opened.write_text("".join(json.dumps(row) + "\n" for row in made.dataset()), encoding="utf-8")
             rows = [[json.loads(line) for line in opened.read_text(encoding="utf-8").splitlines()]]
         data = dataset_of(broadcast_object_list(rows)[0])
     else:

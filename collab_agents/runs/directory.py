@@ -151,7 +151,7 @@ class RunDirectory:
         run.pop("on_disk_at_start", None)
         self._add(run, totals)
         found = self._reliability.result()
-        if found.probabilities:
+        if found.turns:
             run["reliability"] = found.model_dump() | {"advice": found.advice}
         self._write(run)
 

@@ -153,7 +153,7 @@ def test_the_coach_shows_what_the_assistant_chose_from(serve: Serve, tmp_path: P
         for one in turn.candidates:
             assert f"{one.reward:.3f}" in output
     assert "chosen candidate" in show(out, session.task.id)
-    assert len(preference_rows(read_trajectories(out)).rows) == 2
+    assert len(preference_rows(read_trajectories(out))) == 2
 
 
 def test_what_was_said_is_kept_when_the_model_fails(serve: Serve, tmp_path: Path) -> None:

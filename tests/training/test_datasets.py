@@ -3,7 +3,11 @@
 import json
 import shutil
 import sys
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import Any
 
@@ -16,18 +20,20 @@ from collab_agents._internal.rows import read_rows
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.training import (
+    Made,
     from_published,
     preference_rows,
     prompt_rows,
     read_all,
     read_dataset,
+    save_rows,
     sft_rows,
     split_by_task,
     to_flat,
     to_nested,
 )
 from collab_agents.training.datasets import persona_of_row, task_of_row
-from collab_agents.trajectories import Future, JsonlStore
+from collab_agents.trajectories import Future, JsonlStore, Trajectory
 from tests.support.commands import exit_code as run
 from tests.support.noisy import played, synthetic
 from tests.support.trajectories import said, trajectory
@@ -72,8 +78,8 @@ def test_sft_takes_the_best_conversation_of_each_task_and_counts_the_rest() -> N
         ],
         lower_bounds={"bleu": 0.5},
     )
-    assert [(row["task_id"], row["reward"]) for row in made.rows] == [("a", 0.8)]
-    assert made.rows[0]["messages"][-1] == said("assistant", "a 0")
+    assert [(row["task_id"], row["reward"]) for row in made.dataset()] == [("a", 0.8)]
+    assert made.dataset()[0]["messages"][-1] == said("assistant", "a 0")
     assert made.dropped == {
         "conversations without a reward": 1,
         "conversations below the bound of 0.5 for bleu": 1,
@@ -85,12 +91,12 @@ def test_sft_takes_the_best_conversation_of_each_task_and_counts_the_rest() -> N
 def test_preferences_are_best_against_worst_or_all_pairs_beyond_a_gap() -> None:
     one = trajectory("a", 0.5, None, 0.9, 0.1)
     made = preference_rows([one])
-    assert [(row["score_chosen"], row["score_rejected"]) for row in made.rows] == [(0.9, 0.1)] * 2
-    assert made.rows[0]["prompt"] == [said("user", "do a")]
-    assert made.rows[0]["chosen"] == [said("assistant", "a 2")]
-    gaps = {row["score_chosen"] - row["score_rejected"] for row in preference_rows([one], pairs="all").rows}
+    assert [(row["score_chosen"], row["score_rejected"]) for row in made.dataset()] == [(0.9, 0.1)] * 2
+    assert made.dataset()[0]["prompt"] == [said("user", "do a")]
+    assert made.dataset()[0]["chosen"] == [said("assistant", "a 2")]
+    gaps = {row["score_chosen"] - row["score_rejected"] for row in preference_rows([one], pairs="all").dataset()}
     assert {round(gap, 6) for gap in gaps} == {0.8, 0.4}
-    assert len(preference_rows([one], pairs="all", minimum_gap=0.5).rows) == 2
+    assert len(preference_rows([one], pairs="all", minimum_gap=0.5)) == 2
     assert made.dropped["candidates without a reward"] == 2
 
 
@@ -107,12 +113,12 @@ def test_pairs_by_probability_are_as_often_right_as_they_say() -> None:
         return of[chosen] > of[rejected]
 
     every = preference_rows(made, pairs="all", minimum_probability=1e-9)
-    assert min(row["probability"] for row in every.rows) >= 0.45
+    assert every.probabilities.low >= 0.45
     sure = preference_rows(made, pairs="all", minimum_probability=0.9)
-    assert 0 < len(sure.rows) < len(every.rows)
-    assert sure.probabilities == [row["probability"] for row in sure.rows]
-    assert sure.dropped["pairs below the minimum probability"] == len(every.rows) - len(sure.rows)
-    for rows in (every.rows, sure.rows):
+    assert 0 < len(sure) < len(every)
+    assert sure.probabilities.sample == sure.dataset()["probability"][:]
+    assert sure.dropped["pairs below the minimum probability"] == len(every) - len(sure)
+    for rows in (list(every.dataset()), list(sure.dataset())):
         said = sum(row["probability"] for row in rows) / len(rows)
         assert sum(map(right, rows)) / len(rows) == pytest.approx(said, abs=0.03)
 
@@ -122,6 +128,52 @@ def test_pairs_by_probability_need_two_futures_and_a_sure_pair() -> None:
         preference_rows([trajectory("a", 0.5, 0.9)], minimum_probability=0.9)
     with pytest.raises(ConfigError, match=r"pair has 0\.\d\d: lower minimum_probability \(0\.99\)"):
         preference_rows([played([[[0.0, 1.0], [0.9, 0.4]]])], minimum_probability=0.99)
+
+
+def test_what_is_read_twice_may_not_be_an_iterator(tmp_path: Path) -> None:
+    made, _ = synthetic(20, between=0.3, within=0.5)
+    with pytest.raises(ConfigError, match=r"twice: pass a list, or read_all\(\.\.\.\), instead of an iterator"):
+        preference_rows(iter(made), minimum_probability=0.9)
+    (tmp_path / "trajectories.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in made))
+    read = preference_rows(read_all([tmp_path]), minimum_probability=0.9)
+    assert list(read.dataset()) == list(preference_rows(made, minimum_probability=0.9).dataset())
+
+
+@pytest.mark.parametrize(
+    "rows_of",
+    [sft_rows, prompt_rows, preference_rows, partial(preference_rows, minimum_probability=0.6)],
+    ids=["sft", "prompts", "preference", "probability"],
+)
+def test_a_dataset_in_the_making_takes_no_more_memory_for_many_trajectories_than_for_few(
+    rows_of: Callable[[Iterable[Trajectory]], Made], tmp_path: Path
+) -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        made = rows_of(Generated(count))
+        save_rows(made, tmp_path / str(count), how={})
+        assert len(made) >= count
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(200)  # What is loaded once.
+    assert peak(2000) < 1.5 * peak(500)  # Samples of numbers still grow, up to their bound.
+
+
+class Generated:
+    """Trajectories of about 25 KB that are made anew in every iteration."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        for number in range(self.count):
+            one = played([[[0.8, 0.9], [0.1, 0.2]], [[0.6, 0.9], [0.2, 0.1]]], f"task-{number}")
+            text = f"{number} " + 1000 * "word "
+            for turn in one.turns:
+                turn.prompt = [said("user", text)]
+            one.reward, one.messages = 0.5, [said("user", text), said("assistant", text)]
+            yield one
 
 
 @pytest.mark.parametrize(
@@ -150,16 +202,27 @@ def test_sessions_at_the_terminal_are_conversations_of_their_task(tmp_path: Path
         one = trajectory(name, 0.1, 0.2, final=final)
         about = {"session": {"task": "a"}} if "@" in name else {}
         store.append(one.model_copy(update={"task": one.task.model_copy(update={"metadata": about})}))
-    assert [(row["task_id"], row["reward"]) for row in sft_rows(read_all([tmp_path])).rows] == [("a", 0.9)]
+    assert [(row["task_id"], row["reward"]) for row in sft_rows(read_all([tmp_path])).dataset()] == [("a", 0.9)]
 
 
 def test_prompts_hold_the_task_and_the_persona_and_each_stands_once() -> None:
     made = prompt_rows([trajectory("a", 0.1), trajectory("a", 0.1)], system_prompt="be kind")
-    assert len(made.rows) == 2
+    assert len(made) == 2
     row = made.dataset()[1]
     assert row["prompt"][0] == said("system", "be kind")
     assert task_of_row(row) == trajectory("a").task
     assert persona_of_row(row) is None
+
+
+def test_of_many_conversations_of_many_tasks_each_task_has_its_best() -> None:
+    random = Random(0)
+    finals = [(f"t{random.randrange(300)}", random.random()) for _ in range(1000)]
+    made = sft_rows(trajectory(task, 0.1, final=final) for task, final in finals)
+    rows = list(made.dataset())
+    best = {task: max(final for other, final in finals if other == task) for task, _ in finals}
+    assert {row["task_id"]: row["reward"] for row in rows} == best
+    assert len(made) == len(rows) == made.rewards.count == len(best)
+    assert made.dropped == {"conversations that are not their task's best": 1000 - len(best)}
 
 
 @settings(max_examples=30)
@@ -192,6 +255,28 @@ def test_tool_messages_survive_a_dataset() -> None:
     one.turns[0].candidates[0].messages = [call, result, said("assistant", "there")]
     with pytest.raises(ConfigError, match="task 'a' has a reply with tool messages"):
         list(to_nested([one]))
+
+
+def test_what_only_a_late_row_has_is_a_column_of_all(tmp_path: Path) -> None:
+    many = [trajectory(f"t{number}", 0.1) for number in range(900)]
+    tools = [{"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}]
+    late = many[700]
+    late.messages[1:2] = [{"role": "assistant", "content": None, "tool_calls": tools}, said("assistant", "there")]
+    made = sft_rows(many)
+    save_rows(made, tmp_path / "saved", how={})
+    for rows in (made.dataset(), read_dataset(str(tmp_path / "saved"), "sft")["train"]):
+        assert len(rows) == 900
+        assert rows[0]["messages"][1] == said("assistant", "t0 0") | {"tool_calls": None}
+        assert rows[700]["messages"][1]["tool_calls"] == tools
+        assert rows[899]["messages"][1] == said("assistant", "t899 0") | {"tool_calls": None}
+
+
+def test_rows_of_different_kinds_are_refused() -> None:
+    one = trajectory("a", 0.1)
+    other = trajectory("b", 0.1)
+    other.messages[0]["content"] = [{"type": "text", "text": "look"}]
+    with pytest.raises(ConfigError, match="rows do not fit into one table"):
+        sft_rows([one, other]).dataset()
 
 
 def test_the_published_forms_survive_the_round_trip() -> None:
@@ -227,12 +312,12 @@ def test_the_published_package_reads_what_is_written_and_makes_the_same_pairs(
             (row["completion"], row["score"]) for row in theirs.data
         ]
     pairs = theirs.to_dpo_dataset()["train"]
-    ours = preference_rows(from_published(theirs.data)).rows
+    ours = preference_rows(from_published(theirs.data)).dataset()
     assert [(row["chosen"], row["score_rejected"]) for row in pairs] == [
         (row["chosen"][0]["content"], row["score_rejected"]) for row in ours
     ]
     best = theirs.to_sft_dataset()["train"]
-    assert best["messages"][0] == sft_rows(from_published(theirs.data)).rows[0]["messages"]
+    assert best["messages"][0] == sft_rows(from_published(theirs.data)).dataset()[0]["messages"]
 
 
 def test_what_the_published_package_saves_is_read(tmp_path: Path, published: Any) -> None:
@@ -291,6 +376,7 @@ def test_a_dataset_is_saved_as_parquet_with_a_card_that_says_how_it_was_made(
     assert "minimum_gap: 0.4" in card
     assert f"All {len(rows['train']) + len(rows['eval'])} are 0.900." in card
     assert "preference rows of 20 trajectories" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.part"))
     assert run("dataset", "--from", str(folder), "--kind", "sft", "--out", str(out)) == 1
     assert "is not empty" in capsys.readouterr().err
 

@@ -1,5 +1,7 @@
 """How reliable rewards are, on trees whose variances are known."""
 
+import json
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +11,14 @@ from hypothesis import strategies as st
 
 from collab_agents import Reliability, reliability
 from collab_agents.lookahead import Components
-from collab_agents.trajectories import Candidate
-from collab_agents.variance import ScoreReliability, best_shares, true_rewards
+from collab_agents.trajectories import Candidate, Trajectory
+from collab_agents.variance import (
+    ReliabilityTally,
+    ScoreReliability,
+    best_shares,
+    chosen_probabilities,
+    true_rewards,
+)
 from tests.support.noisy import Rewards, played, synthetic, turn_of
 
 
@@ -66,9 +74,9 @@ def test_the_probability_that_the_chosen_one_is_the_best_is_right() -> None:
     turns = [turn for one in made for turn in one.turns]
     right = [turn.chosen == int(np.argmax(best)) for turn, best in zip(turns, true, strict=True)]
     assert found.chosen_is_best == pytest.approx(sum(right) / len(right), abs=0.03)
-    each = [one for turns in found.probabilities.values() for one in turns if one is not None]
-    sure = [is_right for probability, is_right in zip(each, right, strict=True) if probability > 0.9]
-    unsure = [is_right for probability, is_right in zip(each, right, strict=True) if probability < 0.5]
+    each = chosen_probabilities(turns, found.reward.components)
+    sure = [is_right for probability, is_right in zip(each, right, strict=True) if probability and probability > 0.9]
+    unsure = [is_right for probability, is_right in zip(each, right, strict=True) if probability and probability < 0.5]
     assert sum(sure) / len(sure) > 0.88
     assert sum(unsure) / len(unsure) < 0.55
 
@@ -93,9 +101,10 @@ def test_a_mean_of_few_futures_is_believed_less() -> None:
     ],
 )
 def test_what_cannot_be_known_is_unknown(turns: Sequence[Rewards], why: str) -> None:
-    found = reliability([played(turns)])
+    one = played(turns)
+    found = reliability([one])
     assert (found.reward.components, found.reward.value, found.reward.low, found.chosen_is_best) == (None,) * 4
-    assert set(found.probabilities.get("one", [])) <= {None}
+    assert set(chosen_probabilities(one.turns, found.reward.components)) <= {None}
     assert found.advice.startswith(f"How reliably rewards rank candidates is unknown: {why}")
 
 
@@ -106,12 +115,88 @@ def test_one_task_gives_an_estimate_without_an_interval() -> None:
 
 
 def test_candidates_that_differ_by_chance_have_no_reliability() -> None:
-    found = reliability([played([[[0.0, 1.0], [1.0, 0.0]]])])
+    one = played([[[0.0, 1.0], [1.0, 0.0]]])
+    found = reliability([one])
     assert found.reward.value == 0
-    assert found.probabilities == {"one": [0.5]}
+    assert found.chosen_is_best == 0.5
+    assert chosen_probabilities(one.turns, found.reward.components) == [0.5]
     assert found.advice == (
         "2 futures rank candidates with reliability 0.00: candidates differ by no more than chance would make them."
     )
+
+
+def tally_of(trajectories: Sequence[Trajectory]) -> ReliabilityTally:
+    tally = ReliabilityTally()
+    for one in trajectories:
+        tally.add(one.task.id, one.turns, calls=20 * len(one.turns))
+    return tally
+
+
+def assert_same(one: Reliability, other: Reliability) -> None:
+    """Equal but for the rounding of sums in another order."""
+    for left, right in [(one.reward, other.reward), *((one.judges[name], other.judges[name]) for name in one.judges)]:
+        assert left.components is not None
+        assert right.components is not None
+        assert left.components.model_dump() == pytest.approx(right.components.model_dump())
+        assert (left.value, left.low, left.high) == pytest.approx((right.value, right.low, right.high))
+    assert one.chosen_is_best == pytest.approx(other.chosen_is_best)
+    assert one.share_of_futures == other.share_of_futures
+    assert (one.turns, one.futures) == (other.turns, other.futures)
+
+
+def test_neither_order_nor_division_nor_a_stop_in_between_changes_what_a_tally_says() -> None:
+    made, _ = synthetic(600, between=0.2, within=0.5)
+    whole = tally_of(made).result()
+    shuffled = random.Random(0).sample(made, len(made))
+    assert_same(tally_of(shuffled).result(), whole)
+
+    parts = [tally_of(shuffled[:150]), tally_of(shuffled[150:151]), tally_of([]), tally_of(shuffled[151:])]
+    merged = ReliabilityTally()
+    for part in parts:
+        merged.merge(part)
+    assert_same(merged.result(), whole)
+
+    stopped = ReliabilityTally.load(json.loads(json.dumps(tally_of(made[:100]).dump())))
+    for one in made[100:]:
+        stopped.add(one.task.id, one.turns, calls=20 * len(one.turns))
+    assert_same(stopped.result(), whole)
+
+
+def test_a_tally_survives_the_disk_exactly() -> None:
+    made, _ = synthetic(300, between=0.2, within=0.5)
+    tally = tally_of(made)
+    text = json.dumps(tally.dump())
+    read = ReliabilityTally.load(json.loads(text))
+    assert json.dumps(read.dump()) == text
+    assert read.result() == tally.result()
+    empty = ReliabilityTally.load(json.loads(json.dumps(ReliabilityTally().dump())))
+    assert empty.result() == reliability([])
+    with pytest.raises(ValueError, match="not the dump of a tally"):
+        ReliabilityTally.load({"sums": {}})
+
+
+def test_trajectories_of_one_task_are_resampled_together() -> None:
+    made, _ = synthetic(40, between=0.2, within=0.5)
+    halves = [one.model_copy(update={"turns": [turn]}) for one in made for turn in one.turns]
+    assert_same(tally_of(halves).result(), tally_of(made).result())
+    one_task = [one.model_copy(update={"task": made[0].task}) for one in made]
+    assert tally_of(one_task).result().reward.low is None
+
+
+def test_what_a_tally_keeps_does_not_grow_with_the_trajectories() -> None:
+    one = played([[[0.1, 0.2], [0.8, 0.9]]] * 10)
+    tally = ReliabilityTally()
+
+    def kept_after(numbers: range) -> int:
+        for number in numbers:
+            tally.add(f"task-{number}", one.turns, calls=60)
+        return len(json.dumps(tally.dump()))
+
+    few = kept_after(range(1_200))
+    assert kept_after(range(1_200, 4_000)) < 1.01 * few
+    found = tally.result()
+    assert found.turns == 40_000
+    assert found.chosen_is_best == pytest.approx(chosen_probabilities(one.turns, found.reward.components)[0])
 
 
 def known(components: Components, *, futures: float, share_of_futures: float | None = None) -> Reliability:
@@ -122,7 +207,6 @@ def known(components: Components, *, futures: float, share_of_futures: float | N
         reward=ScoreReliability(components=components, value=value, low=0.1, high=0.42),
         judges={},
         chosen_is_best=0.5,
-        probabilities={},
         share_of_futures=share_of_futures,
     )
 
