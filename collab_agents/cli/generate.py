@@ -46,6 +46,7 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool)
         out=out,
         resume=resume,
         private=private,
+        checkpoints=config.checkpoints,
         settings=config.model_dump(mode="json", exclude={"seed", "lookahead"}),
         limits=config.limits,
         prices=config.prices,

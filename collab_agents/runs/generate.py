@@ -42,7 +42,7 @@ from collab_agents.runs._collector import fewer_collections
 from collab_agents.runs.directory import RunDirectory, changed_task_error, digest, read_totals
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse, purse_for
-from collab_agents.runs.turns import Turns
+from collab_agents.runs.turns import Turns, check_checkpoints, open_turns
 from collab_agents.tasks import Task
 from collab_agents.tasks.task import check_plain
 from collab_agents.trajectories import Failure, Trajectory
@@ -74,6 +74,7 @@ def generate_trajectories(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
+    checkpoints: str | None = None,
     settings: Mapping[str, object] | None = None,
     limits: SpendingLimits | Purse | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -102,6 +103,8 @@ def generate_trajectories(
         resume: Whether to continue the run in `out`. Finished tasks are skipped and not yielded again; unfinished and
             failed tasks continue from their last finished turn.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
+        checkpoints: The address of a PostgreSQL database that keeps the unfinished tasks instead of a file in `out`,
+            "postgresql://user@host/database". libpq finds the password in PGPASSWORD, PGPASSFILE or ~/.pgpass.
         settings: More settings to keep in run.json, and to compare when the run is resumed.
         limits: What the run may spend, earlier attempts included. Once it is spent, the turns under way are finished
             and kept, and the iterator raises LimitReached. Several runs can share a `Purse`.
@@ -113,7 +116,7 @@ def generate_trajectories(
         LimitReached: After the last trajectory, if tasks were left unplayed because of `limits`.
         RunDirectoryError: If another process uses `out`, it holds a run and `resume` is not set, or it was made with
             other settings.
-        ConfigError: For a repeated task id, or a person as user or assistant.
+        ConfigError: For a repeated task id, a person as user or assistant, or an address that is not PostgreSQL's.
         ModelError: If three tasks in a row fail because a model refuses its key.
 
     Example:
@@ -136,6 +139,7 @@ def generate_trajectories(
         out=out,
         resume=resume,
         private=private,
+        checkpoints=checkpoints,
         limits=limits,
         prices=prices,
         progress=progress,
@@ -156,6 +160,7 @@ def play_conversations(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
+    checkpoints: str | None = None,
     settings: Mapping[str, object] | None = None,
     limits: SpendingLimits | Purse | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -178,6 +183,7 @@ def play_conversations(
         out: A run directory.
         resume: Whether to continue the run in `out`.
         private: Whether the files in `out` are readable by their owner only.
+        checkpoints: The database of the unfinished tasks.
         settings: More settings to keep in run.json.
         limits: What the run may spend.
         prices: Prices by model.
@@ -194,6 +200,7 @@ def play_conversations(
         out=out,
         resume=resume,
         private=private,
+        checkpoints=checkpoints,
         limits=limits,
         prices=prices,
         progress=progress,
@@ -248,10 +255,12 @@ async def _play_all(
     out: str | Path | None,
     resume: bool,
     private: bool,
+    checkpoints: str | None,
     limits: SpendingLimits | Purse | None,
     prices: Mapping[str, Price] | None,
     progress: Progress | None,
 ) -> AsyncGenerator[Trajectory, None]:
+    check_checkpoints(checkpoints, out)
     slots = _Slots(slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency)
     purse = purse_for(limits)
     progress = progress if progress is not None else Progress()
@@ -267,7 +276,7 @@ async def _play_all(
             if resume:
                 await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
-            turns = await stack.enter_async_context(Turns(run.checkpoints, sync=run.sync))
+            turns = await stack.enter_async_context(open_turns(run, checkpoints))
             run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
             purse.usage.add(Usage.of(read_totals(out)))
         player = _Player(graph, run, turns, personas, seed, progress, slots, purse, prices or {})
