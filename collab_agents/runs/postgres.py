@@ -27,7 +27,7 @@ _MOST_CONNECTIONS = 4
 _TO_CONNECT = 5
 """Seconds to wait for a connection."""
 _PATIENCE = 30.0
-"""Seconds to wait for everything that one call does."""
+"""Seconds to wait for the server's answer."""
 _DEFAULTS = {
     "connect_timeout": _TO_CONNECT,
     # A server whose machine has vanished does not close its connections.
@@ -36,16 +36,23 @@ _DEFAULTS = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "application_name": "collab-agents",
+    "client_encoding": "utf8",
 }
 _LOCK = f"SELECT pg_try_advisory_xact_lock({0x636F6C6C6162}) AS locked"
 """Take the lock of the process that makes the tables; its number spells "collab"."""
 _STATE = "state"
 """The one channel. The saver writes plain values of channels unmasked, and as JSON, which refuses some characters."""
 
-_Connection = psycopg.AsyncConnection[DictRow]
-
 # The errors that are raised here say what psycopg would log, on stderr by default.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+
+class _Connection(psycopg.AsyncConnection[DictRow]):
+    """Bounds every wait for the server, and no other: the saver also waits for a free thread."""
+
+    async def wait(self, *arguments: Any, **options: Any) -> Any:
+        async with asyncio.timeout(_PATIENCE):
+            return await super().wait(*arguments, **options)
 
 
 class PostgresTurns:
@@ -74,6 +81,7 @@ class PostgresTurns:
         self._run_id = run_id
         self._sync = sync
         self._serde = _Strict()
+        self._free = asyncio.Semaphore(_MOST_CONNECTIONS)
 
     async def __aenter__(self) -> "PostgresTurns":
         with self._explained():
@@ -147,8 +155,9 @@ class PostgresTurns:
     @asynccontextmanager
     async def _saver(self) -> AsyncIterator[tuple[AsyncPostgresSaver, _Connection]]:
         """Lend a connection, and a saver that is on it alone and so takes part in its transaction."""
-        with self._explained():
-            async with asyncio.timeout(_PATIENCE):
+        # The pool's wait is bounded, and should be for the server only.
+        async with self._free:
+            with self._explained():
                 try:
                     async with self._pool.connection() as connection:
                         yield AsyncPostgresSaver(connection, serde=self._serde), connection

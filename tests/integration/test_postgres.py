@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 from langchain_core.messages import AIMessage, BaseMessage
@@ -109,6 +111,45 @@ async def test_any_task_id_is_kept_and_found_again(postgres: PostgresServer, dat
             await turns.forget(task_id)
         assert await turns.task_ids() == []
         assert await turns.last("a/b") is None
+
+
+async def test_a_slow_database_delays_a_run_and_does_not_end_it(postgres: PostgresServer, database: str) -> None:
+    sleep = "BEGIN PERFORM pg_sleep(0.5); RETURN NEW; END"
+    trigger = "BEFORE INSERT ON checkpoints FOR EACH ROW EXECUTE FUNCTION slow()"
+    names = [f"task-{number}" for number in range(48)]  # With 4 connections, the last waits longer than for a server.
+    async with PostgresTurns(postgres.address(database), "run") as turns:
+        postgres.query(database, f"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS '{sleep}'")
+        postgres.query(database, f"CREATE TRIGGER slow {trigger}")
+        await asyncio.gather(*(turns.keep(name, {"messages": []}) for name in names))
+        assert sorted(await turns.task_ids()) == sorted(names)
+
+
+async def test_a_run_whose_own_code_takes_all_threads_keeps_its_turns(
+    postgres: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab_agents.runs.postgres._PATIENCE", 1.0)
+    over = threading.Event()
+    async with PostgresTurns(postgres.address(database), "run") as turns:
+        busy = [asyncio.create_task(asyncio.to_thread(over.wait)) for _ in range(64)]
+        keeping = asyncio.create_task(turns.keep("task", {"messages": []}))
+        await asyncio.wait([keeping], timeout=2)
+        over.set()
+        await keeping
+        await asyncio.gather(*busy)
+        assert await turns.task_ids() == ["task"]
+
+
+async def test_a_server_that_stops_answering_ends_the_wait(
+    postgres: PostgresServer, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab_agents.runs.postgres._PATIENCE", 1.0)
+    async with PostgresTurns(postgres.address(database), "run") as turns:
+        await turns.keep("task", {"messages": [], "turn": 1})
+        with psycopg.connect(postgres.address(database)) as other:
+            other.execute("LOCK TABLE checkpoints")
+            with pytest.raises(RunDirectoryError, match="no answer within 1 seconds; fix that and resume"):
+                await turns.keep("task", {"messages": [], "turn": 2})
+        assert await turns.last("task") == {"messages": [], "turn": 1}
 
 
 KEEP = """
@@ -381,6 +422,7 @@ def test_the_commands_take_the_address_from_the_file(
     assert (code, problem) == (0, "")
     assert len(list(read_trajectories(out))) == 3
     assert rows(postgres, database) == dict.fromkeys(TABLES, 0)
-    code, _, problem = run("evaluate", "--config", file, "--out", tmp_path / "evaluation")
-    assert (code, problem) == (0, "")
+    for command in (["evaluate"], ["rejudge", out]):
+        code, _, problem = run(*command, "--config", file, "--out", tmp_path / str(command[0]))
+        assert (code, problem) == (0, "")
     assert rows(postgres, database) == dict.fromkeys(TABLES, 0)

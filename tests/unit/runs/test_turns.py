@@ -17,7 +17,7 @@ from collab_agents.errors import RunDirectoryError
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.judges import token_cost
 from collab_agents.runs import play_conversations
-from collab_agents.runs.directory import read_failures
+from collab_agents.runs.directory import RunDirectory, read_failures, read_totals
 from collab_agents.trajectories import Trajectory
 from tests.support.participants import Counts, Tires
 from tests.support.tasks import parties
@@ -141,3 +141,11 @@ async def test_a_database_that_another_program_holds_is_named(tmp_path: Path) ->
         await play(parties(1), out=tmp_path, resume=True)
     other.close()
     assert len(await play(parties(1), out=tmp_path, resume=True)) == 1
+
+
+def test_a_killed_run_whose_turns_are_gone_has_not_spent_less_than_nothing(tmp_path: Path) -> None:
+    for calls in (10, 3):  # Neither attempt reaches its end.
+        with RunDirectory(tmp_path, settings={}, resume=True) as run:
+            run.begin({"calls": calls, "parts": {"user": {"m": {"calls": calls}}}})
+    assert read_totals(tmp_path)["calls"] == 0
+    assert read_totals(tmp_path)["parts"] == {"user": {"m": {"calls": 0}}}
