@@ -15,7 +15,7 @@ DEMO := runs/demo
 TRAIN := runs/train-demo
 POOLS := .bench/lookahead
 
-.PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead sandbox clean
+.PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead system clean
 
 setup: $(READY)
 
@@ -60,14 +60,15 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # Models take one thread each, so that the tests beside them get on too.
-test: lint sandbox
+test: lint system
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal --durations 15
 
-# What code is judged in. Not a Python package, so the system's installer brings it.
-sandbox:
-	@command -v bwrap >/dev/null \
-	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq bubblewrap; } \
-	|| { echo "The tests need bubblewrap: sudo apt-get install bubblewrap (or dnf, pacman, ...)"; exit 1; }
+# What code is judged in, and the database. Not Python packages, so the system's installer brings them.
+system:
+	@{ command -v bwrap && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }; } >/dev/null 2>&1 \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends bubblewrap postgresql; } \
+	|| { echo "The tests need bubblewrap and PostgreSQL: sudo apt-get install bubblewrap postgresql (or dnf, ...)"; exit 1; }
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput

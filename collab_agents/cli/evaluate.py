@@ -68,6 +68,7 @@ async def evaluate(
             out=out,
             resume=resume,
             private=private,
+            checkpoints=config.checkpoints,
             settings={name: _plain(section) for name, section in sections.items()},
             limits=config.limits,
             prices=config.prices,

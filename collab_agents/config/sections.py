@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from collab_agents._internal.databases import check_database
 from collab_agents._internal.reasons import nearest
 from collab_agents._internal.rows import DataFiles
 from collab_agents._internal.secrets import names_of_secrets, secrets_in_url
@@ -312,7 +313,15 @@ class _Scene(Section):
     limits: SceneLimits = Field(default_factory=SceneLimits)
     prices: Prices = Field(default_factory=dict)
     """For models whose price `genai-prices` does not know, or that cost something else for you."""
+    checkpoints: str | None = None
+    """The PostgreSQL database that keeps unfinished tasks instead of a file: postgresql://user@host/database."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_database(self) -> "_Scene":
+        if self.checkpoints is not None:
+            check_database(self.checkpoints)
+        return self
 
 
 class RunConfig(_Scene):
@@ -325,7 +334,7 @@ class RunConfig(_Scene):
 class RejudgeConfig(Section):
     """The file of `rejudge`: its judges. A `run.yaml` is accepted too.
 
-    Of its lookahead, only `drop_faulty` is used. Its limits of spending are not: nothing is played.
+    Of its lookahead, only `drop_faulty` is used. Its limits of spending and its checkpoints are not: nothing is played.
     """
 
     judges: Judges = Field(min_length=1)
@@ -335,6 +344,7 @@ class RejudgeConfig(Section):
     assistant: AssistantConfig | None = None
     user: UserConfig | None = None
     tasks: TasksConfig | None = None
+    checkpoints: str | None = None
     seed: int = 0
 
 

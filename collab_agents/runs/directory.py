@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -26,8 +27,8 @@ from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory,
 from collab_agents.usage import summed
 from collab_agents.variance import ReliabilityTally
 
-_MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$")
-"""Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
+_MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$|^checkpoints$")
+"""Settings that may differ when a run is resumed: they decide how much, how fast and where, not what is played."""
 
 
 class RunDirectory:
@@ -41,6 +42,7 @@ class RunDirectory:
         private: Whether new files are readable by their owner only, whatever the umask.
 
     Attributes:
+        id: Distinguishes the run from any other, in a database that they share.
         spent: The calls, tokens and turns of the trajectories that were there when the folder was opened.
 
     Raises:
@@ -61,6 +63,7 @@ class RunDirectory:
         self.settings = dict(settings)
         self.resume = resume
         self.checkpoints = self.path / "checkpoints.sqlite"
+        self.id = ""
         self.spent: dict[str, Any] = {}
         self._played: dict[str, str] = {}
         self._failed: dict[str, Failure] = {}
@@ -142,7 +145,8 @@ class RunDirectory:
         run = self._read()
         if "on_disk_at_start" in run:
             before = run["on_disk_at_start"]
-            self._add(run, summed(on_disk, before, sign=-1))
+            # Turns that were there then may be in a database that is not used any more.
+            self._add(run, _positive(summed(on_disk, before, sign=-1)))
         self._write(run | {"on_disk_at_start": dict(on_disk)})
 
     def add_totals(self, totals: Mapping[str, Any]) -> None:
@@ -172,9 +176,15 @@ class RunDirectory:
         if (self.path / "run.json").exists():
             if not self.resume:
                 raise RunDirectoryError(f"{self.path} already holds a run: resume it, or choose another directory")
-            self._compare(self._read().get("config", {}))
+            run = self._read()
+            self._compare(run.get("config", {}))
+            if "id" not in run:  # Made by an earlier version.
+                run = {"id": uuid4().hex, **run}
+                self._write(run)
         else:
-            self._write({"config": self.settings, "versions": _versions()})
+            run = {"id": uuid4().hex, "config": self.settings, "versions": _versions()}
+            self._write(run)
+        self.id = run["id"]
         self._trajectories.open()
         self._failures.open()
         # SQLite gives the files beside it the same permissions.
@@ -245,6 +255,10 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _positive(counts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _positive(value) if isinstance(value, Mapping) else max(value, 0) for key, value in counts.items()}
+
+
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, list):
         value = dict(enumerate(value))
@@ -297,7 +311,8 @@ def _read_run(file: Path) -> dict[str, Any]:
         run = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise RunDirectoryError(f"{file} is not JSON: {error}") from error
-    if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), dict) for key in ("config", "totals")):
+    parts = {"id": str, "config": dict, "totals": dict}
+    if not isinstance(run, dict) or not all(isinstance(run.get(key, kind()), kind) for key, kind in parts.items()):
         raise RunDirectoryError(f"{file} was not written by a run: choose another directory")
     return run
 

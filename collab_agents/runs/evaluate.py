@@ -23,6 +23,7 @@ from collab_agents.runs.generate import cancel, check_tasks, conversation_settin
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.runs.spending import Purse
+from collab_agents.runs.turns import check_checkpoints
 from collab_agents.runs.workers import RayOptions, open_workers
 from collab_agents.tasks import Task
 from collab_agents.trajectories import read_trajectories
@@ -70,6 +71,7 @@ async def evaluate(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
+    checkpoints: str | None = None,
     settings: Mapping[str, Mapping[str, object]] | None = None,
     limits: SpendingLimits | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -89,6 +91,7 @@ async def evaluate(
         out: A folder for the runs: each set, assistant and seed has a run directory in it.
         resume: Whether to continue the runs in `out`.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
+        checkpoints: The database of the unfinished conversations, as for `generate_trajectories`.
         settings: What to keep in the run.json of each assistant's runs.
         limits: What all runs together may spend, earlier attempts included.
         prices: Prices by model, see `given_prices`.
@@ -111,6 +114,7 @@ async def evaluate(
         raise ConfigError(f"assistants must be one, or two to compare, got {len(assistants)}")
     if repeats < 1:
         raise ConfigError(f"repeats must be at least 1, got {repeats}")
+    check_checkpoints(checkpoints, out)
     slots = slots_for(max_concurrency)
     seeds = [seed, *(derive_seed(seed, "repeat", repeat) for repeat in range(1, repeats))]
     folders = run_folders([one.name for one in sets], list(assistants), repeats)
@@ -138,7 +142,9 @@ async def evaluate(
         stack.enter_context(progress.open())
         workers = await stack.enter_async_context(open_workers(ray, max_concurrency)) if ray else None
         playing = [
-            asyncio.create_task(_play(run, assistants[run.side], slots, private, purse, prices, progress, workers))
+            asyncio.create_task(
+                _play(run, assistants[run.side], slots, private, checkpoints, purse, prices, progress, workers)
+            )
             for run in runs
         ]
         stack.push_async_callback(cancel, playing)
@@ -216,6 +222,7 @@ async def _play(
     assistant: Assistant,
     slots: asyncio.Semaphore,
     private: bool,
+    checkpoints: str | None,
     purse: Purse,
     prices: Mapping[str, Price] | None,
     progress: Progress,
@@ -233,6 +240,7 @@ async def _play(
         out=run.folder,
         resume=True,
         private=private,
+        checkpoints=checkpoints,
         settings=run.settings,
         limits=purse,
         prices=prices,

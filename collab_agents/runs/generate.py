@@ -41,7 +41,7 @@ from collab_agents.runs.ledger import RunLedger
 from collab_agents.runs.player import Player, Plays
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse, purse_for
-from collab_agents.runs.turns import Turns
+from collab_agents.runs.turns import Turns, check_checkpoints, open_turns
 from collab_agents.runs.workers import RayOptions, player_on
 from collab_agents.runs.workers.job import PlayJob
 from collab_agents.tasks import Task
@@ -79,6 +79,7 @@ def generate_trajectories(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
+    checkpoints: str | None = None,
     settings: Mapping[str, object] | None = None,
     limits: SpendingLimits | Purse | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -108,6 +109,8 @@ def generate_trajectories(
         resume: Whether to continue the run in `out`. Finished tasks are skipped and not yielded again; unfinished and
             failed tasks continue from their last finished turn.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
+        checkpoints: The address of a PostgreSQL database that keeps the unfinished tasks instead of a file in `out`,
+            "postgresql://user@host/database". libpq finds the password in PGPASSWORD, PGPASSFILE or ~/.pgpass.
         settings: More settings to keep in run.json, and to compare when the run is resumed.
         limits: What the run may spend, earlier attempts included. Once it is spent, the turns under way are finished
             and kept, and the iterator raises LimitReached. Several runs can share a `Purse`.
@@ -115,13 +118,14 @@ def generate_trajectories(
         progress: An object to keep up to date. A `ProgressBar` displays itself.
         value: Expects rewards of candidates, see `create_rollout_graph`.
         ray: Plays the tasks in worker processes, on this machine or a cluster; see `RayOptions`. The trajectories are
-            the same. Limits hold for all workers together, but for those of models in the worker's own process.
+            the same. Limits hold for all workers together, but for those of models in the worker's own process. A task
+            whose worker dies is played again: from its last finished turn if there are `checkpoints`, else anew.
 
     Raises:
         LimitReached: After the last trajectory, if tasks were left unplayed because of `limits`.
         RunDirectoryError: If another process uses `out`, it holds a run and `resume` is not set, or it was made with
             other settings.
-        ConfigError: For a repeated task id, or a person as user or assistant.
+        ConfigError: For a repeated task id, a person as user or assistant, or an address that is not PostgreSQL's.
         ModelError: If three tasks in a row fail because a model refuses its key.
         WorkersError: If no worker can be started, or the cluster is gone.
 
@@ -153,6 +157,7 @@ def generate_trajectories(
         out=out,
         resume=resume,
         private=private,
+        checkpoints=checkpoints,
         limits=limits,
         prices=prices,
         progress=progress,
@@ -174,6 +179,7 @@ def play_conversations(
     out: str | Path | None = None,
     resume: bool = False,
     private: bool = True,
+    checkpoints: str | None = None,
     settings: Mapping[str, object] | None = None,
     limits: SpendingLimits | Purse | None = None,
     prices: Mapping[str, Price] | None = None,
@@ -197,6 +203,7 @@ def play_conversations(
         out: A run directory.
         resume: Whether to continue the run in `out`.
         private: Whether the files in `out` are readable by their owner only.
+        checkpoints: The database of the unfinished tasks.
         settings: More settings to keep in run.json.
         limits: What the run may spend.
         prices: Prices by model.
@@ -214,6 +221,7 @@ def play_conversations(
         out=out,
         resume=resume,
         private=private,
+        checkpoints=checkpoints,
         limits=limits,
         prices=prices,
         progress=progress,
@@ -269,11 +277,13 @@ async def _play_all(
     out: str | Path | None,
     resume: bool,
     private: bool,
+    checkpoints: str | None,
     limits: SpendingLimits | Purse | None,
     prices: Mapping[str, Price] | None,
     progress: Progress | None,
     ray: "RayOptions | Workers | None",
 ) -> AsyncGenerator[Trajectory, None]:
+    check_checkpoints(checkpoints, out)
     slots = _Slots(slots_for(max_concurrency) if isinstance(max_concurrency, int) else max_concurrency)
     purse = purse_for(limits)
     progress = progress if progress is not None else Progress()
@@ -293,7 +303,7 @@ async def _play_all(
             if resume:
                 await make_way(out)
             run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
-            turns = await stack.enter_async_context(Turns(run.checkpoints, sync=run.sync))
+            turns = await stack.enter_async_context(open_turns(run, checkpoints))
             run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
             purse.usage.add(Usage.of(read_totals(out)))
         ledger = RunLedger(progress, purse, prices or {})
@@ -301,13 +311,15 @@ async def _play_all(
             stack.callback(_close, run, ledger, started)
 
         async def last(task: Task) -> dict[str, Any] | None:
-            if turns is None or not resume:
+            # A fresh run has turns to go on from if a worker that kept them has died.
+            if turns is None or not (resume or (remote is not None and turns.shared)):
                 return None
             return await _last_turn(turns, task, pick_persona(personas, seed=seed, task_id=task.id))
 
         player: Plays
         if remote is not None:
-            player = await stack.enter_async_context(remote.open(ledger, last))
+            shared = None if turns is None else turns.shared
+            player = await stack.enter_async_context(remote.open(ledger, last, shared))
         else:
             keep = None if turns is None else turns.keep
             player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, last=last, keep=keep)

@@ -1,13 +1,15 @@
-"""The wheel, and an application that has it installed."""
+"""The wheel, an application that has it installed, and a PostgreSQL server."""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.process import ROOT
 from tests.support.application import Application
+from tests.support.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,16 @@ def application(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Applic
         (made.folder / package).mkdir()
         (made.folder / package / "__init__.py").write_text("MINE = True\n")
     return made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    """The name of an empty database."""
+    return postgres.new_database()

@@ -1,6 +1,7 @@
 """Reading what others wrote (checkpoints, an app's memory, models) runs no code that is in it."""
 
 import json
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from collab_agents.training.config import PolicyConfig
 from collab_agents.training.policy import load_policy
 from collab_agents.trajectories import read_trajectories
 from tests.support.participants import Counts
+from tests.support.postgres import PostgresServer
 from tests.support.runs import collect, generate
 from tests.support.tasks import parties
 from tests.support.tiny import tiny_model
@@ -58,9 +60,33 @@ def shop(name: str = "shop") -> GraphAssistant:
     return GraphAssistant(graph.compile(checkpointer=InMemorySaver(), name=name))
 
 
+class Evil:
+    """What creates the file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
 def touching(file: Path) -> bytes:
     """What creates the file when it is read as LangGraph reads by default."""
     return ormsgpack.packb(ormsgpack.Ext(0, ormsgpack.packb(("os", "system", f"touch {file}"))))
+
+
+@pytest.mark.parametrize("kind", ["msgpack", "pickle"])
+async def test_a_poisoned_state_in_a_database_is_refused_when_a_run_is_resumed(
+    kind: str, postgres: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    out, owned = tmp_path / "run", tmp_path / "owned"
+    checkpoints = postgres.address(database)
+    await collect(parties(3), out=out, assistant=Counts(fail_on="number 1"), checkpoints=checkpoints)
+    poison = touching(owned) if kind == "msgpack" else pickle.dumps(Evil(owned))
+    postgres.query(database, "UPDATE checkpoint_blobs SET type = %s, blob = %s", kind, poison)
+    with pytest.raises(RunDirectoryError, match=r"holds a (os\.system|pickle value), which no run writes there"):
+        await collect(parties(3), out=out, resume=True, checkpoints=checkpoints)
+    assert not owned.exists()
 
 
 async def test_a_poisoned_checkpoint_is_refused_when_a_run_is_resumed(tmp_path: Path) -> None:
@@ -167,11 +193,7 @@ def test_a_models_own_code_and_pickles_are_not_run(load: str, tmp_path: Path) ->
         load_by(load, str(folder))
     (folder / "config.json").write_text(plain)
 
-    class Evil:
-        def __reduce__(self) -> Any:
-            return Path.touch, (owned,)
-
-    torch.save({"x": Evil()}, folder / "pytorch_model.bin")
+    torch.save({"x": Evil(owned)}, folder / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="its weights are a pickle with code in it; use safetensors"):
         load_by(load, str(folder))
     assert not owned.exists()

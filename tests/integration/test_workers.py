@@ -252,9 +252,7 @@ async def test_an_evaluation_on_workers_gives_the_same_scorecard(
 
 
 async def test_what_cannot_be_sent_is_named_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^assistant\.inner\['guard'\] cannot be sent to workers \(TypeError"
-    ):
+    with pytest.raises(ConfigError, match=r"^assistant\.inner\['guard'\] cannot be sent to workers \(TypeError"):
         await collected(tasks(1), assistant=Locked(), out=tmp_path / "run", ray=RayOptions(workers=1))
     assert not (tmp_path / "run").exists()
 

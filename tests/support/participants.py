@@ -45,3 +45,20 @@ class Counts:
         if self.fail_on and self.fail_on in str(messages[0].content):
             raise RuntimeError("no luck")
         return [AIMessage(f"reply {len(messages)} of {context.seed}")], memory
+
+
+class Tires(Counts):
+    """Fails at one turn of every conversation."""
+
+    def __init__(self, turn: int) -> None:
+        super().__init__()
+        self.turn = turn
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        turn = (len(messages) + 1) // 2
+        if turn == self.turn:
+            raise RuntimeError("too tired")
+        self.calls += 1
+        return [AIMessage(f"reply {turn} of {context.seed}")], memory | {"replies": turn}

@@ -2,11 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from collab_agents.errors import ConfigError
 from collab_agents.runs.player import Last
-from collab_agents.runs.workers.job import PlayJob
+from collab_agents.runs.turns import Shared
+from collab_agents.runs.workers.job import Item, PlayJob
 from collab_agents.runs.workers.options import RayOptions
 from collab_agents.runs.workers.pool import Account, Workers, open_workers
 from collab_agents.tasks import Task
@@ -25,11 +25,12 @@ class RemotePlayer:
         self._workers = workers
         self._job = job
         self._last: Last | None = None
+        self._shared: Shared | None = None
 
     @asynccontextmanager
-    async def open(self, account: Account, last: Last) -> AsyncIterator["RemotePlayer"]:
-        """Enter what workers do in the account, and let begun tasks go on where they were left."""
-        self._last = last
+    async def open(self, account: Account, last: Last, shared: Shared | None) -> AsyncIterator["RemotePlayer"]:
+        """Enter what workers do in the account, let begun tasks go on, and let workers keep turns where all can."""
+        self._last, self._shared = last, shared
         async with self._workers.billing(self._job, account):
             yield self
 
@@ -40,8 +41,8 @@ class RemotePlayer:
         """
         plain = task.model_dump()
 
-        async def item() -> tuple[dict[str, Any], dict[str, Any] | None]:
-            return plain, await self._last(task) if self._last else None
+        async def item() -> Item:
+            return Item(plain, await self._last(task) if self._last else None, self._shared)
 
         line = await self._workers.run(self._job, item, f"task {task.id}")
         return Trajectory.model_validate_json(line)

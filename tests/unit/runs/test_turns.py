@@ -5,12 +5,10 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from collab_agents import MultiturnReward, ScriptedUser, read_trajectories
@@ -18,12 +16,10 @@ from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import RunDirectoryError
 from collab_agents.graphs.conversation import create_conversation_graph
 from collab_agents.judges import token_cost
-from collab_agents.participants import AssistantContext
 from collab_agents.runs import play_conversations
-from collab_agents.runs.directory import read_failures
+from collab_agents.runs.directory import RunDirectory, read_failures, read_totals
 from collab_agents.trajectories import Trajectory
-from collab_agents.users import Memory
-from tests.support.participants import Counts
+from tests.support.participants import Counts, Tires
 from tests.support.tasks import parties
 
 COST = MultiturnReward({"token_cost": token_cost()})
@@ -35,23 +31,6 @@ async def play(tasks: Any, assistant: Any = None, **options: Any) -> dict[str, T
     defaults: dict[str, Any] = {"user": LINES, "assistant": assistant or Counts(), "reward": COST}
     played = play_conversations(tasks, max_exchanges=TURNS, **(defaults | options))
     return {one.task.id: one async for one in played}
-
-
-class Tires(Counts):
-    """Fails at one turn of every conversation."""
-
-    def __init__(self, turn: int) -> None:
-        super().__init__()
-        self.turn = turn
-
-    async def respond(
-        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
-    ) -> tuple[list[BaseMessage], Memory]:
-        turn = (len(messages) + 1) // 2
-        if turn == self.turn:
-            raise RuntimeError("too tired")
-        self.calls += 1
-        return [AIMessage(f"reply {turn} of {context.seed}")], memory | {"replies": turn}
 
 
 async def test_on_a_slow_disk_what_many_tasks_hand_in_is_written_together(
@@ -162,3 +141,11 @@ async def test_a_database_that_another_program_holds_is_named(tmp_path: Path) ->
         await play(parties(1), out=tmp_path, resume=True)
     other.close()
     assert len(await play(parties(1), out=tmp_path, resume=True)) == 1
+
+
+def test_a_killed_run_whose_turns_are_gone_has_not_spent_less_than_nothing(tmp_path: Path) -> None:
+    for calls in (10, 3):  # Neither attempt reaches its end.
+        with RunDirectory(tmp_path, settings={}, resume=True) as run:
+            run.begin({"calls": calls, "parts": {"user": {"m": {"calls": calls}}}})
+    assert read_totals(tmp_path)["calls"] == 0
+    assert read_totals(tmp_path)["parts"] == {"user": {"m": {"calls": 0}}}
