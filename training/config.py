@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 
 from collab_agents.config import AgendaUserConfig, Judges, Model, RunLimits, Section, TasksConfig, UserConfig
 from collab_agents.lookahead import SERVING
+from collab_agents.runs.workers import RayOptions
 
 
 class LoraSection(Section):
@@ -116,6 +117,8 @@ class RewardConfig(Section):
     """Replies of the model in training that are generated together."""
     max_concurrency: PositiveInt = 256
     """Replies scored at once."""
+    ray: RayOptions | None = None
+    """Plays the futures in worker processes. It needs a `policy`."""
     limits: RunLimits = Field(default_factory=RunLimits)
     seed: int = 0
 

@@ -9,6 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant, ChatAssistant
-from collab_agents.errors import ConfigError
+from collab_agents.errors import ConfigError, WorkersError
 from collab_agents.graphs import create_lookahead_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
@@ -29,8 +30,10 @@ from collab_agents.messages import from_dicts, text_of
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.local import LocalChatModel
 from collab_agents.rewards import MultiturnReward, mean
+from collab_agents.runs.workers import RayOptions
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.policy import clean
+from collab_agents.training.workers import RemoteScorer
 from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,11 @@ class MultiturnRewardFunction:
         batch_size: Replies of the model in training that are generated together.
         max_concurrency: Replies scored at once.
         seed: The seed of the futures.
+        ray: Plays the futures in worker processes instead of this one, with the same rewards. It needs an `assistant`:
+            the model in training cannot be sent to them. Each training process has workers of its own.
+
+    Raises:
+        ConfigError: If `ray` is given without an assistant, or a person would have to play futures.
 
     Example:
         reward = MultiturnReward({"token_cost": token_cost(), "fact_coverage": fact_coverage()})
@@ -78,6 +86,7 @@ class MultiturnRewardFunction:
         batch_size: int = 32,
         max_concurrency: int = 256,
         seed: int = 0,
+        ray: RayOptions | None = None,
     ) -> None:
         check_simulated(user, assistant, instead="pass a simulated one, which plays the futures")
         self.__name__ = "multiturn_reward"  # TRL logs the reward under this name.
@@ -93,9 +102,19 @@ class MultiturnRewardFunction:
         self._model: torch.nn.Module | None = None
         self._graph: Graph | None = None
         self.needs_policy = assistant is None
+        self._scorer: RemoteScorer | None = None
         if assistant is not None:
             chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
-            self._graph = create_lookahead_graph(user, chosen, reward, lookahead)
+            make = partial(create_lookahead_graph, user=user, assistant=chosen, reward=reward, lookahead=lookahead)
+            self._graph = make()
+            self._scorer = RemoteScorer(make, ray, max_concurrency) if ray is not None else None
+        elif ray is not None:
+            raise ConfigError("ray needs an assistant: the model in training cannot be sent to workers; serve it")
+
+    def close(self) -> None:
+        """End the workers, if there are any. They also end with the process."""
+        if self._scorer is not None:
+            self._scorer.close()
 
     def bind(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Let this model play the assistant in the futures, unless another assistant was given."""
@@ -151,7 +170,11 @@ class MultiturnRewardFunction:
         async def score(state: dict[str, Any]) -> dict[str, Any]:
             async with free:
                 try:
+                    if self._scorer is not None:
+                        return await self._scorer.score(state, f"reply to {state['task'].id}")
                     return await graph.ainvoke(state)
+                except WorkersError:
+                    raise
                 except Exception as error:
                     logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason_of(error))
                     return {"reward": None, "scores": {}}

@@ -81,6 +81,7 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
         batch_size=config.reward.batch_size,
         max_concurrency=config.reward.max_concurrency,
         seed=config.reward.seed,
+        ray=config.reward.ray,
     )
     data = _prompts(config, user, args, out, console)
     _check_judgeable(data, user, reward)

@@ -26,6 +26,7 @@ from collab_agents import (
     Lookahead,
     MultiturnReward,
     Progress,
+    RayOptions,
     ScriptedUser,
     SpendingLimits,
     Task,
@@ -39,7 +40,7 @@ from collab_agents import (
 from collab_agents.errors import ConfigError, LimitReached, WorkersError
 from collab_agents.judges import token_cost
 from collab_agents.runs.directory import read_failures, read_totals
-from collab_agents.runs.workers import RayOptions
+from collab_agents.training import MultiturnRewardFunction
 from tests.support.commands import start
 from tests.support.workers import Deadly, Locked
 
@@ -176,6 +177,20 @@ def test_a_driver_that_is_killed_resumes_and_plays_no_finished_task_again(cluste
     assert {one.task.id: one for one in after} == whole
 
 
+async def test_a_worker_that_dies_loses_no_finished_turn_if_turns_are_in_a_database(
+    cluster: Cluster, postgres: Postgres, tmp_path: Path
+) -> None:
+    (marks := tmp_path / "marks").mkdir()
+    user = ScriptedUser(["{goal}", "Shorter.", "Now die, please.", "Thanks."])
+    ray, ahead = RayOptions(address=cluster.address, workers=1), Lookahead(candidates=1, futures=1, window=0)
+    options: dict[str, Any] = {"user": user, "lookahead": ahead, "out": tmp_path / "run", "checkpoints": postgres.url}
+    assistant, progress = Deadly(marks), Progress()
+    found = await collected(tasks(1), assistant=assistant, ray=ray, progress=progress, **options)
+    assert len(pids(marks)) == 2
+    # Two turns in the worker that died, two in the next: none is played twice.
+    assert (len(found["t0"].turns), progress.turns) == (4, 4)
+
+
 async def test_limits_hold_for_all_workers_together(
     cluster: Cluster, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -251,6 +266,27 @@ async def test_an_evaluation_on_workers_gives_the_same_scorecard(
     assert (progress.finished, progress.total) == (20, 20)
 
 
+def test_rewards_of_replies_in_training_are_the_same_on_workers(cluster: Cluster, serve: Callable[..., Server]) -> None:
+    server = serve("--deterministic")
+    model = load_chat_model("openai:any", base_url=server.url)
+    reward, ahead = MultiturnReward({"token_cost": token_cost(0.01)}), Lookahead(futures=2, window=2)
+    prompts = [[{"role": "user", "content": f"A letter of {n} lines."}] for n in range(6)]
+    replies = [[{"role": "assistant", "content": f"To whom, and why {n}?"}] for n in range(6)]
+    goals = [f"A letter of {n} lines." for n in range(6)]
+    here = MultiturnRewardFunction(LLMUser(model), reward, ahead, assistant=model)
+    expected = asyncio.run(here(prompts, replies, goal=goals))
+    assert len(set(expected)) > 1
+    ray = RayOptions(address=cluster.address, workers=2)
+    there = MultiturnRewardFunction(LLMUser(model), reward, ahead, assistant=model, ray=ray)
+    try:
+        for _ in range(2):  # TRL may call it from another event loop every time.
+            assert asyncio.run(there(prompts, replies, goal=goals)) == expected
+    finally:
+        there.close()
+    with pytest.raises(ConfigError, match="ray needs an assistant"):
+        MultiturnRewardFunction(LLMUser(model), reward, ahead, ray=ray)
+
+
 async def test_what_cannot_be_sent_is_named_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^assistant\.inner\['guard'\] cannot be sent to workers \(TypeError"):
         await collected(tasks(1), assistant=Locked(), out=tmp_path / "run", ray=RayOptions(workers=1))
@@ -288,7 +324,11 @@ async def test_a_module_that_workers_lack_is_named(cluster: Cluster, tmp_path: P
             r"the node .* cannot import collab-agents .*install it there",
         ),
         (
-            {"collab_agents-9.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: collab-agents\nVersion: 9.9\n"},
+            {
+                "sitecustomize.py": "from importlib import metadata\n"
+                "found = metadata.version\n"
+                "metadata.version = lambda name: '9.9' if name == 'collab-agents' else found(name)\n"
+            },
             r"the node .* has collab-agents 9\.9, and this process has .*install the same version",
         ),
     ],
@@ -334,7 +374,7 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
     assert errors == f"Stopped. Finished conversations are in {out}; continue with --resume.\n"
     finished = {one.task.id for one in read_trajectories(out)}
     assert 0 < len(finished) < 30
-    assert read_totals(out)["calls"] >= 8 * len(finished)
+    assert read_totals(out)["calls"] >= sum(one.usage.calls for one in read_trajectories(out))
 
     process = start(*command)
     output, errors = process.communicate(timeout=120)

@@ -41,6 +41,8 @@ class Actor:
             self._worker = Worker(*share)
         except (PackageNotFoundError, ImportError) as error:
             self._problem = f"cannot import {_PACKAGE} ({error}): install it there, with the extras that the run needs"
+        except Exception as error:
+            self._problem = f"cannot start a worker: {type(error).__name__}: {error}"
 
     async def about(self) -> dict[str, Any]:
         """Return where this worker runs, and why it cannot be used, if it cannot."""
