@@ -96,10 +96,8 @@ WORK: dict[str, Callable[..., AsyncIterator[Trajectory]]] = {"paper": paper, "sm
 
 
 def workers() -> list[psutil.Process]:
-    """Return the processes that play tasks."""
-    driver = psutil.Process().parent()
-    assert driver is not None
-    return [one for one in psutil.process_iter(["cmdline"]) if "ray::Actor" in " ".join(one.info["cmdline"] or ())]
+    """Return the processes that play tasks for this one."""
+    return [one for one in psutil.Process().children(recursive=True) if "ray::Actor" in " ".join(one.cmdline())]
 
 
 async def play(work: str, url: str, count: int, side: int | None, out: str) -> Row:
@@ -142,8 +140,7 @@ def measured(work: str, count: int, side: str) -> Row:
     row["driver_ms"] = row["driver"] / count * 1000
     row["per_s"] = calls / row["wall"]
     row["tasks_per_s"] = count / row["wall"]
-    # How many workers as busy as these take all of a driver's processor.
-    row["feeds"] = row["workers"] / SIDES[side] / row["driver"] * SIDES[side] if row["workers"] else 0.0
+    row["feeds"] = row["workers"] / row["driver"]
     return row
 
 

@@ -42,6 +42,7 @@ from collab_agents.judges import token_cost
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.training import MultiturnRewardFunction
 from tests.support.commands import start
+from tests.support.postgres import PostgresServer
 from tests.support.workers import Deadly, Locked
 
 AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
@@ -178,17 +179,22 @@ def test_a_driver_that_is_killed_resumes_and_plays_no_finished_task_again(cluste
 
 
 async def test_a_worker_that_dies_loses_no_finished_turn_if_turns_are_in_a_database(
-    cluster: Cluster, postgres: Postgres, tmp_path: Path
+    cluster: Cluster, postgres: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     (marks := tmp_path / "marks").mkdir()
-    user = ScriptedUser(["{goal}", "Shorter.", "Now die, please.", "Thanks."])
-    ray, ahead = RayOptions(address=cluster.address, workers=1), Lookahead(candidates=1, futures=1, window=0)
-    options: dict[str, Any] = {"user": user, "lookahead": ahead, "out": tmp_path / "run", "checkpoints": postgres.url}
-    assistant, progress = Deadly(marks), Progress()
-    found = await collected(tasks(1), assistant=assistant, ray=ray, progress=progress, **options)
-    assert len(pids(marks)) == 2
-    # Two turns in the worker that died, two in the next: none is played twice.
-    assert (len(found["t0"].turns), progress.turns) == (4, 4)
+    said = ["{goal}", "Shorter.", "Now die, please.", "Thanks."]
+    found = await collected(
+        tasks(1),
+        user=ScriptedUser(said),
+        assistant=Deadly(marks),
+        lookahead=Lookahead(candidates=1, futures=1, window=0),
+        out=tmp_path / "run",
+        checkpoints=postgres.address(database),
+        ray=RayOptions(address=cluster.address, workers=1),
+    )
+    assert len(found["t0"].turns) == 4
+    heard = sorted(one.read_text().splitlines() for one in marks.glob("process-*"))
+    assert heard == [["Now die, please.", "Thanks."], ["Write 0", "Shorter.", "Now die, please."]]
 
 
 async def test_limits_hold_for_all_workers_together(
@@ -269,7 +275,7 @@ async def test_an_evaluation_on_workers_gives_the_same_scorecard(
 def test_rewards_of_replies_in_training_are_the_same_on_workers(cluster: Cluster, serve: Callable[..., Server]) -> None:
     server = serve("--deterministic")
     model = load_chat_model("openai:any", base_url=server.url)
-    reward, ahead = MultiturnReward({"token_cost": token_cost(0.01)}), Lookahead(futures=2, window=2)
+    reward, ahead = MultiturnReward({"token_cost": token_cost()}), Lookahead(futures=2, window=2)
     prompts = [[{"role": "user", "content": f"A letter of {n} lines."}] for n in range(6)]
     replies = [[{"role": "assistant", "content": f"To whom, and why {n}?"}] for n in range(6)]
     goals = [f"A letter of {n} lines." for n in range(6)]

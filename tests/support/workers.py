@@ -16,7 +16,7 @@ from collab_agents.participants import AssistantContext, Memory
 class Deadly:
     """An assistant that kills its process when it is told to die: once for each task, or every time.
 
-    It leaves files in a folder: `process-PID` of each process that it was in, `died-SEED` for each death.
+    It leaves files in a folder: `process-PID` with what it heard in each process, `died-SEED` for each death.
     """
 
     def __init__(self, folder: Path, *, seconds: float = 0.05, once: bool = True) -> None:
@@ -27,8 +27,8 @@ class Deadly:
     async def respond(
         self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
     ) -> tuple[list[BaseMessage], Memory]:
-        (self.folder / f"process-{os.getpid()}").touch()
         said = str(messages[-1].content)
+        self._hear(said)
         if "die" in said:
             mark = self.folder / f"died-{context.seed}"
             died = mark.exists()
@@ -37,6 +37,10 @@ class Deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
         await asyncio.sleep(self.seconds)
         return [AIMessage(f"You said {said!r}. Is draft {context.seed} right?")], memory
+
+    def _hear(self, said: str) -> None:
+        with open(self.folder / f"process-{os.getpid()}", "a") as heard:
+            heard.write(f"{said}\n")
 
 
 class Locked:
