@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -128,6 +129,22 @@ class ReliabilityTally:
             (one.chosen, [each.reward for each in one.candidates], [each.scored for each in one.candidates])
             for one in turns
         )
+
+    def dump(self) -> Any:
+        """Return what was counted as a JSON value for `load`."""
+        sums = {name: {task: row.tolist() for task, row in rows.items()} for name, rows in self._sums.items()}
+        return {"sums": sums, "turns": self._turns, "calls": self._calls, "sampled": self._sampled}
+
+    @classmethod
+    def load(cls, value: Any) -> "ReliabilityTally":
+        """Return the tally of which `dump` made the value."""
+        tally = cls()
+        tally._sums = {
+            name: {task: np.array(row) for task, row in rows.items()} for name, rows in value["sums"].items()
+        }
+        tally._turns = {task: [(*turn,) for turn in turns] for task, turns in value["turns"].items()}
+        tally._calls, tally._sampled = value["calls"], value["sampled"]
+        return tally
 
     def components(self) -> Components | None:
         """Return the variances of the reward, if they are known."""
