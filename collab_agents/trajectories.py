@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from collab_agents._internal.parts import parsed, whole_lines
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
@@ -188,8 +189,8 @@ class JsonlStore:
             if end != size:
                 file.truncate(end)
 
-    def append(self, record: BaseModel, *, sync: bool = True) -> None:
-        """Write the record as a line. If it raises, nothing is left of it.
+    def append(self, record: BaseModel, *, sync: bool = True) -> int:
+        """Write the record as a line and return the file's size since. If it raises, nothing is left of the line.
 
         With `sync` the line is on the disk when this returns, else once `sync` has returned.
         """
@@ -205,6 +206,7 @@ class JsonlStore:
             except OSError:
                 file.truncate(size)
                 raise
+        return size + len(line)
 
     def sync(self) -> None:
         """Bring all lines that were appended to the disk."""
@@ -225,16 +227,8 @@ class JsonlStore:
         if not self.path.exists():
             return
         with open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return  # Being written, or torn by a kill: it does not count.
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise RunDirectoryError(f"{self.path}:{number}: not a JSON line: {error}") from error
-                if not isinstance(value, dict):
-                    raise RunDirectoryError(f"{self.path}:{number}: expected an object, got {str(value)[:40]!r}")
-                yield number, value
+            for number, line in whole_lines(file):
+                yield number, parsed(line, self.path, number)
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:

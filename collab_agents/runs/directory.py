@@ -1,14 +1,11 @@
 """A run directory: settings, finished trajectories, failures, and a lock for one process."""
 
-import errno
-import hashlib
 import json
 import os
 import platform
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,15 +13,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from collab_agents._internal.parts import Part, parts_of
 from collab_agents._internal.secrets import mask, remember_environment
-from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
+from collab_agents.runs._disk import explained as explained
+from collab_agents.runs.index import Index
+from collab_agents.runs.index import digest as digest
+from collab_agents.runs.index import turns_in as turns_in
 from collab_agents.tasks import Task
-from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory, Turn, read_record
+from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_record
 from collab_agents.usage import summed
-from collab_agents.variance import ReliabilityTally
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$")
 """Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
@@ -62,18 +62,17 @@ class RunDirectory:
         self.resume = resume
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.spent: dict[str, Any] = {}
-        self._played: dict[str, str] = {}
         self._failed: dict[str, Failure] = {}
-        self._reliability = ReliabilityTally()
         self._private = private
         self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
         self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
+        self._index = Index(self.path / "index.sqlite", private=private)
         self._lock = FileLock(self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644)
 
     @property
     def finished(self) -> Set[str]:
         """The ids of the tasks that are done."""
-        return self._played.keys()
+        return self._index
 
     def __enter__(self) -> "RunDirectory":
         remember_environment()
@@ -97,19 +96,19 @@ class RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._index.close()
         self._lock.release()
 
     def check_same(self, task: Task, persona: Persona | None) -> None:
         """Raise RunDirectoryError if the finished task differs from `task`, or was played by another persona."""
-        if self._played[task.id] != digest(task, persona):
+        if not self._index.has_same(task, persona):
             raise changed_task_error(task.id)
 
     def finish(self, trajectory: Trajectory, *, sync: bool = True) -> None:
         """Keep a finished trajectory. It is on disk when this returns or, without `sync`, once `sync` has returned."""
         with explained(self._trajectories.path):
-            self._trajectories.append(trajectory, sync=sync)
-        self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
-        self._reliability.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
+            size = self._trajectories.append(trajectory, sync=sync)
+        self._index.add(trajectory, Part(self._trajectories.path, size))
         if self._failed.pop(trajectory.task.id, None):
             self._replace_failures()
 
@@ -150,7 +149,7 @@ class RunDirectory:
         run = self._read()
         run.pop("on_disk_at_start", None)
         self._add(run, totals)
-        found = self._reliability.result()
+        found = self._index.tally.result()
         if found.probabilities:
             run["reliability"] = found.model_dump() | {"advice": found.advice}
         self._write(run)
@@ -179,16 +178,9 @@ class RunDirectory:
         self._failures.open()
         # SQLite gives the files beside it the same permissions.
         os.close(os.open(self.checkpoints, os.O_CREAT | os.O_WRONLY, 0o600 if self._private else 0o644))
-        for number, line in self._trajectories.lines():
-            try:
-                self._played[line["task"]["id"]] = digest(line["task"], line.get("persona"))
-                usage = line.get("usage") or {}
-                turns = [Turn.model_validate(turn) for turn in line.get("turns") or []]
-                self._reliability.add(line["task"]["id"], turns, usage.get("calls", 0))
-                self.spent = summed(self.spent, usage | {"turns": len(turns) or turns_in(line.get("messages") or [])})
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise RunDirectoryError(f"{self._trajectories.path}:{number}: it is not a trajectory") from error
         failures = read_failures(self.path)
+        self._index.open(parts_of(self.path))
+        self.spent = asdict(self._index.usage) | {"turns": self._index.turns}
         self._failed = {one.task.id: one for one in failures if one.task.id not in self.finished}
         if len(self._failed) < len(failures):
             self._failures.replace(list(self._failed.values()))
@@ -226,25 +218,6 @@ class RunDirectory:
             draft.replace(self.path / "run.json")
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Raise a RunDirectoryError that says what to do if a run's file at `path` cannot be read or written."""
-    try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:  # From the disk, or from another program that uses the file.
-        if isinstance(error, OSError):
-            full, reason = error.errno == errno.ENOSPC, error.strerror
-        else:
-            full, reason = error.sqlite_errorcode == sqlite3.SQLITE_FULL, str(error)
-        if full:
-            raise RunDirectoryError(f"{path.parent}: the disk is full; free some space and resume") from error
-        raise RunDirectoryError(f"{path} cannot be used: {reason}; fix that and resume") from error
-    except sqlite3.DatabaseError as error:
-        raise RunDirectoryError(
-            f"{path} is not a database, or is damaged ({error}): delete it to start the unfinished tasks again"
-        ) from error
-
-
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, list):
         value = dict(enumerate(value))
@@ -264,11 +237,6 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def turns_in(messages: Iterable[Message]) -> int:
-    """Count the assistant's answers in a conversation without lookahead."""
-    return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)
 
 
 def read_failures(path: str | Path) -> list[Failure]:
@@ -307,13 +275,3 @@ def changed_task_error(task_id: str) -> RunDirectoryError:
         f"task {task_id!r} or its persona has changed since the run began: resume with the same tasks and personas, "
         "or choose another directory"
     )
-
-
-def digest(task: Task | Mapping[str, object], persona: Persona | Mapping[str, object] | None) -> str:
-    """Return a hash of a task and its persona, to tell whether they have changed."""
-    kept = [
-        Task.model_validate(task).model_dump(mode="json"),
-        Persona.model_validate(persona).model_dump(mode="json") if persona else None,
-    ]
-    text = mask(json.dumps(valid(kept), sort_keys=True))
-    return hashlib.sha256(text.encode()).hexdigest()
