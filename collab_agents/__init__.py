@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
     from collab_agents.runs import (
+        Parts,
         Progress,
         ProgressBar,
         TaskSet,
@@ -58,6 +59,7 @@ _HOMES = {
     "personas": ("PERSONAS", "Persona", "load_personas", "sample_personas"),
     "rewards": ("MultiturnReward",),
     "runs": (
+        "Parts",
         "Progress",
         "ProgressBar",
         "TaskSet",
@@ -91,6 +93,7 @@ __all__ = [
     "Limits",
     "Lookahead",
     "MultiturnReward",
+    "Parts",
     "Persona",
     "Price",
     "Progress",

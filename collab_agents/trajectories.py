@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from collab_agents._internal.parts import parsed, whole_lines
+from collab_agents._internal.parts import FOLDER, Part, parsed, part_at, parts_of, whole_lines
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
@@ -231,16 +231,26 @@ class JsonlStore:
                 yield number, parsed(line, self.path, number)
 
 
-def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """The finished trajectories of a run directory or a JSONL file, one at a time.
+def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Trajectory]:
+    """The finished trajectories of a run directory, or of a JSONL or Parquet file of them, one at a time.
 
     Raises RunDirectoryError, which names the line, for one that is not a trajectory.
     """
-    file = Path(path) / "trajectories.jsonl" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
+    for part, number, line in read_lines(path):
+        yield read_record(Trajectory, parsed(line, part.path, number), part.path, number)
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Part, int, bytes]]:
+    """The lines of a run directory, or of a JSONL or Parquet file of trajectories: their file, number and bytes."""
+    place = Path(path)
+    parts = parts_of(place) if place.is_dir() else [part_at(place)] if place.is_file() else []
+    if not parts and not (place / FOLDER).is_dir():
         raise RunDirectoryError(f"{path}: there is no trajectories.jsonl; is it a run directory?")
-    for number, line in JsonlStore(file).lines():
-        yield read_record(Trajectory, line, file, number)
+    if (place / FOLDER).is_dir() and not (place / "run.json").exists():
+        raise RunDirectoryError(f"{path} has parts and no run.json: it was not written to its end")
+    for part in parts:
+        for number, line in part.lines():
+            yield part, number, line
 
 
 def read_record(kind: type[R], line: Mapping[str, object], file: Path, number: int) -> R:

@@ -1,12 +1,21 @@
-"""The files that hold a run's trajectories, and their lines."""
+"""The files that hold a run's trajectories, and their lines.
+
+There is one, trajectories.jsonl, or a folder of parts: trajectories/part-00000.jsonl, or .parquet, and so on.
+"""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from collab_agents._internal import parquet
 from collab_agents.errors import RunDirectoryError
+
+FOLDER = "trajectories"
+_PART = re.compile(r"part-(\d{5,})\.(jsonl|parquet)")
+_TAIL = 4096
 
 
 @dataclass(frozen=True)
@@ -19,39 +28,82 @@ class Part:
 
     @property
     def name(self) -> str:
-        """The same in every format."""
+        """The same in each format."""
         return self.path.stem
 
+    @property
+    def columnar(self) -> bool:
+        return self.path.suffix == ".parquet"
+
     def lines(self, *, after: int = 0, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Yield the numbers and bytes of its lines, from 1.
+        """Yield the numbers and bytes of its lines, from 1, without their ends.
 
         Args:
             after: Begin after this many lines,
-            offset: which are so many bytes.
+            offset: which are so many bytes of a JSONL file.
         """
-        with open(self.path, "rb") as file:
+        if self.columnar:
+            yield from enumerate(parquet.read_lines(self.path, after), after + 1)
+            return
+        try:
+            file = open(self.path, "rb")  # noqa: SIM115
+        except FileNotFoundError:  # It was converted since it was listed.
+            part = part_at(self.path.with_suffix(".parquet"))
+            yield from part.lines(after=after)
+            return
+        with file:
             file.seek(offset)
             yield from whole_lines(file, after)
 
     def tail(self, end: int) -> bytes:
-        """Return the last bytes before `end`, by which to tell whether the file is still the same."""
+        """Return the last bytes before `end` of a JSONL file, by which to tell whether it is still the same."""
+        if self.columnar or not self.path.exists():  # Or it was converted since.
+            return b""
         start = max(0, end - _TAIL)
         with open(self.path, "rb") as file:
             file.seek(start)
             return file.read(end - start)
 
-
-_TAIL = 4096
+    def count(self) -> int:
+        """Return the number of rows of a Parquet file."""
+        return parquet.count_rows(self.path)
 
 
 def part_at(path: Path) -> Part:
     return Part(path, path.stat().st_size)
 
 
-def parts_of(folder: Path) -> list[Part]:
+def parts_of(run: Path) -> list[Part]:
     """Return the files with a run's trajectories, in the order in which they were written."""
-    file = folder / "trajectories.jsonl"
-    return [part_at(file)] if file.exists() else []
+    files = [run / "trajectories.jsonl", *part_files(run)]
+    return [part_at(file) for file in files if file.exists()]
+
+
+def part_files(run: Path) -> list[Path]:
+    """Return a run's parts. Of a part in both formats, whose conversion was cut short, the Parquet file."""
+    folder = run / FOLDER
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return [folder / name for name in whole_parts(names)]
+
+
+def whole_parts(names: Iterable[str]) -> list[str]:
+    """Return those of the names that are parts that count, in order."""
+    found: dict[int, str] = {}
+    for name in sorted(names):  # A .parquet follows its .jsonl.
+        if match := _PART.fullmatch(name):
+            found[int(match[1])] = name
+    return [found[number] for number in sorted(found)]
+
+
+def number_of(name: str) -> int:
+    """Return the number of a part."""
+    match = _PART.fullmatch(name)
+    assert match is not None
+    return int(match[1])
+
+
+def part_name(number: int) -> str:
+    return f"part-{number:05}.jsonl"
 
 
 def whole_lines(file: BinaryIO, after: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -59,7 +111,7 @@ def whole_lines(file: BinaryIO, after: int = 0) -> Iterator[tuple[int, bytes]]:
     for number, line in enumerate(file, after + 1):
         if not line.endswith(b"\n"):
             return  # Being written, or torn by a kill.
-        yield number, line
+        yield number, line[:-1]
 
 
 def parsed(line: bytes, where: object, number: int) -> dict[str, Any]:
@@ -71,3 +123,30 @@ def parsed(line: bytes, where: object, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunDirectoryError(f"{where}:{number}: expected an object, got {str(value)[:40]!r}")
     return value
+
+
+def flat(trajectory: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a trajectory people filter by.
+
+    Raises AttributeError, TypeError or LookupError if it is none.
+    """
+    task, usage = trajectory["task"], trajectory.get("usage") or {}
+    known = usage.get("priced", 0) == usage.get("calls", 0)
+    return {
+        "task_id": task["id"],
+        "kind": task.get("kind"),
+        "persona": (trajectory.get("persona") or {}).get("name"),
+        "seed": trajectory.get("seed", 0),
+        "reward": trajectory.get("reward"),
+        "stopped": trajectory["stopped"],
+        "exchanges": len(trajectory.get("turns") or []) or turns_in(trajectory["messages"]),
+        "calls": usage.get("calls", 0),
+        "input_tokens": usage.get("input_tokens", 0),
+        "output_tokens": usage.get("output_tokens", 0),
+        "dollars": usage.get("dollars", 0.0) if known else None,
+    }
+
+
+def turns_in(messages: Iterable[Mapping[str, Any]]) -> int:
+    """Count the assistant's answers in a conversation without lookahead."""
+    return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)

@@ -107,6 +107,10 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder to write them t
 def generate(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
     out: Annotated[Path | None, typer.Option(help="The run directory to write.")] = None,
+    parts: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option(help="Keep the trajectories in parts, and closed ones as this."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks.")] = None,
@@ -137,7 +141,7 @@ def generate(
     if out is None:
         raise ConfigError("--out is missing: the run directory to write")
     try:
-        done = run_to_end(run(settings, out, resume=resume, private=not shared))
+        done = run_to_end(run(settings, out, parts=parts, resume=resume, private=not shared))
     except KeyboardInterrupt:
         errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
         raise
@@ -149,6 +153,10 @@ def generate(
 def evaluate(
     config: Annotated[Path, typer.Option(help="The YAML file of the assistant to evaluate.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    parts: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option(help="Keep the trajectories in parts, and closed ones as this."),
+    ] = None,
     against: Annotated[Path | None, typer.Option(help="The YAML file of an assistant to compare it with.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the evaluation in --out.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
@@ -172,7 +180,9 @@ def evaluate(
         settings = settings.model_copy(update={"tasks": tasks})
     settings = _changed(settings, max_concurrency, seed)
     try:
-        done = run_to_end(run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared))
+        done = run_to_end(
+            run(settings, other, names, out, parts=parts, repeats=repeats, resume=resume, private=not shared)
+        )
     except KeyboardInterrupt:
         errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
         raise

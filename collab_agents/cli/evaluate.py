@@ -20,6 +20,7 @@ from collab_agents.runs import Progress, TaskSet, check_tasks
 from collab_agents.runs import evaluate as play
 from collab_agents.runs.directory import read_failures
 from collab_agents.runs.evaluate import run_folders
+from collab_agents.runs.parts import PartFormat, Parts
 from collab_agents.runs.scorecard import Difference, Estimate, Scorecard, SetScores
 from collab_agents.trajectories import opener
 from collab_agents.usage import track_usage
@@ -34,6 +35,7 @@ async def evaluate(
     names: Sequence[str],
     out: Path,
     *,
+    parts: PartFormat | None,
     repeats: int,
     resume: bool,
     private: bool,
@@ -61,7 +63,7 @@ async def evaluate(
             seed=config.seed,
             repeats=repeats,
             max_concurrency=config.limits.max_concurrency,
-            out=out,
+            out=Parts(out, format=parts) if parts else out,
             resume=resume,
             private=private,
             settings={name: _plain(section) for name, section in sections.items()},

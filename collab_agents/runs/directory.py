@@ -1,6 +1,8 @@
 """A run directory: settings, finished trajectories, failures, and a lock for one process."""
 
+import asyncio
 import json
+import logging
 import os
 import platform
 import re
@@ -13,18 +15,22 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from collab_agents._internal.parts import Part, parts_of
+from collab_agents._internal.parts import FOLDER, parts_of
+from collab_agents._internal.parts import turns_in as turns_in
 from collab_agents._internal.secrets import mask, remember_environment
+from collab_agents._internal.stream import until_done
 from collab_agents.errors import RunDirectoryError
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
 from collab_agents.runs._disk import explained as explained
 from collab_agents.runs.index import Index
 from collab_agents.runs.index import digest as digest
-from collab_agents.runs.index import turns_in as turns_in
+from collab_agents.runs.parts import OneFile, PartFiles, Parts, Store
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_record
 from collab_agents.usage import summed
+
+logger = logging.getLogger(__name__)
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$")
 """Settings that may differ when a run is resumed: they decide how much and how fast, not what is played."""
@@ -33,8 +39,10 @@ _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$")
 class RunDirectory:
     """A run's folder: a context manager that locks it for this process.
 
+    `async with` opens and closes it on a thread.
+
     Args:
-        path: The folder. It is created if it does not exist.
+        path: The folder, or `Parts` in it. It is created if it does not exist.
         settings: Kept in run.json, and compared with those that are there.
         resume: Whether the folder may hold a run already.
         wait: Seconds to wait for another process that uses the folder.
@@ -50,7 +58,7 @@ class RunDirectory:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Parts,
         *,
         settings: Mapping[str, object],
         resume: bool = False,
@@ -58,16 +66,19 @@ class RunDirectory:
         private: bool = True,
     ) -> None:
         self.path = Path(path)
+        self._wanted = path if isinstance(path, Parts) else None
         self.settings = dict(settings)
         self.resume = resume
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.spent: dict[str, Any] = {}
         self._failed: dict[str, Failure] = {}
         self._private = private
-        self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
+        self._store: Store = OneFile(self.path, private=private)
         self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
         self._index = Index(self.path / "index.sqlite", private=private)
-        self._lock = FileLock(self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644)
+        self._lock = FileLock(
+            self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644, thread_local=False
+        )
 
     @property
     def finished(self) -> Set[str]:
@@ -95,9 +106,31 @@ class RunDirectory:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._index.close()
-        self._lock.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._store.close()
+        except RunDirectoryError as error:
+            if kind is None:
+                raise
+            logger.warning("%s", error)  # The run ends with another error.
+        finally:
+            self._index.close()
+            self._lock.release()
+
+    async def __aenter__(self) -> "RunDirectory":
+        opening: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await until_done(opening)
+            if not opening.cancelled() and opening.exception() is None:
+                self.__exit__(asyncio.CancelledError)
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        closing: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self.__exit__, kind))
+        await until_done(closing)
+        closing.result()
 
     def check_same(self, task: Task, persona: Persona | None) -> None:
         """Raise RunDirectoryError if the finished task differs from `task`, or was played by another persona."""
@@ -106,16 +139,16 @@ class RunDirectory:
 
     def finish(self, trajectory: Trajectory, *, sync: bool = True) -> None:
         """Keep a finished trajectory. It is on disk when this returns or, without `sync`, once `sync` has returned."""
-        with explained(self._trajectories.path):
-            size = self._trajectories.append(trajectory, sync=sync)
-        self._index.add(trajectory, Part(self._trajectories.path, size))
+        with explained(self._store.path):
+            part = self._store.append(trajectory, sync=sync)
+        self._index.add(trajectory, part)
         if self._failed.pop(trajectory.task.id, None):
             self._replace_failures()
 
     def sync(self) -> None:
         """Bring the trajectories that were kept without `sync` to the disk. It may be called on any thread."""
-        with explained(self._trajectories.path):
-            self._trajectories.sync()
+        with explained(self._store.path):
+            self._store.sync()
 
     def fail(self, failure: Failure) -> None:
         """Keep why a task could not be finished, replacing its earlier failure."""
@@ -166,7 +199,7 @@ class RunDirectory:
         for file in self.path.iterdir():
             if file.is_symlink():
                 raise RunDirectoryError(f"{file} is a symbolic link: a run keeps its files in its own directory")
-        if (self.path / "trajectories.jsonl").exists() and not (self.path / "run.json").exists():
+        if parts_of(self.path) and not (self.path / "run.json").exists():
             raise RunDirectoryError(f"{self.path} has trajectories and no run.json: choose another directory")
         if (self.path / "run.json").exists():
             if not self.resume:
@@ -174,16 +207,29 @@ class RunDirectory:
             self._compare(self._read().get("config", {}))
         else:
             self._write({"config": self.settings, "versions": _versions()})
-        self._trajectories.open()
+        if parts := self._parts():
+            self._store = PartFiles(self.path, parts, private=self._private)
+        there = self._store.open()
         self._failures.open()
         # SQLite gives the files beside it the same permissions.
         os.close(os.open(self.checkpoints, os.O_CREAT | os.O_WRONLY, 0o600 if self._private else 0o644))
         failures = read_failures(self.path)
-        self._index.open(parts_of(self.path))
+        self._index.open(there)
         self.spent = asdict(self._index.usage) | {"turns": self._index.turns}
         self._failed = {one.task.id: one for one in failures if one.task.id not in self.finished}
         if len(self._failed) < len(failures):
             self._failures.replace(list(self._failed.values()))
+        self._store.begin()
+
+    def _parts(self) -> Parts | None:
+        """Return how trajectories are kept in parts, or None if they are not."""
+        run = self._read()
+        if self._wanted is not None:
+            how = {"format": self._wanted.format, "megabytes": self._wanted.megabytes}
+            if run.get("parts") != how:
+                self._write(run | {"parts": how})
+            return self._wanted
+        return Parts(self.path, **run.get("parts", {})) if (self.path / FOLDER).exists() else None
 
     def _compare(self, made_with: Mapping[str, object]) -> None:
         # Earlier versions had another name for the column of goals.
@@ -211,7 +257,7 @@ class RunDirectory:
         draft = self.path / "run.json.new"
         text = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         with explained(self.path / "run.json"):
-            with open(draft, "w", encoding="utf-8", opener=self._trajectories.opener) as file:
+            with open(draft, "w", encoding="utf-8", opener=self._failures.opener) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -239,19 +285,19 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def read_failures(path: str | Path) -> list[Failure]:
+def read_failures(path: str | os.PathLike[str]) -> list[Failure]:
     """Return the failures that a run directory holds."""
     file = Path(path) / "failures.jsonl"
     return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings that a run directory was made with; empty if it has no run.json."""
     file = Path(path) / "run.json"
     return _read_run(file).get("config", {}) if file.exists() else {}
 
 
-def read_totals(path: str | Path) -> dict[str, Any]:
+def read_totals(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what all attempts at a run spent, as far as known; empty if it has no run.json.
 
     `Usage.of` makes a usage of it.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from collab_agents._internal.parts import Part, parsed
+from collab_agents._internal.parts import Part, parsed, turns_in
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
@@ -176,9 +176,10 @@ class Index(Set[str]):
             self._save()
 
     def _read(self, part: Part, after: int, offset: int) -> None:
+        number = after
         for number, line in part.lines(after=after, offset=offset):
             value = parsed(line, part.path, number)
-            offset += len(line)
+            offset += len(line) + 1
             try:
                 task_id = value["task"]["id"]
                 turns = [Turn.model_validate(turn) for turn in value.get("turns") or []]
@@ -187,10 +188,10 @@ class Index(Set[str]):
                 self._waiting[_key(task_id)] = _packed(value["task"], value.get("persona"))
             except (LookupError, TypeError, AttributeError, ValueError) as error:
                 raise RunDirectoryError(f"{part.path}:{number}: it is not a trajectory") from error
-            self._parts[part.name] = _Covered(part.path.name, offset, number, b"")
-            self._grown[part.name] = part
             if len(self._waiting) >= _GROUP:
                 self._save_tasks()
+        self._parts[part.name] = _Covered(part.path.name, part.size if part.columnar else offset, number, b"")
+        self._grown[part.name] = part
 
     def _forget_all(self) -> None:
         for table in ("tasks", "parts", "state"):
@@ -254,9 +255,15 @@ def _beginnings(covered: Mapping[str, _Covered], parts: Sequence[Part]) -> list[
         known = covered.get(part.name)
         if known is None:
             places.append((part, 0, 0))
+        elif known.file != part.path.name:  # It was converted since.
+            if not part.columnar or part.count() < known.lines:
+                return None
+            places.append((part, known.lines, 0))
         elif part.size < known.size or _hashed(part.tail(known.size)) != known.tail:
             return None
         elif part.size > known.size:
+            if part.columnar:
+                return None
             places.append((part, known.lines, known.size))
     return places
 
@@ -281,8 +288,3 @@ def digest(task: Task | Mapping[str, object], persona: Persona | Mapping[str, ob
     ]
     text = mask(json.dumps(valid(kept), sort_keys=True))
     return sha256(text.encode()).hexdigest()
-
-
-def turns_in(messages: Iterable[Message]) -> int:
-    """Count the assistant's answers in a conversation without lookahead."""
-    return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)

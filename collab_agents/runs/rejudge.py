@@ -20,6 +20,7 @@ from collab_agents.runs._rejudging import Rejudging
 from collab_agents.runs.choices import count_choices
 from collab_agents.runs.directory import RunDirectory
 from collab_agents.runs.generate import cancel
+from collab_agents.runs.parts import Parts
 from collab_agents.runs.progress import Progress
 from collab_agents.trajectories import Failure, Trajectory, read_trajectories
 from collab_agents.usage import track_usage
@@ -35,7 +36,7 @@ def rejudge(
     keep: Collection[str] = (),
     window: int | None = None,
     max_concurrency: int = 32,
-    out: str | Path | None = None,
+    out: str | Path | Parts | None = None,
     resume: bool = False,
     private: bool = True,
     settings: Mapping[str, object] | None = None,
@@ -110,7 +111,7 @@ async def _judge_all(
     judge: Rejudging,
     *,
     max_concurrency: int,
-    out: str | Path | None,
+    out: str | Path | Parts | None,
     resume: bool,
     private: bool,
     settings: Mapping[str, object],
@@ -124,7 +125,7 @@ async def _judge_all(
         if out is not None:
             if resume:
                 await make_way(out)
-            run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
+            run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             run.begin(run.spent)
         results = _Results(run, progress)
         if run is not None:
