@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from collab_agents._internal.parts import FOLDER, Part, parsed, part_at, parts_of, whole_lines
+from collab_agents._internal.addresses import Address, place_at, spelled
+from collab_agents._internal.parts import Part, files_in, parsed, part_at, parts_of, whole_lines
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
@@ -234,6 +235,8 @@ class JsonlStore:
 def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Trajectory]:
     """The finished trajectories of a run directory, or of a JSONL or Parquet file of them, one at a time.
 
+    Either may be at an address, such as s3://bucket/run.
+
     Raises RunDirectoryError, which names the line, for one that is not a trajectory.
     """
     for part, number, line in read_lines(path):
@@ -241,19 +244,39 @@ def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Trajectory]:
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Part, int, bytes]]:
-    """The lines of a run directory, or of a JSONL or Parquet file of trajectories: their file, number and bytes."""
-    place = Path(path)
-    parts = parts_of(place) if place.is_dir() else [part_at(place)] if place.is_file() else []
-    if not parts and not (place / FOLDER).is_dir():
-        raise RunDirectoryError(f"{path}: there is no trajectories.jsonl; is it a run directory?")
-    if (place / FOLDER).is_dir() and not (place / "run.json").exists():
-        raise RunDirectoryError(f"{path} has parts and no run.json: it was not written to its end")
-    for part in parts:
+    """The lines of a run directory, or of a file of trajectories: their file, number and bytes."""
+    for part in _parts_at(path):
         for number, line in part.lines():
             yield part, number, line
 
 
-def read_record(kind: type[R], line: Mapping[str, object], file: Path, number: int) -> R:
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a run directory, be it at an address."""
+    return bool({"run.json", "trajectories.jsonl"} & files_in(place_at(path)).keys())
+
+
+def _parts_at(path: str | os.PathLike[str]) -> list[Part]:
+    place = place_at(path)
+    files = files_in(place)
+    parts = parts_of(place)
+    if "trajectories.jsonl" in files or ("run.json" in files and (parts or _is_in_parts(place))):
+        return parts
+    if parts:
+        raise RunDirectoryError(f"{spelled(path)} has parts and no run.json: it was not written to its end")
+    if isinstance(place, Address):
+        if (size := place.size()) is not None:
+            return [Part(place, size)]
+    elif place.is_file():
+        return [part_at(place)]
+    raise RunDirectoryError(f"{spelled(path)}: there is no trajectories.jsonl; is it a run directory?")
+
+
+def _is_in_parts(run: Path | Address) -> bool:
+    """Whether no trajectory was finished yet in a run that keeps parts."""
+    return '"in_parts": {' in (run / "run.json").read_text(encoding="utf-8")
+
+
+def read_record(kind: type[R], line: Mapping[str, object], file: object, number: int) -> R:
     """A line as a record. Raises RunDirectoryError, which names the line."""
     try:
         return kind.model_validate(line)

@@ -77,7 +77,7 @@ def _groups(lines: Iterable[tuple[bytes, dict[str, Any]]]) -> Iterator[list[dict
         yield group
 
 
-def read_lines(path: Path, after: int = 0) -> Iterator[bytes]:
+def read_lines(path: Any, after: int = 0) -> Iterator[bytes]:
     """Yield the lines of a file after the first ones."""
     with _opened(path) as file:
         for group in range(file.num_row_groups):
@@ -91,19 +91,19 @@ def read_lines(path: Path, after: int = 0) -> Iterator[bytes]:
             after = 0
 
 
-def count_rows(path: Path) -> int:
+def count_rows(path: Any) -> int:
     """Return the number of a file's rows."""
     with _opened(path) as file:
         return int(file.metadata.num_rows)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Any) -> Any:
     check_installed()
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        file = pyarrow.parquet.ParquetFile(path if isinstance(path, Path) else path.seekable())
     except pyarrow.ArrowInvalid as error:
         raise RunDirectoryError(f"{path} is not a Parquet file, or is damaged: {error}") from error
     if LINE not in file.schema_arrow.names:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from collab_agents._internal import parquet
+from collab_agents._internal.addresses import Address
 from collab_agents.errors import RunDirectoryError
 
 FOLDER = "trajectories"
@@ -22,7 +23,7 @@ _TAIL = 4096
 class Part:
     """A file of trajectories."""
 
-    path: Path
+    path: Path | Address
     size: int
     """Bytes."""
 
@@ -46,18 +47,18 @@ class Part:
             yield from enumerate(parquet.read_lines(self.path, after), after + 1)
             return
         try:
-            file = open(self.path, "rb")  # noqa: SIM115
+            file: BinaryIO = self.path.open("rb")
         except FileNotFoundError:  # It was converted since it was listed.
-            part = part_at(self.path.with_suffix(".parquet"))
-            yield from part.lines(after=after)
+            assert isinstance(self.path, Path)
+            yield from part_at(self.path.with_suffix(".parquet")).lines(after=after)
             return
         with file:
             file.seek(offset)
             yield from whole_lines(file, after)
 
     def tail(self, end: int) -> bytes:
-        """Return the last bytes before `end` of a JSONL file, by which to tell whether it is still the same."""
-        if self.columnar or not self.path.exists():  # Or it was converted since.
+        """Return the last bytes before `end`, by which to tell whether it is the same file; empty if it is closed."""
+        if self.columnar or isinstance(self.path, Address) or not self.path.exists():  # It was converted since.
             return b""
         start = max(0, end - _TAIL)
         with open(self.path, "rb") as file:
@@ -73,21 +74,37 @@ def part_at(path: Path) -> Part:
     return Part(path, path.stat().st_size)
 
 
-def parts_of(run: Path) -> list[Part]:
+def parts_of(run: Path | Address) -> list[Part]:
     """Return the files with a run's trajectories, in the order in which they were written."""
-    files = [run / "trajectories.jsonl", *part_files(run)]
-    return [part_at(file) for file in files if file.exists()]
+    sizes = files_in(run)
+    names = ["trajectories.jsonl", *(f"{FOLDER}/{name}" for name in whole_parts(map(_name, sizes)))]
+    return [Part(run / name, sizes[name]) for name in names if name in sizes]
+
+
+def files_in(run: Path | Address) -> dict[str, int]:
+    """Return the files in a run's folder, by relative path, with their bytes."""
+    if isinstance(run, Address):
+        return run.files()
+    files = [file for folder in (run, run / FOLDER) if folder.is_dir() for file in folder.iterdir() if file.is_file()]
+    return {file.relative_to(run).as_posix(): file.stat().st_size for file in files}
+
+
+def _name(path: str) -> str:
+    return path.removeprefix(f"{FOLDER}/")
 
 
 def part_files(run: Path) -> list[Path]:
-    """Return a run's parts. Of a part in both formats, whose conversion was cut short, the Parquet file."""
+    """Return a run's parts on this machine."""
     folder = run / FOLDER
     names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
     return [folder / name for name in whole_parts(names)]
 
 
 def whole_parts(names: Iterable[str]) -> list[str]:
-    """Return those of the names that are parts that count, in order."""
+    """Return those of the names that are parts, in order. Of one in both formats, the Parquet file counts.
+
+    It is in both if its conversion was cut short.
+    """
     found: dict[int, str] = {}
     for name in sorted(names):  # A .parquet follows its .jsonl.
         if match := _PART.fullmatch(name):
@@ -125,7 +142,16 @@ def parsed(line: bytes, where: object, number: int) -> dict[str, Any]:
     return value
 
 
-def flat(trajectory: Mapping[str, Any]) -> dict[str, Any]:
+def columns_of(line: bytes, where: object, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a line's flat columns, and all of it. Raises RunDirectoryError, which names the line, if it is not one."""
+    value = parsed(line, where, number)
+    try:
+        return _flat(value), value
+    except (LookupError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{where}:{number}: it is not a trajectory") from error
+
+
+def _flat(trajectory: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a trajectory people filter by.
 
     Raises AttributeError, TypeError or LookupError if it is none.

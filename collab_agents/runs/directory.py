@@ -6,23 +6,28 @@ import logging
 import os
 import platform
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Set
+from contextlib import closing
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from collab_agents._internal.parts import FOLDER, parts_of
+from collab_agents._internal.addresses import address_of, place_at, spelled
+from collab_agents._internal.parts import parsed, parts_of, whole_lines
 from collab_agents._internal.parts import turns_in as turns_in
 from collab_agents._internal.secrets import mask, remember_environment
 from collab_agents._internal.stream import until_done
-from collab_agents.errors import RunDirectoryError
+from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
 from collab_agents.runs._disk import explained as explained
+from collab_agents.runs.elsewhere import WRITER, Elsewhere, read_json
 from collab_agents.runs.index import Index
 from collab_agents.runs.index import digest as digest
 from collab_agents.runs.parts import OneFile, PartFiles, Parts, Store
@@ -42,13 +47,15 @@ class RunDirectory:
     `async with` opens and closes it on a thread.
 
     Args:
-        path: The folder, or `Parts` in it. It is created if it does not exist.
+        path: The folder or address, or `Parts`. It is created if it does not exist.
         settings: Kept in run.json, and compared with those that are there.
         resume: Whether the folder may hold a run already.
         wait: Seconds to wait for another process that uses the folder.
         private: Whether new files are readable by their owner only, whatever the umask.
 
     Attributes:
+        path: The folder; for an address, the working folder.
+        name: The folder or the address, for messages.
         spent: The calls, tokens and turns of the trajectories that were there when the folder was opened.
 
     Raises:
@@ -65,8 +72,13 @@ class RunDirectory:
         wait: float = 0,
         private: bool = True,
     ) -> None:
-        self.path = Path(path)
         self._wanted = path if isinstance(path, Parts) else None
+        self._elsewhere: Elsewhere | None = None
+        if address := address_of(path):
+            folder = self._wanted.folder if self._wanted else None
+            self._elsewhere = Elsewhere(address, Path(folder) if folder else None)
+        self.path = self._elsewhere.folder if self._elsewhere else Path(path)
+        self.name = spelled(path)
         self.settings = dict(settings)
         self.resume = resume
         self.checkpoints = self.path / "checkpoints.sqlite"
@@ -92,29 +104,33 @@ class RunDirectory:
             self._lock.acquire()
         except Timeout as error:
             raise RunDirectoryError(
-                f"{self.path} is in use by another run; wait for it to end or choose another directory"
+                f"{self.name} is in use by another run; wait for it to end or choose another directory"
             ) from error
         except OSError as error:
-            raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
+            raise RunDirectoryError(f"{self.name} cannot be used as a run directory: {error.strerror}") from error
         try:
             self._open()
-        except OSError as error:
+        except BaseException as error:
+            if self._elsewhere is not None and not (self.path / "run.json").exists():
+                self._elsewhere.remove_folder()
             self._lock.release()
-            raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
-        except BaseException:
-            self._lock.release()
+            if isinstance(error, OSError):
+                raise RunDirectoryError(f"{self.name} cannot be used as a run directory: {error.strerror}") from error
             raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._store.close()
-        except RunDirectoryError as error:
+            self._index.close()
+            if self._elsewhere is not None and kind is None and not self._failed and not self._has_turns():
+                self._elsewhere.remove_folder()
+        except CollabError as error:
+            self._index.close()
             if kind is None:
                 raise
             logger.warning("%s", error)  # The run ends with another error.
         finally:
-            self._index.close()
             self._lock.release()
 
     async def __aenter__(self) -> "RunDirectory":
@@ -144,6 +160,17 @@ class RunDirectory:
         self._index.add(trajectory, part)
         if self._failed.pop(trajectory.task.id, None):
             self._replace_failures()
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What all attempts spent, as far as known."""
+        return self._read().get("totals", {})
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Yield the finished trajectories."""
+        for part in self._store.parts():
+            for number, line in part.lines():
+                yield read_record(Trajectory, parsed(line, part.path, number), part.path, number)
 
     def sync(self) -> None:
         """Bring the trajectories that were kept without `sync` to the disk. It may be called on any thread."""
@@ -199,16 +226,27 @@ class RunDirectory:
         for file in self.path.iterdir():
             if file.is_symlink():
                 raise RunDirectoryError(f"{file} is a symbolic link: a run keeps its files in its own directory")
-        if parts_of(self.path) and not (self.path / "run.json").exists():
-            raise RunDirectoryError(f"{self.path} has trajectories and no run.json: choose another directory")
-        if (self.path / "run.json").exists():
-            if not self.resume:
-                raise RunDirectoryError(f"{self.path} already holds a run: resume it, or choose another directory")
-            self._compare(self._read().get("config", {}))
-        else:
-            self._write({"config": self.settings, "versions": _versions()})
+        here = (self.path / "run.json").exists()
+        theirs = None if self._elsewhere is None else self._elsewhere.run()
+        if not here and theirs is None:
+            if parts_of(self.path):
+                raise RunDirectoryError(f"{self.path} has trajectories and no run.json: choose another directory")
+            writer = {WRITER: token_hex(8)} if self._elsewhere else {}
+            self._write({"config": self.settings, "versions": versions(), **writer})
+        elif not self.resume:
+            raise RunDirectoryError(f"{self.name} already holds a run: resume it, or choose another directory")
+        elif here:
+            mine = self._read()
+            if self._elsewhere is not None and theirs is not None:
+                self._elsewhere.check_ours(mine.get(WRITER), theirs.get(WRITER))
+            self._compare(mine.get("config", {}))
+        elif self._elsewhere is not None and theirs is not None:
+            self._compare(theirs.get("config", {}))
+            self._elsewhere.fetch_failures()
+            self._write(theirs | {WRITER: token_hex(8)})
+            self._elsewhere.claim()
         if parts := self._parts():
-            self._store = PartFiles(self.path, parts, private=self._private)
+            self._store = PartFiles(self.path, parts, private=self._private, elsewhere=self._elsewhere)
         there = self._store.open()
         self._failures.open()
         # SQLite gives the files beside it the same permissions.
@@ -221,15 +259,24 @@ class RunDirectory:
             self._failures.replace(list(self._failed.values()))
         self._store.begin()
 
+    def _has_turns(self) -> bool:
+        """Whether turns of unfinished tasks are kept here."""
+        if not self.checkpoints.stat().st_size:
+            return False
+        with explained(self.checkpoints), closing(sqlite3.connect(self.checkpoints)) as database:
+            return database.execute("SELECT 1 FROM checkpoints LIMIT 1").fetchone() is not None
+
     def _parts(self) -> Parts | None:
         """Return how trajectories are kept in parts, or None if they are not."""
         run = self._read()
-        if self._wanted is not None:
-            how = {"format": self._wanted.format, "megabytes": self._wanted.megabytes}
-            if run.get("parts") != how:
-                self._write(run | {"parts": how})
-            return self._wanted
-        return Parts(self.path, **run.get("parts", {})) if (self.path / FOLDER).exists() else None
+        known = run.get("in_parts")
+        if self._wanted is None and (known or not self._elsewhere):
+            return Parts(self.path, **known) if known else None
+        wanted = self._wanted or Parts(self.path)
+        how = {"format": wanted.format, "megabytes": wanted.megabytes}
+        if known != how:
+            self._write(run | {"in_parts": how})
+        return wanted
 
     def _compare(self, made_with: Mapping[str, object]) -> None:
         # Earlier versions had another name for the column of goals.
@@ -246,12 +293,12 @@ class RunDirectory:
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key) and not _MAY_CHANGE.search(key):
                 raise RunDirectoryError(
-                    f"{self.path} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: "
+                    f"{self.name} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: "
                     "resume with the same settings, or choose another directory"
                 )
 
     def _read(self) -> dict[str, Any]:
-        return _read_run(self.path / "run.json")
+        return read_json(self.path / "run.json")
 
     def _write(self, run: dict[str, Any]) -> None:
         draft = self.path / "run.json.new"
@@ -275,7 +322,8 @@ def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the installed versions of what a run depends on."""
     found = {"python": platform.python_version()}
     for package in ("collab-agents", "langgraph", "langchain-core", "langchain-openai", "transformers", "torch"):
         try:
@@ -287,14 +335,16 @@ def _versions() -> dict[str, str]:
 
 def read_failures(path: str | os.PathLike[str]) -> list[Failure]:
     """Return the failures that a run directory holds."""
-    file = Path(path) / "failures.jsonl"
-    return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
+    file = place_at(path) / "failures.jsonl"
+    if not file.exists():
+        return []
+    with file.open("rb") as lines:
+        return [read_record(Failure, parsed(line, file, number), file, number) for number, line in whole_lines(lines)]
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings that a run directory was made with; empty if it has no run.json."""
-    file = Path(path) / "run.json"
-    return _read_run(file).get("config", {}) if file.exists() else {}
+    return _read_run(path).get("config", {})
 
 
 def read_totals(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -302,18 +352,12 @@ def read_totals(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     `Usage.of` makes a usage of it.
     """
-    file = Path(path) / "run.json"
-    return _read_run(file).get("totals", {}) if file.exists() else {}
+    return _read_run(path).get("totals", {})
 
 
-def _read_run(file: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{file} is not JSON: {error}") from error
-    if not isinstance(run, dict) or not all(isinstance(run.get(key, {}), dict) for key in ("config", "totals")):
-        raise RunDirectoryError(f"{file} was not written by a run: choose another directory")
-    return run
+def _read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
+    file = place_at(path) / "run.json"
+    return read_json(file) if file.exists() else {}
 
 
 def changed_task_error(task_id: str) -> RunDirectoryError:

@@ -7,6 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from collab_agents._internal.addresses import address_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.costs import Price, SpendingLimits
@@ -200,8 +201,9 @@ def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
     """Create the run's directory, or check that it can be resumed."""
     if run.out is None or run.folder is None:
         return
-    for folder in (run.folder.parent.parent.parent, run.folder.parent.parent, run.folder.parent):
-        folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Parents do not get the mode.
+    if address_of(run.folder) is None:
+        for folder in (run.folder.parent.parent.parent, run.folder.parent.parent, run.folder.parent):
+            folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Parents do not get the mode.
     kept = conversation_settings(run.settings, run.tasks.max_exchanges, run.seed)
     with RunDirectory(run.out, settings=kept, resume=resume, private=private) as directory:
         if not directory.finished:

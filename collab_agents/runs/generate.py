@@ -39,7 +39,7 @@ from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
-from collab_agents.runs.directory import RunDirectory, changed_task_error, digest, read_totals
+from collab_agents.runs.directory import RunDirectory, changed_task_error, digest
 from collab_agents.runs.parts import Parts
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse, purse_for
@@ -97,9 +97,9 @@ def generate_trajectories(
         personas: Each task is played by one of them, drawn by the seed. Without any, the user has no persona.
         seed: The run's seed.
         max_concurrency: A number, or a semaphore that several runs share.
-        out: A run directory, or `Parts`. Finished trajectories are on disk before they are yielded, unfinished tasks
-            are kept there after every turn, and tasks that cannot be finished go to failures.jsonl with the reason.
-            Without `out`, such tasks are logged.
+        out: A run directory or its address, or `Parts`. Finished trajectories are on disk before they are yielded,
+            unfinished tasks are kept there after every turn, and tasks that cannot be finished go to failures.jsonl
+            with the reason. Without `out`, such tasks are logged.
         resume: Whether to continue the run in `out`. Finished tasks are skipped and not yielded again; unfinished and
             failed tasks continue from their last finished turn.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
@@ -270,7 +270,7 @@ async def _play_all(
             run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             turns = await stack.enter_async_context(Turns(run.checkpoints, sync=run.sync))
             run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
-            purse.usage.add(Usage.of(read_totals(out)))
+            purse.usage.add(Usage.of(run.totals))
         player = _Player(graph, run, turns, personas, seed, progress, slots, purse, prices or {})
         if run is not None:
             stack.callback(_close, run, player, started)

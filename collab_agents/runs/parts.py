@@ -8,10 +8,12 @@ from typing import Literal, Protocol, get_args
 
 from pydantic import BaseModel
 
+from collab_agents._internal.addresses import address_of, check_address, spelled
 from collab_agents._internal.parquet import check_installed
 from collab_agents._internal.parts import FOLDER, Part, number_of, part_files, part_name, parts_of
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.runs._closing import Closing
+from collab_agents.runs.elsewhere import Elsewhere
 from collab_agents.trajectories import JsonlStore
 
 PartFormat = Literal["jsonl", "parquet"]
@@ -25,13 +27,15 @@ class Parts(os.PathLike[str]):
     that has parts goes on in parts however it is resumed.
 
     Args:
-        path: The run directory.
+        path: The run directory, or its address, such as s3://bucket/run.
         format: What closed parts become. Parquet (the extra `data`) takes a fraction of the space, and has columns to
             filter by.
         megabytes: The size at which a part is closed, in millions of bytes of JSON.
+        folder: For a run at an address, the working folder on this machine; by default one in the user's cache.
 
     Raises:
-        ConfigError: For an unknown format or a size of 0 or less, and if the extra is not installed.
+        ConfigError: For an unknown format, a size of 0 or less, or an address with secrets, and if the extra is not
+            installed.
 
     Example:
         generate_trajectories(tasks, out=Parts("runs/x", format="parquet"), user=user, assistant=assistant, ...)
@@ -40,6 +44,7 @@ class Parts(os.PathLike[str]):
     path: str | Path
     format: PartFormat = "jsonl"
     megabytes: float = 64
+    folder: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.format not in get_args(PartFormat):
@@ -48,12 +53,14 @@ class Parts(os.PathLike[str]):
             raise ConfigError(f"megabytes must be more than 0, got {self.megabytes}")
         if self.format == "parquet":
             check_installed()
+        if address := address_of(self.path):
+            check_address(address)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
 
     def __str__(self) -> str:
-        return str(self.path)
+        return spelled(self.path)
 
 
 class Store(Protocol):
@@ -70,6 +77,10 @@ class Store(Protocol):
 
     def begin(self) -> None:
         """Begin the work on parts, once nobody reads them."""
+        ...
+
+    def parts(self) -> list[Part]:
+        """Return what is there."""
         ...
 
     def append(self, record: BaseModel, *, sync: bool) -> Part:
@@ -95,9 +106,12 @@ class OneFile:
 
     def open(self) -> list[Part]:
         self._file.open()
-        return parts_of(self._run)
+        return self.parts()
 
     def begin(self) -> None: ...
+
+    def parts(self) -> list[Part]:
+        return parts_of(self._run)
 
     def append(self, record: BaseModel, *, sync: bool) -> Part:
         return Part(self.path, self._file.append(record, sync=sync))
@@ -111,11 +125,12 @@ class OneFile:
 class PartFiles:
     """Keeps trajectories in parts."""
 
-    def __init__(self, run: Path, parts: Parts, *, private: bool) -> None:
+    def __init__(self, run: Path, parts: Parts, *, private: bool, elsewhere: Elsewhere | None = None) -> None:
         self._run = run
+        self._elsewhere = elsewhere
         self._most = parts.megabytes * 1e6
         self._private = private
-        self._closing = Closing(parquet=parts.format == "parquet", private=private)
+        self._closing = Closing(parquet=parts.format == "parquet", private=private, elsewhere=elsewhere)
         self._number = 0
         self._size = 0
 
@@ -132,18 +147,34 @@ class PartFiles:
                 raise RunDirectoryError(f"{file} is a symbolic link: a run keeps its files in its own directory")
             if file.name.endswith(".new") or (file.suffix == ".jsonl" and file not in files):
                 file.unlink()  # Left by a conversion that was cut short: the lines are in another file.
-        self._number = number_of(files[-1].name) if files else 0
+        if self._elsewhere:
+            self._elsewhere.forget_uploaded()
+            files = part_files(self._run)
         if files and files[-1].suffix == ".jsonl":
-            self._file.open()
-        if files and (files[-1].suffix != ".jsonl" or files[-1].stat().st_size >= self._most):
-            self._number += 1
+            JsonlStore(files[-1], private=self._private).open()
+        there = self.parts()
+        self._number = self._next_number(there)
         self._size = self.path.stat().st_size if self.path.exists() else 0
-        return parts_of(self._run)
+        return there
+
+    def _next_number(self, there: list[Part]) -> int:
+        """Return the number of the last part if it can be gone on with, else the next one."""
+        parts = [part for part in there if part.name != "trajectories"]
+        if not parts:
+            return 0
+        last, number = parts[-1], number_of(parts[-1].path.name)
+        is_open = isinstance(last.path, Path) and not last.columnar and last.size < self._most
+        return number if is_open else number + 1
 
     def begin(self) -> None:
+        self._closing.begin()
         for file in part_files(self._run):
             if file != self.path:
                 self._closing.add(file)
+
+    def parts(self) -> list[Part]:
+        self._closing.settle()
+        return parts_of(self._run) if self._elsewhere is None else self._elsewhere.parts()
 
     def append(self, record: BaseModel, *, sync: bool) -> Part:
         if self._size >= self._most:

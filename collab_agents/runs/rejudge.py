@@ -22,7 +22,7 @@ from collab_agents.runs.directory import RunDirectory
 from collab_agents.runs.generate import cancel
 from collab_agents.runs.parts import Parts
 from collab_agents.runs.progress import Progress
-from collab_agents.trajectories import Failure, Trajectory, read_trajectories
+from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import track_usage
 
 logger = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def _close(run: RunDirectory, results: _Results, started: float) -> None:
     with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
         seconds = round(time.monotonic() - started, 3)
         run.add_totals({**asdict(results.usage), "turns": results.turns, "seconds": seconds})
-        run.note("choices", count_choices(read_trajectories(run.path)))
+        run.note("choices", count_choices(run.trajectories()))
 
 
 async def _next(source: AsyncIterator[Trajectory]) -> Trajectory | None:
