@@ -15,7 +15,6 @@ DEMO := runs/demo
 TRAIN := runs/train-demo
 POOLS := .bench/lookahead
 S3 := .bench/moto
-S3_PINS := "moto[server]==5.2.5"
 
 .PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead sandbox clean
 
@@ -62,12 +61,13 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # A server with the API of S3, for the tests. It cannot share an environment with what is pinned above.
-$(S3): Makefile | $(READY)
-	$(BIN)/uv venv --quiet --clear $(S3)
-	$(BIN)/uv pip install --quiet --python $(S3)/bin/python $(S3_PINS)
+$(S3)/ready: .ci/moto.txt | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(S3)
+	$(BIN)/uv pip install --quiet --python $(S3)/bin/python -r .ci/moto.txt
+	touch $@
 
 # Models take one thread each, so that the tests beside them get on too.
-test: lint sandbox $(S3)
+test: lint sandbox $(S3)/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal --durations 15
 
 # What code is judged in. Not a Python package, so the system's installer brings it.

@@ -251,15 +251,18 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Part, int, bytes]
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a run directory, be it at an address."""
-    return bool({"run.json", "trajectories.jsonl"} & files_in(place_at(path)).keys())
+    """Whether this is a run directory, or any address: only trajectories are read from those."""
+    place = place_at(path)
+    return isinstance(place, Address) or bool(_MARKS & files_in(place).keys())
+
+
+_MARKS = {"run.json", "trajectories.jsonl"}
 
 
 def _parts_at(path: str | os.PathLike[str]) -> list[Part]:
     place = place_at(path)
-    files = files_in(place)
-    parts = parts_of(place)
-    if "trajectories.jsonl" in files or ("run.json" in files and (parts or _is_in_parts(place))):
+    files, parts = files_in(place), parts_of(place)
+    if _MARKS & files.keys():
         return parts
     if parts:
         raise RunDirectoryError(f"{spelled(path)} has parts and no run.json: it was not written to its end")
@@ -269,11 +272,6 @@ def _parts_at(path: str | os.PathLike[str]) -> list[Part]:
     elif place.is_file():
         return [part_at(place)]
     raise RunDirectoryError(f"{spelled(path)}: there is no trajectories.jsonl; is it a run directory?")
-
-
-def _is_in_parts(run: Path | Address) -> bool:
-    """Whether no trajectory was finished yet in a run that keeps parts."""
-    return '"in_parts": {' in (run / "run.json").read_text(encoding="utf-8")
 
 
 def read_record(kind: type[R], line: Mapping[str, object], file: object, number: int) -> R:

@@ -9,6 +9,8 @@ from typing import Any
 
 from collab_agents._internal.parquet import write_lines
 from collab_agents._internal.parts import columns_of, part_at
+from collab_agents._internal.reasons import reason_of
+from collab_agents._internal.secrets import mask
 from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.runs._disk import explained
 from collab_agents.runs.elsewhere import Elsewhere
@@ -85,9 +87,9 @@ class Closing:
         if self._parquet and file.suffix == ".jsonl":
             try:
                 convert(file, private=self._private)
-            except CollabError as error:
+            except Exception as error:
                 logger.warning("%s", error)
-                self._kept_back[file] = error
+                self._kept_back[file] = _told(error, f"{file} cannot become a Parquet file")
                 return
             file = file.with_suffix(".parquet")
         self._closed.append(file)
@@ -97,13 +99,17 @@ class Closing:
             return
         try:
             self._elsewhere.upload(self._closed)
-        except CollabError as error:
+        except Exception as error:
             if self._problem is None:
-                logger.warning("%s; it is tried again", error)
-            self._problem = error
+                logger.warning("%s; it is tried again", mask(str(error)))
+            self._problem = _told(error, f"{self._elsewhere} cannot be used")
         else:
             self._closed = []
             self._problem = None
+
+
+def _told(error: Exception, what: str) -> CollabError:
+    return error if isinstance(error, CollabError) else RunDirectoryError(f"{what}: {mask(reason_of(error))}")
 
 
 def convert(file: Path, *, private: bool) -> None:
@@ -111,14 +117,10 @@ def convert(file: Path, *, private: bool) -> None:
 
     When both are there, the Parquet file is whole and counts.
 
-    Raises:
-        RunDirectoryError: If that cannot be done. The JSONL file is then as it was.
+    If that fails, the JSONL file is as it was.
     """
     with explained(file):
-        try:
-            write_lines(_with_columns(file), file.with_suffix(".parquet"), opener(private))
-        except (ValueError, TypeError, OverflowError) as error:  # Of Arrow, for a value that its column cannot hold.
-            raise RunDirectoryError(f"{file} cannot become a Parquet file: {error}") from error
+        write_lines(_with_columns(file), file.with_suffix(".parquet"), opener(private))
         file.unlink()
 
 
