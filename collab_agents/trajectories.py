@@ -240,7 +240,11 @@ def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Trajectory]:
     Raises RunDirectoryError, which names the line, for one that is not a trajectory.
     """
     for part, number, line in read_lines(path):
-        yield read_record(Trajectory, parsed(line, part.path, number), part.path, number)
+        try:
+            trajectory = Trajectory.model_validate_json(line)
+        except ValidationError:  # Its message for a line that is not JSON is another.
+            trajectory = read_record(Trajectory, parsed(line, part.path, number), part.path, number)
+        yield trajectory
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Part, int, bytes]]:

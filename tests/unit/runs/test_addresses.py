@@ -1,22 +1,26 @@
 """Runs at addresses: what is at the address, what stays on this machine until then, and whose run it is."""
 
+import asyncio
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from langchain_core.messages import BaseMessage
 
 from collab_agents import MultiturnReward, Parts, ScriptedUser, evaluate
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import token_cost
+from collab_agents.participants import AssistantContext, Memory
 from collab_agents.runs import TaskSet, rejudge
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.runs.parts import PartFormat
@@ -88,6 +92,29 @@ async def test_another_machine_goes_on_with_the_parts_that_are_there(memory: Any
         await collect(parties(8), out=out, resume=True)
     shutil.rmtree(tmp_path / "here")
     assert await collect(parties(8), out=out, resume=True) == {}
+
+
+class WaitsForTheAddress(Counts):
+    """Fails in one task, and holds the others until the failure is at the address."""
+
+    def __init__(self, memory: Any) -> None:
+        super().__init__(fail_on="number 1")
+        self.memory = memory
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        said = await super().respond(messages, memory, context)
+        async with asyncio.timeout(20):
+            while b"party-1" not in self.memory.store.get("/bucket/run/failures.jsonl", BytesIO()).getvalue():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return said
+
+
+async def test_what_is_new_is_uploaded_while_the_run_goes_on(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collab_agents.runs._closing._EVERY", 0.05)
+    done = await collect(parties(3), out=RUN, assistant=WaitsForTheAddress(memory))
+    assert set(done) == {"party-0", "party-2"}
 
 
 class Refuses(MemoryFileSystem):
