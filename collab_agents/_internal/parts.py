@@ -82,11 +82,18 @@ def parts_of(run: Path | Address) -> list[Part]:
 
 
 def files_in(run: Path | Address) -> dict[str, int]:
-    """Return the files in a run's folder, by relative path, with their bytes."""
+    """Return run.json and the files with trajectories in a run's folder, by relative path, with their bytes.
+
+    At an address, all files are returned.
+    """
     if isinstance(run, Address):
         return run.files()
-    files = [file for folder in (run, run / FOLDER) if folder.is_dir() for file in folder.iterdir() if file.is_file()]
-    return {file.relative_to(run).as_posix(): file.stat().st_size for file in files}
+    while True:
+        single = [file for file in (run / "run.json", run / "trajectories.jsonl") if file.is_file()]
+        try:
+            return {file.relative_to(run).as_posix(): file.stat().st_size for file in [*single, *part_files(run)]}
+        except FileNotFoundError:  # A part was converted since it was listed.
+            continue
 
 
 def _name(path: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from collab_agents._internal.addresses import Address, place_at, spelled
 from collab_agents._internal.parquet import write_lines
-from collab_agents._internal.parts import FOLDER, columns_of, files_in, part_name
+from collab_agents._internal.parts import FOLDER, columns_of, part_name
 from collab_agents._internal.secrets import mask, remember_environment
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.runs._disk import explained
@@ -53,7 +53,7 @@ def compact(
     if not sources:
         raise ConfigError("no run was given to compact: name at least one")
     place = place_at(out)
-    if files_in(place):
+    if place.files() if isinstance(place, Address) else place.exists() and any(place.iterdir()):
         raise RunDirectoryError(f"{how} holds something already: choose another directory, or delete it first")
     remember_environment()
     totals = _Totals()
