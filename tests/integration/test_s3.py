@@ -6,14 +6,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pyarrow.fs import FileSelector, FileSystem
 
-from benchmarks.process import ROOT
+from benchmarks.process import ROOT, Server
 from collab_agents import Parts
 from collab_agents.errors import RunDirectoryError
 from collab_agents.runs.directory import read_totals
@@ -73,6 +74,40 @@ async def test_every_command_reads_a_run_at_its_address(bucket: FileSystem, tmp_
     assert (code, "6 sft rows of 6 trajectories" in printed) == (0, True)
     (part, *_) = (one.path for one in bucket.get_file_info(selector("bucket/runs/x/trajectories")))
     assert next(read_trajectories(f"s3://{part}")).task.id in done
+
+
+def test_the_commands_write_runs_and_evaluations_at_addresses(
+    serve: Callable[..., Server], bucket: FileSystem, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "assistant": {"model": {"name": "openai:any", "base_url": serve("--deterministic").url}},
+        "user": {"kind": "agenda"},
+        "judges": [{"name": "fact_coverage"}, {"name": "token_cost"}],
+        "lookahead": {"candidates": 2, "futures": 1, "window": 1, "max_exchanges": 2},
+        "tasks": {"source": "offline", "limit": 3},
+    }
+    file, judging = tmp_path / "run.yaml", tmp_path / "judges.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    code, printed, _ = run("generate", "--config", file, "--out", RUN, "--parts", "parquet")
+    assert (code, "3 new trajectories" in printed) == (0, True)
+    code, printed, _ = run("generate", "--config", file, "--out", RUN, "--resume", "--limit", "4")
+    assert (code, "1 new trajectories" in printed) == (0, True)
+    names = [one.path.removeprefix("bucket/runs/x/") for one in bucket.get_file_info(selector("bucket")) if one.is_file]
+    assert sorted(name for name in names if "part-" in name) == [
+        "trajectories/part-00000.parquet",
+        "trajectories/part-00001.parquet",
+    ]
+    code, _, error = run("generate", "--config", file, "--out", RUN)
+    assert (code, error) == (1, f"error: {RUN} already holds a run: resume it, or choose another directory\n")
+
+    judging.write_text(yaml.safe_dump({"judges": [{"name": "token_cost", "options": {"rate": 0.1}}]}))
+    code, printed, _ = run("rejudge", RUN, "--config", judging, "--out", "s3://bucket/again")
+    assert (code, "4 trajectories judged again" in printed) == (0, True)
+    file.write_text(yaml.safe_dump({key: value for key, value in settings.items() if key != "lookahead"}))
+    code, printed, _ = run("evaluate", "--config", file, "--out", "s3://bucket/eval", "--parts", "jsonl")
+    assert (code, "Also in s3://bucket/eval/scorecard.md" in printed) == (0, True)
+    assert b"# Scorecard" in bucket.open_input_stream("bucket/eval/scorecard.md").read()
+    assert not list((tmp_path / "cache" / "collab-agents").glob("runs/*"))
 
 
 def selector(path: str) -> Any:

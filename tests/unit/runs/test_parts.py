@@ -145,6 +145,24 @@ def test_a_process_that_is_killed_at_any_time_loses_and_repeats_nothing(kind: st
         assert {Path(name).suffix for name in files(run)} == {".parquet"}
 
 
+def test_whoever_reads_a_run_that_goes_on_sees_every_finished_task_once(tmp_path: Path) -> None:
+    run, seen, looks = tmp_path / "run", set[str](), 0
+    process = subprocess.Popen([sys.executable, "-c", PLAY, str(run), "parquet"], cwd=ROOT)
+    try:
+        while looks < 40:
+            assert process.poll() is None
+            if not (run / "trajectories").exists():
+                continue
+            now = ids(run)
+            assert len(now) == len(set(now))
+            assert seen <= set(now)
+            looks += len(now) > len(seen)
+            seen = set(now)
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def test_a_conversion_that_was_cut_short_is_undone_or_taken_for_done(tmp_path: Path) -> None:
     run = tmp_path / "run"
     folder = run / "trajectories"
