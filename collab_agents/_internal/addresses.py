@@ -187,7 +187,7 @@ def _filesystem(address: str) -> tuple[Any, str]:
         if "Unrecognized filesystem" not in str(error):
             raise ConfigError(f"{spelled(address)}: {error}") from error
     try:
-        filesystem, path = fsspec.core.url_to_fs(address)
+        filesystem, path = fsspec.core.url_to_fs(address, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise ConfigError(f"{spelled(address)}: {error}") from error
     return PyFileSystem(FSSpecHandler(filesystem)), path

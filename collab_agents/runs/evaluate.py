@@ -129,7 +129,7 @@ async def evaluate(
         for number in range(repeats)
     ]
     for run in runs:
-        _check_folder(run, resume, private)
+        await asyncio.to_thread(_check_folder, run, resume, private)
     progress = Progress() if progress is None else progress
     progress.total = sum(len(run.tasks.tasks) for run in runs)
     purse = Purse(limits)
@@ -212,7 +212,7 @@ def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
     for trajectory in read_trajectories(run.folder):
         if now.get(trajectory.task.id, trajectory.task) != trajectory.task:
             raise RunDirectoryError(
-                f"{run.folder}: the task {trajectory.task.id!r} has changed since the run: choose another directory"
+                f"{run.out}: the task {trajectory.task.id!r} has changed since the run: choose another directory"
             )
 
 
@@ -249,9 +249,12 @@ async def _play(
                 played.append(Played.of(trajectory))
     if run.folder is None:
         return played, len(run.tasks.tasks) - len(played)
-    wanted = {task.id for task in run.tasks.tasks}
-    there = [Played.of(one) for one in read_trajectories(run.folder) if one.task.id in wanted]
-    return there, sum(failure.task.id in wanted for failure in read_failures(run.folder))
+    return await asyncio.to_thread(_kept, run.folder, {task.id for task in run.tasks.tasks})
+
+
+def _kept(folder: Path, wanted: set[str]) -> tuple[list[Played], int]:
+    there = [Played.of(one) for one in read_trajectories(folder) if one.task.id in wanted]
+    return there, sum(failure.task.id in wanted for failure in read_failures(folder))
 
 
 def _measured(reward: MultiturnReward) -> MultiturnReward:

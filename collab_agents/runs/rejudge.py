@@ -129,7 +129,7 @@ async def _judge_all(
             run.begin(run.spent)
         results = _Results(run, progress)
         if run is not None:
-            stack.callback(_close, run, results, started)
+            stack.push_async_callback(_close, run, results, started)
         under_way: set[asyncio.Task[Any]] = set()
         stack.push_async_callback(source.aclose)
         stack.push_async_callback(cancel, under_way)
@@ -196,11 +196,11 @@ class _Results:
             self.run.fail(Failure(task=trajectory.task, error=reason_of(error)))
 
 
-def _close(run: RunDirectory, results: _Results, started: float) -> None:
+async def _close(run: RunDirectory, results: _Results, started: float) -> None:
     with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
         seconds = round(time.monotonic() - started, 3)
         run.add_totals({**asdict(results.usage), "turns": results.turns, "seconds": seconds})
-        run.note("choices", count_choices(run.trajectories()))
+        run.note("choices", await asyncio.to_thread(lambda: count_choices(run.trajectories())))
 
 
 async def _next(source: AsyncIterator[Trajectory]) -> Trajectory | None:
