@@ -143,6 +143,8 @@ class Index(Set[str]):
         # Opened on one thread and used on another, never on both at once.
         self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
+            # The run's lock keeps other processes away. Without locks of its own, a look-up takes a tenth of the time.
+            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             if version not in (0, _VERSION):
                 raise ValueError("written by another version")
