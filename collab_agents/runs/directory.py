@@ -111,6 +111,7 @@ class RunDirectory:
         try:
             self._open()
         except BaseException as error:
+            self._index.close()
             if self._elsewhere is not None and not (self.path / "run.json").exists():
                 self._elsewhere.remove_folder()
             self._lock.release()

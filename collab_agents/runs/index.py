@@ -79,6 +79,9 @@ class Index(Set[str]):
         self._waiting_bytes = 0
         self._parts: dict[str, _Covered] = {}
         self._grown: dict[str, Part] = {}
+        self._is_open = False
+        self._is_right = True
+        """Whether what is in memory agrees with the file; not after a transaction that failed."""
 
     def open(self, parts: Sequence[Part]) -> None:
         """Open the file, and bring it up to date with the parts.
@@ -97,9 +100,11 @@ class Index(Set[str]):
                 self._open(parts)
 
     def close(self) -> None:
-        """Write what is left if that is possible, and close the file. It may be called again."""
-        with suppress(sqlite3.Error, OSError), closing(self._database):
-            self._write()
+        """Write what is left if that is possible, and close the file. It may be called again, or before `open`."""
+        if self._is_open:
+            self._is_open = False
+            with suppress(sqlite3.Error, OSError), closing(self._database):
+                self._write()
 
     def add(self, trajectory: Trajectory, part: Part) -> None:
         """Count a trajectory that was appended to the part, which is as long as it says since."""
@@ -156,6 +161,7 @@ class Index(Set[str]):
         except BaseException:
             self._database.close()
             raise
+        self._is_open = True
 
     def _load(self) -> None:
         state = {name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM state")}
@@ -206,9 +212,11 @@ class Index(Set[str]):
         self.tally.add(task_id, turns, usage.calls)
 
     def _write(self) -> None:
-        if self._grown:
+        if self._grown and self._is_right:
+            self._is_right = False
             with self._transaction():
                 self._save()
+            self._is_right = True
 
     def _save(self) -> None:
         self._save_tasks()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,12 @@ def garble(file: Path) -> None:
 
 def foreign(file: Path) -> None:
     file.unlink()
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.executescript("CREATE TABLE tasks (x); PRAGMA user_version=99;")
 
 
 def bent(file: Path) -> None:
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.execute("UPDATE state SET value = '[]'")
 
 
@@ -112,6 +113,27 @@ def test_an_index_that_is_missing_or_damaged_is_made_again(damage: Callable[[Pat
     assert known(tmp_path) == before
     finish(tmp_path, range(40, 41))
     assert known(tmp_path)["count"] == 41
+
+
+@pytest.mark.parametrize("kilobytes", [1400, 1500, 1600, 1700])  # So that the disk is full for one file or the other.
+def test_a_disk_that_is_full_for_a_while_leaves_an_index_that_is_right(kilobytes: int, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(disk)], check=True)
+    try:
+        finish(disk / "run", range(100))
+        with RunDirectory(disk / "run", settings={}, resume=True) as run:
+            subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(disk)], check=True)
+            with pytest.raises(RunDirectoryError, match="the disk is full"):  # noqa: PT012
+                for number in range(100, 100_000):
+                    run.finish(trajectory(number), sync=False)
+            subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+            run.finish(trajectory(100_000))
+        found = known(disk / "run")
+        assert found == without_index(disk / "run", tmp_path / "copy")
+        assert found["finished"] == {one.task.id for one in read_trajectories(disk / "run")}
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_an_index_of_fewer_more_or_other_trajectories_is_brought_up_to_date(tmp_path: Path) -> None:
