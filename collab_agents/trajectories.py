@@ -9,6 +9,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from collab_agents._internal.addresses import Address, place_at, spelled
+from collab_agents._internal.parts import Part, files_in, parsed, part_at, parts_of, whole_lines
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
@@ -188,8 +190,8 @@ class JsonlStore:
             if end != size:
                 file.truncate(end)
 
-    def append(self, record: BaseModel, *, sync: bool = True) -> None:
-        """Write the record as a line. If it raises, nothing is left of it.
+    def append(self, record: BaseModel, *, sync: bool = True) -> int:
+        """Write the record as a line and return the file's size since. If it raises, nothing is left of the line.
 
         With `sync` the line is on the disk when this returns, else once `sync` has returned.
         """
@@ -205,6 +207,7 @@ class JsonlStore:
             except OSError:
                 file.truncate(size)
                 raise
+        return size + len(line)
 
     def sync(self) -> None:
         """Bring all lines that were appended to the disk."""
@@ -225,31 +228,57 @@ class JsonlStore:
         if not self.path.exists():
             return
         with open(self.path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return  # Being written, or torn by a kill: it does not count.
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise RunDirectoryError(f"{self.path}:{number}: not a JSON line: {error}") from error
-                if not isinstance(value, dict):
-                    raise RunDirectoryError(f"{self.path}:{number}: expected an object, got {str(value)[:40]!r}")
-                yield number, value
+            for number, line in whole_lines(file):
+                yield number, parsed(line, self.path, number)
 
 
-def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """The finished trajectories of a run directory or a JSONL file, one at a time.
+def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Trajectory]:
+    """The finished trajectories of a run directory, or of a JSONL or Parquet file of them, one at a time.
+
+    Either may be at an address, such as s3://bucket/run.
 
     Raises RunDirectoryError, which names the line, for one that is not a trajectory.
     """
-    file = Path(path) / "trajectories.jsonl" if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise RunDirectoryError(f"{path}: there is no trajectories.jsonl; is it a run directory?")
-    for number, line in JsonlStore(file).lines():
-        yield read_record(Trajectory, line, file, number)
+    for part, number, line in read_lines(path):
+        try:
+            trajectory = Trajectory.model_validate_json(line)
+        except ValidationError:  # Its message for a line that is not JSON is another.
+            trajectory = read_record(Trajectory, parsed(line, part.path, number), part.path, number)
+        yield trajectory
 
 
-def read_record(kind: type[R], line: Mapping[str, object], file: Path, number: int) -> R:
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Part, int, bytes]]:
+    """The lines of a run directory, or of a file of trajectories: their file, number and bytes."""
+    for part in _parts_at(path):
+        for number, line in part.lines():
+            yield part, number, line
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a run directory, or any address: only trajectories are read from those."""
+    place = place_at(path)
+    return isinstance(place, Address) or bool(_MARKS & files_in(place).keys())
+
+
+_MARKS = {"run.json", "trajectories.jsonl"}
+
+
+def _parts_at(path: str | os.PathLike[str]) -> list[Part]:
+    place = place_at(path)
+    files, parts = files_in(place), parts_of(place)
+    if _MARKS & files.keys():
+        return parts
+    if parts:
+        raise RunDirectoryError(f"{spelled(path)} has parts and no run.json: it was not written to its end")
+    if isinstance(place, Address):
+        if (size := place.size()) is not None:
+            return [Part(place, size)]
+    elif place.is_file():
+        return [part_at(place)]
+    raise RunDirectoryError(f"{spelled(path)}: there is no trajectories.jsonl; is it a run directory?")
+
+
+def read_record(kind: type[R], line: Mapping[str, object], file: object, number: int) -> R:
     """A line as a record. Raises RunDirectoryError, which names the line."""
     try:
         return kind.model_validate(line)

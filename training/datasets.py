@@ -26,7 +26,7 @@ from collab_agents.tasks import Task
 from collab_agents.training.made import Made
 from collab_agents.training.on_disk import Best, RowFile, Seen
 from collab_agents.training.published import Row, from_published, is_published
-from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, read_trajectories
+from collab_agents.trajectories import Candidate, Message, Trajectory, Turn, is_run, read_trajectories
 from collab_agents.variance import ReliabilityTally, better_probability, true_rewards
 
 Pairs = Literal["best_worst", "all"]
@@ -77,8 +77,8 @@ class _Trajectories:
 
 def _read(source: str, *, named: bool) -> Iterator[Trajectory]:
     path = Path(source)
-    if (path / "run.json").exists() or (path / "trajectories.jsonl").exists() or _holds_trajectories(path):
-        yield from map(_of_its_task, read_trajectories(path))
+    if is_run(source) or _holds_trajectories(path):
+        yield from map(_of_its_task, read_trajectories(source))
         return
     rows = load_rows(source)
     first = next(iter(rows), None)

@@ -5,6 +5,7 @@ never. Here, one task advances the source and closes it, and leaving the iterato
 """
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing
@@ -28,7 +29,7 @@ class Stream(AsyncIterator[T]):
     locks, see `make_way`.
     """
 
-    def __init__(self, source: AsyncGenerator[T, None], folder: str | Path | None = None) -> None:
+    def __init__(self, source: AsyncGenerator[T, None], folder: str | os.PathLike[str] | None = None) -> None:
         self._source = source
         self._folder = None if folder is None else _resolved(folder)
         self._work: _Work[T] | None = None
@@ -136,11 +137,11 @@ class _Work(Generic[T]):
 _under_way: set[_Work[Any]] = set()
 
 
-def _resolved(folder: str | Path) -> Path:
+def _resolved(folder: str | os.PathLike[str]) -> Path:
     return Path(folder).resolve()
 
 
-async def make_way(folder: str | Path) -> None:
+async def make_way(folder: str | os.PathLike[str]) -> None:
     """Close the iterators of this process that lock the folder, and wait until they have ended.
 
     An iterator that was left by `break` may still be referenced, or be closing.

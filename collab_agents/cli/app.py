@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from collab_agents._internal.addresses import spelled
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.sync import run as run_to_end
 from collab_agents._internal.text import harmless
@@ -149,7 +150,11 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder to write them t
 @app.command()
 def generate(
     config: Annotated[Path, typer.Option(help="The run's YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="The run directory to write.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory to write, or its address.")] = None,
+    parts: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option(help="Keep the trajectories in parts, and closed ones as this."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many tasks.")] = None,
@@ -184,9 +189,11 @@ def generate(
         raise ConfigError("--out is missing: the run directory to write")
     try:
         on = _ray_options(ray, workers, worker_resources)
-        done = run_to_end(run(settings, out, resume=resume, private=not shared, ray=on))
+        done = run_to_end(run(settings, out, parts=parts, resume=resume, private=not shared, ray=on))
     except KeyboardInterrupt:
-        errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
+        errors.print(
+            Text(f"Stopped. Finished conversations are in {spelled(out)}; continue with --resume."), soft_wrap=True
+        )
         raise
     if not done:
         raise typer.Exit(1)
@@ -195,7 +202,11 @@ def generate(
 @app.command()
 def evaluate(
     config: Annotated[Path, typer.Option(help="The YAML file of the assistant to evaluate.")],
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, or its address.")],
+    parts: Annotated[
+        Literal["jsonl", "parquet"] | None,
+        typer.Option(help="Keep the trajectories in parts, and closed ones as this."),
+    ] = None,
     against: Annotated[Path | None, typer.Option(help="The YAML file of an assistant to compare it with.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the evaluation in --out.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
@@ -223,10 +234,12 @@ def evaluate(
     settings = _changed(settings, max_concurrency, seed)
     try:
         on = _ray_options(ray, workers, worker_resources)
-        work = run(settings, other, names, out, repeats=repeats, resume=resume, private=not shared, ray=on)
+        work = run(settings, other, names, out, parts=parts, repeats=repeats, resume=resume, private=not shared, ray=on)
         done = run_to_end(work)
     except KeyboardInterrupt:
-        errors.print(Text(f"Stopped. Finished conversations are in {out}; continue with --resume."), soft_wrap=True)
+        errors.print(
+            Text(f"Stopped. Finished conversations are in {spelled(out)}; continue with --resume."), soft_wrap=True
+        )
         raise
     if not done:
         raise typer.Exit(1)
@@ -234,9 +247,9 @@ def evaluate(
 
 @app.command()
 def rejudge(
-    run: Annotated[Path, typer.Argument(help="The run directory to judge again, or its trajectories.jsonl.")],
+    run: Annotated[Path, typer.Argument(help="The run to judge again: a directory, a file or an address.")],
     config: Annotated[Path, typer.Option(help="The YAML file with the judges.")],
-    out: Annotated[Path, typer.Option(help="The run directory to write.")],
+    out: Annotated[Path, typer.Option(help="The run directory to write, or its address.")],
     ask_all: Annotated[bool, typer.Option("--ask-all", help="Ask judges with unchanged settings again too.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
@@ -251,7 +264,7 @@ def rejudge(
     try:
         done = run_to_end(work)
     except KeyboardInterrupt:
-        errors.print(Text(f"Stopped. What was judged is in {out}; continue with --resume."), soft_wrap=True)
+        _print_stopped("What was judged is", out)
         raise
     if not done:
         raise typer.Exit(1)
@@ -272,6 +285,10 @@ def chat(
 
     settings = load_config(config, RunConfig)
     run_to_end(run(settings, out, side=side, coach=coach, task_id=task, show_goal=goal))
+
+
+def _print_stopped(what: str, out: Path) -> None:
+    errors.print(Text(f"Stopped. {what} in {spelled(out)}; continue with --resume."), soft_wrap=True)
 
 
 def _changed(settings: C, max_concurrency: int | None, seed: int | None) -> C:
@@ -321,7 +338,9 @@ class Pairs(StrEnum):
 
 @app.command()
 def dataset(
-    source: Annotated[list[str], typer.Option("--from", help="A run directory, or a dataset in a published form.")],
+    source: Annotated[
+        list[str], typer.Option("--from", help="A run directory or its address, or a dataset in a published form.")
+    ],
     kind: Annotated[DatasetKind, typer.Option(help="What to make; nested and flat are the published CollabLLM forms.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     eval_share: Annotated[float, typer.Option(help="Share of the tasks that go to the split eval.")] = 0.0,
@@ -446,8 +465,22 @@ def graph(name: GraphName) -> None:
 
 
 @app.command()
+def compact(
+    sources: Annotated[list[str], typer.Argument(help="Runs: directories, files of trajectories, or addresses.")],
+    out: Annotated[Path, typer.Option(help="The run directory to write, or its address.")],
+    format: Annotated[Literal["jsonl", "parquet"], typer.Option(help="The format of its parts.")] = "parquet",
+    megabytes: Annotated[float, typer.Option(help="The size of a part, in millions of bytes of JSON.")] = 256,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the files, as the umask allows.")] = False,
+) -> None:
+    """Copy the trajectories of runs into a new run directory with few large parts."""
+    from collab_agents.cli.compact import compact as run
+
+    run(sources, out, format=format, megabytes=megabytes, private=not shared)
+
+
+@app.command()
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[Path, typer.Argument(help="A run directory, or its address.")],
     task: Annotated[str | None, typer.Option(help="The task's id; without it, the whole run is summarised.")] = None,
     turn: Annotated[int | None, typer.Option(min=1, help="Print only this turn, from 1.")] = None,
     brief: Annotated[bool, typer.Option("--brief", help="Cut each message to one line.")] = False,

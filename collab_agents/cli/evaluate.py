@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.addresses import place_at, spelled
 from collab_agents._internal.text import harmless
 from collab_agents.cli.costs import check_prices, usage_table
 from collab_agents.cli.progress import LOADING, print_failures, shown
@@ -21,6 +22,7 @@ from collab_agents.runs import Progress, TaskSet, check_tasks
 from collab_agents.runs import evaluate as play
 from collab_agents.runs.directory import read_failures
 from collab_agents.runs.evaluate import run_folders
+from collab_agents.runs.parts import PartFormat, Parts
 from collab_agents.runs.scorecard import Difference, Estimate, Scorecard, SetScores
 from collab_agents.runs.workers import RayOptions
 from collab_agents.trajectories import opener
@@ -36,6 +38,7 @@ async def evaluate(
     names: Sequence[str],
     out: Path,
     *,
+    parts: PartFormat | None,
     repeats: int,
     resume: bool,
     private: bool,
@@ -65,7 +68,7 @@ async def evaluate(
             seed=config.seed,
             repeats=repeats,
             max_concurrency=config.limits.max_concurrency,
-            out=out,
+            out=Parts(out, format=parts) if parts else out,
             resume=resume,
             private=private,
             checkpoints=config.checkpoints,
@@ -83,7 +86,9 @@ async def evaluate(
     folders = run_folders([one.name for one in sets], list(assistants), repeats).values()
     console.print(usage_table(progress.usage, "model calls"))
     print_failures(console, [failure for folder in folders for failure in read_failures(out / folder)], out)
-    console.print(Text(f"{BRACKETS} Also in {out / 'scorecard.md'} and {out / 'scorecard.json'}."), soft_wrap=True)
+    console.print(
+        Text(f"{BRACKETS} Also in {spelled(out)}/scorecard.md and {spelled(out)}/scorecard.json."), soft_wrap=True
+    )
     return not any(side.failed for one in scorecard.sets for side in one.sides)
 
 
@@ -138,9 +143,14 @@ def _write(scorecard: Scorecard, out: Path, *, private: bool) -> None:
         parts.extend(f"{line}\n" for line in _unscored(one))
     parts.append(f"{BRACKETS}\n")
     texts = {"scorecard.json": scorecard.model_dump_json(indent=2) + "\n", "scorecard.md": "\n".join(parts)}
+    place = place_at(out)
     for name, text in texts.items():
-        with open(out / name, "w", encoding="utf-8", opener=opener(private)) as file:
-            file.write(harmless(text))
+        file = place / name
+        if isinstance(file, Path):
+            with open(file, "w", encoding="utf-8", opener=opener(private)) as written:
+                written.write(harmless(text))
+        else:
+            file.write(harmless(text).encode())
 
 
 def _console() -> Console:

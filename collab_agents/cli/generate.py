@@ -14,23 +14,32 @@ from collab_agents.models import check_chat_model
 from collab_agents.models.elsewhere import loaded_elsewhere
 from collab_agents.runs import Progress, check_tasks, generate_trajectories
 from collab_agents.runs.directory import read_failures, read_totals
+from collab_agents.runs.parts import PartFormat, Parts
 from collab_agents.runs.workers import RayOptions
 from collab_agents.usage import Usage, track_usage
 from collab_agents.value import value_of
 
 
-async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool, ray: RayOptions | None = None) -> bool:
+async def generate(
+    config: RunConfig,
+    out: Path,
+    *,
+    parts: PartFormat | None,
+    resume: bool,
+    private: bool,
+    ray: RayOptions | None = None,
+) -> bool:
     """Generate the trajectories, show the progress, and print a table. Returns False if a task was not finished."""
     console, look = Console(), config.lookahead
     progress = Progress()
     elsewhere = loaded_elsewhere(ray is not None)
     with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
         personas = personas_of(config.user)
-        parts, value = compose(config), value_of(look)
-        total = check_tasks(config.tasks.source, tasks_of(config.tasks), parts.user, parts.reward, value)
+        played, value = compose(config), value_of(look)
+        total = check_tasks(config.tasks.source, tasks_of(config.tasks), played.user, played.reward, value)
         progress.total = total
-        check_prices(config.limits, parts.models)
-        await asyncio.gather(*(check_chat_model(model) for model in parts.models))
+        check_prices(config.limits, played.models)
+        await asyncio.gather(*(check_chat_model(model) for model in played.models))
     console.print(
         f"Playing {total} tasks: {look.candidates} candidates at each turn, {look.futures_in_words} futures after each "
         "...",
@@ -39,14 +48,14 @@ async def generate(config: RunConfig, out: Path, *, resume: bool, private: bool,
     summary = Summary()
     trajectories = generate_trajectories(
         tasks_of(config.tasks),
-        user=parts.user,
-        assistant=parts.assistant,
-        reward=parts.reward,
+        user=played.user,
+        assistant=played.assistant,
+        reward=played.reward,
         lookahead=look,
         personas=personas,
         seed=config.seed,
         max_concurrency=config.limits.max_concurrency,
-        out=out,
+        out=Parts(out, format=parts) if parts else out,
         resume=resume,
         private=private,
         checkpoints=config.checkpoints,

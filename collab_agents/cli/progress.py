@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from collab_agents._internal.addresses import spelled
 from collab_agents._internal.text import harmless
 from collab_agents.cli.costs import dollars
 from collab_agents.runs import Progress
@@ -59,8 +60,8 @@ def _line(progress: Progress, started: float) -> str:
     )
 
 
-def print_failures(console: Console, failures: list[Failure], where: Path) -> None:
+def print_failures(console: Console, failures: list[Failure], where: str | Path) -> None:
     for reason, count in Counter(failure.error for failure in failures).most_common(3):
         console.print(Text(harmless(f"{count} failed: {reason}"), style="red"), soft_wrap=True)
     if failures:
-        console.print(Text(f"All failures are in {where}; --resume retries them."), soft_wrap=True)
+        console.print(Text(f"All failures are in {spelled(where)}; --resume retries them."), soft_wrap=True)

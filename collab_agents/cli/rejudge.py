@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from collab_agents._internal.addresses import spelled
 from collab_agents._internal.text import harmless
 from collab_agents.cli.costs import usage_table
 from collab_agents.cli.progress import LOADING, print_failures, shown
@@ -48,7 +49,7 @@ async def rejudge_run(
         await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
     keep = [] if ask_all else _unchanged(run, config, reward)
     asked = ", ".join(name for name in reward.judges if name not in keep) or "nobody"
-    kept = f"; kept from {run}: {', '.join(keep)}" if keep else ""
+    kept = f"; kept from {spelled(run)}: {', '.join(keep)}" if keep else ""
     console.print(Text(f"Judging {total} trajectories again, by {asked}{kept} ..."), soft_wrap=True)
     summary = Summary()
     trajectories = rejudge(
@@ -61,7 +62,7 @@ async def rejudge_run(
         out=out,
         resume=resume,
         private=private,
-        settings={"from": str(run), **config.model_dump(mode="json", include={"judges", "limits"})},
+        settings={"from": spelled(run), **config.model_dump(mode="json", include={"judges", "limits"})},
         progress=progress,
     )
     with given_prices(config.prices):
@@ -119,9 +120,9 @@ def _check(run: Path, reward: MultiturnReward) -> int:
     for trajectory in read_trajectories(run):
         total += 1
         if problem := reward.problem_with(trajectory.task):
-            raise ConfigError(f"{run}: {problem}")
+            raise ConfigError(f"{spelled(run)}: {problem}")
     if not total:
-        raise ConfigError(f"{run} has no finished trajectory to judge")
+        raise ConfigError(f"{spelled(run)} has no finished trajectory to judge")
     return total
 
 

@@ -13,7 +13,7 @@ from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.lookahead import Components
 from collab_agents.rewards import best_in
 from collab_agents.runs.directory import read_failures, read_totals
-from collab_agents.trajectories import Candidate, Message, Trajectory, read_trajectories
+from collab_agents.trajectories import Candidate, Message, Trajectory, is_run, read_trajectories
 from collab_agents.usage import Usage
 from collab_agents.variance import ReliabilityTally, chosen_probabilities
 
@@ -61,7 +61,7 @@ def _summarise(run: Path) -> None:
     if not ids:
         raise RunDirectoryError(f"{run} has no finished trajectory")
     summary.print(console, "trajectories")
-    if run.is_dir():
+    if is_run(run):
         totals = read_totals(run)
         usage = Usage.of(totals)
         if usage.parts:

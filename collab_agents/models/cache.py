@@ -9,9 +9,14 @@ from pathlib import Path
 from filelock import FileLock
 
 
+def cache_folder() -> Path:
+    """Return this library's folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collab-agents"
+
+
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """Return the folder of that name in the user's cache. If it is not there, `make` fills it first."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "collab-agents" / name
+    folder = cache_folder() / name
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,31 +1,42 @@
 """A run directory: settings, finished trajectories, failures, and a lock for one process."""
 
-import errno
-import hashlib
+import asyncio
 import json
+import logging
 import os
 import platform
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from collab_agents._internal.addresses import address_of, place_at, spelled
+from collab_agents._internal.parts import parsed, parts_of, whole_lines
+from collab_agents._internal.parts import turns_in as turns_in
 from collab_agents._internal.secrets import mask, remember_environment
-from collab_agents._internal.text import valid
-from collab_agents.errors import RunDirectoryError
+from collab_agents._internal.stream import until_done
+from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
+from collab_agents.runs._disk import explained as explained
+from collab_agents.runs.elsewhere import WRITER, Elsewhere, read_json
+from collab_agents.runs.index import Index
+from collab_agents.runs.index import digest as digest
+from collab_agents.runs.parts import OneFile, PartFiles, Parts, Store
 from collab_agents.tasks import Task
-from collab_agents.trajectories import Failure, JsonlStore, Message, Trajectory, Turn, read_record
+from collab_agents.trajectories import Failure, JsonlStore, Trajectory, read_record
 from collab_agents.usage import summed
-from collab_agents.variance import ReliabilityTally
+
+logger = logging.getLogger(__name__)
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$|^checkpoints$")
 """Settings that may differ when a run is resumed: they decide how much, how fast and where, not what is played."""
@@ -34,8 +45,10 @@ _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$|^chec
 class RunDirectory:
     """A run's folder: a context manager that locks it for this process.
 
+    `async with` opens and closes it on a thread.
+
     Args:
-        path: The folder. It is created if it does not exist.
+        path: The folder or address, or `Parts`. It is created if it does not exist.
         settings: Kept in run.json, and compared with those that are there.
         resume: Whether the folder may hold a run already.
         wait: Seconds to wait for another process that uses the folder.
@@ -43,6 +56,8 @@ class RunDirectory:
 
     Attributes:
         id: Distinguishes the run from any other, in a database that they share.
+        path: The folder; for an address, the working folder.
+        name: The folder or the address, for messages.
         spent: The calls, tokens and turns of the trajectories that were there when the folder was opened.
 
     Raises:
@@ -52,31 +67,38 @@ class RunDirectory:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Parts,
         *,
         settings: Mapping[str, object],
         resume: bool = False,
         wait: float = 0,
         private: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self._wanted = path if isinstance(path, Parts) else None
+        self._elsewhere: Elsewhere | None = None
+        if address := address_of(path):
+            folder = self._wanted.folder if self._wanted else None
+            self._elsewhere = Elsewhere(address, Path(folder) if folder else None)
+        self.path = self._elsewhere.folder if self._elsewhere else Path(path)
+        self.name = spelled(path)
         self.settings = dict(settings)
         self.resume = resume
         self.checkpoints = self.path / "checkpoints.sqlite"
         self.id = ""
         self.spent: dict[str, Any] = {}
-        self._played: dict[str, str] = {}
         self._failed: dict[str, Failure] = {}
-        self._reliability = ReliabilityTally()
         self._private = private
-        self._trajectories = JsonlStore(self.path / "trajectories.jsonl", private=private)
+        self._store: Store = OneFile(self.path, private=private)
         self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
-        self._lock = FileLock(self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644)
+        self._index = Index(self.path / "index.sqlite", private=private)
+        self._lock = FileLock(
+            self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644, thread_local=False
+        )
 
     @property
     def finished(self) -> Set[str]:
         """The ids of the tasks that are done."""
-        return self._played.keys()
+        return self._index
 
     def __enter__(self) -> "RunDirectory":
         remember_environment()
@@ -85,41 +107,79 @@ class RunDirectory:
             self._lock.acquire()
         except Timeout as error:
             raise RunDirectoryError(
-                f"{self.path} is in use by another run; wait for it to end or choose another directory"
+                f"{self.name} is in use by another run; wait for it to end or choose another directory"
             ) from error
         except OSError as error:
-            raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
+            raise RunDirectoryError(f"{self.name} cannot be used as a run directory: {error.strerror}") from error
         try:
             self._open()
-        except OSError as error:
+        except BaseException as error:
+            self._index.close()
+            if self._elsewhere is not None and not (self.path / "run.json").exists():
+                self._elsewhere.remove_folder()
             self._lock.release()
-            raise RunDirectoryError(f"{self.path} cannot be used as a run directory: {error.strerror}") from error
-        except BaseException:
-            self._lock.release()
+            if isinstance(error, OSError):
+                raise RunDirectoryError(f"{self.name} cannot be used as a run directory: {error.strerror}") from error
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._store.close()
+            self._index.close()
+            if self._elsewhere is not None and kind is None and not self._failed and not self._has_turns():
+                self._elsewhere.remove_folder()
+        except CollabError as error:
+            self._index.close()
+            if kind is None:
+                raise
+            logger.warning("%s", error)  # The run ends with another error.
+        finally:
+            self._lock.release()
+
+    async def __aenter__(self) -> "RunDirectory":
+        opening: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await until_done(opening)
+            if not opening.cancelled() and opening.exception() is None:
+                self.__exit__(asyncio.CancelledError)
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        closing: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self.__exit__, kind))
+        await until_done(closing)
+        closing.result()
 
     def check_same(self, task: Task, persona: Persona | None) -> None:
         """Raise RunDirectoryError if the finished task differs from `task`, or was played by another persona."""
-        if self._played[task.id] != digest(task, persona):
+        if not self._index.has_same(task, persona):
             raise changed_task_error(task.id)
 
     def finish(self, trajectory: Trajectory, *, sync: bool = True) -> None:
         """Keep a finished trajectory. It is on disk when this returns or, without `sync`, once `sync` has returned."""
-        with explained(self._trajectories.path):
-            self._trajectories.append(trajectory, sync=sync)
-        self._played[trajectory.task.id] = digest(trajectory.task, trajectory.persona)
-        self._reliability.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
+        with explained(self._store.path):
+            part = self._store.append(trajectory, sync=sync)
+        self._index.add(trajectory, part)
         if self._failed.pop(trajectory.task.id, None):
             self._replace_failures()
 
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What all attempts spent, as far as known."""
+        return self._read().get("totals", {})
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Yield the finished trajectories."""
+        for part in self._store.parts():
+            for number, line in part.lines():
+                yield read_record(Trajectory, parsed(line, part.path, number), part.path, number)
+
     def sync(self) -> None:
         """Bring the trajectories that were kept without `sync` to the disk. It may be called on any thread."""
-        with explained(self._trajectories.path):
-            self._trajectories.sync()
+        with explained(self._store.path):
+            self._store.sync()
 
     def fail(self, failure: Failure) -> None:
         """Keep why a task could not be finished, replacing its earlier failure."""
@@ -154,7 +214,7 @@ class RunDirectory:
         run = self._read()
         run.pop("on_disk_at_start", None)
         self._add(run, totals)
-        found = self._reliability.result()
+        found = self._index.tally.result()
         if found.turns:
             run["reliability"] = found.model_dump() | {"advice": found.advice}
         self._write(run)
@@ -171,37 +231,62 @@ class RunDirectory:
         for file in self.path.iterdir():
             if file.is_symlink():
                 raise RunDirectoryError(f"{file} is a symbolic link: a run keeps its files in its own directory")
-        if (self.path / "trajectories.jsonl").exists() and not (self.path / "run.json").exists():
-            raise RunDirectoryError(f"{self.path} has trajectories and no run.json: choose another directory")
-        if (self.path / "run.json").exists():
-            if not self.resume:
-                raise RunDirectoryError(f"{self.path} already holds a run: resume it, or choose another directory")
-            run = self._read()
-            self._compare(run.get("config", {}))
-            if "id" not in run:  # Made by an earlier version.
-                run = {"id": uuid4().hex, **run}
-                self._write(run)
-        else:
-            run = {"id": uuid4().hex, "config": self.settings, "versions": _versions()}
+        here = (self.path / "run.json").exists()
+        theirs = None if self._elsewhere is None else self._elsewhere.run()
+        if not here and theirs is None:
+            if parts_of(self.path):
+                raise RunDirectoryError(f"{self.path} has trajectories and no run.json: choose another directory")
+            writer = {WRITER: token_hex(8)} if self._elsewhere else {}
+            self._write({"id": uuid4().hex, "config": self.settings, "versions": versions(), **writer})
+        elif not self.resume:
+            raise RunDirectoryError(f"{self.name} already holds a run: resume it, or choose another directory")
+        elif here:
+            mine = self._read()
+            if self._elsewhere is not None and theirs is not None:
+                self._elsewhere.check_ours(mine.get(WRITER), theirs.get(WRITER))
+            self._compare(mine.get("config", {}))
+        elif self._elsewhere is not None and theirs is not None:
+            self._compare(theirs.get("config", {}))
+            self._elsewhere.fetch_failures()
+            self._write(theirs | {WRITER: token_hex(8)})
+            self._elsewhere.claim()
+        run = self._read()
+        if "id" not in run:  # Made by an earlier version.
+            run = {"id": uuid4().hex, **run}
             self._write(run)
         self.id = run["id"]
-        self._trajectories.open()
+        if parts := self._parts():
+            self._store = PartFiles(self.path, parts, private=self._private, elsewhere=self._elsewhere)
+        there = self._store.open()
         self._failures.open()
         # SQLite gives the files beside it the same permissions.
         os.close(os.open(self.checkpoints, os.O_CREAT | os.O_WRONLY, 0o600 if self._private else 0o644))
-        for number, line in self._trajectories.lines():
-            try:
-                self._played[line["task"]["id"]] = digest(line["task"], line.get("persona"))
-                usage = line.get("usage") or {}
-                turns = [Turn.model_validate(turn) for turn in line.get("turns") or []]
-                self._reliability.add(line["task"]["id"], turns, usage.get("calls", 0))
-                self.spent = summed(self.spent, usage | {"turns": len(turns) or turns_in(line.get("messages") or [])})
-            except (LookupError, TypeError, AttributeError, ValueError) as error:
-                raise RunDirectoryError(f"{self._trajectories.path}:{number}: it is not a trajectory") from error
         failures = read_failures(self.path)
+        self._index.open(there)
+        self.spent = asdict(self._index.usage) | {"turns": self._index.turns}
         self._failed = {one.task.id: one for one in failures if one.task.id not in self.finished}
         if len(self._failed) < len(failures):
             self._failures.replace(list(self._failed.values()))
+        self._store.begin()
+
+    def _has_turns(self) -> bool:
+        """Whether turns of unfinished tasks are kept here."""
+        if not self.checkpoints.stat().st_size:
+            return False
+        with explained(self.checkpoints), closing(sqlite3.connect(self.checkpoints)) as database:
+            return database.execute("SELECT 1 FROM checkpoints LIMIT 1").fetchone() is not None
+
+    def _parts(self) -> Parts | None:
+        """Return how trajectories are kept in parts, or None if they are not."""
+        run = self._read()
+        known = run.get("in_parts")
+        if self._wanted is None and (known or not self._elsewhere):
+            return Parts(self.path, **known) if known else None
+        wanted = self._wanted or Parts(self.path)
+        how = {"format": wanted.format, "megabytes": wanted.megabytes}
+        if known != how:
+            self._write(run | {"in_parts": how})
+        return wanted
 
     def _compare(self, made_with: Mapping[str, object]) -> None:
         # Earlier versions had another name for the column of goals.
@@ -218,41 +303,22 @@ class RunDirectory:
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key) and not _MAY_CHANGE.search(key):
                 raise RunDirectoryError(
-                    f"{self.path} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: "
+                    f"{self.name} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: "
                     "resume with the same settings, or choose another directory"
                 )
 
     def _read(self) -> dict[str, Any]:
-        return _read_run(self.path / "run.json")
+        return read_json(self.path / "run.json")
 
     def _write(self, run: dict[str, Any]) -> None:
         draft = self.path / "run.json.new"
         text = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
         with explained(self.path / "run.json"):
-            with open(draft, "w", encoding="utf-8", opener=self._trajectories.opener) as file:
+            with open(draft, "w", encoding="utf-8", opener=self._failures.opener) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.path / "run.json")
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Raise a RunDirectoryError that says what to do if a run's file at `path` cannot be read or written."""
-    try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:  # From the disk, or from another program that uses the file.
-        if isinstance(error, OSError):
-            full, reason = error.errno == errno.ENOSPC, error.strerror
-        else:
-            full, reason = error.sqlite_errorcode == sqlite3.SQLITE_FULL, str(error)
-        if full:
-            raise RunDirectoryError(f"{path.parent}: the disk is full; free some space and resume") from error
-        raise RunDirectoryError(f"{path} cannot be used: {reason}; fix that and resume") from error
-    except sqlite3.DatabaseError as error:
-        raise RunDirectoryError(
-            f"{path} is not a database, or is damaged ({error}): delete it to start the unfinished tasks again"
-        ) from error
 
 
 def _positive(counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +336,8 @@ def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the installed versions of what a run depends on."""
     found = {"python": platform.python_version()}
     for package in ("collab-agents", "langgraph", "langchain-core", "langchain-openai", "transformers", "torch"):
         try:
@@ -280,41 +347,31 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def turns_in(messages: Iterable[Message]) -> int:
-    """Count the assistant's answers in a conversation without lookahead."""
-    return sum(one.get("role") == "assistant" and not one.get("tool_calls") for one in messages)
-
-
-def read_failures(path: str | Path) -> list[Failure]:
+def read_failures(path: str | os.PathLike[str]) -> list[Failure]:
     """Return the failures that a run directory holds."""
-    file = Path(path) / "failures.jsonl"
-    return [read_record(Failure, line, file, number) for number, line in JsonlStore(file).lines()]
+    file = place_at(path) / "failures.jsonl"
+    if not file.exists():
+        return []
+    with file.open("rb") as lines:
+        return [read_record(Failure, parsed(line, file, number), file, number) for number, line in whole_lines(lines)]
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings that a run directory was made with; empty if it has no run.json."""
-    file = Path(path) / "run.json"
-    return _read_run(file).get("config", {}) if file.exists() else {}
+    return _read_run(path).get("config", {})
 
 
-def read_totals(path: str | Path) -> dict[str, Any]:
+def read_totals(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what all attempts at a run spent, as far as known; empty if it has no run.json.
 
     `Usage.of` makes a usage of it.
     """
-    file = Path(path) / "run.json"
-    return _read_run(file).get("totals", {}) if file.exists() else {}
+    return _read_run(path).get("totals", {})
 
 
-def _read_run(file: Path) -> dict[str, Any]:
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{file} is not JSON: {error}") from error
-    parts = {"id": str, "config": dict, "totals": dict}
-    if not isinstance(run, dict) or not all(isinstance(run.get(key, kind()), kind) for key, kind in parts.items()):
-        raise RunDirectoryError(f"{file} was not written by a run: choose another directory")
-    return run
+def _read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
+    file = place_at(path) / "run.json"
+    return read_json(file) if file.exists() else {}
 
 
 def changed_task_error(task_id: str) -> RunDirectoryError:
@@ -322,13 +379,3 @@ def changed_task_error(task_id: str) -> RunDirectoryError:
         f"task {task_id!r} or its persona has changed since the run began: resume with the same tasks and personas, "
         "or choose another directory"
     )
-
-
-def digest(task: Task | Mapping[str, object], persona: Persona | Mapping[str, object] | None) -> str:
-    """Return a hash of a task and its persona, to tell whether they have changed."""
-    kept = [
-        Task.model_validate(task).model_dump(mode="json"),
-        Persona.model_validate(persona).model_dump(mode="json") if persona else None,
-    ]
-    text = mask(json.dumps(valid(kept), sort_keys=True))
-    return hashlib.sha256(text.encode()).hexdigest()

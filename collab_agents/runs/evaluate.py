@@ -4,10 +4,11 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from collab_agents._internal.addresses import address_of
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.costs import Price, SpendingLimits
@@ -20,6 +21,7 @@ from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs.directory import RunDirectory, read_failures
 from collab_agents.runs.generate import cancel, check_tasks, conversation_settings, play_conversations, slots_for
+from collab_agents.runs.parts import Parts
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.runs.spending import Purse
@@ -57,8 +59,12 @@ class _Repeat:
     tasks: TaskSet
     side: str
     seed: int
-    folder: Path | None
+    out: Path | Parts | None
     settings: Mapping[str, object]
+
+    @property
+    def folder(self) -> Path | None:
+        return None if self.out is None else Path(self.out)
 
 
 async def evaluate(
@@ -68,7 +74,7 @@ async def evaluate(
     seed: int = 0,
     repeats: int = 1,
     max_concurrency: int = 32,
-    out: str | Path | None = None,
+    out: str | Path | Parts | None = None,
     resume: bool = False,
     private: bool = True,
     checkpoints: str | None = None,
@@ -88,7 +94,7 @@ async def evaluate(
         seed: The first repeat's seed; the other seeds are derived from it.
         repeats: How often each task is played.
         max_concurrency: Conversations in progress at once, over all runs, which run concurrently.
-        out: A folder for the runs: each set, assistant and seed has a run directory in it.
+        out: A folder for the runs, or `Parts` in it: each set, assistant and seed has a run directory in it.
         resume: Whether to continue the runs in `out`.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
         checkpoints: The database of the unfinished conversations, as for `generate_trajectories`.
@@ -126,7 +132,7 @@ async def evaluate(
             one,
             side,
             seeds[number],
-            Path(out) / folders[one.name, side, number] if out is not None else None,
+            out if out is None else _within(out, folders[one.name, side, number]),
             {**one.settings, "assistant": (settings or {}).get(side)},
         )
         for one in sets
@@ -134,7 +140,7 @@ async def evaluate(
         for number in range(repeats)
     ]
     for run in runs:
-        _check_folder(run, resume, private)
+        await asyncio.to_thread(_check_folder, run, resume, private)
     progress = Progress() if progress is None else progress
     progress.total = sum(len(run.tasks.tasks) for run in runs)
     purse = Purse(limits)
@@ -195,25 +201,31 @@ def run_folders(sets: Sequence[str], sides: Sequence[str], repeats: int) -> dict
     }
 
 
+def _within(out: str | Path | Parts, folder: Path) -> Path | Parts:
+    there = Path(out) / folder
+    return replace(out, path=there) if isinstance(out, Parts) else there
+
+
 def _folder(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-")
 
 
 def _check_folder(run: _Repeat, resume: bool, private: bool) -> None:
     """Create the run's directory, or check that it can be resumed."""
-    if run.folder is None:
+    if run.out is None or run.folder is None:
         return
-    for folder in (run.folder.parent.parent.parent, run.folder.parent.parent, run.folder.parent):
-        folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Parents do not get the mode.
+    if address_of(run.folder) is None:
+        for folder in (run.folder.parent.parent.parent, run.folder.parent.parent, run.folder.parent):
+            folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)  # Parents do not get the mode.
     kept = conversation_settings(run.settings, run.tasks.max_exchanges, run.seed)
-    with RunDirectory(run.folder, settings=kept, resume=resume, private=private) as directory:
+    with RunDirectory(run.out, settings=kept, resume=resume, private=private) as directory:
         if not directory.finished:
             return
     now = {task.id: task for task in run.tasks.tasks}
     for trajectory in read_trajectories(run.folder):
         if now.get(trajectory.task.id, trajectory.task) != trajectory.task:
             raise RunDirectoryError(
-                f"{run.folder}: the task {trajectory.task.id!r} has changed since the run: choose another directory"
+                f"{run.out}: the task {trajectory.task.id!r} has changed since the run: choose another directory"
             )
 
 
@@ -237,7 +249,7 @@ async def _play(
         personas=run.tasks.personas,
         seed=run.seed,
         max_concurrency=slots,
-        out=run.folder,
+        out=run.out,
         resume=True,
         private=private,
         checkpoints=checkpoints,
@@ -254,9 +266,12 @@ async def _play(
                 played.append(Played.of(trajectory))
     if run.folder is None:
         return played, len(run.tasks.tasks) - len(played)
-    wanted = {task.id for task in run.tasks.tasks}
-    there = [Played.of(one) for one in read_trajectories(run.folder) if one.task.id in wanted]
-    return there, sum(failure.task.id in wanted for failure in read_failures(run.folder))
+    return await asyncio.to_thread(_kept, run.folder, {task.id for task in run.tasks.tasks})
+
+
+def _kept(folder: Path, wanted: set[str]) -> tuple[list[Played], int]:
+    there = [Played.of(one) for one in read_trajectories(folder) if one.task.id in wanted]
+    return there, sum(failure.task.id in wanted for failure in read_failures(folder))
 
 
 def _measured(reward: MultiturnReward) -> MultiturnReward:

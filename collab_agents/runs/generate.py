@@ -36,8 +36,9 @@ from collab_agents.participants import problem_for
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs._collector import fewer_collections
-from collab_agents.runs.directory import RunDirectory, changed_task_error, digest, read_totals
+from collab_agents.runs.directory import RunDirectory, changed_task_error, digest
 from collab_agents.runs.ledger import RunLedger
+from collab_agents.runs.parts import Parts
 from collab_agents.runs.player import Player, Plays
 from collab_agents.runs.progress import Progress
 from collab_agents.runs.spending import Purse, purse_for
@@ -76,7 +77,7 @@ def generate_trajectories(
     personas: Sequence[Persona] = (),
     seed: int = 0,
     max_concurrency: int | asyncio.Semaphore = 32,
-    out: str | Path | None = None,
+    out: str | Path | Parts | None = None,
     resume: bool = False,
     private: bool = True,
     checkpoints: str | None = None,
@@ -103,9 +104,9 @@ def generate_trajectories(
         personas: Each task is played by one of them, drawn by the seed. Without any, the user has no persona.
         seed: The run's seed.
         max_concurrency: A number, or a semaphore that several runs share.
-        out: A run directory. Finished trajectories are on disk before they are yielded, unfinished tasks are kept
-            there after every turn, and tasks that cannot be finished go to failures.jsonl with the reason. Without
-            `out`, such tasks are logged.
+        out: A run directory or its address, or `Parts`. Finished trajectories are on disk before they are yielded,
+            unfinished tasks are kept there after every turn, and tasks that cannot be finished go to failures.jsonl
+            with the reason. Without `out`, such tasks are logged.
         resume: Whether to continue the run in `out`. Finished tasks are skipped and not yielded again; unfinished and
             failed tasks continue from their last finished turn.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
@@ -176,7 +177,7 @@ def play_conversations(
     personas: Sequence[Persona] = (),
     seed: int = 0,
     max_concurrency: int | asyncio.Semaphore = 32,
-    out: str | Path | None = None,
+    out: str | Path | Parts | None = None,
     resume: bool = False,
     private: bool = True,
     checkpoints: str | None = None,
@@ -274,7 +275,7 @@ async def _play_all(
     personas: Sequence[Persona],
     seed: int,
     max_concurrency: int | asyncio.Semaphore,
-    out: str | Path | None,
+    out: str | Path | Parts | None,
     resume: bool,
     private: bool,
     checkpoints: str | None,
@@ -302,10 +303,10 @@ async def _play_all(
         if out is not None:
             if resume:
                 await make_way(out)
-            run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
+            run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             turns = await stack.enter_async_context(open_turns(run, checkpoints))
             run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
-            purse.usage.add(Usage.of(read_totals(out)))
+            purse.usage.add(Usage.of(run.totals))
         ledger = RunLedger(progress, purse, prices or {})
         if run is not None:
             stack.callback(_close, run, ledger, started)

@@ -20,8 +20,9 @@ from collab_agents.runs._rejudging import Rejudging
 from collab_agents.runs.choices import count_choices
 from collab_agents.runs.directory import RunDirectory
 from collab_agents.runs.generate import cancel
+from collab_agents.runs.parts import Parts
 from collab_agents.runs.progress import Progress
-from collab_agents.trajectories import Failure, Trajectory, read_trajectories
+from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import track_usage
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def rejudge(
     keep: Collection[str] = (),
     window: int | None = None,
     max_concurrency: int = 32,
-    out: str | Path | None = None,
+    out: str | Path | Parts | None = None,
     resume: bool = False,
     private: bool = True,
     settings: Mapping[str, object] | None = None,
@@ -110,7 +111,7 @@ async def _judge_all(
     judge: Rejudging,
     *,
     max_concurrency: int,
-    out: str | Path | None,
+    out: str | Path | Parts | None,
     resume: bool,
     private: bool,
     settings: Mapping[str, object],
@@ -124,11 +125,11 @@ async def _judge_all(
         if out is not None:
             if resume:
                 await make_way(out)
-            run = stack.enter_context(RunDirectory(out, settings=settings, resume=resume, private=private))
+            run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             run.begin(run.spent)
         results = _Results(run, progress)
         if run is not None:
-            stack.callback(_close, run, results, started)
+            stack.push_async_callback(_close, run, results, started)
         under_way: set[asyncio.Task[Any]] = set()
         stack.push_async_callback(source.aclose)
         stack.push_async_callback(cancel, under_way)
@@ -195,11 +196,11 @@ class _Results:
             self.run.fail(Failure(task=trajectory.task, error=reason_of(error)))
 
 
-def _close(run: RunDirectory, results: _Results, started: float) -> None:
+async def _close(run: RunDirectory, results: _Results, started: float) -> None:
     with suppress(RunDirectoryError):  # The disk may be full. The next attempt counts what is on it.
         seconds = round(time.monotonic() - started, 3)
         run.add_totals({**asdict(results.usage), "turns": results.turns, "seconds": seconds})
-        run.note("choices", count_choices(read_trajectories(run.path)))
+        run.note("choices", await asyncio.to_thread(lambda: count_choices(run.trajectories())))
 
 
 async def _next(source: AsyncIterator[Trajectory]) -> Trajectory | None:

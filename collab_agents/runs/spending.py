@@ -1,6 +1,6 @@
 """What a run has spent, and whether another turn may begin."""
 
-from pathlib import Path
+import os
 
 from collab_agents.costs import SpendingLimits
 from collab_agents.errors import LimitReached
@@ -31,7 +31,7 @@ class Purse:
             self.refused = True
             raise LimitReached(problem)
 
-    def reached(self, out: str | Path | None) -> LimitReached:
+    def reached(self, out: str | os.PathLike[str] | None) -> LimitReached:
         """Return the error with which a run in `out` ends after a turn was refused."""
         known = self.limits.max_cost is None or self.usage.cost is not None
         advice = "raise the limit and resume" if known else "set limits.max_calls instead and resume"

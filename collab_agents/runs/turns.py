@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from collab_agents._internal.databases import check_database
@@ -47,7 +46,7 @@ class Turns(Protocol):
         """
 
 
-def check_checkpoints(checkpoints: str | None, out: str | Path | None) -> None:
+def check_checkpoints(checkpoints: str | None, out: object) -> None:
     """Raise ConfigError if a run in `out` cannot keep its turns in the database `checkpoints`."""
     if checkpoints is None:
         return
