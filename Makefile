@@ -4,6 +4,7 @@
 # make test    lint, types and tests
 # make bench   the main job against the published package, and plain conversations against two others, side by side
 # make bench-local   the demo's work on each engine for local models
+# make bench-ray   what workers on Ray cost against one process
 # make bench-lookahead   the quality of choices against the futures they take, on known truth and on the embedded model
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TRAIN := runs/train-demo
 POOLS := .bench/lookahead
 S3 := .bench/moto
 
-.PHONY: setup demo chat train-demo test lint bench bench-local bench-lookahead system clean
+.PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-lookahead system clean
 
 setup: $(READY)
 
@@ -83,6 +84,9 @@ bench: $(READY)
 
 bench-local: $(READY)
 	$(BIN)/python -m benchmarks.local
+
+bench-ray: $(READY)
+	$(BIN)/python -m benchmarks.cluster --many 100000
 
 bench-lookahead: $(READY)
 	$(BIN)/python -m benchmarks.lookahead --picture docs/lookahead.svg
