@@ -33,6 +33,7 @@ from collab_agents import (
     Lookahead,
     MultiturnReward,
     Persona,
+    Progress,
     RayOptions,
     ScriptedUser,
     Trajectory,
@@ -100,28 +101,34 @@ def workers() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if "ray::Actor" in " ".join(one.cmdline())]
 
 
+def cpu_of(processes: list[psutil.Process]) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in processes)
+
+
 async def play(work: str, url: str, count: int, side: int | None, out: str) -> Row:
-    """Play the tasks, and return what that took: seconds of CPU and wall after the first task, and MB."""
+    """Play the tasks, and return what that took once the first had begun: seconds of CPU and wall, and MB."""
     ray = None if side is None else RayOptions(workers=side)
-    started = cpu = 0.0
-    finished, theirs = 0, 0.0
-    memory: list[float] = []
-    async for _ in WORK[work](url, count, {"out": out, "ray": ray}):
+    begun: list[float] = []
+
+    def begin(progress: Progress) -> None:
+        if not begun:  # By now the workers are there and have loaded everything.
+            begun.extend([time.monotonic(), time.process_time(), cpu_of(workers())])
+
+    finished, theirs, memory = 0, 0.0, [0.0]
+    async for _ in WORK[work](url, count, {"out": out, "ray": ray, "progress": Progress(on_change=begin)}):
         finished += 1
-        if finished == 1:  # By then everything is loaded.
-            started, cpu = time.monotonic(), time.process_time()
-            theirs = sum(sum(one.cpu_times()[:2]) for one in workers())
         if finished == count:
             found = workers()
-            theirs = sum(sum(one.cpu_times()[:2]) for one in found) - theirs
-            memory = [one.memory_info().rss / 2**20 for one in found]
+            theirs = cpu_of(found) - begun[2]
+            memory += [one.memory_info().rss / 2**20 for one in found]
+    started, cpu, _ = begun
     return {
         "finished": finished,
         "wall": time.monotonic() - started,
         "driver": time.process_time() - cpu,
         "workers": theirs,
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "worker_mb": max(memory, default=0.0),
+        "worker_mb": max(memory),
         "calls": read_totals(out)["calls"],
     }
 
