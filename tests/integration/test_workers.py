@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -51,7 +52,10 @@ AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head without processors, and a node with four."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dashboard = {"include_dashboard": True, "dashboard_port": free.getsockname()[1]}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **dashboard})
     made.add_node(num_cpus=4)
     yield made
     made.shutdown()

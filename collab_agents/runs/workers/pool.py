@@ -36,7 +36,7 @@ _MOST_DEATHS = 4
 _SUSPECT_DEATHS = 2
 """After this many, it is played alone, so that it takes no other with it if it is the cause."""
 _MOST_STARTS = 3
-"""After this many deaths in a row of workers that had not finished anything, no further one takes their place."""
+"""After this many deaths in a row of workers that had not begun anything, no further one takes their place."""
 _PATIENCE = 2.0
 """Seconds to wait for the last reports when a run ends early."""
 _GONE = (RayActorError, ObjectLostError)
@@ -70,8 +70,10 @@ class _Member:
     """Whether it takes no further items, since it is to play one alone."""
     alone: bool = False
     """Whether it plays one alone."""
-    finished: int = 0
-    """Items that it has finished."""
+    taken: int = 0
+    """Items that it was given so far."""
+    dead: bool = False
+    """Whether a call has found it dead."""
     loaded: dict[str, asyncio.Task[str | None]] = field(default_factory=dict)
 
 
@@ -185,7 +187,6 @@ class Workers:
                     if deaths == _MOST_DEATHS:
                         raise RolloutError(f"{deaths} workers died while they played it; the last: {death}") from death
                     continue
-            member.finished += 1
             self._accounts[name].enter(outcome.spent)
             for refusal in outcome.refusals:
                 refusals.add(refusal)
@@ -197,10 +198,12 @@ class Workers:
         call = None
         try:
             await self._loaded(member, name)
+            member.taken += 1
             call = member.actor.play.options(name=label).remote(name, item)
             outcome: Outcome = await call
             return outcome
         except _GONE as error:
+            member.dead = True
             raise _Died(f"on {member.node}, {_reason(error)}") from error
         except asyncio.CancelledError:
             if call is not None:
@@ -241,15 +244,16 @@ class Workers:
 
     def _choose(self, alone: bool) -> _Member | None:
         room = -(-self._most // self._count)
-        free = [one for one in self._members if not one.reserved and one.busy < (1 if alone else room)]
+        free = [one for one in self._members if not one.dead and not one.reserved and one.busy < (1 if alone else room)]
         if free:
             return min(free, key=lambda one: one.busy)
         if alone:
-            drained = [one for one in self._members if one.reserved and not one.busy]
+            drained = [one for one in self._members if one.reserved and not one.busy and not one.dead]
             if drained:
                 return drained[0]
-            if not any(one.reserved for one in self._members) and self._members:
-                min(self._members, key=lambda one: one.busy).reserved = True
+            alive = [one for one in self._members if not one.dead]
+            if alive and not any(one.reserved for one in alive):
+                min(alive, key=lambda one: one.busy).reserved = True
         return None
 
     async def _hope(self) -> None:
@@ -276,11 +280,11 @@ class Workers:
         """Start a worker and, when it dies, another one in its place."""
         fruitless, opens_in = 0, 0.0
         while fruitless < _MOST_STARTS:
-            finished, reason, final = await self._keep(index, opens_in)
+            taken, reason, final = await self._keep(index, opens_in)
             if final:
                 break
             logger.warning("worker %d died (%s); its unfinished tasks are played again", index, reason)
-            fruitless = 0 if finished else fruitless + 1
+            fruitless = 0 if taken else fruitless + 1
             opens_in = 60.0  # The dead one may just have used its share of a minute's requests.
         self._given_up[index] = reason
         logger.warning("there is no more worker %d: %s", index, reason)
@@ -289,7 +293,7 @@ class Workers:
     async def _keep(self, index: int, opens_in: float) -> tuple[int, str, bool]:
         """Start a worker and stay with it until it dies.
 
-        Returns how many items it finished, why it ended, and whether another one would end in the same way.
+        Returns how many items it was given, why it ended, and whether another one would end in the same way.
         """
         kind = ray.remote(actor.Actor).options(
             name=None, max_concurrency=max(1000, 2 * self._most), **actor_options(self._options)
@@ -308,7 +312,7 @@ class Workers:
             await self._notify()
             await self._listen(member)
         except _GONE as error:
-            return member.finished if member else 0, _reason(error), False
+            return member.taken if member else 0, _reason(error), False
         except RayError as error:  # Such as a runtime environment that cannot be made.
             return 0, f"a worker cannot be started: {_reason(error)}", True
         finally:
