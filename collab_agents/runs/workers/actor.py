@@ -5,7 +5,6 @@ top.
 """
 
 import os
-import platform
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -46,12 +45,7 @@ class Actor:
 
     async def about(self) -> dict[str, Any]:
         """Return where this worker runs, and why it cannot be used, if it cannot."""
-        return {
-            "node": socket.gethostname(),
-            "pid": os.getpid(),
-            "python": platform.python_version(),
-            "problem": self._problem,
-        }
+        return {"node": socket.gethostname(), "problem": self._problem}
 
     async def load(self, job: str, packed: bytes) -> str | None:
         """Load a job. Returns why that is impossible, or None."""

@@ -14,11 +14,7 @@ from typing import Any, Protocol
 
 import ray
 from ray.cloudpickle import register_pickle_by_value
-from ray.exceptions import (
-    ObjectLostError,
-    RayActorError,
-    RayError,
-)
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 
 from collab_agents._internal.notes import refusals
 from collab_agents.errors import RolloutError, WorkersError
@@ -61,7 +57,6 @@ class Account(Protocol):
 class _Member:
     """A worker that is ready."""
 
-    index: int
     actor: Any
     node: str
     busy: int = 0
@@ -243,18 +238,15 @@ class Workers:
             await self._notify()
 
     def _choose(self, alone: bool) -> _Member | None:
-        room = -(-self._most // self._count)
-        free = [one for one in self._members if not one.dead and not one.reserved and one.busy < (1 if alone else room)]
+        room = 1 if alone else -(-self._most // self._count)
+        alive = [one for one in self._members if not one.dead]
+        free = [one for one in alive if not one.reserved and one.busy < room]
         if free:
             return min(free, key=lambda one: one.busy)
-        if alone:
-            drained = [one for one in self._members if one.reserved and not one.busy and not one.dead]
-            if drained:
-                return drained[0]
-            alive = [one for one in self._members if not one.dead]
-            if alive and not any(one.reserved for one in alive):
-                min(alive, key=lambda one: one.busy).reserved = True
-        return None
+        reserved = [one for one in alive if one.reserved]
+        if alone and not reserved and alive:
+            min(alive, key=lambda one: one.busy).reserved = True
+        return next((one for one in reserved if not one.busy), None) if alone else None
 
     async def _hope(self) -> None:
         """Wait for a change. Raises WorkersError if there is no worker, and none is to come."""
@@ -296,7 +288,7 @@ class Workers:
         Returns how many items it was given, why it ended, and whether another one would end in the same way.
         """
         kind = ray.remote(actor.Actor).options(
-            name=None, max_concurrency=max(1000, 2 * self._most), **actor_options(self._options)
+            max_concurrency=max(1000, 2 * self._most), **actor_options(self._options)
         )
         share = (index, self._count, opens_in)
         folder = None if "working_dir" in self._options.runtime_env else os.getcwd()
@@ -306,7 +298,7 @@ class Workers:
             about = await handle.about.remote()
             if about["problem"]:
                 return 0, f"the node {about['node']} {about['problem']}", True
-            member = _Member(index, handle, about["node"])
+            member = _Member(handle, about["node"])
             self._members.append(member)
             self._load_all(member)
             await self._notify()
@@ -373,14 +365,11 @@ async def _last_report(handle: Any) -> tuple[dict[str, Spent], list[str]]:
     return report
 
 
+_TABLE = ("class_name", "actor_id", "namespace", "pid", "ip")
+"""What the lines of Ray's table about an actor begin with."""
+
+
 def _reason(error: BaseException) -> str:
     """Return why a worker died, without Ray's tables and addresses."""
     lines = [line.strip() for line in str(error).splitlines()]
-    said = [
-        line for line in lines if line and not line.startswith(("class_name", "actor_id", "namespace", "pid", "ip"))
-    ]
-    return " ".join(said)[:300] or type(error).__name__
-
-
-_TABLE = ("class_name", "actor_id", "namespace", "pid", "ip")
-"""What the lines of Ray's table about an actor begin with."""
+    return " ".join(line for line in lines if line and not line.startswith(_TABLE))[:300] or type(error).__name__
