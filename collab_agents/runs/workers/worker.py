@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -107,7 +107,7 @@ class Worker:
         self._asking: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         self._asked = asyncio.Event()
         self._answering: dict[str, list[asyncio.Future[None]]] = {}
-        fewer_collections().__enter__()
+        self._collector = ExitStack()
 
     async def load(self, name: str, packed: bytes) -> str | None:
         """Load a job. Returns why that is impossible, or None."""
@@ -115,6 +115,7 @@ class Worker:
             job: Job = await asyncio.to_thread(unpack, packed)
             ledger = WorkerLedger(limited=job.limited, prices=job.prices, ask=partial(self._ask, name))
             self._jobs[name] = await job.open(ledger), ledger
+            self._collector.enter_context(fewer_collections())  # Until the process ends.
         except Exception as error:
             return reason_of(error)
         return None
