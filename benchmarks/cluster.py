@@ -1,7 +1,8 @@
 """What workers on Ray cost: the same tasks in one process, and through 1 and 2 workers on this machine.
 
-    python -m benchmarks.cluster                  # about 6 minutes on 2 cores
-    python -m benchmarks.cluster --many 100000    # and memory: as many small tasks, and a tenth, through 2 workers
+    python -m benchmarks.cluster                  # about 12 minutes on 2 cores
+    python -m benchmarks.cluster --many 100000    # only memory: as many tiny tasks, and a tenth, through 2 workers
+    python -m benchmarks.cluster --idle 20        # only what the driver spends on as many workers that do nothing
 
 The model is a loopback server in a process of its own, so at 2 workers 4 processes share the machine: CPU time is what
 counts, wall time is shown. The driver is the process that hands out tasks and writes the run directory.
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
 import psutil
+from langchain_core.messages import BaseMessage
 from rich.console import Console
 from rich.table import Table
 
@@ -42,8 +44,10 @@ from collab_agents import (
     read_trajectories,
 )
 from collab_agents.judges import bleu, interactivity, token_cost
+from collab_agents.participants import AssistantContext
 from collab_agents.runs import play_conversations
 from collab_agents.runs.directory import read_totals
+from collab_agents.users import Memory
 from tests.support.participants import SHORT
 
 Row = dict[str, Any]
@@ -97,8 +101,8 @@ WORK: dict[str, Callable[..., AsyncIterator[Trajectory]]] = {"paper": paper, "sm
 
 
 def workers() -> list[psutil.Process]:
-    """Return the processes that play tasks for this one."""
-    return [one for one in psutil.Process().children(recursive=True) if "ray::Actor" in " ".join(one.cmdline())]
+    """Return the processes that play tasks for this one, or may: Ray starts some that are not needed."""
+    return [one for one in psutil.Process().children(recursive=True) if " ".join(one.cmdline()).startswith("ray::")]
 
 
 def cpu_of(processes: list[psutil.Process]) -> float:
@@ -107,7 +111,7 @@ def cpu_of(processes: list[psutil.Process]) -> float:
 
 async def play(work: str, url: str, count: int, side: int | None, out: str) -> Row:
     """Play the tasks, and return what that took once the first had begun: seconds of CPU and wall, and MB."""
-    ray = None if side is None else RayOptions(workers=side)
+    options = {"out": out, "ray": None if side is None else RayOptions(workers=side)}
     begun: list[float] = []
 
     def begin(progress: Progress) -> None:
@@ -115,7 +119,7 @@ async def play(work: str, url: str, count: int, side: int | None, out: str) -> R
             begun.extend([time.monotonic(), time.process_time(), cpu_of(workers())])
 
     finished, theirs, memory = 0, 0.0, [0.0]
-    async for _ in WORK[work](url, count, {"out": out, "ray": ray, "progress": Progress(on_change=begin)}):
+    async for _ in WORK[work](url, count, options | {"progress": Progress(on_change=begin)}):
         finished += 1
         if finished == count:
             found = workers()
@@ -133,21 +137,40 @@ async def play(work: str, url: str, count: int, side: int | None, out: str) -> R
     }
 
 
+async def resume(work: str, url: str, count: int, side: int | None, out: str) -> Row:
+    """Resume a finished run in one process, and return how long that takes, in seconds."""
+    progress, started = Progress(), time.monotonic()
+    async for _ in WORK[work](url, count, {"out": out, "resume": True, "progress": progress}):
+        raise AssertionError("a task was not finished")
+    return {"skipped": progress.skipped, "seconds": time.monotonic() - started}
+
+
+def apart(*arguments: object) -> Row:
+    """Call this module in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.cluster", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
 def measured(work: str, count: int, side: str) -> Row:
     """Play in a process of its own, against a fresh server."""
     with closing(Server("--latency", "0.02", "--jitter", "0")) as server, tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "benchmarks.cluster", "--play", work, server.url, str(count), side, out]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
-        row: Row = json.loads(done.stdout.strip().splitlines()[-1])
+        row = apart("--play", work, server.url, count, side, out)
         assert row["finished"] == count == sum(1 for _ in read_trajectories(out)), "tasks were lost"
+        if work == "tiny":
+            again = apart("--resume", work, server.url, count, side, out)
+            assert again["skipped"] == count, "tasks were forgotten"
+            row["resume"] = again["seconds"]
     calls = max(row["calls"], 1)
     row["cpu_ms"] = (row["driver"] + row["workers"]) / calls * 1000
     row["driver_ms"] = row["driver"] / count * 1000
     row["per_s"] = calls / row["wall"]
     row["tasks_per_s"] = count / row["wall"]
     row["feeds"] = row["workers"] / row["driver"]
+    row["fed_calls"] = calls / row["driver"]
     return row
 
 
@@ -156,9 +179,11 @@ LINES = [
     ("tasks/s", "tasks_per_s"),
     ("CPU per call, driver and workers, ms", "cpu_ms"),
     ("driver's CPU per task, ms", "driver_ms"),
-    ("busy workers that one driver's core feeds", "feeds"),
+    ("workers with a busy core that one driver's core feeds", "feeds"),
+    ("calls/s that one driver's core feeds", "fed_calls"),
     ("driver's peak memory, MB", "driver_mb"),
     ("a worker's memory, MB", "worker_mb"),
+    ("resume when all is finished, s", "resume"),
 ]
 
 
@@ -167,33 +192,42 @@ def show(title: str, rows: dict[str, Row]) -> None:
     for column in ("", *rows):
         table.add_column(column, justify="right" if column else "left")
     for label, key in LINES:
-        table.add_row(label, *(f"{row[key]:,.2f}" if row[key] else "-" for row in rows.values()))
-    first = next(iter(rows.values()))
-    table.add_row(
-        "CPU per call, over one process", *(f"{row['cpu_ms'] / first['cpu_ms']:.2f}" for row in rows.values())
-    )
+        if any(row.get(key) for row in rows.values()):
+            table.add_row(label, *(f"{row[key]:,.2f}" if row.get(key) else "-" for row in rows.values()))
     Console(width=110).print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--many", type=int, default=0, help="also measure memory with as many tiny tasks")
+    parser.add_argument("--many", type=int, help="only measure memory, with as many tiny tasks")
+    parser.add_argument("--idle", type=int, help="only measure the driver's CPU with as many idle workers")
     parser.add_argument("--play", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--resume", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.play:
-        work, url, count, side, out = given.play
-        print(json.dumps(asyncio.run(play(work, url, int(count), SIDES[side], out))))
-        return
-    for work, count in (("paper", 16), ("small", 600)):
-        rounds = [{side: measured(work, count, side) for side in SIDES} for _ in range(given.rounds)]
+    if inside := given.play or given.resume:
+        work, url, count, side, out = inside
+        print(json.dumps(asyncio.run((play if given.play else resume)(work, url, int(count), SIDES[side], out))))
+    elif given.many:
+        many(given.many)
+    elif given.idle:
+        asyncio.run(idle(given.idle))
+    else:
+        overhead(given.rounds)
+
+
+def overhead(times: int) -> None:
+    """Compare the CPU of the same calls in one process and in workers."""
+    for work, count in (("paper", 128), ("small", 2000)):
+        rounds = [{side: measured(work, count, side) for side in SIDES} for _ in range(times)]
         medians = {
             side: {key: statistics.median(one[side][key] for one in rounds) for key in rounds[0][side]}
             for side in SIDES
         }
-        show(f"{count} {work} tasks, median of {given.rounds}", medians)
-    if given.many:
-        many(given.many)
+        show(f"{count} {work} tasks, median of {times}", medians)
+        first = medians["one process"]
+        for side in list(SIDES)[1:]:
+            print(f"CPU per call, {side}: {medians[side]['cpu_ms'] / first['cpu_ms']:.2f}x (bound: 1.25x)")
 
 
 def many(count: int) -> None:
@@ -201,6 +235,36 @@ def many(count: int) -> None:
     few, lots = (measured("tiny", number, "2 workers") for number in (count // 10, count))
     show("tiny tasks through 2 workers", {f"{count // 10:,} tasks": few, f"{count:,} tasks": lots})
     print(f"driver's memory: {lots['driver_mb'] / few['driver_mb']:.2f}x (bound: 1.2x)")
+
+
+class Waits:
+    """An assistant that never answers."""
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def idle(count: int) -> None:
+    """Print the driver's CPU while workers wait."""
+
+    async def run() -> None:
+        options: dict[str, Any] = {"max_concurrency": count, "ray": RayOptions(workers=count)}
+        user, reward = ScriptedUser(["I need an invitation."]), MultiturnReward({"token_cost": token_cost()})
+        async for _ in play_conversations(tasks(count), user=user, assistant=Waits(), reward=reward, **options):
+            raise AssertionError
+
+    running = asyncio.create_task(run())
+    await asyncio.wait([running], timeout=10 + 5 * count)
+    assert len(workers()) >= count, "the workers have not started yet"
+    cpu, seconds = time.process_time(), 60
+    await asyncio.wait([running], timeout=seconds)
+    print(f"driver's CPU with {count} workers that wait: {(time.process_time() - cpu) / seconds:.1%} of a core")
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
 
 
 if __name__ == "__main__":

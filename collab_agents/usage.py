@@ -36,9 +36,10 @@ class Counts:
         return self.dollars if self.priced == self.calls else None
 
     def add(self, other: "Counts") -> None:
+        mine, theirs = vars(self), vars(other)  # Several times for every call: with setattr it takes twice as long.
         for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.dollars = round(self.dollars, DIGITS)
+            mine[name] += theirs[name]
+        mine["dollars"] = round(mine["dollars"], DIGITS)
 
 
 _COUNTS = [one.name for one in fields(Counts)]

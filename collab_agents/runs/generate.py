@@ -9,6 +9,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
+    Coroutine,
     Iterable,
     Mapping,
     Sequence,
@@ -19,9 +20,10 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from collab_agents._internal.containment import PASS_THROUGH
+from collab_agents._internal.distinct import Distinct
 from collab_agents._internal.notes import refusals
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.stream import Stream, each, make_way, until_done
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from collab_agents.runs.workers.pool import Workers
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PATIENCE = 10.0
 """Seconds that cancelled tasks get to end. A task that takes longer is abandoned."""
@@ -252,19 +256,19 @@ def check_tasks(
         ConfigError: For the first task that is malformed, repeats an id, lacks what the user or a judge needs, or
             taught the value model, and if there are no tasks.
     """
-    seen: set[str] = set()
+    seen, count = Distinct(), 0
     for task in tasks:
         check_plain(task)
         if problem := problem_for(user, task) or reward.problem_with(task):
             raise ConfigError(f"{source}: {problem}")
         if value is not None and (problem := value.problem_with(task)):
             raise ConfigError(f"{source}: task {task.id!r}: {problem}; play other tasks, such as another split")
-        if task.id in seen:
+        if not seen.add(task.id):
             raise ConfigError(f"{source}: two tasks have the id {task.id!r}: ids must differ")
-        seen.add(task.id)
-    if not seen:
+        count += 1
+    if not count:
         raise ConfigError(f"{source} has no tasks")
-    return len(seen)
+    return count
 
 
 async def _play_all(
@@ -326,6 +330,14 @@ async def _play_all(
             player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, last=last, keep=keep)
         books = _Books(player, run, turns, progress, slots)
         under_way: set[asyncio.Task[Any]] = set()
+        ended: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+
+        def begin(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+            one = asyncio.create_task(work, name=name)
+            under_way.add(one)
+            one.add_done_callback(ended.put_nowait)
+            return one
+
         stack.callback(slots.give_all_back)
         source = _distinct(tasks)
         stack.push_async_callback(source.aclose)
@@ -338,16 +350,16 @@ async def _play_all(
                 await cancel([coming])
                 coming = None
             if coming is None and not exhausted and not books.stopped:
-                coming = asyncio.create_task(_next(source, slots))
-                under_way.add(coming)
+                coming = begin(_next(source, slots), "next task")
             if not under_way:
                 if books.stopped:
                     raise purse.reached(out)
                 return
-            done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-            if coming in done:
-                under_way.remove(coming)
-                done.remove(coming)
+            one = await ended.get()
+            if one not in under_way:
+                continue
+            under_way.remove(one)
+            if one is coming:
                 task = coming.result()
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
@@ -355,12 +367,9 @@ async def _play_all(
                     run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
                     progress.add(skipped=1)
                 elif task is not None:
-                    under_way.add(asyncio.create_task(books.play(task), name=f"task {task.id}"))
-            for one in done:
-                under_way.remove(one)
-                trajectory = one.result()
-                if trajectory is not None:
-                    yield trajectory
+                    begin(books.play(task), f"task {task.id}")
+            elif (trajectory := one.result()) is not None:
+                yield trajectory
 
 
 class _Books:
@@ -467,12 +476,11 @@ async def _next(source: AsyncIterator[Task], slots: _Slots) -> Task | None:
 
 
 async def _distinct(tasks: Iterable[Task] | AsyncIterable[Task]) -> AsyncGenerator[Task, None]:
-    seen: set[str] = set()
+    seen = Distinct()
     async for task in each(tasks):
-        if task.id in seen:
-            raise ConfigError(f"two tasks have the id {task.id!r}: ids must differ")
         check_plain(task)
-        seen.add(task.id)
+        if not seen.add(task.id):
+            raise ConfigError(f"two tasks have the id {task.id!r}: ids must differ")
         yield task
 
 

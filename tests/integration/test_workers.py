@@ -44,7 +44,7 @@ from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.training import MultiturnRewardFunction
 from tests.support.commands import start
 from tests.support.postgres import PostgresServer
-from tests.support.workers import Deadly, Locked
+from tests.support.workers import Deadly, Frank, Locked
 
 AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
 
@@ -420,3 +420,9 @@ async def test_the_dashboard_shows_tasks_by_name(cluster: Cluster, tmp_path: Pat
     async for one in played(tasks(3), assistant=Deadly(marks, seconds=1), ray=ray):
         names = {task.name for task in list_tasks(address=cluster.address, limit=10_000)}
         assert f"task {one.task.id}" in names
+
+
+async def test_a_worker_collects_garbage_seldom_and_no_metrics_by_task(cluster: Cluster) -> None:
+    """Each took a part of its time or memory that grew with the run."""
+    found = await collected(tasks(1), assistant=Frank(), ray=RayOptions(address=cluster.address, workers=1))
+    assert found["t0"].messages[1]["content"] == "50000 0"

@@ -1,6 +1,7 @@
 """Participants that trouble the process they are in, for tests of workers. Workers import this module."""
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -11,6 +12,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 
 from collab_agents import ChatAssistant, load_chat_model
 from collab_agents.participants import AssistantContext, Memory
+
+METRICS = "RAY_enable_metrics_collection"
 
 
 class Deadly:
@@ -53,6 +56,15 @@ class Locked:
         self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
     ) -> tuple[list[BaseMessage], Memory]:
         return [AIMessage("Hello?")], memory
+
+
+class Frank:
+    """An assistant that says how its process is set up."""
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        return [AIMessage(f"{gc.get_threshold()[0]} {os.environ.get(METRICS)}")], memory
 
 
 def assistant_at(url: str) -> ChatAssistant:

@@ -18,13 +18,18 @@ from collab_agents.runs.workers.options import RayOptions
 
 _CONNECT_SECONDS = 5.0
 
+_METRICS = "RAY_enable_metrics_collection"
+"""If a process collects Ray's metrics, its memory grows by half a kB a second for each name of a task it has seen."""
+
 _OPTIONS = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """Resources that Ray's actors take as options of their own."""
 
 
 @contextmanager
-def connected(options: RayOptions, modules: list[str]) -> Iterator[None]:
+def connected(options: RayOptions, modules: list[str]) -> Iterator[bool]:
     """Connect to Ray, and disconnect at the end unless Ray was initialized before.
+
+    Yields whether calls may have names of their own: not if Ray collects metrics in this process.
 
     Args:
         options: The cluster and its workers.
@@ -35,12 +40,15 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[None]:
         WorkersError: If the cluster cannot be reached.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     _check_reachable(options.address)
     environment = dict(options.runtime_env)
-    if options.address is not None and not {"py_modules", "working_dir"} & environment.keys():
-        environment["py_modules"] = modules
+    if options.address is not None:
+        environment["env_vars"] = {_METRICS: "0", **environment.get("env_vars", {})}
+        if not {"py_modules", "working_dir"} & environment.keys():
+            environment["py_modules"] = modules
+    os.environ.setdefault(_METRICS, "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         with _own_signals():
@@ -58,7 +66,7 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[None]:
         where = options.address or "this machine"
         raise WorkersError(f"Ray cannot be reached at {where}: {words_of(error)}") from error
     try:
-        yield
+        yield os.environ[_METRICS] == environment.get("env_vars", {}).get(_METRICS, "0") == "0"
     finally:
         with _own_signals():
             ray.shutdown()

@@ -98,10 +98,11 @@ class Workers:
         self._alive = 0.0
         self._count = 0
         self._numbers = count()
+        self._named = False
 
     async def _start(self) -> None:
         """Start the workers, and wait until the first is ready. Raises WorkersError if none can be started."""
-        self._connection.enter_context(connected(self._options, local_modules()))
+        self._named = self._connection.enter_context(connected(self._options, local_modules()))
         self._alive = time.monotonic()
         room = room_for(self._options, ray.nodes())
         self._count = self._options.workers or max(1, min(room, self._most))
@@ -165,7 +166,7 @@ class Workers:
         Args:
             name: The job.
             item: Returns what is sent to the worker; called again if the worker dies.
-            label: Its name in Ray's dashboard.
+            label: Its name in Ray's dashboard, see `connected`.
 
         Raises:
             RolloutError: If it failed, or workers that played it died again and again.
@@ -176,7 +177,7 @@ class Workers:
         while True:
             async with self._place(alone=deaths >= _SUSPECT_DEATHS) as member:
                 try:
-                    outcome = await self._play(member, name, await item(), label)
+                    outcome = await self._play(member, name, await item(), label if self._named else None)
                 except _Died as death:
                     deaths += 1
                     if deaths == _MOST_DEATHS:
@@ -189,12 +190,13 @@ class Workers:
                 return outcome.value
             raise (outcome.ends or RolloutError)(outcome.failure)
 
-    async def _play(self, member: _Member, name: str, item: Any, label: str) -> Outcome:
+    async def _play(self, member: _Member, name: str, item: Any, label: str | None) -> Outcome:
         call = None
         try:
             await self._loaded(member, name)
             member.taken += 1
-            call = member.actor.play.options(name=label).remote(name, item)
+            play = member.actor.play
+            call = (play.options(name=label) if label else play).remote(name, item)
             outcome: Outcome = await call
             return outcome
         except _GONE as error:

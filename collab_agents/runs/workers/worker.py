@@ -19,7 +19,7 @@ from collab_agents.runs.ledger import Ledger, Spent
 from collab_agents.runs.workers.packing import unpack
 from collab_agents.usage import Usage, track_usage
 
-_SECONDS_BETWEEN = 0.5
+_SECONDS_BETWEEN = 1.0
 """The longest time between two reports."""
 
 Work = Callable[[Any], Awaitable[Any]]
@@ -136,7 +136,7 @@ class Worker:
         return Outcome(value, failure, ends, refused, ledger.take())
 
     async def report(self, answers: Mapping[str, str | None]) -> tuple[dict[str, Spent], list[str]]:
-        """Answer those that asked, wait for others or for half a second, and return what was done and who asks.
+        """Answer those that asked, wait for others or for a second, and return what was done and who asks.
 
         Args:
             answers: For each job in which somebody asked at the last report, why no turn may begin, or None.
