@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 from langchain_core.messages import BaseMessage
@@ -105,34 +105,50 @@ def workers() -> list[psutil.Process]:
     return [one for one in psutil.Process().children(recursive=True) if " ".join(one.cmdline()).startswith("ray::")]
 
 
-def cpu_of(processes: list[psutil.Process]) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in processes)
+class Mark(NamedTuple):
+    """Seconds: of wall time, and of CPU time of the driver and of all workers."""
+
+    seconds: float
+    driver: float
+    workers: float
+
+    def __sub__(self, other: "Mark") -> "Mark":
+        return Mark(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+def mark() -> Mark:
+    theirs = sum(sum(one.cpu_times()[:2]) for one in workers())
+    return Mark(time.monotonic(), time.process_time(), theirs)
 
 
 async def play(work: str, url: str, count: int, side: int | None, out: str) -> Row:
-    """Play the tasks, and return what that took once the first had begun: seconds of CPU and wall, and MB."""
+    """Play the tasks, and return what that took once the first had begun: seconds of CPU and wall, and MB.
+
+    The driver's part is counted from an eighth of the tasks on, when it has imported all it needs.
+    """
     options = {"out": out, "ray": None if side is None else RayOptions(workers=side)}
-    begun: list[float] = []
+    begun: list[Mark] = []
 
     def begin(progress: Progress) -> None:
         if not begun:  # By now the workers are there and have loaded everything.
-            begun.extend([time.monotonic(), time.process_time(), cpu_of(workers())])
+            begun.append(mark())
 
-    finished, theirs, memory = 0, 0.0, [0.0]
+    finished = 0
     async for _ in WORK[work](url, count, options | {"progress": Progress(on_change=begin)}):
         finished += 1
+        if finished == count // 8:
+            begun.append(mark())
         if finished == count:
-            found = workers()
-            theirs = cpu_of(found) - begun[2]
-            memory += [one.memory_info().rss / 2**20 for one in found]
-    started, cpu, _ = begun
+            ended, memory = mark(), max((one.memory_info().rss for one in workers()), default=0)
+    whole, steady = (ended - before for before in begun)
     return {
         "finished": finished,
-        "wall": time.monotonic() - started,
-        "driver": time.process_time() - cpu,
-        "workers": theirs,
+        "wall": whole.seconds,
+        "cpu": whole.driver + whole.workers,
+        "driver": steady.driver / (count - count // 8),
+        "feeds": steady.workers / steady.driver,
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "worker_mb": max(memory),
+        "worker_mb": memory / 2**20,
         "calls": read_totals(out)["calls"],
     }
 
@@ -165,12 +181,11 @@ def measured(work: str, count: int, side: str) -> Row:
             assert again["skipped"] == count, "tasks were forgotten"
             row["resume"] = again["seconds"]
     calls = max(row["calls"], 1)
-    row["cpu_ms"] = (row["driver"] + row["workers"]) / calls * 1000
-    row["driver_ms"] = row["driver"] / count * 1000
+    row["cpu_ms"] = row["cpu"] / calls * 1000
+    row["driver_ms"] = row["driver"] * 1000
     row["per_s"] = calls / row["wall"]
     row["tasks_per_s"] = count / row["wall"]
-    row["feeds"] = row["workers"] / row["driver"]
-    row["fed_calls"] = calls / row["driver"]
+    row["fed_calls"] = calls / count / row["driver"]
     return row
 
 

@@ -38,7 +38,7 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.nodes import judge_node
 from collab_agents.humans import HumanAssistant, HumanUser, check_simulated
 from collab_agents.messages import text_of, to_dicts
-from collab_agents.models import check_chat_model
+from collab_agents.models.load import check_chat_models
 from collab_agents.models.local import LocalChatModel
 from collab_agents.participants import problem_for
 from collab_agents.personas import pick_persona
@@ -72,7 +72,7 @@ async def chat(config: RunConfig, out: Path, *, side: Side, coach: bool, task_id
         if coach or side == "user":
             check_simulated(parts.assistant, instead="collab-agents chat --as assistant lets you be it")
         task = _task(config, parts, task_id, simulated=coach or side == "assistant")
-        await asyncio.gather(*(check_chat_model(model) for model in parts.models))
+        await check_chat_models(parts.models)
         for model in parts.models:
             if isinstance(model, LocalChatModel):  # Its first call takes a second more than the others.
                 await model.ainvoke("Hello", max_tokens=1)

@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from collab_agents.config.build import Models, assistant_of, personas_of, reward
 from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
-from collab_agents.models import check_chat_model
 from collab_agents.models.elsewhere import loaded_elsewhere
+from collab_agents.models.load import check_chat_models
 from collab_agents.runs import Progress, TaskSet, check_tasks
 from collab_agents.runs import evaluate as play
 from collab_agents.runs.directory import read_failures
@@ -59,7 +58,7 @@ async def evaluate(
         tasks = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets)
         progress.total = tasks * len(assistants) * repeats
         check_prices(config.limits, models.loaded.values())
-        await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
+        await check_chat_models(models.loaded.values(), calls_from_here=ray is None or ray.address is None)
     console.print(f"Playing {progress.total} conversations ...", highlight=False)
     async with shown(console, progress):
         scorecard = await play(

@@ -1,4 +1,3 @@
-import asyncio
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +9,8 @@ from collab_agents.config import RunConfig
 from collab_agents.config.build import compose, personas_of, tasks_of
 from collab_agents.costs import given_prices
 from collab_agents.errors import LimitReached
-from collab_agents.models import check_chat_model
 from collab_agents.models.elsewhere import loaded_elsewhere
+from collab_agents.models.load import check_chat_models
 from collab_agents.runs import Progress, check_tasks, generate_trajectories
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.runs.parts import PartFormat, Parts
@@ -39,7 +38,7 @@ async def generate(
         total = check_tasks(config.tasks.source, tasks_of(config.tasks), played.user, played.reward, value)
         progress.total = total
         check_prices(config.limits, played.models)
-        await asyncio.gather(*(check_chat_model(model) for model in played.models))
+        await check_chat_models(played.models, calls_from_here=ray is None or ray.address is None)
     console.print(
         f"Playing {total} tasks: {look.candidates} candidates at each turn, {look.futures_in_words} futures after each "
         "...",

@@ -1,6 +1,5 @@
 """`rejudge`: judge a run's conversations and futures again, and say where the choice would have differed."""
 
-import asyncio
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,7 @@ from collab_agents.costs import given_prices
 from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
 from collab_agents.judges.base import CheckedJudge
-from collab_agents.models import check_chat_model
+from collab_agents.models.load import check_chat_models
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import ChangedChoice, Progress, changed_choices, rejudge
 from collab_agents.runs.choices import count_choices
@@ -46,7 +45,7 @@ async def rejudge_run(
         reward = reward_of(config.judges, models)
         reward = reward.reviewing() if config.lookahead.drop_faulty else reward
         total = progress.total = _check(run, reward)
-        await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
+        await check_chat_models(models.loaded.values())
     keep = [] if ask_all else _unchanged(run, config, reward)
     asked = ", ".join(name for name in reward.judges if name not in keep) or "nobody"
     kept = f"; kept from {spelled(run)}: {', '.join(keep)}" if keep else ""

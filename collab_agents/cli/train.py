@@ -17,7 +17,7 @@ from collab_agents.cli.dataset import rows_of
 from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.lookahead import Lookahead
-from collab_agents.models import check_chat_model
+from collab_agents.models.load import check_chat_models
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import check_tasks
 from collab_agents.tasks import Task
@@ -90,7 +90,7 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
 
 
 async def _reachable(models: Models) -> None:
-    await asyncio.gather(*(check_chat_model(model) for model in models.loaded.values()))
+    await check_chat_models(models.loaded.values())
 
 
 def _data(method: Method, config: DataConfig, console: Console) -> DatasetDict:

@@ -193,6 +193,25 @@ async def check_chat_model(model: BaseChatModel) -> None:
                 raise ModelError(model.reason_for(error)) from error
 
 
+async def check_chat_models(models: Iterable[BaseChatModel], *, calls_from_here: bool = True) -> None:
+    """Check the models at the same time, see `check_chat_model`.
+
+    Args:
+        models: The models.
+        calls_from_here: Whether this machine will call them. If not, a model at localhost is another one for each
+            machine that calls it, and is not asked.
+    """
+    asked = [model for model in models if calls_from_here or not _is_at_localhost(model)]
+    await asyncio.gather(*map(check_chat_model, asked))
+
+
+def _is_at_localhost(model: BaseChatModel) -> bool:
+    if not isinstance(model, LimitedChatModel):
+        return False
+    host = urlsplit(model.counted_as.partition(" at ")[2]).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def label_of(name: str, base_url: str | None) -> str:
     """Return the name of a model and of the server at `base_url`, if it has one."""
     return f"{name} at {urlsplit(base_url)._replace(query='', fragment='').geturl()}" if base_url else name

@@ -50,15 +50,39 @@ AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def client() -> str:
+    """The address of the cluster for Ray's client."""
+    return f"ray://127.0.0.1:{free_port()}"
+
+
+@pytest.fixture(scope="module")
+def cluster(client: str) -> Iterator[Cluster]:
     """A head without processors, and a node with four."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        dashboard = {"include_dashboard": True, "dashboard_port": free.getsockname()[1]}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **dashboard})
+    ports = {"dashboard_port": free_port(), "ray_client_server_port": int(client.rpartition(":")[2])}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True, **ports})
     made.add_node(num_cpus=4)
     yield made
     made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def apart(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that a further node of the cluster, with the resource "apart", does not have."""
+    folder = tmp_path_factory.mktemp("apart")
+    ray = ["--address", cluster.address, "--num-cpus", "1", "--resources", '{"apart": 1}', "--block"]
+    hidden = ["bwrap", "--dev-bind", "/", "/", "--tmpfs", str(folder), "--die-with-parent"]
+    command = [*hidden, sys.executable, "-m", "ray.scripts.scripts", "start", *ray]
+    node = subprocess.Popen(command, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield folder
+    node.terminate()
+    node.wait(timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def tasks(count: int, *, deadly: tuple[int, ...] = ()) -> list[Task]:
@@ -391,6 +415,38 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
     assert (process.returncode, errors) == (0, "")
     assert "30/30" in output
     assert Counter(one.task.id for one in read_trajectories(out)) == Counter(one.id for one in tasks(30))
+
+
+@pytest.mark.parametrize("through", ["cluster", "client"])
+def test_modules_are_sent_to_a_machine_that_lacks_them(
+    cluster: Cluster, client: str, apart: Path, through: str
+) -> None:
+    (apart / "polite.py").write_text(
+        "from langchain_core.messages import AIMessage\n"
+        "from polite_words import WORDS\n"
+        "class Assistant:\n"
+        "    async def respond(self, messages, memory, context):\n"
+        "        return [AIMessage(WORDS)], memory\n"
+    )
+    (apart / "polite_words.py").write_text("WORDS = 'Thank you!'")
+    config = {
+        "assistant": {"app": "polite:Assistant"},
+        "user": {"kind": "scripted", "lines": ["{goal}", "Shorter."]},
+        "judges": [{"name": "token_cost"}],
+        "lookahead": {"candidates": 1, "futures": 1, "window": 0, "max_exchanges": 1},
+        "tasks": {"source": "tasks.jsonl"},
+    }
+    (apart / "run.yaml").write_text(json.dumps(config))
+    (apart / "tasks.jsonl").write_text("\n".join(one.model_dump_json() for one in tasks(3)))
+    address = {"cluster": cluster.address, "client": client}[through]
+    process = start(
+        *("generate", "--config", "run.yaml", "--out", through, "--ray", address),
+        *("--workers", "1", "--worker-resources", '{"apart": 1}'),
+        cwd=apart,
+    )
+    _, errors = process.communicate(timeout=180)
+    assert (process.returncode, errors) == (0, "")
+    assert [one.messages[-1]["content"] for one in read_trajectories(apart / through)] == ["Thank you!"] * 3
 
 
 @pytest.mark.parametrize(

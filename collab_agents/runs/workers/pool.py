@@ -197,7 +197,7 @@ class Workers:
             member.taken += 1
             play = member.actor.play
             call = (play.options(name=label) if label else play).remote(name, item)
-            outcome: Outcome = await call
+            outcome: Outcome = await _answer(call)
             return outcome
         except _GONE as error:
             member.dead = True
@@ -297,7 +297,7 @@ class Workers:
         handle = kind.remote(version("collab-agents"), folder, [one for one in sys.path if one], share)
         member: _Member | None = None
         try:
-            about = await handle.about.remote()
+            about = await _answer(handle.about.remote())
             if about["problem"]:
                 return 0, f"the node {about['node']} {about['problem']}", True
             member = _Member(handle, about["node"])
@@ -322,7 +322,7 @@ class Workers:
         """Enter the worker's reports and answer its questions until it dies."""
         answers: dict[str, str | None] = {}
         while True:
-            spent, asking = await member.actor.report.remote(answers)
+            spent, asking = await _answer(member.actor.report.remote(answers))
             self._enter(spent)
             answers = {name: self._accounts[name].refusal() for name in asking if name in self._accounts}
 
@@ -357,13 +357,20 @@ async def open_workers(options: RayOptions, most: int) -> AsyncIterator[Workers]
         await workers.close()
 
 
+async def _answer(call: Awaitable[Any]) -> Any:
+    """Wait for a call. If this is cancelled, the call's future is not: Ray's client (ray://) fails on one that is."""
+    future = asyncio.ensure_future(call)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(future)
+
+
 async def _load(handle: Any, name: str, packed: Any) -> str | None:
-    problem: str | None = await handle.load.remote(name, packed)
+    problem: str | None = await _answer(handle.load.remote(name, packed))
     return problem
 
 
 async def _last_report(handle: Any) -> tuple[dict[str, Spent], list[str]]:
-    report: tuple[dict[str, Spent], list[str]] = await handle.report.remote({})
+    report: tuple[dict[str, Spent], list[str]] = await _answer(handle.report.remote({}))
     return report
 
 

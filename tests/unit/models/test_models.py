@@ -20,6 +20,7 @@ from collab_agents import ChatAssistant, Limits, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.models import LimitedChatModel, check_chat_model
 from collab_agents.models.ask import invoke
+from collab_agents.models.load import check_chat_models
 from collab_agents.participants import AssistantContext
 from collab_agents.usage import Usage, track_usage
 
@@ -226,6 +227,17 @@ async def test_the_check_passes_a_server_that_answers_and_names_one_that_does_no
         ModelError, match=r"openai:any at http://127.0.0.1:9/v1: cannot connect to 127.0.0.1:9: Connection refused"
     ):
         await check_chat_model(load_chat_model("openai:any", base_url="http://127.0.0.1:9/v1"))
+
+
+async def test_a_model_at_localhost_is_not_asked_where_other_machines_call_it() -> None:
+    here, elsewhere = (
+        load_chat_model("openai:any", base_url=f"http://{host}:9/v1") for host in ("localhost", "0.0.0.0")
+    )
+    await check_chat_models([here], calls_from_here=False)
+    with pytest.raises(ModelError):
+        await check_chat_models([here])
+    with pytest.raises(ModelError):
+        await check_chat_models([elsewhere], calls_from_here=False)
 
 
 async def test_a_hugging_face_endpoint_answers_and_counts(serve: Serve) -> None:
