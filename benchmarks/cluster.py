@@ -180,12 +180,12 @@ def measured(work: str, count: int, side: str) -> Row:
             again = apart("--resume", work, server.url, count, side, out)
             assert again["skipped"] == count, "tasks were forgotten"
             row["resume"] = again["seconds"]
-    calls = max(row["calls"], 1)
-    row["cpu_ms"] = row["cpu"] / calls * 1000
     row["driver_ms"] = row["driver"] * 1000
-    row["per_s"] = calls / row["wall"]
     row["tasks_per_s"] = count / row["wall"]
-    row["fed_calls"] = calls / count / row["driver"]
+    if calls := row["calls"]:
+        row["cpu_ms"] = row["cpu"] / calls * 1000
+        row["per_s"] = calls / row["wall"]
+        row["fed_calls"] = calls / count / row["driver"]
     return row
 
 
