@@ -19,8 +19,8 @@ from collab_agents.runs.ledger import Ledger, Spent
 from collab_agents.runs.workers.packing import unpack
 from collab_agents.usage import Usage, track_usage
 
-_SECONDS_BETWEEN = 1.0
-"""The longest time between two reports."""
+_REPORTS = 20
+"""The most reports a second of all workers that nobody waits for, of which each takes the driver 2 ms."""
 
 Work = Callable[[Any], Awaitable[Any]]
 """Plays one item, and returns what came of it."""
@@ -106,6 +106,7 @@ class Worker:
         self._jobs: dict[str, tuple[Work, WorkerLedger]] = {}
         self._asking: defaultdict[str, list[asyncio.Future[None]]] = defaultdict(list)
         self._asked = asyncio.Event()
+        self._seconds = max(1.0, count / _REPORTS)
         self._answering: dict[str, list[asyncio.Future[None]]] = {}
         self._collector = ExitStack()
 
@@ -136,7 +137,7 @@ class Worker:
         return Outcome(value, failure, ends, refused, ledger.take())
 
     async def report(self, answers: Mapping[str, str | None]) -> tuple[dict[str, Spent], list[str]]:
-        """Answer those that asked, wait for others or for a second, and return what was done and who asks.
+        """Answer those that asked, wait for others or for a while, and return what was done and who asks.
 
         Args:
             answers: For each job in which somebody asked at the last report, why no turn may begin, or None.
@@ -146,7 +147,7 @@ class Worker:
                 if not waiting.done():
                     waiting.set_exception(LimitReached(refusal)) if refusal else waiting.set_result(None)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SECONDS_BETWEEN):
+            async with asyncio.timeout(self._seconds):
                 await self._asked.wait()
         self._asked.clear()
         for name, asking in self._asking.items():
