@@ -479,6 +479,20 @@ def compact(
 
 
 @app.command()
+def view(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories, evaluations, files of trajectories, addresses.")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port on this machine; 0 for any that is free.")
+    ] = 8650,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Look at runs in a browser: their trajectories with every candidate and future, and comparisons."""
+    from collab_agents.cli.view import view as serve
+
+    serve(runs, port=port, browser=browser)
+
+
+@app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="A run directory, or its address.")],
     task: Annotated[str | None, typer.Option(help="The task's id; without it, the whole run is summarised.")] = None,

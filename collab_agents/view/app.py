@@ -1,0 +1,369 @@
+"""The web page of `collab-agents view`, as a Starlette application.
+
+Pages are rendered here, and htmx exchanges parts of them: there is no state in the browser, the same templates make
+reports and notebooks, and a page works without scripts too. Everything is read from the run folders; nothing is written.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from collab_agents._internal.addresses import place_at
+from collab_agents.errors import CollabError
+from collab_agents.runs.directory import read_failures
+from collab_agents.runs.elsewhere import read_json
+from collab_agents.runs.scorecard import Scorecard
+from collab_agents.trajectories import Failure, Trajectory
+from collab_agents.variance import Reliability, chosen_probabilities
+from collab_agents.view.guard import Guard
+from collab_agents.view.html import render
+from collab_agents.view.places import Place
+from collab_agents.view.table import RunTable, Wanted
+
+_ROWS = 50
+_BINS = 24
+_ENDS = [("user", "by the user"), ("max_turns", "with the last exchange"), ("interrupted", "by an interruption")]
+
+
+def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
+    """Return the application.
+
+    Args:
+        places: What to show.
+        hosts: What the Host header may be, port included; see `Guard`.
+        token: What the first address must have in its query; see `Guard`.
+    """
+    pages = Pages(places)
+    return Starlette(
+        routes=[
+            Route("/", pages.index),
+            Route("/compare", pages.compare),
+            Route("/compare/{task:path}", pages.pair),
+            Route("/{place:int}", pages.overview),
+            Route("/{place:int}/trajectories", pages.table),
+            Route("/{place:int}/trajectories/{number:int}", pages.trajectory),
+            Mount("/static", StaticFiles(directory=str(files("collab_agents.view") / "static"))),
+        ],
+        middleware=[Middleware(Guard, hosts=hosts, token=token)],
+        exception_handlers={HTTPException: _explain, CollabError: _explain},
+    )
+
+
+class Pages:
+    """The pages about some places."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self._places = places
+        self._runs = [place for place in places if place.kind == "run"]
+
+    async def index(self, request: Request) -> Response:
+        if len(self._places) == 1:
+            return await self._overview(request, self._places[0])
+        return _page("runs.html", places=self._places, several=len(self._runs) > 1)
+
+    async def overview(self, request: Request) -> Response:
+        return await self._overview(request, self._place(request))
+
+    async def _overview(self, request: Request, place: Place) -> Response:
+        if place.kind == "evaluation":
+            sets = (await run_in_threadpool(_scorecard, place.path)).sets
+            return _page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
+        values = await place.read(_summary)
+        values |= await run_in_threadpool(_kept, place.path)
+        values |= {"place": place, "here": place.link, "problem": place.problem}
+        values["stamp"] = f"{values['table'].read_bytes}-{len(values['failures'])}-{values['reading'] is not None}"
+        if "part" not in request.query_params:
+            return _page("run.html", **values)
+        if request.query_params["part"] == values["stamp"]:
+            return Response(status_code=204)
+        return _page("run_live.html", **values)
+
+    async def table(self, request: Request) -> Response:
+        place, wanted, offset = self._run(request), _wanted(request), _offset(request)
+        here = f"{place.link}/trajectories"
+
+        def look(table: RunTable) -> dict[str, Any]:
+            _check_known(wanted, table)
+            return {
+                "table": table,
+                "reading": _reading(table),
+                "matching": table.matching(wanted),
+                "found": table.rows(wanted, offset, _ROWS),
+                "judges": table.judges,
+            }
+
+        values = await place.read(look)
+        query = _query(wanted)
+        values["rows"] = [(row, _link(f"{here}/{row.number}", query)) for row in values.pop("found")]
+        last = offset + len(values["rows"])
+        values |= {
+            "place": place,
+            "here": here,
+            "wanted": wanted,
+            "ends": _ENDS,
+            "columns": _columns(wanted, values["table"], here),
+            "first": offset + 1,
+            "earlier": _link(here, query | {"offset": max(0, offset - _ROWS)}) if offset else None,
+            "later": _link(here, query | {"offset": last}) if last < values["matching"] else None,
+        }
+        part = request.headers.get("hx-request") == "true"
+        return _page("rows.html" if part else "table.html", **values)
+
+    async def trajectory(self, request: Request) -> Response:
+        place, wanted = self._run(request), _wanted(request)
+        number = request.path_params["number"]
+
+        def look(table: RunTable) -> tuple[Trajectory, tuple[int | None, int | None], Any]:
+            if not 0 <= number < table.count:
+                raise HTTPException(404, f"There is no trajectory {number}.")
+            return table.trajectory(number), table.beside(number, wanted), table.tally.components()
+
+        found, beside, components = await place.read(look)
+        here, query = f"{place.link}/trajectories", _query(wanted)
+        previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
+        return _page(
+            "trajectory.html",
+            place=place,
+            here=here,
+            trajectory=found,
+            probabilities=chosen_probabilities(found.turns, components),
+            previous=previous,
+            next=following,
+            up=_link(here, query),
+        )
+
+    async def compare(self, request: Request) -> Response:
+        one, other = self._two(request)
+        score, offset = request.query_params.get("score", "reward"), _offset(request)
+        await other.read(lambda table: None)
+
+        async def pairs(at: int, most: int) -> Any:
+            table = await other.read(lambda table: table)
+            return await one.read(lambda mine: (mine.pairs(table, score, at, most), ["reward", *mine.judges]))
+
+        found, scores = await pairs(offset, _ROWS + 1)
+        query = {"a": one.number, "b": other.number, "score": score}
+        return _page(
+            "compare.html",
+            one=one,
+            other=other,
+            runs=self._runs,
+            score=score,
+            scores=scores,
+            pairs=[
+                (pair, _link(f"/compare/{pair.task_id}", query | {"at": offset + index}))
+                for index, pair in enumerate(found[:_ROWS])
+            ],
+            earlier=_link("/compare", query | {"offset": max(0, offset - _ROWS)}) if offset else None,
+            later=_link("/compare", query | {"offset": offset + _ROWS}) if len(found) > _ROWS else None,
+        )
+
+    async def pair(self, request: Request) -> Response:
+        one, other = self._two(request)
+        task = request.path_params["task"]
+        sides = []
+        for place in (one, other):
+            number, trajectory = await place.read(lambda table: _by_task(table, task))
+            sides.append((place, trajectory, f"{place.link}/trajectories/{number}"))
+        score, at = request.query_params.get("score", "reward"), _whole(request, "at")
+        query = {"a": one.number, "b": other.number, "score": score}
+        table = await other.read(lambda table: table)
+        first = max(0, at - 1)
+        found = await one.read(lambda mine: mine.pairs(table, score, first, at - first + 2))
+        beside = [_link(f"/compare/{pair.task_id}", query | {"at": first + index}) for index, pair in enumerate(found)]
+        return _page(
+            "pair.html",
+            task=task,
+            sides=sides,
+            previous=beside[0] if at else None,
+            next=beside[at - first + 1] if len(beside) > at - first + 1 else None,
+            up=_link("/compare", query),
+        )
+
+    def _place(self, request: Request) -> Place:
+        number = request.path_params["place"]
+        if not 0 <= number < len(self._places):
+            raise HTTPException(404, "There is no such run.")
+        return self._places[number]
+
+    def _run(self, request: Request) -> Place:
+        place = self._place(request)
+        if place.kind != "run":
+            raise HTTPException(404, f"{place.name} is an evaluation.")
+        return place
+
+    def _two(self, request: Request) -> tuple[Place, Place]:
+        runs = {place.number: place for place in self._runs}
+        default = [*runs, *runs][:2]
+        try:
+            return tuple(  # type: ignore[return-value]
+                runs[int(request.query_params.get(name, default[index]))] for index, name in enumerate("ab")
+            )
+        except (ValueError, LookupError):
+            raise HTTPException(404, "There is no such run.") from None
+
+
+def _page(template: str, **values: Any) -> HTMLResponse:
+    return HTMLResponse(render(template, **values))
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (422, str(error))
+    html = render("error.html", title="Not found" if status == 404 else "This cannot be shown", why=why)
+    return HTMLResponse(html, status)
+
+
+def _summary(table: RunTable) -> dict[str, Any]:
+    """Return what a run's page shows of its trajectories."""
+    found = table.tally.result()
+    roles = table.usage.by_role()
+    histograms = {name: table.histogram(name, _BINS) for name in ("reward", *table.judges)}
+    return {
+        "table": table,
+        "reading": _reading(table),
+        "mean": table.mean("reward"),
+        "usage": table.usage,
+        "histograms": histograms,
+        "reliability": found if found.turns else None,
+        "reliability_rows": _reliabilities(found),
+        "roles": roles,
+        "role_bars": [(role, counts.input_tokens + counts.output_tokens) for role, counts in roles.items()],
+    }
+
+
+def _reliabilities(found: Reliability) -> list[tuple[str, float, float | None, float | None]]:
+    rows = {"reward": found.reward, **found.judges}
+    return [(name, one.value, one.low, one.high) for name, one in rows.items() if one.value is not None]
+
+
+def _kept(path: str) -> dict[str, Any]:
+    """Return what else a run's folder says: its configuration and failures."""
+    place = place_at(path)
+    run = read_json(place / "run.json") if (place / "run.json").exists() else {}
+    failures: list[Failure] = read_failures(place) if run else []
+    by_reason = defaultdict(list)
+    for failure in failures:
+        by_reason[failure.error].append(failure.task.id)
+    config = run.get("config")
+    return {
+        "config": json.dumps(config, indent=2, ensure_ascii=False) if config else None,
+        "failures": failures,
+        "reasons": sorted(by_reason.items(), key=lambda one: -len(one[1])),
+    }
+
+
+def _scorecard(path: str) -> Scorecard:
+    """Return an evaluation's scorecard, without sets if it is not finished."""
+    file = place_at(path) / "scorecard.json"
+    return Scorecard.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else Scorecard(sets=[])
+
+
+def _reading(table: RunTable) -> float | None:
+    """Return the part of the trajectories that was read, or None if all were."""
+    return None if table.read_bytes >= table.total_bytes else table.read_bytes / table.total_bytes
+
+
+def _by_task(table: RunTable, task: str) -> tuple[int, Trajectory]:
+    number = table.number_of(task)
+    if number is None:
+        raise HTTPException(404, f"A run has no finished trajectory of the task {task!r}.")
+    return number, table.trajectory(number)
+
+
+def _wanted(request: Request) -> Wanted:
+    """Return what the query asks for. Raises HTTPException for what is no number."""
+    given = request.query_params
+    return Wanted(
+        text=given.get("text", ""),
+        persona=given.get("persona") or None,
+        stopped=given.get("stopped") or None,
+        faulty=bool(given.get("faulty")),
+        unscored=bool(given.get("unscored")),
+        score=given.get("score") or "reward",
+        least=_number(request, "least"),
+        most=_number(request, "most"),
+        sort=given.get("sort") or "number",
+        descending=bool(given.get("down")),
+    )
+
+
+def _number(request: Request, name: str) -> float | None:
+    given = request.query_params.get(name)
+    try:
+        return float(given) if given else None
+    except ValueError:
+        raise HTTPException(400, f"{name} must be a number, got {given!r}.") from None
+
+
+def _whole(request: Request, name: str) -> int:
+    number = _number(request, name) or 0
+    return max(0, int(number)) if number < 1e12 else 0
+
+
+def _offset(request: Request) -> int:
+    return _whole(request, "offset")
+
+
+def _check_known(wanted: Wanted, table: RunTable) -> None:
+    for name in (wanted.score, wanted.sort):
+        if name not in (*_COLUMNS, *table.judges):
+            raise HTTPException(400, f"There is no column {name!r}.")
+
+
+def _query(wanted: Wanted) -> dict[str, Any]:
+    """Return what `_wanted` reads, without what is at its default."""
+    given = asdict(wanted)
+    given["down"] = "1" if given.pop("descending") else None
+    given["sort"] = None if given["sort"] == "number" else given["sort"]
+    given["score"] = None if wanted.least is None and wanted.most is None else given["score"]
+    return {name: "1" if value is True else value for name, value in given.items() if value not in (None, "", False)}
+
+
+def _link(path: str, query: Mapping[str, Any]) -> str:
+    return f"{quote(path)}?{urlencode(query)}" if query else quote(path)
+
+
+_COLUMNS = {
+    "number": "",
+    "task_id": "Task",
+    "persona": "Persona",
+    "reward": "Reward",
+    "spread": "Spread",
+    "exchanges": "Exchanges",
+    "tokens": "Tokens",
+    "dollars": "Cost",
+    "faults": "Faults",
+}
+
+
+def _columns(wanted: Wanted, table: RunTable, here: str) -> list[dict[str, Any]]:
+    """Return the heads of the table's columns, each with a link that sorts by it."""
+    names = ["task_id", *(["persona"] if table.personas else []), "reward", *table.judges]
+    columns = []
+    for name in [*names, "spread", "exchanges", "tokens", "dollars", "faults"]:
+        is_sorted = name == wanted.sort
+        words = name in ("task_id", "persona")
+        descending = not wanted.descending if is_sorted else not words
+        link = _link(here, _query(replace(wanted, sort=name, descending=descending)))
+        columns.append(
+            {
+                "label": name if name in table.judges else _COLUMNS[name],
+                "number": not words,
+                "link": link,
+                "sorted": ("descending" if wanted.descending else "ascending") if is_sorted else None,
+            }
+        )
+    return columns
