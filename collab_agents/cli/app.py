@@ -480,7 +480,7 @@ def compact(
 
 @app.command()
 def view(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories, evaluations, files of trajectories, addresses.")],
+    runs: Annotated[list[Path], typer.Argument(help="Runs, evaluations, files of trajectories, or addresses.")],
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port on this machine; 0 for any that is free.")
     ] = 8650,

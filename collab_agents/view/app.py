@@ -1,7 +1,7 @@
 """The web page of `collab-agents view`, as a Starlette application.
 
 Pages are rendered here, and htmx exchanges parts of them: there is no state in the browser, the same templates make
-reports and notebooks, and a page works without scripts too. Everything is read from the run folders; nothing is written.
+reports and notebooks, and a page works without scripts too. Run folders are read and never written.
 """
 
 import json
