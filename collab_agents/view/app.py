@@ -31,7 +31,8 @@ from collab_agents.variance import Reliability, chosen_probabilities
 from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
 from collab_agents.view.places import Place
-from collab_agents.view.table import RunTable, Wanted
+from collab_agents.view.rows import Wanted
+from collab_agents.view.table import RunTable
 
 _ROWS = 50
 _BINS = 24
@@ -81,9 +82,10 @@ class Pages:
         if place.kind == "evaluation":
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
             return _page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
-        values = await place.read(_summary)
+        table = await place.table()
+        values = await run_in_threadpool(_summary, table)
         values |= await run_in_threadpool(_kept, place.path)
-        values |= {"place": place, "here": place.link, "problem": place.problem}
+        values |= {"place": place, "here": place.link}
         values["stamp"] = f"{values['table'].read_bytes}-{len(values['failures'])}-{values['reading'] is not None}"
         if "part" not in request.query_params:
             return _page("run.html", **values)
@@ -95,19 +97,16 @@ class Pages:
         place, wanted, offset = self._run(request), _wanted(request), _offset(request)
         here = f"{place.link}/trajectories"
 
-        def look(table: RunTable) -> dict[str, Any]:
-            _check_known(wanted, table)
-            return {
-                "table": table,
-                "reading": _reading(table),
-                "matching": table.matching(wanted),
-                "found": table.rows(wanted, offset, _ROWS),
-                "judges": table.judges,
-            }
-
-        values = await place.read(look)
+        table = await place.table()
+        _check_known(wanted, table)
+        values: dict[str, Any] = {
+            "table": table,
+            "reading": _reading(table),
+            "matching": await run_in_threadpool(table.matching, wanted),
+        }
+        found = await run_in_threadpool(table.rows, wanted, offset, _ROWS)
         query = _query(wanted)
-        values["rows"] = [(row, _link(f"{here}/{row.number}", query)) for row in values.pop("found")]
+        values["rows"] = [(row, _link(f"{here}/{row.number}", query)) for row in found]
         last = offset + len(values["rows"])
         values |= {
             "place": place,
@@ -126,12 +125,12 @@ class Pages:
         place, wanted = self._run(request), _wanted(request)
         number = request.path_params["number"]
 
-        def look(table: RunTable) -> tuple[Trajectory, tuple[int | None, int | None], Any]:
-            if not 0 <= number < table.count:
-                raise HTTPException(404, f"There is no trajectory {number}.")
-            return table.trajectory(number), table.beside(number, wanted), table.tally.components()
-
-        found, beside, components = await place.read(look)
+        table = await place.table()
+        if not 1 <= number <= table.count:
+            raise HTTPException(404, f"There is no trajectory {number}.")
+        found = await run_in_threadpool(table.trajectory, number)
+        beside = await run_in_threadpool(table.beside, number, wanted)
+        components = table.tally.components()
         here, query = f"{place.link}/trajectories", _query(wanted)
         previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
         return _page(
@@ -148,13 +147,8 @@ class Pages:
     async def compare(self, request: Request) -> Response:
         one, other = self._two(request)
         score, offset = request.query_params.get("score", "reward"), _offset(request)
-        await other.read(lambda table: None)
-
-        async def pairs(at: int, most: int) -> Any:
-            table = await other.read(lambda table: table)
-            return await one.read(lambda mine: (mine.pairs(table, score, at, most), ["reward", *mine.judges]))
-
-        found, scores = await pairs(offset, _ROWS + 1)
+        mine, theirs = await one.table(), await other.table()
+        found = await run_in_threadpool(mine.pairs, theirs, score, offset, _ROWS + 1)
         query = {"a": one.number, "b": other.number, "score": score}
         return _page(
             "compare.html",
@@ -162,7 +156,7 @@ class Pages:
             other=other,
             runs=self._runs,
             score=score,
-            scores=scores,
+            scores=["reward", *mine.judges],
             pairs=[
                 (pair, _link(f"/compare/{pair.task_id}", query | {"at": offset + index}))
                 for index, pair in enumerate(found[:_ROWS])
@@ -176,13 +170,13 @@ class Pages:
         task = request.path_params["task"]
         sides = []
         for place in (one, other):
-            number, trajectory = await place.read(lambda table: _by_task(table, task))
+            number, trajectory = await run_in_threadpool(_by_task, await place.table(), task)
             sides.append((place, trajectory, f"{place.link}/trajectories/{number}"))
         score, at = request.query_params.get("score", "reward"), _whole(request, "at")
         query = {"a": one.number, "b": other.number, "score": score}
-        table = await other.read(lambda table: table)
+        mine, theirs = await one.table(), await other.table()
         first = max(0, at - 1)
-        found = await one.read(lambda mine: mine.pairs(table, score, first, at - first + 2))
+        found = await run_in_threadpool(mine.pairs, theirs, score, first, at - first + 2)
         beside = [_link(f"/compare/{pair.task_id}", query | {"at": first + index}) for index, pair in enumerate(found)]
         return _page(
             "pair.html",
@@ -234,7 +228,7 @@ def _summary(table: RunTable) -> dict[str, Any]:
     return {
         "table": table,
         "reading": _reading(table),
-        "mean": table.mean("reward"),
+        "problems": table.problems,
         "usage": table.usage,
         "histograms": histograms,
         "reliability": found if found.turns else None,
@@ -253,7 +247,7 @@ def _kept(path: str) -> dict[str, Any]:
     """Return what else a run's folder says: its configuration and failures."""
     place = place_at(path)
     run = read_json(place / "run.json") if (place / "run.json").exists() else {}
-    failures: list[Failure] = read_failures(place) if run else []
+    failures: list[Failure] = read_failures(path) if run else []
     by_reason = defaultdict(list)
     for failure in failures:
         by_reason[failure.error].append(failure.task.id)

@@ -4,8 +4,9 @@ All text of a conversation is untrusted. Templates escape it, and Markdown is re
 anything but the web.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -18,7 +19,8 @@ from collab_agents.trajectories import Message
 
 _LONGEST = 20_000
 """Characters. A longer text is shown as it is, since it takes long to render."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e]")
+"""Control characters, and those that turn the direction of the text that follows."""
 
 
 def render(template: str, **values: object) -> str:
@@ -40,7 +42,7 @@ def markdown(text: str) -> Markup:
 
 
 def plain(text: object) -> str:
-    """Return a text with its control characters as visible symbols."""
+    """Return a text with its control characters made visible."""
     return _CONTROL.sub(_symbol, str(text))
 
 
@@ -60,6 +62,22 @@ def text_of(message: Message) -> str:
     return "\n\n".join(
         str(one.get("text") or f"[{one.get('type')}]") if isinstance(one, dict) else str(one) for one in blocks
     )
+
+
+def tool_name(call: Any) -> str:
+    """Return the name of the tool that a message calls."""
+    return str(_function(call).get("name") or "a tool")
+
+
+def tool_arguments(call: Any) -> str:
+    """Return what a tool is called with, as JSON."""
+    given = _function(call).get("arguments", _function(call).get("args", {}))
+    return given if isinstance(given, str) else json.dumps(given, indent=2, ensure_ascii=False, default=str)
+
+
+def _function(call: Any) -> Mapping[str, Any]:
+    function = call.get("function", call) if isinstance(call, Mapping) else {}
+    return function if isinstance(function, Mapping) else {}
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -99,6 +117,8 @@ def _environment() -> Environment:
         "signed": signed,
         "money": money,
         "text_of": text_of,
+        "tool_arguments": tool_arguments,
+        "tool_name": tool_name,
     }
     return environment
 

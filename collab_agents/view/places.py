@@ -1,18 +1,18 @@
 """What a folder that is to be looked at holds."""
 
 import asyncio
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from collab_agents._internal.addresses import Address, place_at, spelled
-from collab_agents.errors import CollabError, RunDirectoryError
+from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import is_run
 from collab_agents.view.table import RunTable
 
-T = TypeVar("T")
+_WAIT = 0.2
+"""Seconds for which a page waits for what is new in a run."""
 
 
 @dataclass
@@ -25,10 +25,9 @@ class Place:
     kind: Literal["run", "evaluation"]
     runs: list["Place"] = field(default_factory=list)
     """The runs of an evaluation."""
-    problem: str | None = None
-    """Why its trajectories cannot be read any further."""
     _table: RunTable | None = None
-    _thread: ThreadPoolExecutor | None = None
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _reading: asyncio.Task[None] | None = None
 
     @property
     def link(self) -> str:
@@ -40,21 +39,33 @@ class Place:
             return [("Scorecard", self.link)]
         return [("Run", self.link), ("Trajectories", f"{self.link}/trajectories")]
 
-    async def read(self, look: Callable[[RunTable], T], *, seconds: float = 0.2) -> T:
-        """Read what is new of its trajectories for at most so long, and return what is asked of them."""
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"run {self.number}")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, look, seconds)
+    async def table(self) -> RunTable:
+        """Return a run's trajectories. What is new in the run is read on a thread, which goes on after this returns.
 
-    def _read(self, look: Callable[[RunTable], T], seconds: float) -> T:
-        if self._table is None:
-            self._table = RunTable(self.path)
-        try:
-            self._table.refresh(seconds)
-            self.problem = None
-        except CollabError as error:
-            self.problem = str(error)
-        return look(self._table)
+        Raises:
+            CollabError: If they cannot be read.
+        """
+        async with self._opening:
+            if self._table is None:
+                self._table = await asyncio.to_thread(RunTable, self.path)
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(_read_all(self._table))
+        if (await asyncio.wait([self._reading], timeout=_WAIT))[0]:
+            self._reading.result()
+        return self._table
+
+    async def close(self) -> None:
+        """Keep the index of what was read."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        if self._table is not None:
+            await asyncio.to_thread(self._table.close)
+
+
+async def _read_all(table: RunTable) -> None:
+    while not await asyncio.to_thread(table.refresh, 0.5):
+        pass
 
 
 def places_at(paths: Iterable[str | Path]) -> list[Place]:
