@@ -71,12 +71,14 @@ $(S3)/ready: .ci/moto.txt | $(READY)
 test: lint system $(S3)/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal --durations 15
 
-# What code is judged in, and the database. Not Python packages, so the system's installer brings them.
+# What code is judged in, the database, and the browser that the pages are looked at in. Not Python packages, so the
+# system's installer brings them.
 system:
-	@{ command -v bwrap && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }; } >/dev/null 2>&1 \
+	@{ command -v bwrap && command -v chromium && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }; } \
+		>/dev/null 2>&1 \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends bubblewrap postgresql; } \
-	|| { echo "The tests need bubblewrap and PostgreSQL: sudo apt-get install bubblewrap postgresql (or dnf, ...)"; exit 1; }
+		apt-get install -y -qq --no-install-recommends bubblewrap postgresql chromium; } \
+	|| { echo "The tests need bubblewrap, PostgreSQL and Chromium: sudo apt-get install bubblewrap postgresql chromium"; exit 1; }
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput

@@ -71,9 +71,10 @@ class Pages:
         self._runs = [place for place in places if place.kind == "run"]
 
     async def index(self, request: Request) -> Response:
-        if len(self._places) == 1:
-            return await self._overview(request, self._places[0])
-        return _page("runs.html", places=self._places, several=len(self._runs) > 1)
+        first = self._places[0]
+        if len(self._places) == 1 + len(first.runs):
+            return await self._overview(request, first)
+        return self._page("runs.html", places=self._places, here="/")
 
     async def overview(self, request: Request) -> Response:
         return await self._overview(request, self._place(request))
@@ -81,17 +82,17 @@ class Pages:
     async def _overview(self, request: Request, place: Place) -> Response:
         if place.kind == "evaluation":
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
-            return _page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
+            return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
         table = await place.table()
         values = await run_in_threadpool(_summary, table)
         values |= await run_in_threadpool(_kept, place.path)
         values |= {"place": place, "here": place.link}
         values["stamp"] = f"{values['table'].read_bytes}-{len(values['failures'])}-{values['reading'] is not None}"
         if "part" not in request.query_params:
-            return _page("run.html", **values)
+            return self._page("run.html", **values)
         if request.query_params["part"] == values["stamp"]:
             return Response(status_code=204)
-        return _page("run_live.html", **values)
+        return self._page("run_live.html", **values)
 
     async def table(self, request: Request) -> Response:
         place, wanted, offset = self._run(request), _wanted(request), _offset(request)
@@ -119,7 +120,7 @@ class Pages:
             "later": _link(here, query | {"offset": last}) if last < values["matching"] else None,
         }
         part = request.headers.get("hx-request") == "true"
-        return _page("rows.html" if part else "table.html", **values)
+        return self._page("rows.html" if part else "table.html", **values)
 
     async def trajectory(self, request: Request) -> Response:
         place, wanted = self._run(request), _wanted(request)
@@ -133,7 +134,7 @@ class Pages:
         components = table.tally.components()
         here, query = f"{place.link}/trajectories", _query(wanted)
         previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
-        return _page(
+        return self._page(
             "trajectory.html",
             place=place,
             here=here,
@@ -150,8 +151,9 @@ class Pages:
         mine, theirs = await one.table(), await other.table()
         found = await run_in_threadpool(mine.pairs, theirs, score, offset, _ROWS + 1)
         query = {"a": one.number, "b": other.number, "score": score}
-        return _page(
+        return self._page(
             "compare.html",
+            here="/compare",
             one=one,
             other=other,
             runs=self._runs,
@@ -178,14 +180,18 @@ class Pages:
         first = max(0, at - 1)
         found = await run_in_threadpool(mine.pairs, theirs, score, first, at - first + 2)
         beside = [_link(f"/compare/{pair.task_id}", query | {"at": first + index}) for index, pair in enumerate(found)]
-        return _page(
+        return self._page(
             "pair.html",
+            here="",
             task=task,
             sides=sides,
             previous=beside[0] if at else None,
             next=beside[at - first + 1] if len(beside) > at - first + 1 else None,
             up=_link("/compare", query),
         )
+
+    def _page(self, template: str, **values: Any) -> HTMLResponse:
+        return HTMLResponse(render(template, several=len(self._runs) > 1, **values))
 
     def _place(self, request: Request) -> Place:
         number = request.path_params["place"]
@@ -208,10 +214,6 @@ class Pages:
             )
         except (ValueError, LookupError):
             raise HTTPException(404, "There is no such run.") from None
-
-
-def _page(template: str, **values: Any) -> HTMLResponse:
-    return HTMLResponse(render(template, **values))
 
 
 async def _explain(request: Request, error: Exception) -> Response:

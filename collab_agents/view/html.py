@@ -48,9 +48,9 @@ def plain(text: object) -> str:
 
 def _symbol(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return (
-        chr(0x2400 + code) if code < 0x20 else "\N{SYMBOL FOR DELETE}" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"
-    )
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\N{SYMBOL FOR DELETE}" if code == 0x7F else f"[U+{code:04X}]"
 
 
 def text_of(message: Message) -> str:
