@@ -4,8 +4,6 @@ Pages are rendered here, and htmx exchanges parts of them: there is no state in 
 reports and notebooks, and a page works without scripts too. Run folders are read and never written.
 """
 
-import json
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -23,19 +21,17 @@ from starlette.staticfiles import StaticFiles
 
 from collab_agents._internal.addresses import place_at
 from collab_agents.errors import CollabError
-from collab_agents.runs.directory import read_failures
-from collab_agents.runs.elsewhere import read_json
 from collab_agents.runs.scorecard import Scorecard
-from collab_agents.trajectories import Failure, Trajectory
-from collab_agents.variance import Reliability, chosen_probabilities
+from collab_agents.trajectories import Trajectory
+from collab_agents.variance import chosen_probabilities
 from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
 from collab_agents.view.places import Place
 from collab_agents.view.rows import Wanted
+from collab_agents.view.summary import kept_in, reading, summary_of
 from collab_agents.view.table import RunTable
 
 _ROWS = 50
-_BINS = 24
 _ENDS = [("user", "by the user"), ("max_turns", "with the last exchange"), ("interrupted", "by an interruption")]
 
 
@@ -84,8 +80,8 @@ class Pages:
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
             return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
         table = await place.table()
-        values = await run_in_threadpool(_summary, table)
-        values |= await run_in_threadpool(_kept, place.path)
+        values = await run_in_threadpool(summary_of, table)
+        values |= await run_in_threadpool(kept_in, place.path)
         values |= {"place": place, "here": place.link}
         values["stamp"] = f"{values['table'].read_bytes}-{len(values['failures'])}-{values['reading'] is not None}"
         if "part" not in request.query_params:
@@ -102,7 +98,7 @@ class Pages:
         _check_known(wanted, table)
         values: dict[str, Any] = {
             "table": table,
-            "reading": _reading(table),
+            "reading": reading(table),
             "matching": await run_in_threadpool(table.matching, wanted),
         }
         found = await run_in_threadpool(table.rows, wanted, offset, _ROWS)
@@ -222,54 +218,10 @@ async def _explain(request: Request, error: Exception) -> Response:
     return HTMLResponse(html, status)
 
 
-def _summary(table: RunTable) -> dict[str, Any]:
-    """Return what a run's page shows of its trajectories."""
-    found = table.tally.result()
-    roles = table.usage.by_role()
-    histograms = {name: table.histogram(name, _BINS) for name in ("reward", *table.judges)}
-    return {
-        "table": table,
-        "reading": _reading(table),
-        "problems": table.problems,
-        "usage": table.usage,
-        "histograms": histograms,
-        "reliability": found if found.turns else None,
-        "reliability_rows": _reliabilities(found),
-        "roles": roles,
-        "role_bars": [(role, counts.input_tokens + counts.output_tokens) for role, counts in roles.items()],
-    }
-
-
-def _reliabilities(found: Reliability) -> list[tuple[str, float, float | None, float | None]]:
-    rows = {"reward": found.reward, **found.judges}
-    return [(name, one.value, one.low, one.high) for name, one in rows.items() if one.value is not None]
-
-
-def _kept(path: str) -> dict[str, Any]:
-    """Return what else a run's folder says: its configuration and failures."""
-    place = place_at(path)
-    run = read_json(place / "run.json") if (place / "run.json").exists() else {}
-    failures: list[Failure] = read_failures(path) if run else []
-    by_reason = defaultdict(list)
-    for failure in failures:
-        by_reason[failure.error].append(failure.task.id)
-    config = run.get("config")
-    return {
-        "config": json.dumps(config, indent=2, ensure_ascii=False) if config else None,
-        "failures": failures,
-        "reasons": sorted(by_reason.items(), key=lambda one: -len(one[1])),
-    }
-
-
 def _scorecard(path: str) -> Scorecard:
     """Return an evaluation's scorecard, without sets if it is not finished."""
     file = place_at(path) / "scorecard.json"
     return Scorecard.model_validate_json(file.read_text(encoding="utf-8")) if file.exists() else Scorecard(sets=[])
-
-
-def _reading(table: RunTable) -> float | None:
-    """Return the part of the trajectories that was read, or None if all were."""
-    return None if table.read_bytes >= table.total_bytes else table.read_bytes / table.total_bytes
 
 
 def _by_task(table: RunTable, task: str) -> tuple[int, Trajectory]:

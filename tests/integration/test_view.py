@@ -67,7 +67,10 @@ async def page() -> AsyncIterator[Page]:
         page, problems = await browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda one: problems.append(one.url) if urlsplit(one.url).hostname != "127.0.0.1" else None)
+        page.on(
+            "request",
+            lambda one: problems.append(one.url) if urlsplit(one.url).hostname not in ("127.0.0.1", None) else None,
+        )
         yield page
         await browser.close()
         assert problems == []
@@ -197,6 +200,29 @@ async def test_a_scorecard_leads_to_its_runs(tmp_path: Path, page: Page, view: V
     await expect(page.get_by_role("row", name="reward")).to_be_visible()
     await page.get_by_role("link", name="letters/tuned/seed-0").click()
     await expect(page.get_by_role("list", name="Summary")).to_contain_text("3 trajectories")
+
+
+async def test_a_report_is_one_file_that_opens_without_a_network(tmp_path: Path, page: Page) -> None:
+    tasks = [Task(id="hostile", goal=HOSTILE), *numbered(5)]
+    await play(tmp_path / "one", tasks, said=HOSTILE)
+    await play(tmp_path / "other", numbered(5), said="A longer reply than that of the first run, by some words")
+    out = tmp_path / "report.html"
+    code, output, _ = run(
+        "report", tmp_path / "one", "--against", tmp_path / "other", "--out", out, "--task", "hostile"
+    )
+    assert code == 0
+    assert f"{out} has 0." in output.replace("\n", "")
+    await page.context.set_offline(True)
+    await page.goto(out.as_uri())
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("6 trajectories")
+    await page.locator("#trajectories ~ details").first.locator("summary").first.click()
+    await expect(page.locator(".message.assistant").first).to_contain_text("<script>document.title = 'hacked'</script>")
+    await page.locator("#compared ~ details").first.locator("summary").first.click()
+    for name in ("one", "other"):
+        await expect(page.get_by_role("region", name=name, exact=True)).to_be_visible()
+    assert await page.title() == "Report on one"
+    found = await Axe().run(page)
+    assert found.response["violations"] == [], found.generate_report()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
