@@ -20,9 +20,11 @@ from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import Trajectory, parts_at, trajectory_on
 from collab_agents.usage import Usage
-from collab_agents.variance import ReliabilityTally
+from collab_agents.variance import Reliability, ReliabilityTally
 from collab_agents.view.index_file import index_path, make_tables, open_kept, open_temporary, remove
 from collab_agents.view.rows import KEPT, Read, Row, Wanted, columns_of, query, read_row
+
+__all__ = ["EVERY", "Pair", "Row", "RunTable", "Wanted"]
 
 _SLICE = 0.1
 """Seconds of reading after which rows are added to the table."""
@@ -50,6 +52,10 @@ class Pair(NamedTuple):
     other_score: float
     difference: float
     """`score` minus `other_score`."""
+
+
+_Common = tuple[str, int, int, float, float]
+"""A pair without its difference."""
 
 
 class _Waiting(NamedTuple):
@@ -96,7 +102,8 @@ class RunTable:
         self._version = 0
         """Another one after each change."""
         self._committed = time.monotonic()
-        self._paired: tuple[object, list[Pair]] = (None, [])
+        self._paired: tuple[object, list[_Common]] = (None, [])
+        self._known: tuple[int, Reliability] | None = None
         self._is_temporary = False
         try:
             self._open()
@@ -174,6 +181,16 @@ class RunTable:
             copy = ReliabilityTally()
             copy.merge(self._tally)
             return copy
+
+    def reliability(self) -> Reliability:
+        """Return how reliable the rewards are. It takes up to a second, and no time if no row was added since."""
+        with self._lock:
+            if self._known and self._known[0] == self._version:
+                return self._known[1]
+            version, tally = self._version, self.tally
+        result = tally.result()
+        self._known = version, result
+        return result
 
     # Reading on
 
@@ -382,27 +399,23 @@ class RunTable:
         Of a task that is in a run several times, the first counts.
         """
         start = max(0, offset)
-        return self._pairs(other, score)[start : start + max(0, limit)]
+        return [Pair._make([*one, one[3] - one[4]]) for one in self._pairs(other, score)[start : start + max(0, limit)]]
 
     def paired(self, other: "RunTable", score: str = "reward") -> int:
         """Return how many tasks have the score in both runs."""
         return len(self._pairs(other, score))
 
-    def _pairs(self, other: "RunTable", score: str) -> list[Pair]:
+    def _pairs(self, other: "RunTable", score: str) -> "list[_Common]":
         # Each has its own lock, and nobody holds both.
         key = (other, other._version, self._version, score)
         if self._paired[0] != key:
-            ours, theirs = (
-                {task_id: (number, value) for task_id, number, value in reversed(table._scored(score))}
-                for table in (self, other)
-            )
-            found = []
-            for task_id, (number, value) in ours.items():
-                if task_id in theirs:
-                    other_number, other_value = theirs[task_id]
-                    found.append(Pair(task_id, number, other_number, value, other_value, value - other_value))
-            found.sort(key=lambda pair: (-abs(pair.difference), pair.number))
-            self._paired = key, found
+            theirs = {task_id: (number, value) for task_id, number, value in reversed(other._scored(score))}
+            found: list[_Common] = []
+            for task_id, number, value in self._scored(score):
+                if there := theirs.pop(task_id, None):
+                    found.append((task_id, number, there[0], value, there[1]))
+            sizes = np.array([abs(value - other_value) for *_, value, other_value in found])
+            self._paired = key, [found[at] for at in np.argsort(-sizes, kind="stable")]
         return self._paired[1]
 
     def _order(self, wanted: Wanted) -> "array[int]":
