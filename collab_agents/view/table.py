@@ -58,6 +58,10 @@ _Common = tuple[str, int, int, float, float]
 """A pair without its difference."""
 
 
+class _StartedOver(Exception):
+    """The index became empty while lines were read to be added to it."""
+
+
 class _Waiting(NamedTuple):
     read: Read
     line: int
@@ -104,7 +108,7 @@ class RunTable:
         self._committed = time.monotonic()
         self._paired: tuple[object, list[_Common]] = (None, [])
         self._known: tuple[int, Reliability] | None = None
-        self._is_temporary = False
+        self._is_temporary = self._has_started_over = False
         try:
             self._open()
         except (OSError, sqlite3.Error):  # In use, or the cache cannot be written.
@@ -204,11 +208,11 @@ class RunTable:
             RunDirectoryError: If the run's files, or the index, cannot be used. The rows stay.
         """
         end = time.monotonic() + seconds
-        if not self._refreshing.acquire(timeout=seconds):
+        if not self._refreshing.acquire(timeout=max(0, seconds)):
             return False
         try:
             return self._refresh(end)
-        except FileNotFoundError:  # It was converted since it was listed.
+        except (FileNotFoundError, _StartedOver):  # A part was converted since it was listed, or the index was lost.
             return False
         except OSError as error:
             raise RunDirectoryError(f"{self.run} cannot be read: {error}") from error
@@ -223,6 +227,7 @@ class RunTable:
     def _refresh(self, end: float) -> bool:
         parts = parts_at(self._source)
         with self._lock:
+            self._has_started_over = False
             places = beginnings(self._covered, parts)
             if places is None:
                 self._forget_all()
@@ -267,6 +272,8 @@ class RunTable:
         """Add rows, and the damaged lines among them, which cover so much of the part."""
         size = part.size if part.columnar else covered.size
         with self._lock:
+            if self._has_started_over:
+                raise _StartedOver
             self._begin()
             self._covered[part.name] = replace(covered, size=size, tail=hashed(part.tail(size)))
             if waiting:
@@ -449,6 +456,8 @@ class RunTable:
 
     def _lost(self, error: sqlite3.Error) -> RunDirectoryError:
         """Go on with an empty temporary database, and return the error that says so."""
+        if isinstance(error, sqlite3.ProgrammingError):  # The table was closed.
+            raise error
         with self._lock:
             self._database.close()
             if not self._is_temporary and not isinstance(error, sqlite3.OperationalError):
@@ -467,7 +476,7 @@ class RunTable:
             self._forget_all()
 
     def _use_temporary(self) -> None:
-        self._is_temporary = True
+        self._is_temporary = self._has_started_over = True
         self._database = open_temporary()
         self._load()
 
