@@ -5,6 +5,7 @@
 # make bench   the main job against the published package, and plain conversations against two others, side by side
 # make bench-local   the demo's work on each engine for local models
 # make bench-ray   what workers on Ray cost against one process
+# make bench-view   indexing, filtering, sorting and reading large runs for the viewer
 # make bench-lookahead   the quality of choices against the futures they take, on known truth and on the embedded model
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ TRAIN := runs/train-demo
 POOLS := .bench/lookahead
 S3 := .bench/moto
 
-.PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-lookahead system clean
+.PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-view bench-lookahead system clean
 
 setup: $(READY)
 
@@ -89,6 +90,9 @@ bench-local: $(READY)
 
 bench-ray: $(READY)
 	$(BIN)/python -m benchmarks.cluster --many 100000
+
+bench-view: $(READY)
+	$(BIN)/python -m benchmarks.view
 
 bench-lookahead: $(READY)
 	$(BIN)/python -m benchmarks.lookahead --picture docs/lookahead.svg

@@ -112,6 +112,13 @@ class Turn(Record):
     components: Components | None = None
     """With adaptive allocation or a value model, the variances of rewards with which the choice was made."""
 
+    def _repr_html_(self) -> str | None:
+        try:
+            from collab_agents.view.notebook import turn_html
+        except ImportError:  # Without the extra `view`, a notebook shows it as text.
+            return None
+        return turn_html(self)
+
 
 class Trajectory(Record):
     """A finished task: the conversation, and every turn with all its candidates and futures."""
@@ -130,6 +137,13 @@ class Trajectory(Record):
     scores: dict[str, float | None] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
     usage: Usage = Field(default_factory=Usage)
+
+    def _repr_html_(self) -> str | None:
+        try:
+            from collab_agents.view.notebook import trajectory_html
+        except ImportError:  # As for a turn.
+            return None
+        return trajectory_html(self)
 
 
 class Failure(Record):

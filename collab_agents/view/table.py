@@ -20,9 +20,11 @@ from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import Trajectory, parts_at, trajectory_on
 from collab_agents.usage import Usage
-from collab_agents.variance import ReliabilityTally
+from collab_agents.variance import Reliability, ReliabilityTally
 from collab_agents.view.index_file import index_path, make_tables, open_kept, open_temporary, remove
 from collab_agents.view.rows import KEPT, Read, Row, Wanted, columns_of, query, read_row
+
+__all__ = ["EVERY", "Pair", "Row", "RunTable", "Wanted"]
 
 _SLICE = 0.1
 """Seconds of reading after which rows are added to the table."""
@@ -50,6 +52,14 @@ class Pair(NamedTuple):
     other_score: float
     difference: float
     """`score` minus `other_score`."""
+
+
+_Common = tuple[str, int, int, float, float]
+"""A pair without its difference."""
+
+
+class _StartedOver(Exception):
+    """The index became empty while lines were read to be added to it."""
 
 
 class _Waiting(NamedTuple):
@@ -96,8 +106,9 @@ class RunTable:
         self._version = 0
         """Another one after each change."""
         self._committed = time.monotonic()
-        self._paired: tuple[object, list[Pair]] = (None, [])
-        self._is_temporary = False
+        self._paired: tuple[object, list[_Common]] = (None, [])
+        self._known: tuple[int, Reliability] | None = None
+        self._is_temporary = self._has_started_over = False
         try:
             self._open()
         except (OSError, sqlite3.Error):  # In use, or the cache cannot be written.
@@ -113,6 +124,11 @@ class RunTable:
         """Keep what was read for the next time. The table cannot be used any more."""
         with self._refreshing, self._lock, suppress(sqlite3.Error), closing(self._database):
             self._commit()
+
+    def _repr_html_(self) -> str:
+        from collab_agents.view.notebook import table_html
+
+        return table_html(self)
 
     # What was read
 
@@ -175,6 +191,16 @@ class RunTable:
             copy.merge(self._tally)
             return copy
 
+    def reliability(self) -> Reliability:
+        """Return how reliable the rewards are. It takes up to a second, and no time if no row was added since."""
+        with self._lock:
+            if self._known and self._known[0] == self._version:
+                return self._known[1]
+            version, tally = self._version, self.tally
+        result = tally.result()
+        self._known = version, result
+        return result
+
     # Reading on
 
     def refresh(self, seconds: float = 1.0) -> bool:
@@ -187,11 +213,11 @@ class RunTable:
             RunDirectoryError: If the run's files, or the index, cannot be used. The rows stay.
         """
         end = time.monotonic() + seconds
-        if not self._refreshing.acquire(timeout=seconds):
+        if not self._refreshing.acquire(timeout=max(0, seconds)):
             return False
         try:
             return self._refresh(end)
-        except FileNotFoundError:  # It was converted since it was listed.
+        except (FileNotFoundError, _StartedOver):  # A part was converted since it was listed, or the index was lost.
             return False
         except OSError as error:
             raise RunDirectoryError(f"{self.run} cannot be read: {error}") from error
@@ -206,6 +232,7 @@ class RunTable:
     def _refresh(self, end: float) -> bool:
         parts = parts_at(self._source)
         with self._lock:
+            self._has_started_over = False
             places = beginnings(self._covered, parts)
             if places is None:
                 self._forget_all()
@@ -250,6 +277,8 @@ class RunTable:
         """Add rows, and the damaged lines among them, which cover so much of the part."""
         size = part.size if part.columnar else covered.size
         with self._lock:
+            if self._has_started_over:
+                raise _StartedOver
             self._begin()
             self._covered[part.name] = replace(covered, size=size, tail=hashed(part.tail(size)))
             if waiting:
@@ -382,27 +411,23 @@ class RunTable:
         Of a task that is in a run several times, the first counts.
         """
         start = max(0, offset)
-        return self._pairs(other, score)[start : start + max(0, limit)]
+        return [Pair._make([*one, one[3] - one[4]]) for one in self._pairs(other, score)[start : start + max(0, limit)]]
 
     def paired(self, other: "RunTable", score: str = "reward") -> int:
         """Return how many tasks have the score in both runs."""
         return len(self._pairs(other, score))
 
-    def _pairs(self, other: "RunTable", score: str) -> list[Pair]:
+    def _pairs(self, other: "RunTable", score: str) -> "list[_Common]":
         # Each has its own lock, and nobody holds both.
         key = (other, other._version, self._version, score)
         if self._paired[0] != key:
-            ours, theirs = (
-                {task_id: (number, value) for task_id, number, value in reversed(table._scored(score))}
-                for table in (self, other)
-            )
-            found = []
-            for task_id, (number, value) in ours.items():
-                if task_id in theirs:
-                    other_number, other_value = theirs[task_id]
-                    found.append(Pair(task_id, number, other_number, value, other_value, value - other_value))
-            found.sort(key=lambda pair: (-abs(pair.difference), pair.number))
-            self._paired = key, found
+            theirs = {task_id: (number, value) for task_id, number, value in reversed(other._scored(score))}
+            found: list[_Common] = []
+            for task_id, number, value in self._scored(score):
+                if there := theirs.pop(task_id, None):
+                    found.append((task_id, number, there[0], value, there[1]))
+            sizes = np.array([abs(value - other_value) for *_, value, other_value in found])
+            self._paired = key, [found[at] for at in np.argsort(-sizes, kind="stable")]
         return self._paired[1]
 
     def _order(self, wanted: Wanted) -> "array[int]":
@@ -436,6 +461,8 @@ class RunTable:
 
     def _lost(self, error: sqlite3.Error) -> RunDirectoryError:
         """Go on with an empty temporary database, and return the error that says so."""
+        if isinstance(error, sqlite3.ProgrammingError):  # The table was closed.
+            raise error
         with self._lock:
             self._database.close()
             if not self._is_temporary and not isinstance(error, sqlite3.OperationalError):
@@ -454,7 +481,7 @@ class RunTable:
             self._forget_all()
 
     def _use_temporary(self) -> None:
-        self._is_temporary = True
+        self._is_temporary = self._has_started_over = True
         self._database = open_temporary()
         self._load()
 
