@@ -97,7 +97,9 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 def money(value: float | None) -> str:
     """Return dollars for reading; a dash for None."""
-    return "–" if value is None else f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+    if not value:
+        return "–" if value is None else "$0"
+    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
 
 
 @cache
