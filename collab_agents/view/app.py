@@ -7,6 +7,7 @@ reports and notebooks, and a page works without scripts too. Run folders are rea
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +25,7 @@ from collab_agents.errors import CollabError
 from collab_agents.runs.scorecard import Scorecard
 from collab_agents.trajectories import Trajectory
 from collab_agents.variance import chosen_probabilities
+from collab_agents.view.curves import SETTINGS, read_curves
 from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
 from collab_agents.view.places import Place
@@ -79,6 +81,10 @@ class Pages:
         if place.kind == "evaluation":
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
             return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
+        if place.kind == "training":
+            curves = await run_in_threadpool(read_curves, Path(place.path))
+            config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
+            return self._page("training.html", place=place, here=place.link, curves=curves, config=config)
         table = await place.table()
         values = await run_in_threadpool(summary_of, table)
         values |= await run_in_threadpool(kept_in, place.path)
@@ -198,7 +204,7 @@ class Pages:
     def _run(self, request: Request) -> Place:
         place = self._place(request)
         if place.kind != "run":
-            raise HTTPException(404, f"{place.name} is an evaluation.")
+            raise HTTPException(404, f"{place.name} is no run.")
         return place
 
     def _two(self, request: Request) -> tuple[Place, Place]:
@@ -216,6 +222,10 @@ async def _explain(request: Request, error: Exception) -> Response:
     status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (422, str(error))
     html = render("error.html", title="Not found" if status == 404 else "This cannot be shown", why=why)
     return HTMLResponse(html, status)
+
+
+def _text_of(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def _scorecard(path: str) -> Scorecard:

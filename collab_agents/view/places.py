@@ -9,6 +9,7 @@ from typing import Literal
 from collab_agents._internal.addresses import Address, place_at, spelled
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import is_run
+from collab_agents.view.curves import is_training
 from collab_agents.view.table import RunTable
 
 _WAIT = 0.2
@@ -17,12 +18,12 @@ _WAIT = 0.2
 
 @dataclass
 class Place:
-    """A run, or an evaluation with its runs."""
+    """A run, an evaluation with its runs, or a training."""
 
     number: int
     path: str
     name: str
-    kind: Literal["run", "evaluation"]
+    kind: Literal["run", "evaluation", "training"]
     runs: list["Place"] = field(default_factory=list)
     """The runs of an evaluation."""
     _table: RunTable | None = None
@@ -37,6 +38,8 @@ class Place:
     def pages(self) -> list[tuple[str, str]]:
         if self.kind == "evaluation":
             return [("Scorecard", self.link)]
+        if self.kind == "training":
+            return [("Training", self.link)]
         return [("Run", self.link), ("Trajectories", f"{self.link}/trajectories")]
 
     async def table(self) -> RunTable:
@@ -72,10 +75,13 @@ def places_at(paths: Iterable[str | Path]) -> list[Place]:
     """Return what the folders or files hold; the runs of an evaluation follow it.
 
     Raises:
-        RunDirectoryError: For a folder that is neither a run nor an evaluation.
+        RunDirectoryError: For a folder that is none of these.
     """
     found: list[Place] = []
     for path in paths:
+        if is_training(Path(path)):
+            found.append(Place(len(found), spelled(path), _name(path), "training"))
+            continue
         inside = _runs_in(path)
         if inside is None:
             found.append(Place(len(found), spelled(path), _name(path), "run"))
@@ -96,7 +102,7 @@ def _runs_in(path: str | Path) -> list[Path] | None:
         return None
     runs = sorted(file.parent for file in place.glob("*/*/seed-*/run.json"))
     if not runs:
-        raise RunDirectoryError(f"{path} is neither a run nor an evaluation: it has no run.json")
+        raise RunDirectoryError(f"{path} is no run, evaluation or training: there is no run.json")
     return runs
 
 

@@ -1,6 +1,7 @@
 """Runs are looked at in a real browser, whatever is in them."""
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -225,6 +226,21 @@ async def test_a_report_is_one_file_that_opens_without_a_network(tmp_path: Path,
     assert found.response["violations"] == [], found.generate_report()
 
 
+async def test_a_training_shows_its_curves(tmp_path: Path, page: Page, view: View) -> None:
+    log = [{"step": n, "loss": 1 / n, "eval_loss": 2 / n, "learning_rate": 0.1} for n in (1, 2, 3)]
+    state = tmp_path / "training" / "checkpoint-3" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"log_history": log}))
+    await page.goto(view(tmp_path / "training"))
+    label = "loss over steps 1 to 3: training from 1.000 to 0.333, evaluation from 2.000 to 0.667"
+    await expect(page.get_by_role("img", name=label)).to_be_visible()
+    (tmp_path / "training" / "training.json").write_text('{"method": "dpo"}')
+    (tmp_path / "training" / "training_log.json").write_text(json.dumps([*log, {"step": 9, "loss": 0.1}]))
+    await page.reload()
+    await expect(page.get_by_role("img", name="loss over steps 1 to 9")).to_be_visible()
+    await expect(page.get_by_text('"method": "dpo"')).to_be_visible()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_pages_have_no_barriers(tmp_path: Path, page: Page, view: View, theme: Any) -> None:
     """What axe-core checks: names, landmarks, contrast and so on, also in a narrow window."""
@@ -267,7 +283,7 @@ async def test_other_hosts_sites_and_users_are_refused(tmp_path: Path, view: Vie
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [(["missing"], "missing is neither a run nor an evaluation"), (["missing", "--port", "1"], "missing is")],
+    [(["missing"], "missing is no run, evaluation or training"), (["missing", "--port", "1"], "missing is")],
 )
 def test_what_cannot_be_viewed_gets_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
     code, _, errors = run("view", *arguments, "--no-browser")
