@@ -160,7 +160,7 @@ def query(wanted: Wanted, judges: Mapping[str, str]) -> tuple[str, list[Any]]:
     kept = [(condition, value) for condition, value in conditions if value is not None]
     where = " AND ".join(condition for condition, _ in kept) or "1"
     key, direction = columns_of(judges).get(wanted.sort, "NULL"), "DESC" if wanted.descending else "ASC"
-    order = f"{key} IS NULL, {key} {direction}, number"
+    order = f"{key} {direction} NULLS LAST, number"
     return f"SELECT number FROM rows WHERE {where} ORDER BY {order}", [_bound(value) for _, value in kept]
 
 

@@ -426,8 +426,8 @@ class RunTable:
             for task_id, number, value in self._scored(score):
                 if there := theirs.pop(task_id, None):
                     found.append((task_id, number, there[0], value, there[1]))
-            sizes = np.array([abs(value - other_value) for *_, value, other_value in found])
-            self._paired = key, [found[at] for at in np.argsort(-sizes, kind="stable")]
+            sizes = [-abs(one[3] - one[4]) for one in found]
+            self._paired = key, [found[at] for at in np.argsort(sizes, kind="stable")]
         return self._paired[1]
 
     def _order(self, wanted: Wanted) -> "array[int]":
