@@ -4,7 +4,8 @@ Pages are rendered here, and htmx exchanges parts of them: there is no state in 
 reports and notebooks, and a page works without scripts too. Run folders are read and never written.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
@@ -46,7 +47,15 @@ def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | 
         token: What the first address must have in its query; see `Guard`.
     """
     pages = Pages(places)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        for place in places:
+            await place.close()
+
     return Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/", pages.index),
             Route("/compare", pages.compare),
@@ -86,15 +95,13 @@ class Pages:
             config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
             return self._page("training.html", place=place, here=place.link, curves=curves, config=config)
         table = await place.table()
-        values = await run_in_threadpool(summary_of, table)
-        values |= await run_in_threadpool(kept_in, place.path)
-        values |= {"place": place, "here": place.link}
-        values["stamp"] = f"{values['table'].read_bytes}-{len(values['failures'])}-{values['reading'] is not None}"
-        if "part" not in request.query_params:
-            return self._page("run.html", **values)
-        if request.query_params["part"] == values["stamp"]:
+        values = await run_in_threadpool(kept_in, place.path)
+        stamp = f"{table.read_bytes}-{table.total_bytes}-{len(values['failures'])}"
+        if request.query_params.get("part") == stamp:
             return Response(status_code=204)
-        return self._page("run_live.html", **values)
+        values |= await run_in_threadpool(summary_of, table, await place.reliability())
+        template = "run_live.html" if "part" in request.query_params else "run.html"
+        return self._page(template, place=place, here=place.link, stamp=stamp, **values)
 
     async def table(self, request: Request) -> Response:
         place, wanted, offset = self._run(request), _wanted(request), _offset(request)
@@ -133,7 +140,7 @@ class Pages:
             raise HTTPException(404, f"There is no trajectory {number}.")
         found = await run_in_threadpool(table.trajectory, number)
         beside = await run_in_threadpool(table.beside, number, wanted)
-        components = table.tally.components()
+        components = (await place.reliability()).reward.components
         here, query = f"{place.link}/trajectories", _query(wanted)
         previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
         return self._page(

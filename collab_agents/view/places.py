@@ -1,6 +1,7 @@
 """What a folder that is to be looked at holds."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Literal
 from collab_agents._internal.addresses import Address, place_at, spelled
 from collab_agents.errors import RunDirectoryError
 from collab_agents.trajectories import is_run
+from collab_agents.variance import Reliability
 from collab_agents.view.curves import is_training
 from collab_agents.view.table import RunTable
 
 _WAIT = 0.2
 """Seconds for which a page waits for what is new in a run."""
+
+_RARELY = 20
+"""How many times as long as it takes to know how reliable rewards are, that is not asked again."""
 
 
 @dataclass
@@ -29,6 +34,8 @@ class Place:
     _table: RunTable | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reading: asyncio.Task[None] | None = None
+    _known: tuple[float, Reliability] | None = None
+    """Until when, and what."""
 
     @property
     def link(self) -> str:
@@ -56,6 +63,14 @@ class Place:
         if (await asyncio.wait([self._reading], timeout=_WAIT))[0]:
             self._reading.result()
         return self._table
+
+    async def reliability(self) -> Reliability:
+        """Return how reliable a run's rewards are, or were a while ago: of a long run that takes a second to know."""
+        table, now = await self.table(), time.monotonic()
+        if self._known is None or now >= self._known[0]:
+            found = await asyncio.to_thread(table.reliability)
+            self._known = now + _RARELY * (time.monotonic() - now), found
+        return self._known[1]
 
     async def close(self) -> None:
         """Keep the index of what was read."""

@@ -55,7 +55,11 @@ def write_report(
     """
     with RunTable(run) as table:
         _read(table)
-        values = summary_of(table) | kept_in(str(run)) | {"name": Path(run).name, "pairs": [], "other": None}
+        values = (
+            summary_of(table, table.reliability())
+            | kept_in(str(run))
+            | {"name": Path(run).name, "pairs": [], "other": None}
+        )
         values["rows"] = [
             (row, _packed(_tree(table, row.number))) for row in _chosen(table, trajectories, choose, tasks)
         ]
@@ -101,7 +105,7 @@ def _chosen(table: RunTable, most: int, choose: Sequence[Choice], tasks: Sequenc
 
 def _tree(table: RunTable, number: int) -> str:
     trajectory = table.trajectory(number)
-    probabilities = chosen_probabilities(trajectory.turns, table.tally.components())
+    probabilities = chosen_probabilities(trajectory.turns, table.reliability().reward.components)
     return render("report_tree.html", trajectory=trajectory, probabilities=probabilities)
 
 

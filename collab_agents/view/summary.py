@@ -14,9 +14,8 @@ from collab_agents.view.table import RunTable
 _BINS = 24
 
 
-def summary_of(table: RunTable) -> dict[str, Any]:
-    """Return what a run's page shows of its trajectories."""
-    found = table.tally.result()
+def summary_of(table: RunTable, found: Reliability) -> dict[str, Any]:
+    """Return what a run's page shows of its trajectories and of how reliable their rewards are."""
     roles = table.usage.by_role()
     histograms = {name: table.histogram(name, _BINS) for name in ("reward", *table.judges)}
     return {
