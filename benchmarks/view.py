@@ -1,4 +1,4 @@
-"""The table that the viewer asks: what it takes to index a run, and to find, sort and read its trajectories.
+"""The viewer: what it takes to index a run, to find, sort and read its trajectories, and to have them as pages.
 
     python -m benchmarks.view        # 2,000 of 50 kB and 100,000 small ones, about 2 minutes
 
@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
@@ -117,6 +119,34 @@ def measure(folder: Path) -> Iterator[tuple[str, str]]:
     yield "memory with two runs, at most", f"{memory()} MB"
 
 
+def pages(run: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Ask the command's server, whose index is there, for its pages."""
+    command = [sys.executable, "-m", "collab_agents", "view", str(run), "--port", "0", "--no-browser"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = urlsplit(server.stdout.readline().strip())
+        cookie = f"collab-agents-{address.port}={address.query.removeprefix('token=')}"
+
+        def get(path: str) -> bytes:
+            connection = HTTPConnection(str(address.hostname), address.port)
+            connection.request("GET", path, headers={"Cookie": cookie})
+            answer = connection.getresponse()
+            assert answer.status == 200, f"{path}: {answer.status}"
+            return answer.read()
+
+        start = time.perf_counter()
+        get("/")
+        yield "page of the run, the first time", f"{(time.perf_counter() - start) * 1000:.0f} ms"
+        yield "page of the run", median(lambda i: get("/0"))
+        table = "/0/trajectories"
+        yield "page of the table", median(lambda i: get(f"{table}?sort=reward&offset={50 * i}"))
+        yield "page of a filter", median(lambda i: get(f"{table}?text={WORDS[i % 10]}-{i * 7919 % 1000}"))
+        yield "page of a trajectory", median(lambda i: get(f"{table}/{1 + i}?sort=reward"))
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        yield "memory of the server, at most", f"{int(status.partition('VmHWM:')[2].split()[0]) // 1024} MB"
+        server.terminate()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", type=int, default=2000)
@@ -146,6 +176,8 @@ def main() -> None:
             table.add_column("", justify="right")
             for line in said.splitlines():
                 table.add_row(*line.split("\t"))
+            for what, value in pages(folder / "run", environment):
+                table.add_row(what, value)
             Console(width=100).print(table)
 
 
