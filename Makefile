@@ -5,6 +5,7 @@
 # make bench   the main job against the published package, and plain conversations against two others, side by side
 # make bench-local   the demo's work on each engine for local models
 # make bench-ray   what workers on Ray cost against one process
+# make bench-view   indexing, filtering, sorting and reading large runs for the viewer
 # make bench-lookahead   the quality of choices against the futures they take, on known truth and on the embedded model
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ TRAIN := runs/train-demo
 POOLS := .bench/lookahead
 S3 := .bench/moto
 
-.PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-lookahead system clean
+.PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-view bench-lookahead system clean
 
 setup: $(READY)
 
@@ -71,12 +72,14 @@ $(S3)/ready: .ci/moto.txt | $(READY)
 test: lint system $(S3)/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist worksteal --durations 15
 
-# What code is judged in, and the database. Not Python packages, so the system's installer brings them.
+# What code is judged in, the database, and the browser that the pages are looked at in. Not Python packages, so the
+# system's installer brings them.
 system:
-	@{ command -v bwrap && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }; } >/dev/null 2>&1 \
+	@{ command -v bwrap && command -v chromium && { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }; } \
+		>/dev/null 2>&1 \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends bubblewrap postgresql; } \
-	|| { echo "The tests need bubblewrap and PostgreSQL: sudo apt-get install bubblewrap postgresql (or dnf, ...)"; exit 1; }
+		apt-get install -y -qq --no-install-recommends bubblewrap postgresql chromium; } \
+	|| { echo "The tests need bubblewrap, PostgreSQL and Chromium: sudo apt-get install bubblewrap postgresql chromium"; exit 1; }
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.throughput
@@ -87,6 +90,9 @@ bench-local: $(READY)
 
 bench-ray: $(READY)
 	$(BIN)/python -m benchmarks.cluster --many 100000
+
+bench-view: $(READY)
+	$(BIN)/python -m benchmarks.view
 
 bench-lookahead: $(READY)
 	$(BIN)/python -m benchmarks.lookahead --picture docs/lookahead.svg

@@ -112,6 +112,13 @@ class Turn(Record):
     components: Components | None = None
     """With adaptive allocation or a value model, the variances of rewards with which the choice was made."""
 
+    def _repr_html_(self) -> str | None:
+        try:
+            from collab_agents.view.notebook import turn_html
+        except ImportError:  # Without the extra `view`, a notebook shows it as text.
+            return None
+        return turn_html(self)
+
 
 class Trajectory(Record):
     """A finished task: the conversation, and every turn with all its candidates and futures."""
@@ -130,6 +137,13 @@ class Trajectory(Record):
     scores: dict[str, float | None] = Field(default_factory=dict)
     reasons: dict[str, str] = Field(default_factory=dict)
     usage: Usage = Field(default_factory=Usage)
+
+    def _repr_html_(self) -> str | None:
+        try:
+            from collab_agents.view.notebook import trajectory_html
+        except ImportError:  # As for a turn.
+            return None
+        return trajectory_html(self)
 
 
 class Failure(Record):
@@ -240,16 +254,20 @@ def read_trajectories(path: str | os.PathLike[str]) -> Iterator[Trajectory]:
     Raises RunDirectoryError, which names the line, for one that is not a trajectory.
     """
     for part, number, line in read_lines(path):
-        try:
-            trajectory = Trajectory.model_validate_json(line)
-        except ValidationError:  # Its message for a line that is not JSON is another.
-            trajectory = read_record(Trajectory, parsed(line, part.path, number), part.path, number)
-        yield trajectory
+        yield trajectory_on(line, part.path, number)
+
+
+def trajectory_on(line: bytes, file: object, number: int) -> Trajectory:
+    """Return the trajectory on a line. Raises RunDirectoryError, which names the line, if it is not one."""
+    try:
+        return Trajectory.model_validate_json(line)
+    except ValidationError:  # Its message for a line that is not JSON is another.
+        return read_record(Trajectory, parsed(line, file, number), file, number)
 
 
 def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[Part, int, bytes]]:
     """The lines of a run directory, or of a file of trajectories: their file, number and bytes."""
-    for part in _parts_at(path):
+    for part in parts_at(path):
         for number, line in part.lines():
             yield part, number, line
 
@@ -263,7 +281,8 @@ def is_run(path: str | os.PathLike[str]) -> bool:
 _MARKS = {"run.json", "trajectories.jsonl"}
 
 
-def _parts_at(path: str | os.PathLike[str]) -> list[Part]:
+def parts_at(path: str | os.PathLike[str]) -> list[Part]:
+    """Return the files with the trajectories of a run directory, or the file of them that this is."""
     place = place_at(path)
     files, parts = files_in(place), parts_of(place)
     if _MARKS & files.keys():

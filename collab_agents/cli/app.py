@@ -478,6 +478,46 @@ def compact(
     run(sources, out, format=format, megabytes=megabytes, private=not shared)
 
 
+class Choice(StrEnum):
+    """Which trajectories a report shows."""
+
+    best = "best"
+    worst = "worst"
+    spread = "spread"
+
+
+@app.command()
+def view(
+    runs: Annotated[list[Path], typer.Argument(help="Runs, evaluations, files of trajectories, or addresses.")],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port on this machine; 0 for any that is free.")
+    ] = 8650,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Look at runs in a browser: their trajectories with every candidate and future, and comparisons."""
+    from collab_agents.cli.view import view as serve
+
+    serve(runs, port=port, browser=browser)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run directory, its address, or a file of trajectories.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")],
+    against: Annotated[Path | None, typer.Option(help="Another run, to compare on the tasks of both.")] = None,
+    trajectories: Annotated[int, typer.Option(min=0, help="How many trajectories are in it.")] = 30,
+    choose: Annotated[
+        list[Choice] | None, typer.Option(help="The best, the worst, or those with the largest spread; else all three.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="The id of a further trajectory.")] = None,
+    shared: Annotated[bool, typer.Option("--shared", help="Let others read the file, as the umask allows.")] = False,
+) -> None:
+    """Write a run's summary and trajectories to one HTML file, which opens without a server."""
+    from collab_agents.cli.view import report as write
+
+    write(run, out, against=against, trajectories=trajectories, choose=choose, tasks=task or [], private=not shared)
+
+
 @app.command()
 def show(
     run: Annotated[Path, typer.Argument(help="A run directory, or its address.")],

@@ -9,10 +9,11 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
+from collab_agents._internal.covered import Covered, beginnings, hashed
 from collab_agents._internal.parts import Part, parsed, turns_in
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
@@ -43,18 +44,6 @@ _SETUP = f"""
 """
 
 
-@dataclass(frozen=True)
-class _Covered:
-    """How much of a part is in the index."""
-
-    file: str
-    size: int
-    """Bytes."""
-    lines: int
-    tail: bytes
-    """A hash of the last of these bytes."""
-
-
 class Index(Set[str]):
     """The ids of a run's finished tasks, and what their trajectories spent and say of rewards.
 
@@ -77,7 +66,7 @@ class Index(Set[str]):
         self._count = 0
         self._waiting: dict[bytes, bytes] = {}
         self._waiting_bytes = 0
-        self._parts: dict[str, _Covered] = {}
+        self._parts: dict[str, Covered] = {}
         self._grown: dict[str, Part] = {}
         self._is_open = False
         self._is_right = True
@@ -111,7 +100,7 @@ class Index(Set[str]):
         self._count_one(trajectory.turns, trajectory.messages, trajectory.usage, trajectory.task.id)
         covered = self._parts.get(part.name)
         before, lines = (covered.size, covered.lines) if covered else (0, 0)
-        self._parts[part.name] = _Covered(part.path.name, part.size, lines + 1, b"")
+        self._parts[part.name] = Covered(part.path.name, part.size, lines + 1, b"")
         self._grown[part.name] = part
         self._waiting[_key(trajectory.task.id)] = _packed(trajectory.task, trajectory.persona)
         self._waiting_bytes += part.size - before
@@ -166,7 +155,7 @@ class Index(Set[str]):
     def _load(self) -> None:
         state = {name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM state")}
         rows = self._database.execute("SELECT name, file, size, lines, tail FROM parts")
-        self._parts = {name: _Covered(*covered) for name, *covered in rows}
+        self._parts = {name: Covered(*covered) for name, *covered in rows}
         self._grown, self._waiting = {}, {}
         self._count = state.get("count", 0)
         self.turns = state.get("turns", 0)
@@ -174,7 +163,7 @@ class Index(Set[str]):
         self.tally = ReliabilityTally.load(state["tally"]) if "tally" in state else ReliabilityTally()
 
     def _catch_up(self, parts: Sequence[Part]) -> None:
-        places = _beginnings(self._parts, parts)
+        places = beginnings(self._parts, parts)
         if places is None:
             self._forget_all()
             places = [(part, 0, 0) for part in parts]
@@ -198,7 +187,7 @@ class Index(Set[str]):
                 raise RunDirectoryError(f"{part.path}:{number}: it is not a trajectory") from error
             if len(self._waiting) >= _GROUP:
                 self._save_tasks()
-        self._parts[part.name] = _Covered(part.path.name, part.size if part.columnar else offset, number, b"")
+        self._parts[part.name] = Covered(part.path.name, part.size if part.columnar else offset, number, b"")
         self._grown[part.name] = part
 
     def _forget_all(self) -> None:
@@ -222,8 +211,8 @@ class Index(Set[str]):
         self._save_tasks()
         for name, part in self._grown.items():
             covered = self._parts[name]
-            tail = _hashed(part.tail(covered.size))
-            self._parts[name] = _Covered(covered.file, covered.size, covered.lines, tail)
+            tail = hashed(part.tail(covered.size))
+            self._parts[name] = Covered(covered.file, covered.size, covered.lines, tail)
             row = (name, covered.file, covered.size, covered.lines, tail)
             self._database.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)", row)
         state = {"count": self._count, "turns": self.turns, "usage": asdict(self.usage), "tally": self.tally.dump()}
@@ -254,36 +243,6 @@ class _Transaction:
         else:
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
-
-
-def _beginnings(covered: Mapping[str, _Covered], parts: Sequence[Part]) -> list[tuple[Part, int, int]] | None:
-    """Return the parts with lines that are not covered, how many are, and their bytes; None if others were covered."""
-    if not covered.keys() <= {part.name for part in parts}:
-        return None
-    places = []
-    for part in parts:
-        known = covered.get(part.name)
-        if known is None:
-            places.append((part, 0, 0))
-        elif known.file != part.path.name:  # It was converted since.
-            if not part.columnar or part.count() < known.lines:
-                return None
-            places.append((part, known.lines, 0))
-        elif part.size < known.size or not _may_be_same(known.tail, _hashed(part.tail(known.size))):
-            return None
-        elif part.size > known.size:
-            if part.columnar:
-                return None
-            places.append((part, known.lines, known.size))
-    return places
-
-
-def _hashed(data: bytes) -> bytes:
-    return sha256(data).digest() if data else b""
-
-
-def _may_be_same(one: bytes, other: bytes) -> bool:
-    return one == other or not one or not other
 
 
 def _key(task_id: str) -> bytes:

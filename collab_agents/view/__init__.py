@@ -1,0 +1,1 @@
+"""Look at runs in a browser: a local web page, and reports."""

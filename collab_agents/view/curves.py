@@ -1,0 +1,56 @@
+"""What a training logged, by measure."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from collab_agents.errors import RunDirectoryError
+
+LOG, SETTINGS = "training_log.json", "training.json"
+
+Points = list[tuple[float, float]]
+"""Steps and values."""
+
+
+def is_training(folder: Path) -> bool:
+    """Whether the folder was written by `collab-agents train`."""
+    return (folder / SETTINGS).is_file() or bool(_states(folder))
+
+
+def read_curves(folder: Path) -> dict[str, dict[str, Points]]:
+    """Return the points of each measure, in training and, as far as there was any, in evaluation.
+
+    While the training is under way, it is what its last checkpoint holds.
+
+    Raises:
+        RunDirectoryError: If the log is damaged.
+    """
+    states = _states(folder)
+    file = folder / LOG if (folder / LOG).is_file() else states[-1] if states else None
+    if file is None:
+        return {}
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+        entries: list[Mapping[str, Any]] = read if isinstance(read, list) else read["log_history"]
+        return _curves(entries)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{file}: it is not the log of a training: {error}") from error
+
+
+def _states(folder: Path) -> list[Path]:
+    found = folder.glob("checkpoint-*/trainer_state.json")
+    return sorted(found, key=lambda file: file.stat().st_mtime)
+
+
+def _curves(entries: list[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
+    curves: dict[str, dict[str, Points]] = {}
+    for entry in entries:
+        for name, value in entry.items():
+            if name in ("step", "epoch") or not isinstance(value, int | float) or not math.isfinite(value):
+                continue
+            kind = "evaluation" if name.startswith("eval_") else "training"
+            points = curves.setdefault(name.removeprefix("eval_"), {}).setdefault(kind, [])
+            points.append((float(entry["step"]), float(value)))
+    return {name: kinds for name, kinds in curves.items() if max(map(len, kinds.values())) > 1}

@@ -1,0 +1,302 @@
+"""Runs are looked at in a real browser, whatever is in them."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, async_playwright, expect
+
+from collab_agents import (
+    Lookahead,
+    MultiturnReward,
+    Persona,
+    ScriptedUser,
+    Task,
+    TaskSet,
+    evaluate,
+    generate_trajectories,
+)
+from collab_agents.judges import token_cost
+from tests.support.commands import COMMAND, run
+from tests.support.participants import Says
+
+HOSTILE = (
+    "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title = 'hacked'\"> **bold** "
+    "[a](javascript:document.title='hacked') ![b](https://example.org/b.png) \x1b[31mred\x1b[0m \u202elive\u202c"
+)
+REWARD = MultiturnReward({"token_cost": token_cost()})
+
+View = Callable[..., str]
+
+
+async def play(
+    out: Path, tasks: list[Task], *, said: str = "reply", persona: str = "brief", resume: bool = False
+) -> None:
+    """Replies differ in length by their seed, and so do rewards."""
+    trajectories = generate_trajectories(
+        tasks,
+        user=ScriptedUser(["{goal}", "Shorter."]),
+        assistant=Says(lambda messages, context: f"{said} " + "word " * (context.seed % 50)),
+        reward=REWARD,
+        lookahead=Lookahead(candidates=3, futures=2, window=1, max_exchanges=2),
+        personas=[Persona(name=persona)],
+        settings={"said": said},
+        out=out,
+        resume=resume,
+    )
+    async for _ in trajectories:
+        pass
+
+
+def numbered(count: int) -> list[Task]:
+    return [Task(id=f"task {n}", goal=f"Write invitation {n}") for n in range(count)]
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    """A page on which nothing may be refused by the policy, asked of another host, or fail in a script."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page, problems = await browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda one: problems.append(one.url) if urlsplit(one.url).hostname not in ("127.0.0.1", None) else None,
+        )
+        yield page
+        await browser.close()
+        assert problems == []
+
+
+@pytest.fixture
+def view(tmp_path: Path) -> Iterator[View]:
+    """Starts the command on runs, and returns the address that it prints."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*runs: Path) -> str:
+        command = [*COMMAND, "view", *map(str, runs), "--port", "0", "--no-browser"]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
+        output = processes[-1].stdout
+        assert output is not None
+        return output.readline().strip()
+
+    yield start
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+        assert process.returncode in (0, 130)
+
+
+async def test_a_table_is_filtered_sorted_and_paged(tmp_path: Path, page: Page, view: View) -> None:
+    await play(tmp_path / "run", numbered(60))
+    await page.goto(view(tmp_path / "run"))
+    await page.get_by_role("link", name="Trajectories").click()
+    await expect(page.get_by_role("status")).to_contain_text("60 of 60 trajectories")
+    await page.get_by_role("link", name="Later").click()
+    await expect(page.locator("[data-row]")).to_have_count(10)
+    await page.get_by_label("Text").fill("invitation 59")
+    await expect(page.locator("[data-row]")).to_have_count(1)
+    await expect(page.get_by_role("link", name="task 59")).to_be_visible()
+    await page.get_by_label("Text").fill("nobody said this")
+    await page.get_by_role("link", name="Show all").click()
+    await page.get_by_role("link", name="Reward").click()
+    rewards = [float(one) for one in await page.locator("[data-row] td:nth-of-type(2)").all_inner_texts()]
+    assert rewards == sorted(rewards, reverse=True)
+    between = next(n for n in range(1, len(rewards)) if rewards[n - 1] - rewards[n] >= 0.002)
+    await page.get_by_label("Least score").fill(str(rewards[between] + 0.001))
+    await expect(page.locator("[data-row]")).to_have_count(between)
+
+
+async def test_a_tree_is_read_by_the_keyboard_alone(tmp_path: Path, page: Page, view: View) -> None:
+    await play(tmp_path / "run", numbered(3))
+    address = urlsplit(view(tmp_path / "run"))
+    await page.goto(address.geturl())
+    await page.goto(f"http://{address.netloc}/0/trajectories/1")
+    first = await page.get_by_role("heading", level=1).inner_text()
+    await expect(page.locator("[data-turn]")).to_have_count(2)
+    await page.keyboard.press("ArrowDown")
+    chosen = page.locator("[data-turn]").first.locator(".chosen")
+    await expect(chosen).to_be_focused()
+    future = chosen.locator("details.future").first
+    await expect(future).not_to_have_attribute("open", "")
+    await page.keyboard.press("Enter")
+    await expect(future).to_have_attribute("open", "")
+    await expect(future.get_by_text("Shorter.")).to_be_visible()
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator("[data-turn]").last.locator(".chosen")).to_be_focused()
+    await page.keyboard.press("j")
+    await page.wait_for_url("**/trajectories/2")
+    await page.keyboard.press("k")
+    await page.wait_for_url("**/trajectories/1")
+    assert await page.get_by_role("heading", level=1).inner_text() == first
+    await page.keyboard.press("u")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Trajectories")
+
+
+async def test_two_runs_are_compared_side_by_side(tmp_path: Path, page: Page, view: View) -> None:
+    await play(tmp_path / "one", numbered(5))
+    await play(tmp_path / "other", numbered(4), said="A longer reply than that of the first run, by some words")
+    await page.goto(view(tmp_path / "one", tmp_path / "other"))
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    differences = [float(one) for one in await page.locator("[data-row] td:last-child").all_inner_texts()]
+    assert len(differences) == 4
+    assert [abs(one) for one in differences] == sorted(map(abs, differences), reverse=True)
+    await page.locator("[data-row] a").first.click()
+    for name in ("one", "other"):
+        await expect(page.get_by_role("region", name=name, exact=True).locator(".message").first).to_be_visible()
+    await page.keyboard.press("j")
+    await expect(page.get_by_role("link", name="Previous")).to_be_visible()
+
+
+async def test_hostile_text_is_shown_as_text(tmp_path: Path, page: Page, view: View) -> None:
+    tasks = [
+        Task(id=f"{HOSTILE[:60]}/../x?y#z", goal=HOSTILE),
+        Task(id="long", goal="word " * 200_000),
+        Task(id="العربية", goal="مرحبا بالعالم"),
+    ]
+    await play(tmp_path / "run", tasks, said=HOSTILE, persona="<i>p</i>")
+    address = urlsplit(view(tmp_path / "run"))
+    await page.goto(address.geturl())
+    for path in ("", *(f"trajectories/{n}" for n in (1, 2, 3)), "trajectories"):
+        answer = await page.goto(f"http://{address.netloc}/0/{path}".rstrip("/"))
+        assert answer is not None
+        assert answer.status == 200
+        assert await page.title() != "hacked"
+        assert await page.locator("main script, main img, main i").count() == 0
+    link = page.get_by_role("link", name="<script>")
+    await link.click()
+    message = page.locator(".message.assistant").first
+    await expect(message).to_contain_text("<script>document.title = 'hacked'</script>")
+    await expect(message).to_contain_text("\N{SYMBOL FOR ESCAPE}[31mred")
+    await expect(message).to_contain_text("[U+202E]live")
+    assert await message.locator("strong").first.inner_text() == "bold"
+    assert await message.locator("a[href^=javascript]").count() == 0
+
+
+async def test_a_run_under_way_shows_what_is_new_without_reloading(tmp_path: Path, page: Page, view: View) -> None:
+    await play(tmp_path / "run", numbered(2))
+    await page.goto(view(tmp_path / "run"))
+    summary = page.get_by_role("list", name="Summary")
+    await expect(summary).to_contain_text("2 trajectories")
+    await play(tmp_path / "run", numbered(5), resume=True)
+    await expect(summary).to_contain_text("5 trajectories")
+
+
+async def test_a_scorecard_leads_to_its_runs(tmp_path: Path, page: Page, view: View) -> None:
+    tasks = TaskSet("letters", numbered(3), ScriptedUser(["{goal}", "Shorter."]), REWARD)
+    sides = {name: Says(lambda messages, context, said=name: f"{said}?") for name in ("tuned", "base")}  # type: ignore[misc]
+    scorecard = await evaluate([tasks], sides, out=tmp_path / "evaluation")
+    (tmp_path / "evaluation" / "scorecard.json").write_text(scorecard.model_dump_json())
+    await page.goto(view(tmp_path / "evaluation"))
+    await expect(page.get_by_role("row", name="reward")).to_be_visible()
+    await page.get_by_role("link", name="letters/tuned/seed-0").click()
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("3 trajectories")
+
+
+async def test_a_report_is_one_file_that_opens_without_a_network(tmp_path: Path, page: Page) -> None:
+    tasks = [Task(id="hostile", goal=HOSTILE), *numbered(5)]
+    await play(tmp_path / "one", tasks, said=HOSTILE)
+    await play(tmp_path / "other", numbered(5), said="A longer reply than that of the first run, by some words")
+    out = tmp_path / "report.html"
+    code, output, _ = run(
+        "report", tmp_path / "one", "--against", tmp_path / "other", "--out", out, "--task", "hostile"
+    )
+    assert code == 0
+    assert f"{out} has 0." in output.replace("\n", "")
+    await page.context.set_offline(True)
+    await page.goto(out.as_uri())
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("6 trajectories")
+    await page.locator("#trajectories ~ details").first.locator("summary").first.click()
+    await expect(page.locator(".message.assistant").first).to_contain_text("<script>document.title = 'hacked'</script>")
+    await page.locator("#compared ~ details").first.locator("summary").first.click()
+    for name in ("one", "other"):
+        await expect(page.get_by_role("region", name=name, exact=True)).to_be_visible()
+    assert await page.title() == "Report on one"
+    found = await Axe().run(page)
+    assert found.response["violations"] == [], found.generate_report()
+
+
+async def test_a_training_shows_its_curves(tmp_path: Path, page: Page, view: View) -> None:
+    log = [{"step": n, "loss": 1 / n, "eval_loss": 2 / n, "learning_rate": 0.1} for n in (1, 2, 3)]
+    state = tmp_path / "training" / "checkpoint-3" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"log_history": log}))
+    await page.goto(view(tmp_path / "training"))
+    label = "loss over steps 1 to 3: training from 1.000 to 0.333, evaluation from 2.000 to 0.667"
+    await expect(page.get_by_role("img", name=label)).to_be_visible()
+    (tmp_path / "training" / "training.json").write_text('{"method": "dpo"}')
+    (tmp_path / "training" / "training_log.json").write_text(json.dumps([*log, {"step": 9, "loss": 0.1}]))
+    await page.reload()
+    await expect(page.get_by_role("img", name="loss over steps 1 to 9")).to_be_visible()
+    await expect(page.get_by_text('"method": "dpo"')).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_pages_have_no_barriers(tmp_path: Path, page: Page, view: View, theme: Any) -> None:
+    """What axe-core checks: names, landmarks, contrast and so on, also in a narrow window."""
+    await play(tmp_path / "one", numbered(3))
+    await play(tmp_path / "other", numbered(3), said="another")
+    address = urlsplit(view(tmp_path / "one", tmp_path / "other"))
+    await page.emulate_media(color_scheme=theme)
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.goto(address.geturl())
+    for path in ("", "0", "0/trajectories", "0/trajectories/1", "compare", "compare/task%201?a=0&b=1"):
+        await page.goto(f"http://{address.netloc}/{path}")
+        await page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+        found = await Axe().run(page)
+        assert found.response["violations"] == [], found.generate_report()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+async def test_other_hosts_sites_and_users_are_refused(tmp_path: Path, view: View) -> None:
+    await play(tmp_path / "run", numbered(1))
+    address = urlsplit(view(tmp_path / "run"))
+
+    def status(path: str = f"/?{address.query}", method: str = "GET", **headers: str) -> int:
+        connection = http.client.HTTPConnection(address.hostname or "", address.port)
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return connection.getresponse().status
+
+    assert status() == 303
+    assert status("/0") == 403
+    assert status("/?token=other") == 403
+    assert status(Host="example.org") == 421
+    assert status(Host=f"example.org:{address.port}") == 421
+    assert status(Origin="https://example.org") == 403
+    assert status(method="POST") == 405
+    cookie = f"collab-agents-{address.port}={address.query.removeprefix('token=')}"
+    assert status("/0", Cookie=cookie) == 200
+    assert status("/0", Cookie=cookie, Sec_Fetch_Site="cross-site") == 403
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd", "/9", "/0/trajectories/99"):
+        assert status(path, Cookie=cookie) == 404
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [(["missing"], "missing is no run, evaluation or training"), (["missing", "--port", "1"], "missing is")],
+)
+def test_what_cannot_be_viewed_gets_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    code, _, errors = run("view", *arguments, "--no-browser")
+    assert code == 1
+    assert errors.startswith(f"error: {problem}")
+    assert errors.count("\n") == 1
+
+
+async def test_a_damaged_line_is_named_and_the_others_are_shown(tmp_path: Path, page: Page, view: View) -> None:
+    await play(tmp_path / "run", numbered(2))
+    file = tmp_path / "run" / "trajectories.jsonl"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], "{broken", lines[1]]) + "\n")
+    await page.goto(view(tmp_path / "run"))
+    await expect(page.get_by_role("alert")).to_contain_text("trajectories.jsonl:2: not a JSON line")
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("2 trajectories")
