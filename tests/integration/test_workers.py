@@ -10,7 +10,7 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,14 @@ async def test_limits_hold_for_all_workers_together(
     server = serve("--latency", "0.2")
     model = load_chat_model("openai:any", base_url=server.url, limits=Limits(max_concurrent_calls=5))
     ray = RayOptions(address=cluster.address, workers=2)
-    await collected(tasks(10), assistant=ChatAssistant(model), ray=ray)
+
+    async def until_both_work() -> AsyncIterator[Task]:
+        for task in tasks(100):
+            if server.stats()["peak"] < 5:
+                yield task
+
+    played_all = played(until_both_work(), assistant=ChatAssistant(model), ray=ray, max_concurrency=10)
+    assert [one async for one in played_all]
     assert server.stats()["peak"] == 5
 
 
