@@ -96,51 +96,53 @@ class Pages:
             return self._page("training.html", place=place, here=place.link, curves=curves, config=config)
         table = await place.table()
         values = await run_in_threadpool(kept_in, place.path)
-        stamp = f"{table.read_bytes}-{table.total_bytes}-{len(values['failures'])}"
+        found = await place.reliability()
+        stamp = f"{_stamp(table)}-{len(values['failures'])}-{found is not None}"
         if request.query_params.get("part") == stamp:
             return Response(status_code=204)
-        values |= await run_in_threadpool(summary_of, table, await place.reliability())
+        values |= await run_in_threadpool(summary_of, table, found)
         template = "run_live.html" if "part" in request.query_params else "run.html"
         return self._page(template, place=place, here=place.link, stamp=stamp, **values)
 
     async def table(self, request: Request) -> Response:
         place, wanted, offset = self._run(request), _wanted(request), _offset(request)
-        here = f"{place.link}/trajectories"
-
+        here, query = f"{place.link}/trajectories", _query(wanted)
         table = await place.table()
         _check_known(wanted, table)
-        values: dict[str, Any] = {
-            "table": table,
-            "reading": reading(table),
-            "matching": await run_in_threadpool(table.matching, wanted),
-        }
+        stamp = _stamp(table)
+        if request.query_params.get("part") == stamp:
+            return Response(status_code=204)
+        matching = await run_in_threadpool(table.matching, wanted)
         found = await run_in_threadpool(table.rows, wanted, offset, _ROWS)
-        query = _query(wanted)
-        values["rows"] = [(row, _link(f"{here}/{row.number}", query)) for row in found]
-        last = offset + len(values["rows"])
-        values |= {
-            "place": place,
-            "here": here,
-            "wanted": wanted,
-            "ends": _ENDS,
-            "columns": _columns(wanted, values["table"], here),
-            "first": offset + 1,
-            "earlier": _link(here, query | {"offset": max(0, offset - _ROWS)}) if offset else None,
-            "later": _link(here, query | {"offset": last}) if last < values["matching"] else None,
-        }
+        last = offset + len(found)
         part = request.headers.get("hx-request") == "true"
-        return self._page("rows.html" if part else "table.html", **values)
+        return self._page(
+            "rows.html" if part else "table.html",
+            place=place,
+            here=here,
+            table=table,
+            reading=reading(table),
+            wanted=wanted,
+            ends=_ENDS,
+            columns=_columns(wanted, table, here),
+            matching=matching,
+            rows=[(row, _link(f"{here}/{row.number}", query)) for row in found],
+            first=offset + 1,
+            earlier=_link(here, query | {"offset": max(0, offset - _ROWS)}) if offset else None,
+            later=_link(here, query | {"offset": last}) if last < matching else None,
+            again=_link(here, query | {"offset": offset, "part": stamp}),
+        )
 
     async def trajectory(self, request: Request) -> Response:
         place, wanted = self._run(request), _wanted(request)
         number = request.path_params["number"]
-
         table = await place.table()
         if not 1 <= number <= table.count:
             raise HTTPException(404, f"There is no trajectory {number}.")
         found = await run_in_threadpool(table.trajectory, number)
         beside = await run_in_threadpool(table.beside, number, wanted)
-        components = (await place.reliability()).reward.components
+        known = await place.reliability()
+        components = known.reward.components if known else None
         here, query = f"{place.link}/trajectories", _query(wanted)
         previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
         return self._page(
@@ -229,6 +231,11 @@ async def _explain(request: Request, error: Exception) -> Response:
     status, why = (error.status_code, error.detail) if isinstance(error, HTTPException) else (422, str(error))
     html = render("error.html", title="Not found" if status == 404 else "This cannot be shown", why=why)
     return HTMLResponse(html, status)
+
+
+def _stamp(table: RunTable) -> str:
+    """Return a text that is another one after a change."""
+    return f"{table.count}-{table.read_bytes}-{table.total_bytes}"
 
 
 def _text_of(file: Path) -> str | None:

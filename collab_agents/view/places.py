@@ -34,8 +34,10 @@ class Place:
     _table: RunTable | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reading: asyncio.Task[None] | None = None
-    _known: tuple[float, Reliability] | None = None
-    """Until when, and what."""
+    _known: Reliability | None = None
+    _knowing: asyncio.Task[None] | None = None
+    _again: float = 0.0
+    """When to look at how reliable rewards are again."""
 
     @property
     def link(self) -> str:
@@ -60,23 +62,35 @@ class Place:
                 self._table = await asyncio.to_thread(RunTable, self.path)
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(_read_all(self._table))
-        if (await asyncio.wait([self._reading], timeout=_WAIT))[0]:
-            self._reading.result()
+        reading = self._reading
+        if (await asyncio.wait([reading], timeout=_WAIT))[0]:
+            reading.result()
         return self._table
 
-    async def reliability(self) -> Reliability:
-        """Return how reliable a run's rewards are, or were a while ago: of a long run that takes a second to know."""
-        table, now = await self.table(), time.monotonic()
-        if self._known is None or now >= self._known[0]:
-            found = await asyncio.to_thread(table.reliability)
-            self._known = now + _RARELY * (time.monotonic() - now), found
-        return self._known[1]
+    async def reliability(self) -> Reliability | None:
+        """Return how reliable a run's rewards are, or were a while ago; None if that is not known yet.
+
+        Of a long run it takes a second to know.
+        """
+        table = await self.table()
+        if self._knowing is None and time.monotonic() >= self._again:
+            self._knowing = asyncio.create_task(self._know(table))
+        if self._knowing is not None:
+            await asyncio.wait([self._knowing], timeout=_WAIT)
+        return self._known
+
+    async def _know(self, table: RunTable) -> None:
+        start = time.monotonic()
+        self._known = await asyncio.to_thread(table.reliability)
+        self._again = time.monotonic() + _RARELY * (time.monotonic() - start)
+        self._knowing = None
 
     async def close(self) -> None:
         """Keep the index of what was read."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        for task in (self._reading, self._knowing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._table is not None:
             await asyncio.to_thread(self._table.close)
 

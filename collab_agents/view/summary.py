@@ -14,7 +14,7 @@ from collab_agents.view.table import RunTable
 _BINS = 24
 
 
-def summary_of(table: RunTable, found: Reliability) -> dict[str, Any]:
+def summary_of(table: RunTable, found: Reliability | None) -> dict[str, Any]:
     """Return what a run's page shows of its trajectories and of how reliable their rewards are."""
     roles = table.usage.by_role()
     histograms = {name: table.histogram(name, _BINS) for name in ("reward", *table.judges)}
@@ -24,8 +24,8 @@ def summary_of(table: RunTable, found: Reliability) -> dict[str, Any]:
         "problems": table.problems,
         "usage": table.usage,
         "histograms": histograms,
-        "reliability": found if found.turns else None,
-        "reliability_rows": _reliabilities(found),
+        "reliability": found if found and found.turns else None,
+        "reliability_rows": _reliabilities(found) if found else [],
         "roles": roles,
         "role_bars": [(role, counts.input_tokens + counts.output_tokens) for role, counts in roles.items()],
     }

@@ -90,11 +90,12 @@ def view(tmp_path: Path) -> Iterator[View]:
         assert output is not None
         return output.readline().strip()
 
+    start.processes = processes  # type: ignore[attr-defined]
     yield start
     for process in processes:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
-        assert process.returncode in (0, 130)
+        assert process.returncode in (0, 130, -signal.SIGKILL)
 
 
 async def test_a_table_is_filtered_sorted_and_paged(tmp_path: Path, page: Page, view: View) -> None:
@@ -190,6 +191,27 @@ async def test_a_run_under_way_shows_what_is_new_without_reloading(tmp_path: Pat
     await expect(summary).to_contain_text("2 trajectories")
     await play(tmp_path / "run", numbered(5), resume=True)
     await expect(summary).to_contain_text("5 trajectories")
+    await page.get_by_role("link", name="Trajectories").click()
+    await expect(page.locator("[data-row]")).to_have_count(5)
+    await page.get_by_role("link", name="task 3").focus()
+    await play(tmp_path / "run", numbered(7), resume=True)
+    await expect(page.locator("[data-row]")).to_have_count(7)
+    await expect(page.get_by_role("link", name="task 3")).to_be_focused()
+
+
+@pytest.mark.parametrize("path", ["0", "0/trajectories"])
+async def test_a_page_says_that_its_server_was_killed(tmp_path: Path, view: View, path: str) -> None:
+    await play(tmp_path / "run", numbered(2))
+    address = urlsplit(view(tmp_path / "run"))
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        page = await browser.new_page()
+        await page.goto(address.geturl())
+        await page.goto(f"http://{address.netloc}/{path}")
+        await expect(page.get_by_role("alert")).to_be_hidden()
+        os.kill(view.processes[-1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        await expect(page.get_by_role("alert")).to_have_text("The server has ended: start collab-agents view again.")
+        await browser.close()
 
 
 async def test_a_scorecard_leads_to_its_runs(tmp_path: Path, page: Page, view: View) -> None:

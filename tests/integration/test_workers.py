@@ -89,7 +89,7 @@ def tasks(count: int, *, deadly: tuple[int, ...] = ()) -> list[Task]:
     return [Task(id=f"t{n}", goal=f"{'Please die' if n in deadly else 'Write'} {n}") for n in range(count)]
 
 
-def played(wanted: list[Task], **options: Any) -> Any:
+def played(wanted: Any, **options: Any) -> Any:
     defaults: dict[str, Any] = {
         "user": ScriptedUser(["{goal}", "Shorter.", "Friendlier."]),
         "reward": MultiturnReward({"token_cost": token_cost()}),

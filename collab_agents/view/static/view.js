@@ -55,3 +55,6 @@ document.addEventListener("keydown", (event) => {
   const act = keys[event.key];
   if (act && act() !== false) event.preventDefault();
 });
+
+document.addEventListener("htmx:sendError", () => { document.getElementById("lost").hidden = false; });
+document.addEventListener("htmx:afterOnLoad", () => { document.getElementById("lost").hidden = true; });
