@@ -4,13 +4,13 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar as Bar
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment, SegmentLines
+from rich.style import Style
 
 from collab_agents._internal.text import harmless, valid
 from collab_agents.runs.progress import Progress, TaskProgress
@@ -21,22 +21,30 @@ _RATE_SECONDS = 10.0
 _ENOUGH = 5
 """The fewest ended tasks from which the time left is estimated."""
 _MOST_ERRORS = 3
-_SHORTEST_BAR = 10
-_GAP = 2
-"""Between two columns."""
+_BAR = (10, 30)
+"""The shortest and the longest bar."""
+_GAP = "  "
 _LEAST_WORDS = 16
 """The narrowest column of words; before it gets narrower, other columns are left out."""
+_DROPPED = ("time", "persona", "candidates", "reward", "run", "turn")
+"""What is left out first."""
+_DIM, _PLAIN, _GOOD, _WARNING, _BAD = (Style.parse(one) for one in ("dim", "none", "green", "yellow", "red"))
+
+Line = list[Segment]
 
 
 class _Column(NamedTuple):
     title: str
     width: int
-    cells: Sequence[Text]
-    right: bool = False
+    cells: Sequence[str]
+    right: bool = True
 
 
 class RunTable:
-    """Draws a run's progress. It remembers which tasks it showed, so that a row stays in its place."""
+    """Draws a run's progress. It remembers which tasks it showed, so that a row stays in its place.
+
+    The lines are made of segments, since rich's own tables take six times as long, on the run's event loop.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -71,17 +79,17 @@ class RunTable:
         hours, rest = divmod(round(minutes), 60)
         return f"about {f'{hours} h ' if hours else ''}{rest} min left"
 
-    def draw(self, width: int, height: int) -> RenderableType:
+    def draw(self, width: int, height: int) -> SegmentLines:
         """Return the table for so many columns and lines."""
         errors = self._errors(max(0, min(_MOST_ERRORS, (height - 4) // 2)))
-        footer: list[RenderableType] = [self._bar(width), self._numbers(), *errors]
-        room = height - len(footer) - 2
-        if room < 1 or not self._progress.under_way:
-            return Group(*footer[:height])
+        footer = [_cropped(line, width) for line in (self._totals(width), self._numbers(), *errors)]
+        under_way, room = self._progress.under_way, height - len(footer) - 2
+        if room < 1 or not under_way:
+            return SegmentLines(footer[:height], new_lines=True)
         rows = self._rows(room)
-        hidden = len(self._progress.under_way) - len(rows)
-        more = Text(f"and {hidden:,} more under way" if hidden else "", style="dim")
-        return Group(self._table(rows, width), more, *footer)
+        hidden = len(under_way) - len(rows)
+        more = [Segment(_fit(f"and {hidden:,} more under way", width).rstrip(), _DIM)] if hidden else []
+        return SegmentLines([*self._table(rows, width), more, *footer], new_lines=True)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -97,86 +105,76 @@ class RunTable:
         self._shown += islice(others, room - len(self._shown))
         return self._shown
 
-    def _table(self, rows: Sequence[TaskProgress], width: int) -> Table:
+    def _table(self, rows: Sequence[TaskProgress], width: int) -> list[Line]:
         columns, words = self._columns(rows, width)
-        table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="dim")
-        for one in columns:
-            justify = "right" if one.right else "left"
-            table.add_column(one.title, width=one.width, no_wrap=True, justify=justify)  # type: ignore[arg-type]
-        if words:
-            table.add_column("last words", width=words, no_wrap=True)
+        header = [_fit(one.title, one.width, right=one.right) for one in columns] + ["last words"] * bool(words)
+        lines = [[Segment(_GAP.join(header), _DIM)]]
         for number, row in enumerate(rows):
-            said = [Text.assemble((f"{row.now.speaker}: ", "dim"), _shown(row.now.words))] if row.now.words else []
-            table.add_row(*(one.cells[number] for one in columns), *(said if words else []))
-        return table
+            cells = [_fit(one.cells[number], one.width, right=one.right) for one in columns]
+            line = [Segment(_GAP.join(cells), _PLAIN)]
+            if words and row.now.words:
+                speaker = f"{row.now.speaker}: "
+                said = _fit(_shown(row.now.words), words - len(speaker)).rstrip()
+                line += [Segment(_GAP + speaker, _DIM), Segment(said, _PLAIN)]
+            lines.append(line)
+        return lines
 
     def _columns(self, rows: Sequence[TaskProgress], width: int) -> tuple[list[_Column], int]:
         """Return the columns that fit, and the width that is left for the last words."""
-        ahead = any(row.max_candidates for row in rows)
         now = time.monotonic()
-        columns = [
-            self._texts("task", [row.task for row in rows], max(12, width // 5)),
-            self._texts("run", [row.run for row in rows], width // 5),
-            self._texts("persona", [row.persona or "" for row in rows], 18),
-            _Column("turn", 5, [Text(_of(row.now.turn, row.max_turns)) for row in rows], right=True),
-            _Column("candidates", 10, [Text(_of(row.now.candidates, row.max_candidates)) for row in rows], right=True),
-            _Column("reward", 7, [Text(_reward(row.now.reward)) for row in rows], right=True),
-            _Column("time", 7, [Text(_clock(now - row.began)) for row in rows], right=True),
-        ]
-        unused = {one.title for one in columns if one.title in ("run", "persona") and not self._widths[one.title]}
-        unused |= set() if ahead else {"candidates", "reward"}
-        if not any(row.max_turns for row in rows):
-            unused.add("turn")
-        columns = [one for one in columns if one.title not in unused]
-        for dropped in ("time", "persona", "candidates", "reward", "run", "turn"):
+        columns = [self._names("task", [row.task for row in rows], max(12, width // 5))]
+        if any(row.run for row in rows):
+            columns.append(self._names("run", [row.run for row in rows], width // 5))
+        if any(row.persona for row in rows):
+            columns.append(self._names("persona", [row.persona or "" for row in rows], 18))
+        if any(row.max_turns for row in rows):
+            columns.append(_Column("turn", 5, [_of(row.now.turn, row.max_turns) for row in rows]))
+        if any(row.max_candidates for row in rows):
+            columns.append(_Column("candidates", 10, [_of(row.now.candidates, row.max_candidates) for row in rows]))
+            columns.append(_Column("reward", 7, [_reward(row.now.reward) for row in rows]))
+        columns.append(_Column("time", 7, [_clock(now - row.began) for row in rows]))
+        for dropped in _DROPPED:
             if _left(columns, width) >= _LEAST_WORDS:
                 break
             columns = [one for one in columns if one.title != dropped]
         words = _left(columns, width)
-        return columns, words if words >= _LEAST_WORDS // 2 else 0
+        return columns, words if words >= _LEAST_WORDS else 0
 
-    def _texts(self, title: str, texts: Sequence[str], most: int) -> _Column:
-        """Return a column that is as wide as the widest text so far, and so does not change all the time."""
-        cells = [_shown(text) for text in texts]
-        self._widths[title] = max(self._widths.get(title, 0), *(cell.cell_len for cell in cells))
-        width = min(max(self._widths[title], len(title)), most)
-        return _Column(title, width, [_short(cell, width) for cell in cells])
+    def _names(self, title: str, names: Sequence[str], most: int) -> _Column:
+        """Return a column that is as wide as the widest name so far, and so does not change all the time."""
+        cells = [_shown(name) for name in names]
+        self._widths[title] = max(self._widths.get(title, len(title)), *map(cell_len, cells))
+        width = min(self._widths[title], most)
+        return _Column(title, width, [_short(cell, width) for cell in cells], right=False)
 
-    def _bar(self, width: int) -> RenderableType:
+    def _totals(self, width: int) -> Line:
         progress = self._progress
         done = progress.finished + progress.skipped
-        words = Text(f"{done:,} of {progress.total:,} tasks" if progress.total is not None else f"{done:,} tasks")
-        more = [f"{progress.running:,} under way"]
+        words = f"{done:,} of {progress.total:,} tasks" if progress.total is not None else f"{done:,} tasks"
+        told = f"{progress.running:,} under way"
         if progress.skipped:
-            more.append(f"{progress.skipped:,} from before")
-        told = Text(", ".join(more))
-        if progress.failed:
-            told.append(", ").append(f"{progress.failed:,} failed", style="red")
+            told += f", {progress.skipped:,} from before"
+        failed = f", {progress.failed:,} failed" if progress.failed else ""
         left = self.time_left()
-        told.append(f"  {_clock(self._seconds())}{f', {left}' if left else ''}")
-        room = width - words.cell_len - told.cell_len - 2 * _GAP
-        cells: list[RenderableType] = [words, told]
-        if progress.total and room >= _SHORTEST_BAR:
-            cells.insert(1, Bar(progress.total, progress.done, width=min(room, 30)))
-        return _in_line(cells)
+        times = f"{_GAP}{_clock(self._seconds())}{f', {left}' if left else ''}"
+        shortest, longest = _BAR
+        bar = min(longest, width - len(f"{words}{_GAP}{_GAP}{told}{failed}{times}"))
+        line = [Segment(words + _GAP, _PLAIN)]
+        if progress.total and bar >= shortest:
+            full = bar * min(progress.done, progress.total) // progress.total
+            line += [Segment("━" * full, _GOOD), Segment("─" * (bar - full) + _GAP, _DIM)]
+        return [*line, Segment(told, _PLAIN), Segment(failed, _BAD), Segment(times, _PLAIN)]
 
-    def _numbers(self) -> Text:
+    def _numbers(self) -> Line:
         progress, usage = self._progress, self._progress.usage
         tokens = usage.input_tokens + usage.output_tokens
         spent = f"  dollars {dollars(usage)}" if usage.dollars else ""
-        return Text(
-            f"calls {usage.calls:,} ({self._calls_per_second():,.0f}/s)  tokens {tokens:,}{spent}  "
-            f"turns {progress.turns:,}",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+        calls = f"calls {usage.calls:,} ({self._calls_per_second():,.0f}/s)"
+        return [Segment(f"{calls}  tokens {tokens:,}{spent}  turns {progress.turns:,}", _PLAIN)]
 
-    def _errors(self, most: int) -> list[Text]:
+    def _errors(self, most: int) -> list[Line]:
         common = self._progress.errors.most_common(most)
-        return [
-            Text.assemble((f"{count:,} × ", "yellow"), _shown(kind), no_wrap=True, overflow="ellipsis")
-            for kind, count in common
-        ]
+        return [[Segment(f"{count:,} × ", _WARNING), Segment(_shown(kind), _PLAIN)] for kind, count in common]
 
     def _calls_per_second(self) -> float:
         now, calls = time.monotonic(), self._progress.usage.calls
@@ -187,30 +185,37 @@ class RunTable:
         return (calls - before) / max(now - then, 1e-3)
 
 
-def _in_line(cells: Sequence[RenderableType]) -> Table:
-    line = Table.grid(padding=(0, _GAP, 0, 0))
-    for _ in cells:
-        line.add_column(no_wrap=True, overflow="ellipsis")
-    line.add_row(*cells)
-    return line
-
-
 def _left(columns: Sequence[_Column], width: int) -> int:
-    return width - sum(one.width + _GAP for one in columns)
+    return width - sum(one.width + len(_GAP) for one in columns)
 
 
-def _shown(text: str) -> Text:
+@lru_cache(maxsize=1024)
+def _shown(text: str) -> str:
     """Return an untrusted text for one line, without what changes the direction or the width of what follows."""
     line = " ".join(harmless(valid(text)).split())
-    return Text("".join(one for one in line if unicodedata.category(one) != "Cf"), no_wrap=True, overflow="ellipsis")
+    return line if line.isascii() else "".join(one for one in line if unicodedata.category(one) != "Cf")
 
 
-def _short(text: Text, width: int) -> Text:
+def _fit(text: str, width: int, *, right: bool = False) -> str:
+    """Return a text of this width."""
+    missing = width - cell_len(text)
+    if missing < 0:
+        return set_cell_size(text, width - 1) + "…"
+    return " " * missing + text if right else text + " " * missing
+
+
+def _cropped(line: Line, width: int) -> Line:
+    if Segment.get_line_length(line) <= width:
+        return line
+    return [*Segment.adjust_line_length(line, width - 1), Segment("…", _DIM)]
+
+
+def _short(name: str, width: int) -> str:
     """Leave out the middle of a name that is too long, since names often differ at their ends."""
-    if text.cell_len <= width:
-        return text
+    if cell_len(name) <= width:
+        return name
     tail = (width - 1) * 2 // 3
-    return Text(f"{text.plain[: width - 1 - tail]}…{text.plain[-tail:]}", no_wrap=True, overflow="ellipsis")
+    return f"{set_cell_size(name, width - 1 - tail)}…{set_cell_size(name[::-1], tail)[::-1]}"
 
 
 def _of(done: int, most: int | None) -> str:
