@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import sys
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -55,9 +56,13 @@ class LiveTable(Progress):
         """Remove the table, and print what was done in a line."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._screen is not None and self._table is not None:
-            self._screen.close(self._table)
-            self._screen = None
+        if self._screen is None or self._table is None:
+            return
+        screen, self._screen = self._screen, None
+        try:
+            screen.close(self._table)
+        except Exception:  # The terminal may be gone. That is no reason to fail a run.
+            logger.exception("The table of the run could not be closed")
 
     def _draw(self, table: RunTable, screen: "_Screen", loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -93,6 +98,7 @@ class _Terminal:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._size = console.size
+        streams = sys.stdout, sys.stderr
         # What is printed into a file or a pipe stays there.
         self._live = Live(
             console=console,
@@ -102,6 +108,11 @@ class _Terminal:
             redirect_stderr=sys.stderr.isatty(),
         )
         self._live.start()
+        self._handlers = ExitStack()
+        for handler in (*logging.root.handlers, *logging.getLogger("collab_agents").handlers):
+            if isinstance(handler, logging.StreamHandler) and handler.stream in streams:
+                self._handlers.callback(handler.setStream, handler.stream)
+                handler.setStream((sys.stdout, sys.stderr)[streams.index(handler.stream)])
 
     def draw(self, table: RunTable) -> None:
         size = self._console.size
@@ -112,6 +123,7 @@ class _Terminal:
         self._live.update(table.draw(size.width - 1, size.height - 2), refresh=True)
 
     def close(self, table: RunTable) -> None:
+        self._handlers.close()
         self._live.stop()
         self._console.print(table.line(), soft_wrap=True)
 

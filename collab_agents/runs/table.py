@@ -80,7 +80,8 @@ class RunTable:
         return f"about {f'{hours} h ' if hours else ''}{rest} min left"
 
     def draw(self, width: int, height: int) -> SegmentLines:
-        """Return the table for so many columns and lines."""
+        """Return the table for so many columns and lines, at least one of each."""
+        width, height = max(1, width), max(1, height)
         errors = self._errors(max(0, min(_MOST_ERRORS, (height - 4) // 2)))
         footer = [_cropped(line, width) for line in (self._totals(width), self._numbers(), *errors)]
         under_way, room = self._progress.under_way, height - len(footer) - 2

@@ -159,10 +159,9 @@ async def main(table):
 """
 
 
-def test_in_a_program_hostile_words_are_only_words_and_prints_stay_above_the_table() -> None:
-    terminal = Terminal(
-        [sys.executable, "-c", PIECES + "asyncio.run(main(LiveTable()))"], 100, 20, PYTHONPATH=str(ROOT)
-    )
+def test_in_a_program_hostile_words_are_only_words_and_prints_and_logs_stay_above_the_table() -> None:
+    program = PIECES + "import logging; logging.basicConfig(); asyncio.run(main(LiveTable()))"
+    terminal = Terminal([sys.executable, "-c", program], 100, 20, PYTHONPATH=str(ROOT))
     screen = terminal.see("user: ")
     assert re.search(
         r"^t0\[31m +[12]/2 +0:\d\d  user: \[2J\]0;owned\[bold red\]plain\[/\] right31m second line \S 漢 ?字 +x+…$",
@@ -173,6 +172,7 @@ def test_in_a_program_hostile_words_are_only_words_and_prints_stay_above_the_tab
     code, screen = terminal.end()
     assert code == 0
     logged, *printed, last = [line for line in screen.splitlines() if line]
+    assert logged.startswith("WARNING:collab_agents.runs.generate:task t2")
     assert logged.endswith("could not be finished: assistant: RuntimeError: no luck")
     assert sorted(printed) == ["finished t0", "finished t1"]
     assert re.fullmatch(FINAL, last)
