@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collab_agents.personas import PERSONAS, Persona, load_personas, sample_personas
     from collab_agents.rewards import MultiturnReward
     from collab_agents.runs import (
+        LiveTable,
         Parts,
         Progress,
         ProgressBar,
@@ -60,6 +61,7 @@ _HOMES = {
     "personas": ("PERSONAS", "Persona", "load_personas", "sample_personas"),
     "rewards": ("MultiturnReward",),
     "runs": (
+        "LiveTable",
         "Parts",
         "Progress",
         "ProgressBar",
@@ -93,6 +95,7 @@ __all__ = [
     "LLMUser",
     "LearnedValue",
     "Limits",
+    "LiveTable",
     "Lookahead",
     "MultiturnReward",
     "Parts",

@@ -109,6 +109,14 @@ def _total(counts: Iterable[Counts]) -> Counts:
     return total
 
 
+def dollars(counts: Counts) -> str:
+    """Return the cost in words: a number, "unknown", or "at least" the part that is known."""
+    if counts.cost is None and not counts.dollars:
+        return "unknown"
+    shown = f"{counts.dollars:,.2f}" if counts.dollars >= 1 else f"{counts.dollars:.3g}"
+    return shown if counts.cost is not None else f"at least {shown}"
+
+
 def summed(total: Mapping[str, Any], more: Mapping[str, Any], *, sign: int = 1) -> dict[str, Any]:
     """Return the sum of two usages as plain values or, with a `sign` of -1, their difference."""
     result = dict(total)

@@ -9,7 +9,7 @@ from collab_agents._internal.text import harmless
 from collab_agents.costs import SpendingLimits, has_price
 from collab_agents.errors import ConfigError
 from collab_agents.models import LimitedChatModel
-from collab_agents.usage import Counts, Usage
+from collab_agents.usage import Counts, Usage, dollars
 
 _COLUMNS = ("calls", "tokens read", "cached", "written", "dollars")
 
@@ -38,14 +38,6 @@ def usage_table(usage: Usage, title: str) -> Table:
         table.add_section()
     table.add_row("all", *_cells(usage))
     return table
-
-
-def dollars(counts: Counts) -> str:
-    """Return the cost in words: a number, "unknown", or "at least" the part that is known."""
-    if counts.cost is None and not counts.dollars:
-        return "unknown"
-    shown = f"{counts.dollars:,.2f}" if counts.dollars >= 1 else f"{counts.dollars:.3g}"
-    return shown if counts.cost is not None else f"at least {shown}"
 
 
 def _cells(counts: Counts) -> list[str]:

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from collab_agents.cli.costs import dollars, usage_table
+from collab_agents.cli.costs import usage_table
 from collab_agents.cli.progress import LOADING
 from collab_agents.config import AgendaUserConfig, JudgeConfig, LLMUserConfig, RunConfig, ScriptedUserConfig
 from collab_agents.config.build import Composition, Models, compose, personas_of, tasks_of
@@ -17,6 +17,7 @@ from collab_agents.models.stand_in import REPLY_TOKENS, TEXT_TOKENS, StandIn
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import check_tasks, estimate_cost
 from collab_agents.tasks import Task
+from collab_agents.usage import dollars
 from collab_agents.value import value_of
 
 

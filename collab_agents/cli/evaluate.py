@@ -9,7 +9,7 @@ from rich.text import Text
 from collab_agents._internal.addresses import place_at, spelled
 from collab_agents._internal.text import harmless
 from collab_agents.cli.costs import check_prices, usage_table
-from collab_agents.cli.progress import LOADING, print_failures, shown
+from collab_agents.cli.progress import LOADING, print_failures
 from collab_agents.config import AgainstConfig, EvalConfig, JudgeConfig, TaskSetConfig
 from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.costs import given_prices
@@ -17,7 +17,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.judges import JUDGES
 from collab_agents.models.elsewhere import loaded_elsewhere
 from collab_agents.models.load import check_chat_models
-from collab_agents.runs import Progress, TaskSet, check_tasks
+from collab_agents.runs import LiveTable, TaskSet, check_tasks
 from collab_agents.runs import evaluate as play
 from collab_agents.runs.directory import read_failures
 from collab_agents.runs.evaluate import run_folders
@@ -48,7 +48,7 @@ async def evaluate(
     `names` are the assistants' names in the tables. Returns False if a conversation could not be finished.
     """
     console = _console()
-    progress = Progress()
+    progress = LiveTable(console=console)
     elsewhere = loaded_elsewhere(ray is not None)
     with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
         models = Models.within(config.limits)
@@ -60,23 +60,22 @@ async def evaluate(
         check_prices(config.limits, models.loaded.values())
         await check_chat_models(models.loaded.values(), calls_from_here=ray is None or ray.address is None)
     console.print(f"Playing {progress.total} conversations ...", highlight=False)
-    async with shown(console, progress):
-        scorecard = await play(
-            sets,
-            assistants,
-            seed=config.seed,
-            repeats=repeats,
-            max_concurrency=config.limits.max_concurrency,
-            out=Parts(out, format=parts) if parts else out,
-            resume=resume,
-            private=private,
-            checkpoints=config.checkpoints,
-            settings={name: _plain(section) for name, section in sections.items()},
-            limits=config.limits,
-            prices=config.prices,
-            progress=progress,
-            ray=ray,
-        )
+    scorecard = await play(
+        sets,
+        assistants,
+        seed=config.seed,
+        repeats=repeats,
+        max_concurrency=config.limits.max_concurrency,
+        out=Parts(out, format=parts) if parts else out,
+        resume=resume,
+        private=private,
+        checkpoints=config.checkpoints,
+        settings={name: _plain(section) for name, section in sections.items()},
+        limits=config.limits,
+        prices=config.prices,
+        progress=progress,
+        ray=ray,
+    )
     _write(scorecard, out, private=private)
     for one in scorecard.sets:
         console.print(_table(one, console))

@@ -3,7 +3,7 @@ from pathlib import Path
 from rich.console import Console
 
 from collab_agents.cli.costs import check_prices, usage_table
-from collab_agents.cli.progress import LOADING, print_failures, shown
+from collab_agents.cli.progress import LOADING, print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.config import RunConfig
 from collab_agents.config.build import compose, personas_of, tasks_of
@@ -11,7 +11,7 @@ from collab_agents.costs import given_prices
 from collab_agents.errors import LimitReached
 from collab_agents.models.elsewhere import loaded_elsewhere
 from collab_agents.models.load import check_chat_models
-from collab_agents.runs import Progress, check_tasks, generate_trajectories
+from collab_agents.runs import LiveTable, check_tasks, generate_trajectories
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.runs.parts import PartFormat, Parts
 from collab_agents.runs.workers import RayOptions
@@ -30,7 +30,7 @@ async def generate(
 ) -> bool:
     """Generate the trajectories, show the progress, and print a table. Returns False if a task was not finished."""
     console, look = Console(), config.lookahead
-    progress = Progress()
+    progress = LiveTable(console=console)
     elsewhere = loaded_elsewhere(ray is not None)
     with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
         personas = personas_of(config.user)
@@ -66,14 +66,13 @@ async def generate(
         ray=ray,
     )
     reached: LimitReached | None = None
-    async with shown(console, progress):
-        try:
-            async for trajectory in trajectories:
-                summary.add(trajectory)
-        except LimitReached as error:
-            reached = error
-        finally:
-            await trajectories.aclose()
+    try:
+        async for trajectory in trajectories:
+            summary.add(trajectory)
+    except LimitReached as error:
+        reached = error
+    finally:
+        await trajectories.aclose()
     summary.print(console, "new trajectories")
     console.print(usage_table(Usage.of(read_totals(out)), "model calls, earlier attempts included"))
     print_failures(console, read_failures(out), out / "failures.jsonl")

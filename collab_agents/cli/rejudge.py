@@ -12,7 +12,7 @@ from rich.text import Text
 from collab_agents._internal.addresses import spelled
 from collab_agents._internal.text import harmless
 from collab_agents.cli.costs import usage_table
-from collab_agents.cli.progress import LOADING, print_failures, shown
+from collab_agents.cli.progress import LOADING, print_failures
 from collab_agents.cli.summary import Summary
 from collab_agents.config import RejudgeConfig
 from collab_agents.config.build import Models, reward_of
@@ -23,7 +23,7 @@ from collab_agents.judges import JUDGES
 from collab_agents.judges.base import CheckedJudge
 from collab_agents.models.load import check_chat_models
 from collab_agents.rewards import MultiturnReward
-from collab_agents.runs import ChangedChoice, Progress, changed_choices, rejudge
+from collab_agents.runs import ChangedChoice, LiveTable, changed_choices, rejudge
 from collab_agents.runs.choices import count_choices
 from collab_agents.runs.directory import read_config, read_failures
 from collab_agents.trajectories import read_trajectories
@@ -39,7 +39,7 @@ async def rejudge_run(
 ) -> bool:
     """Judge the run's trajectories again and print what changed. Returns False if one could not be judged."""
     console = Console()
-    progress = Progress()
+    progress = LiveTable(console=console)
     with console.status(LOADING), given_prices(config.prices), track_usage(progress.usage):
         models = Models.within(config.limits)
         reward = reward_of(config.judges, models)
@@ -65,12 +65,11 @@ async def rejudge_run(
         progress=progress,
     )
     with given_prices(config.prices):
-        async with shown(console, progress):
-            try:
-                async for trajectory in trajectories:
-                    summary.add(trajectory)
-            finally:
-                await trajectories.aclose()
+        try:
+            async for trajectory in trajectories:
+                summary.add(trajectory)
+        finally:
+            await trajectories.aclose()
     summary.print(console, "trajectories judged again")
     console.print(usage_table(progress.usage, "model calls"))
     print_choices(console, out)

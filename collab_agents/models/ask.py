@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema, WithDefaultSchema
 
+from collab_agents._internal.notes import count_error
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.errors import UnusableReply
@@ -73,6 +74,7 @@ async def ask(
             return parse(text, shape)
         except ValueError as error:
             problem = str(error)
+            count_error(f"unusable answer: no {shape.__name__}")
         again = f"That was not the JSON object asked for ({problem}). Answer with the JSON object and nothing else."
         conversation = [*told, AIMessage(text[:2000]), HumanMessage(again)]
     raise UnusableReply(f"no usable {shape.__name__} in {attempts} answers; the last one: {problem}")

@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
-from collab_agents._internal.notes import refusals
+from collab_agents._internal.notes import count_error, refusals
 from collab_agents._internal.per_loop import PerLoop
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.seeds import seed_for
@@ -327,6 +327,7 @@ class LimitedChatModel(BaseChatModel):
                         refusals.add(reason)
                     raise ModelError(reason) from error
                 pause = _pause(error, tries)
+                count_error(f"call tried again: {_kind_of(error)}")
             tries += 1
             await asyncio.sleep(pause)
 
@@ -359,6 +360,14 @@ def _pause(error: BaseException, tries: int) -> float:
     if asked is None and status_of(error) == 429:
         return random.uniform(1.0, 1.25) * min(20.0, 2.0**tries)
     return (asked or 0.0) + random.uniform(0, min(20.0, 0.25 * 2**tries))
+
+
+def _kind_of(error: BaseException) -> str:
+    """Return what a failed attempt has in common with others."""
+    status = status_of(error)
+    if status is not None:
+        return f"HTTP {status}"
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def status_of(error: BaseException) -> int | None:

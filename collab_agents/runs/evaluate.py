@@ -22,7 +22,7 @@ from collab_agents.rewards import MultiturnReward
 from collab_agents.runs.directory import RunDirectory, read_failures
 from collab_agents.runs.generate import cancel, check_tasks, conversation_settings, play_conversations, slots_for
 from collab_agents.runs.parts import Parts
-from collab_agents.runs.progress import Progress
+from collab_agents.runs.progress import Progress, run_named
 from collab_agents.runs.scorecard import RESERVED, Played, Scorecard, score_set
 from collab_agents.runs.spending import Purse
 from collab_agents.runs.turns import check_checkpoints
@@ -61,6 +61,8 @@ class _Repeat:
     seed: int
     out: Path | Parts | None
     settings: Mapping[str, object]
+    name: str
+    """What tells it apart from the evaluation's other runs."""
 
     @property
     def folder(self) -> Path | None:
@@ -101,7 +103,7 @@ async def evaluate(
         settings: What to keep in the run.json of each assistant's runs.
         limits: What all runs together may spend, earlier attempts included.
         prices: Prices by model, see `given_prices`.
-        progress: An object to keep up to date over all runs. A `ProgressBar` displays itself.
+        progress: An object to keep up to date over all runs. A `ProgressBar` or a `LiveTable` displays itself.
         ray: Plays the conversations in worker processes, as for `generate_trajectories`; all runs share them.
 
     Raises:
@@ -134,6 +136,7 @@ async def evaluate(
             seeds[number],
             out if out is None else _within(out, folders[one.name, side, number]),
             {**one.settings, "assistant": (settings or {}).get(side)},
+            _name((one.name, len(sets)), (side, len(assistants)), (f"repeat {number + 1}", repeats)),
         )
         for one in sets
         for side in assistants
@@ -201,6 +204,11 @@ def run_folders(sets: Sequence[str], sides: Sequence[str], repeats: int) -> dict
     }
 
 
+def _name(*parts: tuple[str, int]) -> str:
+    """Return the parts of which there are several."""
+    return ", ".join(part for part, count in parts if count > 1)
+
+
 def _within(out: str | Path | Parts, folder: Path) -> Path | Parts:
     there = Path(out) / folder
     return replace(out, path=there) if isinstance(out, Parts) else there
@@ -260,7 +268,7 @@ async def _play(
         ray=workers,
     )
     played = []
-    with suppress(LimitReached):  # The other runs finish the turns that are under way.
+    with run_named(run.name), suppress(LimitReached):  # The other runs finish the turns that are under way.
         async with aclosing(stream):
             async for trajectory in stream:
                 played.append(Played.of(trajectory))

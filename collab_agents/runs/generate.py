@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from collab_agents._internal.containment import PASS_THROUGH
 from collab_agents._internal.distinct import Distinct
-from collab_agents._internal.notes import refusals
+from collab_agents._internal.notes import add_errors, refusals
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.stream import Stream, each, make_way, until_done
 from collab_agents.assistants import Assistant
@@ -42,8 +42,9 @@ from collab_agents.runs.directory import RunDirectory, changed_task_error, diges
 from collab_agents.runs.ledger import RunLedger
 from collab_agents.runs.parts import Parts
 from collab_agents.runs.player import Player, Plays
-from collab_agents.runs.progress import Progress
+from collab_agents.runs.progress import Progress, TaskProgress
 from collab_agents.runs.spending import Purse, purse_for
+from collab_agents.runs.standing import common
 from collab_agents.runs.turns import Turns, check_checkpoints, open_turns
 from collab_agents.runs.workers import RayOptions, player_on
 from collab_agents.runs.workers.job import PlayJob
@@ -120,7 +121,7 @@ def generate_trajectories(
         limits: What the run may spend, earlier attempts included. Once it is spent, the turns under way are finished
             and kept, and the iterator raises LimitReached. Several runs can share a `Purse`.
         prices: Prices by model, see `given_prices`.
-        progress: An object to keep up to date. A `ProgressBar` displays itself.
+        progress: An object to keep up to date. A `ProgressBar` or a `LiveTable` displays itself.
         value: Expects rewards of candidates, see `create_rollout_graph`.
         ray: Plays the tasks in worker processes, on this machine or a cluster; see `RayOptions`. The trajectories are
             the same. Limits hold for all workers together, but for those of models in the worker's own process. A task
@@ -155,6 +156,8 @@ def generate_trajectories(
             value=value,
             continues=True,
         ),
+        max_turns=lookahead.max_exchanges,
+        max_candidates=lookahead.candidates,
         settings=kept,
         personas=personas,
         seed=seed,
@@ -219,6 +222,8 @@ def play_conversations(
     played = _play_all(
         tasks,
         partial(create_conversation_graph, user, assistant, max_exchanges=max_exchanges, reward=reward, continues=True),
+        max_turns=max_exchanges,
+        max_candidates=None,
         settings=conversation_settings(settings, max_exchanges, seed),
         personas=personas,
         seed=seed,
@@ -275,6 +280,8 @@ async def _play_all(
     tasks: Iterable[Task] | AsyncIterable[Task],
     make_graph: Callable[[], Graph],
     *,
+    max_turns: int,
+    max_candidates: int | None,
     settings: Mapping[str, object],
     personas: Sequence[Persona],
     seed: int,
@@ -328,7 +335,12 @@ async def _play_all(
         else:
             keep = None if turns is None else turns.keep
             player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, last=last, keep=keep)
-        books = _Books(player, run, turns, progress, slots)
+        books = _Books(player, run, turns, progress, ledger, slots)
+
+        def row(task: Task) -> TaskProgress:
+            persona = pick_persona(personas, seed=seed, task_id=task.id)
+            return TaskProgress(task.id, persona.name if persona else None, max_turns, max_candidates)
+
         under_way: set[asyncio.Task[Any]] = set()
         ended: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
 
@@ -367,7 +379,7 @@ async def _play_all(
                     run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
                     progress.add(skipped=1)
                 elif task is not None:
-                    begin(books.play(task), f"task {task.id}")
+                    begin(books.play(task, row(task)), f"task {task.id}")
             elif (trajectory := one.result()) is not None:
                 yield trajectory
 
@@ -381,47 +393,50 @@ class _Books:
         run: RunDirectory | None,
         turns: Turns | None,
         progress: Progress,
+        ledger: RunLedger,
         slots: "_Slots",
     ) -> None:
         self.player = player
         self.run = run
         self.turns = turns
         self.progress = progress
+        self.ledger = ledger
         self.slots = slots
         self.stopped = False
         self.refused = 0
 
-    async def play(self, task: Task) -> Trajectory | None:
+    async def play(self, task: Task, row: TaskProgress) -> Trajectory | None:
         """Have a task played for which a slot was taken."""
-        self.progress.add(running=1)
-        try:
-            with refusals.taken() as refused:
-                trajectory = await self.player.play(task)
-                if self.run is not None and self.turns is not None:
-                    self.run.finish(trajectory, sync=False)
-                    await self.turns.forget(task.id)
-        except (*PASS_THROUGH, RunDirectoryError, WorkersError):
-            raise
-        except LimitReached:
-            self.stopped = True
-            return None
-        except BaseException as error:
-            self._fail(task, error)
-            self._count(refused)
-            return None
-        finally:
-            self.slots.give_back()
-            self.progress.add(running=-1)
+        with self.ledger.playing(row):
+            try:
+                with refusals.taken() as refused:
+                    trajectory = await self.player.play(task)
+                    if self.run is not None and self.turns is not None:
+                        self.run.finish(trajectory, sync=False)
+                        await self.turns.forget(task.id)
+            except (*PASS_THROUGH, RunDirectoryError, WorkersError):
+                raise
+            except LimitReached:
+                self.stopped = True
+                return None
+            except BaseException as error:
+                self._fail(task, error)
+                self._count(refused)
+                return None
+            finally:
+                self.slots.give_back()
         self.refused = 0
         self.progress.add(finished=1)
         return trajectory
 
     def _fail(self, task: Task, error: BaseException) -> None:
+        reason = reason_of(error)
+        add_errors(self.progress.errors, {f"task failed: {common(reason)}": 1})
         self.progress.add(failed=1)
         if self.run is None:
-            logger.warning("task %s could not be finished: %s", task.id, reason_of(error))
+            logger.warning("task %s could not be finished: %s", task.id, reason)
         else:
-            self.run.fail(Failure(task=task, error=reason_of(error)))
+            self.run.fail(Failure(task=task, error=reason))
 
     def _count(self, refusals: Sequence[str]) -> None:
         """Raise ModelError when several tasks in a row failed because a model refused its key."""

@@ -6,11 +6,13 @@ from typing import Any, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
+from collab_agents._internal.notes import count_error
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.states import trajectory_of
 from collab_agents.personas import Persona, pick_persona
 from collab_agents.runs.ledger import Ledger
+from collab_agents.runs.standing import errors_in, standing_after, standing_of
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Trajectory
 
@@ -75,7 +77,7 @@ class Player:
             while True:
                 if not now.get("stopped"):
                     await self._ledger.check()
-                now, paused = await self._play_on(task, now, config)
+                now, paused = await self._play_on(task.id, now, config)
                 if not paused:
                     return trajectory_of(now, task, persona, seed)
 
@@ -90,19 +92,27 @@ class Player:
             await self._keep(task.id, state)
         return state
 
-    async def _play_on(self, task: Task, state: dict[str, Any], config: RunnableConfig) -> tuple[dict[str, Any], bool]:
+    async def _play_on(
+        self, task_id: str, state: dict[str, Any], config: RunnableConfig
+    ) -> tuple[dict[str, Any], bool]:
         """Play to the end or, if spending is limited, for one turn. Returns the state, and whether more is to come."""
         pauses = ["choose", "assistant"] if self._ledger.limited else None
         answered = paused = False
+        standing = standing_of(state)
+        self._ledger.show(task_id, standing)
         events: Any = self._graph.astream(state, config, stream_mode=["updates", "values"], interrupt_after=pauses)
         async with aclosing(events):
             async for mode, event in events:
                 if mode == "updates":
                     answered = "choose" in event or "assistant" in event
                     paused = (paused or answered) and "judge" not in event
+                    standing = standing_after(standing, event)
+                    self._ledger.show(task_id, standing)
+                    for kind in errors_in(event):
+                        count_error(kind)
                     self._ledger.add(candidates="candidate" in event, turns=answered)
                     continue
                 state = event
                 if answered and self._keep is not None:
-                    await self._keep(task.id, state)
+                    await self._keep(task_id, state)
         return state, paused and pauses is not None

@@ -2,11 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from collab_agents.runs.standing import Standing
 from collab_agents.usage import Usage
 
 if TYPE_CHECKING:
@@ -16,6 +19,39 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN = 0.2
 """The shortest time between two updates of a bar."""
+
+
+_run: ContextVar[str] = ContextVar("collab_agents_run", default="")
+
+
+@contextmanager
+def run_named(name: str) -> Iterator[None]:
+    """Give the tasks of a run that is played inside the run's name."""
+    token = _run.set(name)
+    try:
+        yield
+    finally:
+        _run.reset(token)
+
+
+@dataclass(eq=False)
+class TaskProgress:
+    """A task under way. Its texts come from files and models: make them harmless before you show them."""
+
+    task: str
+    """The task's id."""
+    persona: str | None = None
+    """The persona's name."""
+    max_turns: int | None = None
+    """The most turns that it can take."""
+    max_candidates: int | None = None
+    """The candidates of each turn; None without lookahead."""
+    run: str = field(default_factory=_run.get)
+    """In an evaluation, what tells its runs apart: the set, the assistant and the repeat, where there are several."""
+    began: float = field(default_factory=time.monotonic)
+    """When it began, by `time.monotonic`."""
+    now: Standing = field(default_factory=Standing)
+    """How it stands. With `ray`, as its worker reported within the last second."""
 
 
 @dataclass
@@ -38,11 +74,16 @@ class Progress:
     """Turns completed in this call."""
     usage: Usage = field(default_factory=Usage)
     """Calls and tokens of this call."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Errors of this call by kind: calls that were tried again, unusable answers, missing scores, and candidates,
+    futures and tasks that failed."""
     on_change: Callable[["Progress"], object] | None = field(default=None, repr=False)
-    """Called with this object when any number but `usage` has changed. It runs on the event loop and must not block.
+    """Called with this object when any of the numbers above but `usage` and `errors` has changed. It runs on the event
+    loop and must not block.
 
     If it raises, the exception is logged and it is not called again.
     """
+    _under_way: dict[TaskProgress, None] = field(default_factory=dict, init=False, repr=False, compare=False)
     _begun: bool = field(default=False, init=False, repr=False)
     _runs: int = field(default=0, init=False, repr=False)
 
@@ -51,16 +92,37 @@ class Progress:
         """Tasks finished, failed or skipped."""
         return self.finished + self.failed + self.skipped
 
+    @property
+    def under_way(self) -> Collection[TaskProgress]:
+        """The tasks in progress, the longest first. Read it on the event loop."""
+        return self._under_way.keys()
+
+    @contextmanager
+    def playing(self, task: TaskProgress) -> Iterator[None]:
+        """Show a task as under way."""
+        self._under_way[task] = None
+        self.add(running=1)
+        try:
+            yield
+        finally:
+            del self._under_way[task]
+            self.add(running=-1)
+
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Mark a run as open. Several runs may share this object; `end` is called when the last one has ended."""
+        """Mark a run as open. Several runs may share this object: `begin` is for the first, `end` for the last."""
         self._runs += 1
         try:
+            if self._runs == 1:
+                self.begin()
             yield
         finally:
             self._runs -= 1
             if not self._runs:
                 self.end()
+
+    def begin(self) -> None:
+        """Called on the event loop before the first run, and again if another begins after all have ended."""
 
     def end(self) -> None:
         """Called when all runs have ended, finished or not."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_agents._internal.containment import PASS_THROUGH
+from collab_agents._internal.notes import add_errors, counting_errors
 from collab_agents._internal.reasons import reason_of
 from collab_agents._internal.stream import Stream, each, make_way
 from collab_agents.errors import ConfigError, RunDirectoryError
@@ -21,7 +22,8 @@ from collab_agents.runs.choices import count_choices
 from collab_agents.runs.directory import RunDirectory
 from collab_agents.runs.generate import cancel
 from collab_agents.runs.parts import Parts
-from collab_agents.runs.progress import Progress
+from collab_agents.runs.progress import Progress, TaskProgress
+from collab_agents.runs.standing import common
 from collab_agents.trajectories import Failure, Trajectory
 from collab_agents.usage import track_usage
 
@@ -64,7 +66,7 @@ def rejudge(
         resume: Whether to continue the run in `out`. Finished trajectories are skipped and not yielded again.
         private: Whether the files in `out` are readable by their owner only; otherwise the umask decides.
         settings: More settings to keep in run.json, and to compare when the run is resumed.
-        progress: An object to keep up to date. A `ProgressBar` displays itself.
+        progress: An object to keep up to date. A `ProgressBar` or a `LiveTable` displays itself.
 
     Raises:
         ConfigError: For a repeated task id, a `max_concurrency` below 1, or a name in `keep` that is no judge of
@@ -170,30 +172,31 @@ class _Results:
 
     async def keep(self, trajectory: Trajectory, judge: Rejudging) -> Trajectory | None:
         """Judge a trajectory and keep the result, or return None if nothing of it could be scored."""
-        self.progress.add(running=1)
-        try:
-            with track_usage(self.progress.usage), track_usage(self.usage):
-                judged = await judge(trajectory)
-            if self.run is not None:
-                self.run.finish(judged)
-        except (*PASS_THROUGH, RunDirectoryError):
-            raise
-        except BaseException as error:
-            self._fail(trajectory, error)
-            return None
-        finally:
-            self.progress.add(running=-1)
+        persona = trajectory.persona.name if trajectory.persona else None
+        with self.progress.playing(TaskProgress(trajectory.task.id, persona)):
+            try:
+                with track_usage(self.progress.usage), track_usage(self.usage), counting_errors(self.progress.errors):
+                    judged = await judge(trajectory)
+                if self.run is not None:
+                    self.run.finish(judged)
+            except (*PASS_THROUGH, RunDirectoryError):
+                raise
+            except BaseException as error:
+                self._fail(trajectory, error)
+                return None
         self.turns += len(judged.turns)
         candidates = sum(len(turn.candidates) for turn in judged.turns)
         self.progress.add(finished=1, turns=len(judged.turns), candidates=candidates)
         return judged
 
     def _fail(self, trajectory: Trajectory, error: BaseException) -> None:
+        reason = reason_of(error)
+        add_errors(self.progress.errors, {f"task failed: {common(reason)}": 1})
         self.progress.add(failed=1)
         if self.run is None:
-            logger.warning("task %s could not be judged: %s", trajectory.task.id, reason_of(error))
+            logger.warning("task %s could not be judged: %s", trajectory.task.id, reason)
         else:
-            self.run.fail(Failure(task=trajectory.task, error=reason_of(error)))
+            self.run.fail(Failure(task=trajectory.task, error=reason))
 
 
 async def _close(run: RunDirectory, results: _Results, started: float) -> None:

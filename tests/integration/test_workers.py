@@ -128,6 +128,27 @@ async def test_one_two_and_four_workers_give_the_trajectories_of_one_process(
         assert {**here, "seconds": 0} == {**there, "seconds": 0}
 
 
+async def test_progress_tells_how_tasks_on_workers_stand_and_which_errors_they_met(
+    cluster: Cluster, serve: Callable[..., Server]
+) -> None:
+    server = serve("--latency", "0.4", "--error-rate", "0.1")
+    model = load_chat_model("openai:any", base_url=server.url)
+    stood: dict[str, set[tuple[int, str]]] = {}
+
+    def note(progress: Progress) -> None:
+        for one in progress.under_way:
+            if one.now.words:
+                stood.setdefault(one.task, set()).add((one.now.turn, one.now.speaker))
+
+    progress = Progress(on_change=note)
+    ray = RayOptions(address=cluster.address, workers=2)
+    await collected(tasks(4), assistant=ChatAssistant(model), ray=ray, progress=progress)
+    assert stood.keys() == {"t0", "t1", "t2", "t3"}
+    assert set().union(*stood.values()) >= {(1, "user"), (2, "user")}
+    assert not progress.under_way
+    assert progress.errors == {"call tried again: HTTP 503": server.stats()["errors"]}
+
+
 async def test_tasks_of_a_worker_that_dies_are_played_again(cluster: Cluster, tmp_path: Path) -> None:
     wanted, out = tasks(12, deadly=(2, 7)), tmp_path / "run"
     (marks := tmp_path / "marks").mkdir()

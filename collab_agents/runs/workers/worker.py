@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from collab_agents._internal.containment import PASS_THROUGH
-from collab_agents._internal.notes import refusals
+from collab_agents._internal.notes import counting_errors, refusals
 from collab_agents._internal.reasons import reason_of
 from collab_agents.costs import Price, given_prices
 from collab_agents.errors import LimitReached, RunDirectoryError
 from collab_agents.models.shares import Share, take_share
 from collab_agents.runs._collector import fewer_collections
 from collab_agents.runs.ledger import Ledger, Spent
+from collab_agents.runs.standing import Standing
 from collab_agents.runs.workers.packing import unpack
 from collab_agents.usage import Usage, track_usage
 
@@ -67,15 +68,20 @@ class WorkerLedger:
         self._ask = ask
         self._usage = Usage()
         self._candidates = self._turns = 0
+        self._errors: Counter[str] = Counter()
+        self._standings: dict[str, Standing] = {}
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        with given_prices(self._prices), track_usage(self._usage):
+        with given_prices(self._prices), counting_errors(self._errors), track_usage(self._usage):
             yield
 
     def add(self, *, candidates: int, turns: int) -> None:
         self._candidates += candidates
         self._turns += turns
+
+    def show(self, task_id: str, now: Standing) -> None:
+        self._standings[task_id] = now
 
     async def check(self) -> None:
         if self.limited:
@@ -87,8 +93,10 @@ class WorkerLedger:
         # Work in progress goes on counting in the same object.
         vars(usage).update(vars(self._usage))
         vars(self._usage).update(vars(Usage()))
-        spent = Spent(usage, self._candidates, self._turns)
+        spent = Spent(usage, self._candidates, self._turns, self._errors.copy(), self._standings)
         self._candidates = self._turns = 0
+        self._errors.clear()
+        self._standings = {}
         return spent
 
 
