@@ -51,7 +51,7 @@ class TaskProgress:
     began: float = field(default_factory=time.monotonic)
     """When it began, by `time.monotonic`."""
     now: Standing = field(default_factory=Standing)
-    """How it stands. With `ray`, as its worker reported within the last second."""
+    """How it stands. With `ray`, as its worker last reported, which is a second ago or, with many workers, a few."""
 
 
 @dataclass
