@@ -52,7 +52,7 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[bool]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         with _own_signals():
-            ray.init(
+            _connect(
                 address=options.address or "local",
                 num_cpus=_cores(options) if options.address is None else None,
                 runtime_env=environment or None,
@@ -70,6 +70,17 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[bool]:
     finally:
         with _own_signals():
             ray.shutdown()
+
+
+def _connect(**options: Any) -> None:
+    for last in (False, False, True):
+        try:
+            ray.init(**options)
+        except ConnectionAbortedError:  # A server for ray:// may crash while it forks; the next one does not.
+            if last:
+                raise
+        else:
+            return
 
 
 def _check_reachable(address: str | None) -> None:
