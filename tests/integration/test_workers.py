@@ -472,7 +472,7 @@ def test_modules_are_sent_to_a_machine_that_lacks_them(
         *("--workers", "1", "--worker-resources", '{"apart": 1}'),
         cwd=apart,
     )
-    _, errors = process.communicate(timeout=180)
+    _, errors = process.communicate(timeout=280)
     assert (process.returncode, errors) == (0, "")
     assert [one.messages[-1]["content"] for one in read_trajectories(apart / through)] == ["Thank you!"] * 3
 

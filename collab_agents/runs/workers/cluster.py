@@ -18,6 +18,9 @@ from collab_agents.runs.workers.options import RayOptions
 
 _CONNECT_SECONDS = 5.0
 
+_ATTEMPTS = 4
+"""Ray's server for ray:// crashes in a part of its starts, since it forks while gRPC is busy (seen in ray 2.60)."""
+
 _METRICS = "RAY_enable_metrics_collection"
 """If a process collects Ray's metrics, its memory grows by half a kB a second for each name of a task it has seen."""
 
@@ -73,14 +76,13 @@ def connected(options: RayOptions, modules: list[str]) -> Iterator[bool]:
 
 
 def _connect(**options: Any) -> None:
-    for last in (False, False, True):
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             ray.init(**options)
-        except ConnectionAbortedError:  # A server for ray:// may crash while it forks; the next one does not.
-            if last:
-                raise
-        else:
             return
+        except ConnectionAbortedError:
+            if attempt == _ATTEMPTS:
+                raise
 
 
 def _check_reachable(address: str | None) -> None:
