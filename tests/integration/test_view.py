@@ -153,6 +153,7 @@ async def test_two_runs_are_compared_side_by_side(tmp_path: Path, page: Page, vi
     assert len(differences) == 4
     assert [abs(one) for one in differences] == sorted(map(abs, differences), reverse=True)
     await page.locator("[data-row] a").first.click()
+    await page.wait_for_url("**/compare/*")  # Until it is loaded, keys do nothing.
     for name in ("one", "other"):
         await expect(page.get_by_role("region", name=name, exact=True).locator(".message").first).to_be_visible()
     await page.keyboard.press("j")
