@@ -32,6 +32,7 @@ HOSTILE = (
     "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title = 'hacked'\"> **bold** "
     "[a](javascript:document.title='hacked') ![b](https://example.org/b.png) \x1b[31mred\x1b[0m \u202elive\u202c"
 )
+expect.set_options(timeout=20_000)  # Other tests run beside these.
 REWARD = MultiturnReward({"token_cost": token_cost()})
 
 View = Callable[..., str]
