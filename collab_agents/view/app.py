@@ -128,6 +128,7 @@ class Pages:
             matching=matching,
             rows=[(row, _link(f"{here}/{row.number}", query)) for row in found],
             first=offset + 1,
+            last=last,
             earlier=_link(here, query | {"offset": max(0, offset - _ROWS)}) if offset else None,
             later=_link(here, query | {"offset": last}) if last < matching else None,
             again=_link(here, query | {"offset": offset, "part": stamp}),

@@ -18,7 +18,7 @@ _WAIT = 0.2
 """Seconds for which a page waits for what is new in a run."""
 
 _RARELY = 20
-"""How many times as long as it takes to know how reliable rewards are, that is not asked again."""
+"""How reliable rewards are is estimated again after so many times the time that the last estimate took."""
 
 
 @dataclass
@@ -73,17 +73,17 @@ class Place:
         Of a long run it takes a second to know.
         """
         table = await self.table()
-        if self._knowing is None and time.monotonic() >= self._again:
+        if (self._knowing is None or self._knowing.done()) and time.monotonic() >= self._again:
             self._knowing = asyncio.create_task(self._know(table))
-        if self._knowing is not None:
-            await asyncio.wait([self._knowing], timeout=_WAIT)
+        knowing = self._knowing
+        if knowing is not None and (await asyncio.wait([knowing], timeout=_WAIT))[0]:
+            knowing.result()
         return self._known
 
     async def _know(self, table: RunTable) -> None:
         start = time.monotonic()
         self._known = await asyncio.to_thread(table.reliability)
         self._again = time.monotonic() + _RARELY * (time.monotonic() - start)
-        self._knowing = None
 
     async def close(self) -> None:
         """Keep the index of what was read."""

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,8 +34,6 @@ HOSTILE = (
 )
 expect.set_options(timeout=20_000)  # Other tests run beside these.
 REWARD = MultiturnReward({"token_cost": token_cost()})
-
-View = Callable[..., str]
 
 
 async def play(
@@ -78,22 +76,26 @@ async def page() -> AsyncIterator[Page]:
         assert problems == []
 
 
-@pytest.fixture
-def view(tmp_path: Path) -> Iterator[View]:
+class View:
     """Starts the command on runs, and returns the address that it prints."""
-    processes: list[subprocess.Popen[str]] = []
 
-    def start(*runs: Path) -> str:
+    def __init__(self, cache: Path) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+        self._environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+
+    def __call__(self, *runs: Path) -> str:
         command = [*COMMAND, "view", *map(str, runs), "--port", "0", "--no-browser"]
-        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
-        output = processes[-1].stdout
+        self.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment))
+        output = self.processes[-1].stdout
         assert output is not None
         return output.readline().strip()
 
-    start.processes = processes  # type: ignore[attr-defined]
-    yield start
-    for process in processes:
+
+@pytest.fixture
+def view(tmp_path: Path) -> Iterator[View]:
+    started = View(tmp_path / "cache")
+    yield started
+    for process in started.processes:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert process.returncode in (0, 130, -signal.SIGKILL)
@@ -213,7 +215,7 @@ async def test_a_page_says_that_its_server_was_killed(tmp_path: Path, view: View
         await page.goto(address.geturl())
         await page.goto(f"http://{address.netloc}/{path}")
         await expect(page.get_by_role("alert")).to_be_hidden()
-        os.kill(view.processes[-1].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        view.processes[-1].kill()
         await expect(page.get_by_role("alert")).to_have_text("The server has ended: start collab-agents view again.")
         await browser.close()
 

@@ -1,7 +1,6 @@
 """The index of a run: what is finished is known without reading it again, and losing the index loses nothing."""
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -21,6 +20,7 @@ from collab_agents.errors import RunDirectoryError
 from collab_agents.runs.directory import RunDirectory
 from collab_agents.trajectories import Candidate, Future, Trajectory, Turn, read_trajectories
 from collab_agents.usage import Counts, Usage
+from tests.support.damage import bent, garble, truncate
 
 ANN = Persona(name="ann", background="You are Ann.")
 
@@ -86,23 +86,10 @@ def test_a_process_that_is_killed_at_any_time_leaves_an_index_that_is_right(tmp_
         begun = found["count"]
 
 
-def truncate(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def garble(file: Path) -> None:
-    file.write_bytes(b"nothing of a database" * 1000)
-
-
 def foreign(file: Path) -> None:
     file.unlink()
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.executescript("CREATE TABLE tasks (x); PRAGMA user_version=99;")
-
-
-def bent(file: Path) -> None:
-    with closing(sqlite3.connect(file, isolation_level=None)) as database:
-        database.execute("UPDATE state SET value = '[]'")
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, garble, foreign, bent])

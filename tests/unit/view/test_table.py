@@ -27,6 +27,7 @@ from collab_agents.trajectories import Future, Trajectory
 from collab_agents.usage import Counts, Usage
 from collab_agents.variance import reliability
 from collab_agents.view.table import Row, RunTable, Wanted
+from tests.support.damage import bent, garble, truncate
 from tests.support.runs import collect
 from tests.support.tasks import parties
 from tests.support.trajectories import said, trajectory
@@ -378,23 +379,10 @@ def test_what_is_not_a_run_is_one_sentence(tmp_path: Path) -> None:
         RunTable(tmp_path / "nothing")
 
 
-def truncate(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def garble(file: Path) -> None:
-    file.write_bytes(b"nothing of a database" * 1000)
-
-
 def foreign(file: Path) -> None:
     file.unlink()
     with closing(sqlite3.connect(file, isolation_level=None)) as database:
         database.executescript("CREATE TABLE rows (x); PRAGMA user_version=99;")
-
-
-def bent(file: Path) -> None:
-    with closing(sqlite3.connect(file, isolation_level=None)) as database:
-        database.execute("UPDATE state SET value = '[]'")
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, garble, foreign, bent])
