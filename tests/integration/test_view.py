@@ -154,8 +154,8 @@ async def test_two_runs_are_compared_side_by_side(tmp_path: Path, page: Page, vi
     await play(tmp_path / "other", numbered(4), said="A longer reply than that of the first run, by some words")
     await page.goto(view(tmp_path / "one", tmp_path / "other"))
     await page.get_by_role("link", name="Compare", exact=True).click()
+    await expect(page.locator("[data-row]")).to_have_count(4)
     differences = [float(one) for one in await page.locator("[data-row] td:last-child").all_inner_texts()]
-    assert len(differences) == 4
     assert [abs(one) for one in differences] == sorted(map(abs, differences), reverse=True)
     await page.locator("[data-row] a").first.click()
     await page.wait_for_url("**/compare/*")  # Until it is loaded, keys do nothing.
