@@ -5,7 +5,8 @@
     python -m benchmarks.cluster --idle 20        # only what the driver spends on as many workers that do nothing
 
 The model is a loopback server in a process of its own, so at 2 workers 4 processes share the machine: CPU time is what
-counts, wall time is shown. The driver is the process that hands out tasks and writes the run directory.
+counts, wall time is shown. The driver is the process that hands out tasks and writes the run directory; how many
+workers it can feed is measured by `benchmarks.driver`.
 """
 
 import argparse
@@ -122,10 +123,7 @@ def mark() -> Mark:
 
 
 async def play(work: str, url: str, count: int, side: int | None, out: str) -> Row:
-    """Play the tasks, and return what that took once the first had begun: seconds of CPU and wall, and MB.
-
-    The driver's part is counted from an eighth of the tasks on, when it has imported all it needs.
-    """
+    """Play the tasks, and return what that took once the first had begun: seconds of CPU and wall, and MB."""
     options = {"out": out, "ray": None if side is None else RayOptions(workers=side)}
     begun: list[Mark] = []
 
@@ -136,17 +134,14 @@ async def play(work: str, url: str, count: int, side: int | None, out: str) -> R
     finished = 0
     async for _ in WORK[work](url, count, options | {"progress": Progress(on_change=begin)}):
         finished += 1
-        if finished == count // 8:
-            begun.append(mark())
         if finished == count:
             ended, memory = mark(), max((one.memory_info().rss for one in workers()), default=0)
-    whole, steady = (ended - before for before in begun)
+    took = ended - begun[0]
     return {
         "finished": finished,
-        "wall": whole.seconds,
-        "cpu": whole.driver + whole.workers,
-        "driver": steady.driver / (count - count // 8),
-        "feeds": steady.workers / steady.driver,
+        "wall": took.seconds,
+        "cpu": took.driver + took.workers,
+        "worker": took.workers / count,
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "worker_mb": memory / 2**20,
         "calls": read_totals(out)["calls"],
@@ -161,9 +156,9 @@ async def resume(work: str, url: str, count: int, side: int | None, out: str) ->
     return {"skipped": progress.skipped, "seconds": time.monotonic() - started}
 
 
-def apart(*arguments: object) -> Row:
-    """Call this module in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.cluster", *map(str, arguments)]
+def apart(*arguments: object, module: str = "cluster") -> Row:
+    """Call a module in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -172,7 +167,7 @@ def apart(*arguments: object) -> Row:
 
 
 def measured(work: str, count: int, side: str) -> Row:
-    """Play in a process of its own, against a fresh server."""
+    """Play in a process of its own, against a fresh server. If workers played, see how fast the driver can go."""
     with closing(Server("--latency", "0.02", "--jitter", "0")) as server, tempfile.TemporaryDirectory() as out:
         row = apart("--play", work, server.url, count, side, out)
         assert row["finished"] == count == sum(1 for _ in read_trajectories(out)), "tasks were lost"
@@ -180,13 +175,19 @@ def measured(work: str, count: int, side: str) -> Row:
             again = apart("--resume", work, server.url, count, side, out)
             assert again["skipped"] == count, "tasks were forgotten"
             row["resume"] = again["seconds"]
-    row["driver_ms"] = row["driver"] * 1000
+        if side == "1 worker":
+            row |= fed(f"{out}/trajectories.jsonl", row["calls"] / count, row["worker"])
     row["tasks_per_s"] = count / row["wall"]
     if calls := row["calls"]:
         row["cpu_ms"] = row["cpu"] / calls * 1000
         row["per_s"] = calls / row["wall"]
-        row["fed_calls"] = calls / count / row["driver"]
     return row
+
+
+def fed(file: str, calls: float, worker: float) -> Row:
+    """Return what one driver's core can feed with tasks of as many calls, on which a worker spends as many seconds."""
+    driver = apart(file, 4000, module="driver")["driver"]
+    return {"driver_ms": driver * 1000, "feeds": worker / driver, "fed_calls": calls / driver}
 
 
 LINES = [
@@ -208,7 +209,7 @@ def show(title: str, rows: dict[str, Row]) -> None:
         table.add_column(column, justify="right" if column else "left")
     for label, key in LINES:
         if any(row.get(key) for row in rows.values()):
-            table.add_row(label, *(f"{row[key]:,.2f}" if row.get(key) else "-" for row in rows.values()))
+            table.add_row(label, *(f"{row[key]:,.2f}" if row.get(key) else "" for row in rows.values()))
     Console(width=110).print(table)
 
 

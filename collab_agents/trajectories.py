@@ -160,12 +160,12 @@ def _standard_error(values: Sequence[float]) -> float | None:
     return math.sqrt(sum((one - mean) ** 2 for one in values) / (len(values) - 1) / len(values))
 
 
-def _line(record: BaseModel) -> str:
+def line_of(record: BaseModel) -> str:
+    """Return a record as a line of a file, without the line break."""
     try:
-        text = record.model_dump_json()
+        return record.model_dump_json()
     except ValueError:  # Half a character in what nobody checks, such as a task's metadata.
-        text = json.dumps(valid(record.model_dump()), default=str)
-    return mask(text) + "\n"
+        return json.dumps(valid(record.model_dump()), default=str)
 
 
 def _owners_alone(path: str, flags: int) -> int:
@@ -204,12 +204,12 @@ class JsonlStore:
             if end != size:
                 file.truncate(end)
 
-    def append(self, record: BaseModel, *, sync: bool = True) -> int:
-        """Write the record as a line and return the file's size since. If it raises, nothing is left of the line.
+    def append(self, record: BaseModel | str, *, sync: bool = True) -> int:
+        """Write the record, or its line, and return the file's size since. If it raises, nothing is left of the line.
 
         With `sync` the line is on the disk when this returns, else once `sync` has returned.
         """
-        line = _line(record).encode()
+        line = f"{mask(record if isinstance(record, str) else line_of(record))}\n".encode()
         with open(self.path, "ab", buffering=0, opener=self.opener) as file:
             size = file.seek(0, os.SEEK_END)
             try:
@@ -232,7 +232,7 @@ class JsonlStore:
         """Put the records in the place of all there are, in one step."""
         draft = self.path.with_name(self.path.name + ".new")
         with open(draft, "w", encoding="utf-8", opener=self.opener) as file:
-            file.writelines(map(_line, records))
+            file.writelines(f"{mask(line_of(one))}\n" for one in records)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(self.path)

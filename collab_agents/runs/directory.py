@@ -157,10 +157,16 @@ class RunDirectory:
         if not self._index.has_same(task, persona):
             raise changed_task_error(task.id)
 
-    def finish(self, trajectory: Trajectory, *, sync: bool = True) -> None:
-        """Keep a finished trajectory. It is on disk when this returns or, without `sync`, once `sync` has returned."""
+    def finish(self, trajectory: Trajectory, *, line: str | None = None, sync: bool = True) -> None:
+        """Keep a finished trajectory. It is on disk when this returns or, without `sync`, once `sync` has returned.
+
+        Args:
+            trajectory: The trajectory.
+            line: The trajectory as a line, see `line_of`, if that is known.
+            sync: Whether to bring it to the disk.
+        """
         with explained(self._store.path):
-            part = self._store.append(trajectory, sync=sync)
+            part = self._store.append(trajectory if line is None else line, sync=sync)
         self._index.add(trajectory, part)
         if self._failed.pop(trajectory.task.id, None):
             self._replace_failures()

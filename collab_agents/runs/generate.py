@@ -410,9 +410,9 @@ class _Books:
         with self.ledger.playing(row):
             try:
                 with refusals.taken() as refused:
-                    trajectory = await self.player.play(task)
+                    trajectory, line = await self.player.play(task)
                     if self.run is not None and self.turns is not None:
-                        self.run.finish(trajectory, sync=False)
+                        self.run.finish(trajectory, line=line, sync=False)
                         await self.turns.forget(task.id)
             except (*PASS_THROUGH, RunDirectoryError, WorkersError):
                 raise

@@ -83,8 +83,8 @@ class Store(Protocol):
         """Return what is there."""
         ...
 
-    def append(self, record: BaseModel, *, sync: bool) -> Part:
-        """Append a trajectory as a line, and return the file as it is since. See `JsonlStore.append`."""
+    def append(self, record: BaseModel | str, *, sync: bool) -> Part:
+        """Append a trajectory, or its line, and return the file as it is since. See `JsonlStore.append`."""
         ...
 
     def sync(self) -> None:
@@ -113,7 +113,7 @@ class OneFile:
     def parts(self) -> list[Part]:
         return parts_of(self._run)
 
-    def append(self, record: BaseModel, *, sync: bool) -> Part:
+    def append(self, record: BaseModel | str, *, sync: bool) -> Part:
         return Part(self.path, self._file.append(record, sync=sync))
 
     def sync(self) -> None:
@@ -176,7 +176,7 @@ class PartFiles:
         self._closing.settle()
         return parts_of(self._run) if self._elsewhere is None else self._elsewhere.parts()
 
-    def append(self, record: BaseModel, *, sync: bool) -> Part:
+    def append(self, record: BaseModel | str, *, sync: bool) -> Part:
         if self._size >= self._most:
             self.sync()
             self._closing.add(self.path)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
@@ -22,10 +22,18 @@ Last = Callable[[Task], Awaitable[dict[str, Any] | None]]
 """Returns the state in which a task was left after its last finished turn, if it was begun."""
 
 
+class Played(NamedTuple):
+    """A task that was played."""
+
+    trajectory: Trajectory
+    line: str | None = None
+    """The trajectory as a line, see `line_of`, if it came as one."""
+
+
 class Plays(Protocol):
     """Plays tasks, several at once."""
 
-    async def play(self, task: Task) -> Trajectory:
+    async def play(self, task: Task) -> Played:
         """Play a task to its end, from its last finished turn if it was begun."""
         ...
 
@@ -59,9 +67,9 @@ class Player:
         self._last = last
         self._keep = keep
 
-    async def play(self, task: Task) -> Trajectory:
+    async def play(self, task: Task) -> Played:
         """Play a task to its end, from its last finished turn if it was begun."""
-        return await self.play_on(task, await self._last(task) if self._last else None)
+        return Played(await self.play_on(task, await self._last(task) if self._last else None))
 
     async def play_on(self, task: Task, state: dict[str, Any] | None) -> Trajectory:
         """Play a task to its end, from its state after a turn if there is one.

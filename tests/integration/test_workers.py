@@ -500,10 +500,12 @@ def test_wrong_options_get_one_sentence(tmp_path: Path, arguments: list[str], pr
 
 async def test_the_dashboard_shows_tasks_by_name(cluster: Cluster, tmp_path: Path) -> None:
     (marks := tmp_path / "marks").mkdir()
-    ray = RayOptions(address=cluster.address, workers=1)
-    async for one in played(tasks(3), assistant=Deadly(marks, seconds=1), ray=ray):
+    ray, out = RayOptions(address=cluster.address, workers=1), tmp_path / "run"
+    odd = [one.model_copy(update={"metadata": {"half": "\ud83d"}}) for one in tasks(3)]  # Half a character.
+    async for one in played(odd, assistant=Deadly(marks, seconds=1), ray=ray, out=out):
         names = {task.name for task in list_tasks(address=cluster.address, limit=10_000)}
         assert f"task {one.task.id}" in names
+    assert [one.task.metadata for one in read_trajectories(out)] == [{"half": "\N{REPLACEMENT CHARACTER}"}] * 3
 
 
 async def test_a_worker_collects_garbage_seldom_and_no_metrics_by_task(cluster: Cluster) -> None:

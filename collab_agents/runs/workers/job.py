@@ -12,6 +12,7 @@ from collab_agents.runs.ledger import Ledger
 from collab_agents.runs.player import Player
 from collab_agents.runs.turns import Shared, Turns
 from collab_agents.tasks import Task
+from collab_agents.trajectories import line_of
 
 
 class Item(NamedTuple):
@@ -26,7 +27,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class PlayJob:
-    """A run's tasks. Each `Item` gives a trajectory as a JSON text."""
+    """A run's tasks. Each `Item` gives a trajectory as a line, see `line_of`."""
 
     make_graph: Callable[[], Graph]
     personas: Sequence[Persona]
@@ -34,19 +35,19 @@ class PlayJob:
     limited: bool
     prices: Mapping[str, Price]
 
-    async def open(self, ledger: Ledger) -> Callable[[Item], Awaitable[bytes]]:
+    async def open(self, ledger: Ledger) -> Callable[[Item], Awaitable[str]]:
         """Return what plays the tasks in a worker."""
         database = _Database()
         options: dict[str, Any] = {"personas": self.personas, "seed": self.seed, "ledger": ledger}
         graph = self.make_graph()
         alone, keeping = Player(graph, **options), Player(graph, keep=database.keep, **options)
 
-        async def play(item: Item) -> bytes:
+        async def play(item: Item) -> str:
             if item.shared is not None:
                 await database.open(item.shared)
             player = alone if item.shared is None else keeping
             trajectory = await player.play_on(Task.model_validate(item.task), item.state)
-            return trajectory.model_dump_json().encode()
+            return line_of(trajectory)
 
         return play
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from collab_agents.errors import ConfigError
-from collab_agents.runs.player import Last
+from collab_agents.runs.player import Last, Played
 from collab_agents.runs.turns import Shared
 from collab_agents.runs.workers.job import Item, PlayJob
 from collab_agents.runs.workers.options import RayOptions
@@ -34,7 +34,7 @@ class RemotePlayer:
         async with self._workers.billing(self._job, account):
             yield self
 
-    async def play(self, task: Task) -> Trajectory:
+    async def play(self, task: Task) -> Played:
         """Have a task played to its end, from its last finished turn if it was begun.
 
         A task whose worker dies is played again by another one.
@@ -45,7 +45,7 @@ class RemotePlayer:
             return Item(plain, await self._last(task) if self._last else None, self._shared)
 
         line = await self._workers.run(self._job, item, f"task {task.id}")
-        return Trajectory.model_validate_json(line)
+        return Played(Trajectory.model_validate_json(line), line)
 
 
 @asynccontextmanager
