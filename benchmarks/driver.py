@@ -49,7 +49,7 @@ async def feed(line: str, count: int) -> dict[str, float]:
     options = {"ray": RayOptions(workers=2)}
     with (
         tempfile.TemporaryDirectory() as out,
-        mock.patch("collab_agents.runs.generate.PlayJob", lambda *_, **__: Replay(line)),
+        mock.patch("collab_agents.runs.generate.PlayJob", return_value=Replay(line)),
     ):
         async for _ in small("http://localhost:9/v1", count, options | {"out": out}):
             finished += 1
