@@ -55,7 +55,7 @@ def _row(sample: Sample, reply: SampledReply) -> dict[str, object]:
         "reply": text_of(reply.messages),
         "reward": reply.reward,
         **{f"judges/{name}": score for name, score in reply.scores.items()},
-        "future": text_of(reply.futures[0].messages) if reply.futures else None,
+        "future": text_of(reply.futures[0].messages) if reply.futures else "",
     }
 
 

@@ -260,7 +260,7 @@ class MultiturnRewardFunction:
         for name in self._reward.judges:  # Always the same ones, in which no batch leaves a gap.
             log_extra(f"judges/{name}", [end["scores"].get(name) for end in ends])
         firsts = [end["futures"][0] if end.get("futures") else None for end in ends]
-        log_extra("future", [as_text(from_dicts(one["messages"])).strip() if one else None for one in firsts])
+        log_extra("future", [as_text(from_dicts(one["messages"])).strip() if one else "" for one in firsts])
 
     def _watch(self, rewards: Sequence[float | None]) -> None:
         values = {reward for reward in rewards if reward is not None}

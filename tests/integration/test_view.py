@@ -316,12 +316,16 @@ async def test_a_training_shows_what_it_sampled_as_it_goes_on(tmp_path: Path, pa
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert await page.title() != "hacked"
         assert await page.locator("main script, main img, main i").count() == 0
-    await expect(page.locator(".error")).to_contain_text("<script>document.title = 'hacked'</script>")
+    await expect(page.locator("main .error")).to_contain_text("<script>document.title = 'hacked'</script>")
     file.replace([])  # As at the start of a training that goes on from an earlier checkpoint.
     await page.goto(f"http://{address.netloc}/0")
     await expect(page.get_by_role("region", name="Sampled conversations")).to_have_count(0)
-    file.append(Sample(step=1, task=numbered(1)[0], prompt=[], replies=[]))
-    await expect(page.locator("[data-row]")).to_have_count(1)
+    for step in range(1, 61):
+        file.append(Sample(step=step, task=numbered(1)[0], prompt=[], replies=[]), sync=False)
+    await expect(page.locator("[data-row]")).to_have_count(50)
+    await page.get_by_role("link", name="Later").click()
+    await expect(page.locator("[data-row]")).to_have_count(10)
+    await expect(page.locator("[data-row] a").last).to_have_text("1")
 
 
 def begin_line(file: Path) -> None:

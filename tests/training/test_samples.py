@@ -195,7 +195,7 @@ def test_tables_have_a_row_a_reply_and_none_without_a_run() -> None:
     assert entry["train/global_step"] == 7
     assert entry["samples"]["reply"].tolist() == ["Assistant: a", "Assistant: b"]
     assert entry["samples"]["judges/x"].tolist()[0] == 0.5
-    assert entry["samples"]["future"].tolist() == ["User: Thanks.", None]
+    assert entry["samples"]["future"].tolist() == ["User: Thanks.", ""]
     log_table(SimpleNamespace(run=None), [sample])
 
 
