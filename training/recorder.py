@@ -1,6 +1,7 @@
 """Recording samples while an online trainer learns: a few of each so many steps go to samples.jsonl and the loggers."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -55,13 +56,15 @@ class _Recorder(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._file.open()
-        recorded = list(read_samples(self._folder))
-        kept = [one for one in recorded if one.step <= state.global_step]
-        if len(kept) < len(recorded):
-            self._file.replace(kept)
-        self._last = kept[-1].step if kept else None
+        self._file.replace(self._up_to(state.global_step))
         self._new = []
+
+    def _up_to(self, step: int) -> Iterator[Sample]:
+        self._last = None
+        for sample in read_samples(self._folder):
+            if sample.step <= step:
+                self._last = sample.step
+                yield sample
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         if not self._new:
