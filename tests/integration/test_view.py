@@ -66,8 +66,11 @@ def numbered(count: int) -> list[Task]:
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    """A page on which nothing may be refused by the policy, asked of another host, or fail in a script."""
+async def page(view: "View") -> AsyncIterator[Page]:
+    """A page on which nothing may be refused by the policy, asked of another host, or fail in a script.
+
+    It is closed before the servers of `view`, which it asks for news.
+    """
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page, problems = await browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
