@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -228,7 +228,7 @@ class JsonlStore:
         with open(self.path, "ab", buffering=0, opener=self.opener) as file:
             os.fsync(file.fileno())
 
-    def replace(self, records: list[BaseModel]) -> None:
+    def replace(self, records: Iterable[BaseModel]) -> None:
         """Put the records in the place of all there are, in one step."""
         draft = self.path.with_name(self.path.name + ".new")
         with open(draft, "w", encoding="utf-8", opener=self.opener) as file:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from collab_agents._internal.lazy import names_from
 
 if TYPE_CHECKING:
-    from collab_agents.training.config import LoraSection, PolicyConfig
+    from collab_agents.training.config import LoraSection, PolicyConfig, SamplesConfig
     from collab_agents.training.dataset_folder import push_dataset, read_dataset, save_dataset, save_rows
     from collab_agents.training.datasets import (
         preference_rows,
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
     from collab_agents.training.prompts import opening_rows
     from collab_agents.training.published import from_published, to_flat, to_nested
+    from collab_agents.training.recorder import record_samples
     from collab_agents.training.reward_model import train_reward_model
     from collab_agents.training.rewards import MultiturnRewardFunction
+    from collab_agents.training.samples import Sample, SampledReply, read_samples
     from collab_agents.training.sft import train_sft
     from collab_agents.training.value import train_value
 
@@ -35,6 +37,7 @@ _HOMES = {
     "config": (
         "LoraSection",
         "PolicyConfig",
+        "SamplesConfig",
     ),
     "dataset_folder": (
         "push_dataset",
@@ -69,8 +72,14 @@ _HOMES = {
         "to_flat",
         "to_nested",
     ),
+    "recorder": ("record_samples",),
     "reward_model": ("train_reward_model",),
     "rewards": ("MultiturnRewardFunction",),
+    "samples": (
+        "Sample",
+        "SampledReply",
+        "read_samples",
+    ),
     "sft": ("train_sft",),
     "value": ("train_value",),
 }
@@ -84,6 +93,9 @@ __all__ = [
     "PPOConfig",
     "PPOTrainer",
     "PolicyConfig",
+    "Sample",
+    "SampledReply",
+    "SamplesConfig",
     "from_published",
     "merge_adapter",
     "opening_rows",
@@ -93,6 +105,8 @@ __all__ = [
     "push_dataset",
     "read_all",
     "read_dataset",
+    "read_samples",
+    "record_samples",
     "save_dataset",
     "save_rows",
     "sft_rows",

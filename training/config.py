@@ -123,10 +123,22 @@ class RewardConfig(Section):
     seed: int = 0
 
 
+class SamplesConfig(Section):
+    """What online training records of its samples, in samples.jsonl."""
+
+    every: PositiveInt | None = None
+    """Steps from one recorded step to the next; null is the trainer's logging_steps."""
+    prompts: NonNegativeInt = 1
+    """The prompts of a step, each with all its replies; 0 records nothing."""
+    futures: NonNegativeInt = 1
+    """The futures of a reply."""
+
+
 class OnlineConfig(Section):
     """`train.yaml` for `ppo`, `grpo` and `online-dpo`."""
 
     model: PolicyConfig
     data: PromptsConfig
     reward: RewardConfig
+    samples: SamplesConfig = Field(default_factory=SamplesConfig)
     trainer: dict[str, Any] = Field(default_factory=dict)

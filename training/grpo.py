@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import DatasetDict
 from trl import GRPOConfig, GRPOTrainer
 
-from collab_agents.training.config import PolicyConfig
+from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.online import RewardFunction, train_online
 
 
@@ -17,6 +17,7 @@ def train_grpo(
     out: str | Path,
     *,
     trainer: Mapping[str, object] | None = None,
+    samples: SamplesConfig | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -31,9 +32,20 @@ def train_grpo(
         reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
         out: The folder to write.
         trainer: Keys of TRL's GRPOConfig.
+        samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
     """
     return train_online(
-        "grpo", GRPOTrainer, GRPOConfig, model, data, reward, out, trainer=trainer, resume=resume, settings=settings
+        "grpo",
+        GRPOTrainer,
+        GRPOConfig,
+        model,
+        data,
+        reward,
+        out,
+        trainer=trainer,
+        samples=samples,
+        resume=resume,
+        settings=settings,
     )

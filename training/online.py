@@ -8,9 +8,10 @@ from datasets import Dataset, DatasetDict
 from transformers import Trainer, TrainingArguments
 
 from collab_agents.errors import ConfigError
-from collab_agents.training.config import PolicyConfig
+from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.fit import building, claim, fit
 from collab_agents.training.policy import Policy, fitting, load_policy, tokens, without_nulls
+from collab_agents.training.recorder import record_samples
 from collab_agents.training.rewards import MultiturnRewardFunction
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def train_online(
     out: str | Path,
     *,
     trainer: Mapping[str, object] | None,
+    samples: SamplesConfig | None = None,
     resume: bool,
     settings: Mapping[str, object] | None,
 ) -> dict[str, float]:
@@ -48,9 +50,13 @@ def train_online(
             processing_class=policy.tokenizer,
             peft_config=policy.peft,
         )
-    for one in rewards:
-        if isinstance(one, MultiturnRewardFunction) and one.needs_policy:
+    multiturn = [one for one in rewards if isinstance(one, MultiturnRewardFunction)]
+    for one in multiturn:
+        if one.needs_policy:
             _bind(one, learner)
+    samples = samples or SamplesConfig()
+    if multiturn and samples.prompts:
+        record_samples(learner, multiturn[0], samples)
     return fit(learner, out, resume=resume)
 
 

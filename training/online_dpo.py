@@ -13,7 +13,7 @@ from datasets import DatasetDict
 from trl.trainer.utils import is_async_callable, start_event_loop_in_daemon
 
 from collab_agents.errors import ConfigError
-from collab_agents.training.config import PolicyConfig
+from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.online import RewardFunction, train_online
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
@@ -99,6 +99,7 @@ def train_online_dpo(
     out: str | Path,
     *,
     trainer: Mapping[str, object] | None = None,
+    samples: SamplesConfig | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -112,6 +113,7 @@ def train_online_dpo(
         reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
         out: The folder to write.
         trainer: Keys of TRL's OnlineDPOConfig.
+        samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
 
@@ -132,6 +134,7 @@ def train_online_dpo(
         reward,
         out,
         trainer=trainer,
+        samples=samples,
         resume=resume,
         settings=settings,
     )

@@ -17,7 +17,7 @@ from torch import nn
 from trl import GRPOConfig, GRPOTrainer
 
 from collab_agents.training.advantages import at_the_end, generalized_advantages, moments_of, whitened
-from collab_agents.training.config import PolicyConfig
+from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.online import RewardFunction, train_online
 
 VALUE_HEAD = "value_head.safetensors"
@@ -198,6 +198,7 @@ def train_ppo(
     out: str | Path,
     *,
     trainer: Mapping[str, object] | None = None,
+    samples: SamplesConfig | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -211,9 +212,20 @@ def train_ppo(
         reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
         out: The folder to write.
         trainer: Keys of `PPOConfig`.
+        samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
     """
     return train_online(
-        "ppo", PPOTrainer, PPOConfig, model, data, reward, out, trainer=trainer, resume=resume, settings=settings
+        "ppo",
+        PPOTrainer,
+        PPOConfig,
+        model,
+        data,
+        reward,
+        out,
+        trainer=trainer,
+        samples=samples,
+        resume=resume,
+        settings=settings,
     )

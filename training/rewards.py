@@ -1,7 +1,8 @@
 """The multiturn-aware reward as a TRL reward function: futures of every sampled reply are simulated and judged.
 
 All it knows about trainers is how they call a reward function (TRL 1.16: keyword arguments `prompts`, `completions`,
-`completion_ids`, the dataset's columns, `trainer_state` and `log_metric`), from an event loop on one of TRL's threads.
+`completion_ids`, the dataset's columns, `trainer_state`, `log_metric` and `log_extra`), from an event loop on one of
+TRL's threads.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,14 +28,17 @@ from collab_agents.graphs import create_lookahead_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
-from collab_agents.messages import from_dicts, text_of
+from collab_agents.messages import as_text, from_dicts, text_of
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.local import LocalChatModel
+from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.runs.workers import RayOptions
+from collab_agents.tasks import Task
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.policy import clean
 from collab_agents.training.workers import RemoteScorer
+from collab_agents.trajectories import Message
 from collab_agents.users import AnyUser
 
 logger = logging.getLogger(__name__)
@@ -42,13 +47,26 @@ _PATIENCE = 5
 """Calls in a row with equal rewards before a warning is logged."""
 
 
+@dataclass(frozen=True)
+class Scored:
+    """A sampled reply, with what was found by scoring it."""
+
+    task: Task
+    persona: Persona | None
+    prompt: list[Message]
+    completion: list[Message]
+    result: dict[str, Any]
+    """`reward`, `scores`, and `futures` as records; or an `error`."""
+
+
 class MultiturnRewardFunction:
     """The multiturn-aware reward, as an async reward function for GRPO, PPO and online DPO.
 
     All replies of a batch are scored concurrently by lookahead. The dataset's columns are those of `prompt_row`; `goal`
     is required. Replies to the same prompt share the seeds of their futures, so that their rewards differ more by what
     they say and less by chance. A reply that could not be scored gets None. `log_metric` receives each judge's mean
-    (`judges/<name>`) and the share of replies without a reward (`unscored`).
+    (`judges/<name>`) and the share of replies without a reward (`unscored`). `log_extra` receives each reply's scores
+    and its first future.
 
     Args:
         user: Plays the user in the futures of each reply.
@@ -65,6 +83,9 @@ class MultiturnRewardFunction:
         seed: The seed of the futures.
         ray: Plays the futures in worker processes instead of this one, with the same rewards. It needs an `assistant`:
             the model in training cannot be sent to them. Each training process has workers of its own.
+
+    Attributes:
+        on_scored: Called with the replies of each batch once they are scored, if it is set; see `record_samples`.
 
     Raises:
         ConfigError: If `ray` is given without an assistant, or a person would have to play futures.
@@ -102,6 +123,7 @@ class MultiturnRewardFunction:
         self._model: torch.nn.Module | None = None
         self._graph: Graph | None = None
         self.needs_policy = assistant is None
+        self.on_scored: Callable[[list[Scored]], None] | None = None
         self._scorer: RemoteScorer | None = None
         if assistant is not None:
             chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
@@ -134,6 +156,7 @@ class MultiturnRewardFunction:
         completions: Sequence[object],
         completion_ids: Sequence[Sequence[int]] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
         **columns: object,
     ) -> list[float | None]:
         """Return a reward for each completion, or None if it could not be scored.
@@ -143,6 +166,7 @@ class MultiturnRewardFunction:
             completions: The replies, as lists of role/content dicts.
             completion_ids: The replies' tokens, which are counted for judges of length.
             log_metric: Called with the name and value of each metric.
+            log_extra: Called with the name and values of each column of TRL's table of completions.
             **columns: The dataset's columns, and whatever else TRL passes.
 
         Raises:
@@ -176,14 +200,24 @@ class MultiturnRewardFunction:
                 except WorkersError:
                     raise
                 except Exception as error:
-                    logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason_of(error))
-                    return {"reward": None, "scores": {}}
+                    reason = reason_of(error)
+                    logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason)
+                    return {"reward": None, "scores": {}, "error": reason}
 
         with _answering(self._model):
             ends = await asyncio.gather(*(score(state) for state in states))
         rewards = [end["reward"] for end in ends]
         if log_metric is not None:
             self._log(ends, log_metric)
+        if log_extra is not None:
+            self._log_columns(ends, log_extra)
+        if self.on_scored is not None:
+            self.on_scored(
+                [
+                    Scored(state["task"], state["persona"], prompt, completion, end)  # type: ignore[arg-type]
+                    for prompt, completion, state, end in zip(prompts, completions, states, ends, strict=True)
+                ]
+            )
         self._watch(rewards)
         return rewards
 
@@ -221,6 +255,12 @@ class MultiturnRewardFunction:
             if (average := mean(values)) is not None:
                 log_metric(f"judges/{name}", average)
         log_metric("unscored", sum(end["reward"] is None for end in ends) / len(ends))
+
+    def _log_columns(self, ends: Sequence[dict[str, Any]], log_extra: Callable[[str, list[Any]], None]) -> None:
+        for name in self._reward.judges:  # Always the same ones, in which no batch leaves a gap.
+            log_extra(f"judges/{name}", [end["scores"].get(name) for end in ends])
+        firsts = [end["futures"][0] if end.get("futures") else None for end in ends]
+        log_extra("future", [as_text(from_dicts(one["messages"])).strip() if one else "" for one in firsts])
 
     def _watch(self, rewards: Sequence[float | None]) -> None:
         values = {reward for reward in rewards if reward is not None}

@@ -18,7 +18,7 @@ from collab_agents.usage import Usage
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Replies to score. An item is the state after a reply, and gives its `reward` and `scores`."""
+    """Replies to score. An item is the state after a reply, and gives its `reward`, `scores` and `futures`."""
 
     make_graph: Callable[[], Graph]
     limited: bool = False
@@ -31,7 +31,7 @@ class ScoreJob:
         async def score(state: dict[str, Any]) -> dict[str, Any]:
             with ledger.counting():
                 end = await graph.ainvoke(state)
-            return {"reward": end["reward"], "scores": end["scores"]}
+            return {name: end[name] for name in ("reward", "scores", "futures")}
 
         return score
 
@@ -69,7 +69,7 @@ class RemoteScorer:
         Thread(target=self._loop.run_forever, name="collab-agents workers", daemon=True).start()
 
     async def score(self, state: dict[str, Any], label: str) -> dict[str, Any]:
-        """Return the `reward` and `scores` of the state after a reply. Errors are those of `Workers.run`."""
+        """Return the `reward`, `scores` and `futures` of the state after a reply. Errors are those of `Workers.run`."""
         scoring = asyncio.run_coroutine_threadsafe(self._score(state, label), self._loop)
         return await asyncio.wrap_future(scoring)
 

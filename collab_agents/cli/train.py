@@ -85,7 +85,16 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
     )
     data = _prompts(config, user, args, out, console)
     _check_judgeable(data, user, reward)
-    logs = method.train(config.model, data, function, out, trainer=config.trainer, resume=resume, settings=kept)
+    logs = method.train(
+        config.model,
+        data,
+        function,
+        out,
+        trainer=config.trainer,
+        samples=config.samples,
+        resume=resume,
+        settings=kept,
+    )
     _finish(console, method, logs, out)
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -26,13 +25,13 @@ from collab_agents.errors import CollabError
 from collab_agents.runs.scorecard import Scorecard
 from collab_agents.trajectories import Trajectory
 from collab_agents.variance import chosen_probabilities
-from collab_agents.view.curves import SETTINGS, read_curves
 from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
 from collab_agents.view.places import Place
 from collab_agents.view.rows import Wanted
 from collab_agents.view.summary import kept_in, reading, summary_of
 from collab_agents.view.table import RunTable
+from collab_agents.view.training import TrainingPages
 
 _ROWS = 50
 _ENDS = [("user", "by the user"), ("max_turns", "with the last exchange"), ("interrupted", "by an interruption")]
@@ -63,6 +62,7 @@ def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | 
             Route("/{place:int}", pages.overview),
             Route("/{place:int}/trajectories", pages.table),
             Route("/{place:int}/trajectories/{number:int}", pages.trajectory),
+            Route("/{place:int}/samples/{step:int}", pages.samples),
             Mount("/static", StaticFiles(directory=str(files("collab_agents.view") / "static"))),
         ],
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
@@ -76,6 +76,7 @@ class Pages:
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
         self._runs = [place for place in places if place.kind == "run"]
+        self._trainings = TrainingPages(places, several=len(self._runs) > 1)
 
     async def index(self, request: Request) -> Response:
         first = self._places[0]
@@ -91,9 +92,7 @@ class Pages:
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
             return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
         if place.kind == "training":
-            curves = await run_in_threadpool(read_curves, Path(place.path))
-            config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
-            return self._page("training.html", place=place, here=place.link, curves=curves, config=config)
+            return await self._trainings.overview(place, _offset(request), request.query_params.get("part"))
         table = await place.table()
         values = await run_in_threadpool(kept_in, place.path)
         found = await place.reliability()
@@ -156,6 +155,9 @@ class Pages:
             next=following,
             up=_link(here, query),
         )
+
+    async def samples(self, request: Request) -> Response:
+        return await self._trainings.step(self._place(request), request.path_params["step"])
 
     async def compare(self, request: Request) -> Response:
         one, other = self._two(request)
@@ -237,10 +239,6 @@ async def _explain(request: Request, error: Exception) -> Response:
 def _stamp(table: RunTable) -> str:
     """Return a text that is another one after a change."""
     return f"{table.count}-{table.read_bytes}-{table.total_bytes}"
-
-
-def _text_of(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def _scorecard(path: str) -> Scorecard:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from collab_agents.errors import RunDirectoryError
+from collab_agents.training.samples import SAMPLES
 
 LOG, SETTINGS = "training_log.json", "training.json"
 
@@ -15,8 +16,8 @@ Points = list[tuple[float, float]]
 
 
 def is_training(folder: Path) -> bool:
-    """Whether the folder was written by `collab-agents train`."""
-    return (folder / SETTINGS).is_file() or bool(_states(folder))
+    """Whether the folder was written by `collab-agents train`, or by a trainer that records samples."""
+    return any((folder / name).is_file() for name in (SETTINGS, SAMPLES)) or bool(_states(folder))
 
 
 def read_curves(folder: Path) -> dict[str, dict[str, Points]]:

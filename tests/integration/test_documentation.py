@@ -49,7 +49,8 @@ from collab_agents.personas import Persona
 from collab_agents.server.settings import Settings
 from collab_agents.tasks import TASK_SETS, Task
 from collab_agents.tasks.agenda import Agenda
-from collab_agents.training.config import OfflineConfig, OnlineConfig, RewardConfig
+from collab_agents.training.config import OfflineConfig, OnlineConfig, RewardConfig, SamplesConfig
+from collab_agents.training.samples import Sample, SampledReply
 from collab_agents.trajectories import Candidate, Failure, Future, Trajectory, Turn, read_trajectories
 from tests.support.tiny import tiny_model
 
@@ -219,6 +220,8 @@ def check_yaml(block: Block) -> None:
         assert load_config(path, OnlineConfig if "reward" in read else OfflineConfig)
     elif "reward" in read:
         assert RewardConfig.model_validate(read["reward"])
+    elif "samples" in read:
+        assert SamplesConfig.model_validate(read["samples"])
     elif block.file == "eval.yaml":
         assert load_config(path, EvalConfig)
     else:
@@ -352,7 +355,7 @@ def test_every_command_and_section_is_documented() -> None:
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert all(re.search(rf"`(collab-agents )?{name}\b", text) for name in GROUP.commands)
     assert all(f"| `{name}` |" in text for name in RunConfig.model_fields)
-    for record in (Trajectory, Turn, Candidate, Future):
+    for record in (Trajectory, Turn, Candidate, Future, Sample, SampledReply):
         assert all(f"`{name}`" in text for name in record.model_fields)
 
 

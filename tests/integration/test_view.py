@@ -1,5 +1,6 @@
 """Runs are looked at in a real browser, whatever is in them."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
+from datasets import Dataset, DatasetDict
 from playwright.async_api import Page, async_playwright, expect
 
 from collab_agents import (
@@ -25,8 +27,12 @@ from collab_agents import (
     generate_trajectories,
 )
 from collab_agents.judges import token_cost
+from collab_agents.training import MultiturnRewardFunction, PolicyConfig, read_samples, train_grpo
+from collab_agents.training.samples import SAMPLES, Sample, SampledReply
+from collab_agents.trajectories import JsonlStore
 from tests.support.commands import COMMAND, run
 from tests.support.participants import Says
+from tests.support.tiny import tiny_model
 
 HOSTILE = (
     "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title = 'hacked'\"> **bold** "
@@ -60,8 +66,11 @@ def numbered(count: int) -> list[Task]:
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    """A page on which nothing may be refused by the policy, asked of another host, or fail in a script."""
+async def page(view: "View") -> AsyncIterator[Page]:
+    """A page on which nothing may be refused by the policy, asked of another host, or fail in a script.
+
+    It is closed before the servers of `view`, which it asks for news.
+    """
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page, problems = await browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
@@ -267,6 +276,80 @@ async def test_a_training_shows_its_curves(tmp_path: Path, page: Page, view: Vie
     await page.reload()
     await expect(page.get_by_role("img", name="loss over steps 1 to 9")).to_be_visible()
     await expect(page.get_by_text('"method": "dpo"')).to_be_visible()
+
+
+async def test_a_training_shows_what_it_sampled_as_it_goes_on(tmp_path: Path, page: Page, view: View) -> None:
+    training = tmp_path / "training"
+    await asyncio.to_thread(train, training, tiny_model(tmp_path / "tiny", context=2048))
+    address = urlsplit(view(training))
+    await page.goto(address.geturl())
+    await expect(page.locator("[data-row]")).to_have_count(2)
+    await expect(page.locator("[data-row]").first).to_contain_text("task <i>")
+    await page.get_by_role("link", name="2", exact=True).click()
+    await page.wait_for_url("**/0/samples/2")
+    await page.keyboard.press("k")
+    await page.wait_for_url("**/0/samples/1")
+    replies = page.locator("[data-candidate]")
+    await expect(replies).to_have_count(4)
+    rewards = next(sample.rewards for sample in read_samples(training))
+    await expect(replies.nth(1)).to_contain_text(f"{rewards[1]:.3f}")
+    await expect(replies.nth(1)).to_contain_text("token_cost")
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator("[data-candidate]:focus")).to_have_count(1)
+    future = page.locator("[data-candidate]:focus details.future")
+    await expect(future.locator(".message.user")).to_be_hidden()
+    await page.keyboard.press("Enter")
+    await expect(future.locator(".message.user")).to_contain_text("<script>document.title = 'hacked'</script>")
+    await page.keyboard.press("u")
+    await expect(page.get_by_role("region", name="Sampled conversations")).to_be_visible()
+    await page.locator("#step-1").focus()
+    hostile = {"role": "assistant", "content": HOSTILE}
+    reply = SampledReply(messages=[hostile], scores={HOSTILE: 0.5}, played=3, error=HOSTILE)
+    file = JsonlStore(training / SAMPLES)
+    file.append(Sample(step=7, task=Task(id=HOSTILE, goal=HOSTILE), prompt=[], replies=[reply]))
+    begin_line(file.path)
+    await expect(page.locator("[data-row]")).to_have_count(3)
+    await expect(page.locator("#step-1")).to_be_focused()
+    for path, width in (("0", 390), ("0/samples/1", 390), ("0/samples/7", 1280)):
+        await page.set_viewport_size({"width": width, "height": 844})
+        await page.goto(f"http://{address.netloc}/{path}")
+        await page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
+        found = await Axe().run(page)
+        assert found.response["violations"] == [], found.generate_report()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        assert await page.title() != "hacked"
+        assert await page.locator("main script, main img, main i").count() == 0
+    await expect(page.locator("main .error")).to_contain_text("<script>document.title = 'hacked'</script>")
+    file.replace([])  # As at the start of a training that goes on from an earlier checkpoint.
+    await page.goto(f"http://{address.netloc}/0")
+    await expect(page.get_by_role("region", name="Sampled conversations")).to_have_count(0)
+    for step in range(1, 61):
+        file.append(Sample(step=step, task=numbered(1)[0], prompt=[], replies=[]), sync=False)
+    await expect(page.locator("[data-row]")).to_have_count(50)
+    await page.get_by_role("link", name="Later").click()
+    await expect(page.locator("[data-row]")).to_have_count(10)
+    await expect(page.locator("[data-row] a").last).to_have_text("1")
+
+
+def begin_line(file: Path) -> None:
+    with open(file, "a") as lines:
+        lines.write('{"step": 8')
+
+
+def train(out: Path, model: str) -> None:
+    """Two steps by GRPO, on words that are hostile."""
+    rows = [{"prompt": [{"role": "user", "content": HOSTILE}], "goal": HOSTILE, "task_id": "task <i>"}] * 8
+    reward = MultiturnRewardFunction(ScriptedUser([HOSTILE] * 2), REWARD, Lookahead(futures=2, window=1), max_tokens=4)
+    train_grpo(
+        PolicyConfig(name=model, dtype="float32"),
+        DatasetDict({"train": Dataset.from_list(rows)}),
+        reward,
+        out,
+        trainer={
+            "max_steps": 2, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "bf16": False,
+            "max_completion_length": 8, "num_generations": 4, "per_device_train_batch_size": 4, "disable_tqdm": True,
+        },
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

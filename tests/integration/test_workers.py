@@ -42,6 +42,7 @@ from collab_agents.errors import ConfigError, LimitReached, WorkersError
 from collab_agents.judges import token_cost
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.training import MultiturnRewardFunction
+from collab_agents.training.rewards import Scored
 from tests.support.commands import start
 from tests.support.postgres import PostgresServer
 from tests.support.workers import Deadly, Frank, Locked
@@ -336,15 +337,20 @@ def test_rewards_of_replies_in_training_are_the_same_on_workers(cluster: Cluster
     replies = [[{"role": "assistant", "content": f"To whom, and why {n}?"}] for n in range(6)]
     goals = [f"A letter of {n} lines." for n in range(6)]
     here = MultiturnRewardFunction(LLMUser(model), reward, ahead, assistant=model)
+    scored: list[list[Scored]] = []
+    here.on_scored = scored.append
     expected = asyncio.run(here(prompts, replies, goal=goals))
     assert len(set(expected)) > 1
     ray = RayOptions(address=cluster.address, workers=2)
     there = MultiturnRewardFunction(LLMUser(model), reward, ahead, assistant=model, ray=ray)
+    there.on_scored = scored.append
     try:
         for _ in range(2):  # TRL may call it from another event loop every time.
             assert asyncio.run(there(prompts, replies, goal=goals)) == expected
     finally:
         there.close()
+    first, *others = [[one.result["futures"] for one in batch] for batch in scored]
+    assert others == [first, first]
     with pytest.raises(ConfigError, match="ray needs an assistant"):
         MultiturnRewardFunction(LLMUser(model), reward, ahead, ray=ray)
 

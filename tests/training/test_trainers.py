@@ -40,6 +40,7 @@ from collab_agents.training import (
     opening_rows,
     prompt_row,
     read_dataset,
+    read_samples,
     tiles,
     train_dpo,
     train_grpo,
@@ -493,6 +494,7 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
     assert done.stdout.count("8 prompts rows of 8 tasks") >= 2
     for name in ("ppo", "online-dpo"):
         assert json.loads((tmp_path / name / "training_log.json").read_text())[0]["judges/token_cost"] < 0
+        assert [sample.step for sample in read_samples(tmp_path / name)] == [1, 2]
     assert list(losses(tmp_path / "ppo")) == [1, 2]
 
 

@@ -1,0 +1,77 @@
+"""The pages of a training: its curves, and for each step of which there are samples, the replies and their futures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
+
+from collab_agents.view.curves import SETTINGS, read_curves
+from collab_agents.view.html import render
+from collab_agents.view.places import Place
+from collab_agents.view.samples import SampleSteps
+
+_STEPS = 50
+
+
+class TrainingPages:
+    """The pages of those of the places that are trainings."""
+
+    def __init__(self, places: Sequence[Place], *, several: bool) -> None:
+        self._several = several
+        self._samples = {place.number: SampleSteps(place.path) for place in places if place.kind == "training"}
+
+    async def overview(self, place: Place, offset: int, part: str | None) -> Response:
+        """Return the page, from this step of those that were sampled, or nothing if it has not changed since `part`."""
+        samples = self._samples[place.number]
+        curves = await run_in_threadpool(read_curves, Path(place.path))
+        steps = await run_in_threadpool(samples.all)
+        points = sum(len(line) for kinds in curves.values() for line in kinds.values())
+        stamp = f"{points}-{samples.end}"
+        if part == stamp:
+            return Response(status_code=204)
+        config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
+        last = min(offset + _STEPS, len(steps))
+        return self._page(
+            "training.html",
+            place=place,
+            here=place.link,
+            curves=curves,
+            config=config,
+            problems=samples.problems,
+            steps=steps[offset:last],
+            recorded=len(steps),
+            first=offset + 1,
+            last=last,
+            earlier=f"{place.link}?offset={max(0, offset - _STEPS)}" if offset else None,
+            later=f"{place.link}?offset={last}" if last < len(steps) else None,
+            again=f"{place.link}?offset={offset}&part={stamp}",
+        )
+
+    async def step(self, place: Place, number: int) -> Response:
+        """Return the page of a step's samples. Raises HTTPException if there are none."""
+        if place.kind != "training":
+            raise HTTPException(404, f"{place.name} is no training.")
+        try:
+            samples, before, after = await run_in_threadpool(self._samples[place.number].at, number)
+        except LookupError:
+            raise HTTPException(404, f"There are no samples of step {number}.") from None
+        previous, following = (None if one is None else f"{place.link}/samples/{one}" for one in (before, after))
+        return self._page(
+            "samples.html",
+            place=place,
+            here="",
+            step=number,
+            samples=samples,
+            previous=previous,
+            next=following,
+            up=place.link,
+        )
+
+    def _page(self, template: str, **values: object) -> HTMLResponse:
+        return HTMLResponse(render(template, several=self._several, **values))
+
+
+def _text_of(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.exists() else None
