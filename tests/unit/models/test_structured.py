@@ -157,7 +157,6 @@ async def test_an_object_is_counted_as_one_call_and_ends_with_a_cancelled_caller
 async def test_one_seed_gives_the_same_trajectories_at_any_concurrency() -> None:
     one_by_one = await played(1)
     assert len({one.messages[-1]["content"] for one in one_by_one}) == len(one_by_one) == 2
-    assert await played(8) == one_by_one
     assert await played(64) == one_by_one
 
 
