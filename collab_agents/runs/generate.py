@@ -316,7 +316,8 @@ async def _play_all(
                 await make_way(out)
             run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             turns = await stack.enter_async_context(open_turns(run, checkpoints))
-            run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
+            spent = summed(run.spent, await _spent_on_unfinished(turns, run.finished))
+            run.begin(spent, tasks=len(tasks) if isinstance(tasks, Sized) else progress.total)
             purse.usage.add(Usage.of(run.totals))
         ledger = RunLedger(progress, purse, prices or {})
         if run is not None:

@@ -1,11 +1,15 @@
 """Generating trajectories: concurrency, failures, leaving a run early, and resuming it."""
 
 import asyncio
+import fcntl
 import gc
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
@@ -23,7 +27,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import interactivity, token_cost
-from collab_agents.runs.directory import read_failures
+from collab_agents.runs.directory import RunDirectory, is_in_use, read_failures
 from tests.support.participants import Counts
 from tests.support.reading import line_in
 from tests.support.runs import SMALL, collect, generate
@@ -271,6 +275,40 @@ async def test_two_tasks_with_one_id_are_refused() -> None:
 
 async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_path: Path) -> None:
     async with aclosing(generate(parties(3), out=tmp_path, max_concurrency=1)) as trajectories:
+async def test_a_run_notes_how_many_tasks_it_has_and_how_far_its_attempt_began(tmp_path: Path) -> None:
+    def noted() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((tmp_path / "run.json").read_text())
+        return found
+
+    await collect(list(parties(2)), out=tmp_path, assistant=Counts(fail_on="number 1"))
+    assert noted()["tasks"] == 2
+    start = datetime.now(UTC).replace(microsecond=0)
+    async with aclosing(generate(list(parties(4)), out=tmp_path, max_concurrency=1, resume=True)) as trajectories:
+        await anext(trajectories)
+        assert noted()["tasks"] == 4
+        began, finished, failed = noted()["attempt"].values()
+        assert start <= datetime.fromisoformat(began) <= datetime.now(UTC)
+        assert (finished, failed) == (1, 1)
+        assert is_in_use(tmp_path)
+    assert not is_in_use(tmp_path)
+    assert noted()["tasks"] == 4
+    assert "attempt" not in noted()
+    await collect(parties(4), out=tmp_path, resume=True)  # How many these are is not known before they are played.
+    assert "tasks" not in noted()
+
+
+def test_a_run_begins_while_somebody_looks_whether_its_directory_is_in_use(tmp_path: Path) -> None:
+    assert not is_in_use(tmp_path)
+    with RunDirectory(tmp_path, settings={}):
+        assert is_in_use(tmp_path)
+    with open(tmp_path / "run.lock", "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not is_in_use(tmp_path)
+        threading.Timer(0.05, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with RunDirectory(tmp_path, settings={}, resume=True):
+            assert is_in_use(tmp_path)
+
+
         await anext(trajectories)
         with pytest.raises(RunDirectoryError, match="is in use by another run"):
             await collect(parties(3), out=tmp_path)
