@@ -59,7 +59,7 @@ def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | 
         routes=[
             Route("/", pages.index),
             Route("/compare", pages.compare),
-            Route("/compare/{task:path}", pages.pair),
+            Route("/compare/task", pages.pair),
             Route("/{place:int}", pages.overview),
             Route("/{place:int}/trajectories", pages.table),
             Route("/{place:int}/trajectories/{number:int}", pages.trajectory),
@@ -172,7 +172,7 @@ class Pages:
             score=score,
             scores=["reward", *mine.judges],
             pairs=[
-                (pair, _link(f"/compare/{pair.task_id}", query | {"at": offset + index}))
+                (pair, _link("/compare/task", query | {"task": pair.task_id, "at": offset + index}))
                 for index, pair in enumerate(found[:_ROWS])
             ],
             earlier=_link("/compare", query | {"offset": max(0, offset - _ROWS)}) if offset else None,
@@ -181,17 +181,20 @@ class Pages:
 
     async def pair(self, request: Request) -> Response:
         one, other = self._two(request)
-        task = request.path_params["task"]
+        task = request.query_params.get("task", "")
+        mine, theirs = await one.table(), await other.table()
         sides = []
-        for place in (one, other):
-            number, trajectory = await run_in_threadpool(_by_task, await place.table(), task)
+        for place, table in ((one, mine), (other, theirs)):
+            number, trajectory = await run_in_threadpool(_by_task, table, task)
             sides.append((place, trajectory, f"{place.link}/trajectories/{number}"))
         score, at = request.query_params.get("score", "reward"), _whole(request, "at")
         query = {"a": one.number, "b": other.number, "score": score}
-        mine, theirs = await one.table(), await other.table()
         first = max(0, at - 1)
         found = await run_in_threadpool(mine.pairs, theirs, score, first, at - first + 2)
-        beside = [_link(f"/compare/{pair.task_id}", query | {"at": first + index}) for index, pair in enumerate(found)]
+        beside = [
+            _link("/compare/task", query | {"task": pair.task_id, "at": first + index})
+            for index, pair in enumerate(found)
+        ]
         return self._page(
             "pair.html",
             here="",
