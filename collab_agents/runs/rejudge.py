@@ -196,7 +196,7 @@ class _Results:
         if self.run is None:
             logger.warning("task %s could not be judged: %s", trajectory.task.id, reason)
         else:
-            self.run.fail(Failure(task=trajectory.task, error=reason))
+            self.run.fail(Failure(task=trajectory.task, persona=trajectory.persona, error=reason))
 
 
 async def _close(run: RunDirectory, results: _Results, started: float) -> None:

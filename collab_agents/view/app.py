@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 from collab_agents._internal.addresses import place_at
 from collab_agents.errors import CollabError
+from collab_agents.runs.directory import read_run
 from collab_agents.runs.scorecard import Scorecard
 from collab_agents.trajectories import Trajectory
 from collab_agents.variance import chosen_probabilities
@@ -31,11 +32,16 @@ from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
 from collab_agents.view.places import Place
 from collab_agents.view.rows import Wanted
-from collab_agents.view.summary import kept_in, reading, summary_of
-from collab_agents.view.table import RunTable
+from collab_agents.view.summary import config_of, reading, standing_of, summary_of
+from collab_agents.view.table import FAILED, RunTable
 
 _ROWS = 50
-_ENDS = [("user", "by the user"), ("max_turns", "with the last exchange"), ("interrupted", "by an interruption")]
+_ENDS = [
+    ("user", "by the user"),
+    ("max_turns", "with the last exchange"),
+    ("interrupted", "by an interruption"),
+    ("failed", "by a failure"),
+]
 
 
 def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
@@ -95,14 +101,16 @@ class Pages:
             config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
             return self._page("training.html", place=place, here=place.link, curves=curves, config=config)
         table = await place.table()
-        values = await run_in_threadpool(kept_in, place.path)
         found = await place.reliability()
-        stamp = f"{_stamp(table)}-{len(values['failures'])}-{found is not None}"
+        run = await run_in_threadpool(read_run, place.path)
+        standing = await run_in_threadpool(standing_of, place.path, run, table)
+        stamp = f"{_stamp(table)}-{found is not None}-{standing['under_way']}-{standing['left']}"
         if request.query_params.get("part") == stamp:
             return Response(status_code=204)
-        values |= await run_in_threadpool(summary_of, table, found)
+        values = await run_in_threadpool(summary_of, table, found) | standing
         template = "run_live.html" if "part" in request.query_params else "run.html"
-        return self._page(template, place=place, here=place.link, stamp=stamp, **values)
+        again = _link(place.link, {"part": stamp})
+        return self._page(template, place=place, here=place.link, again=again, config=config_of(run), **values)
 
     async def table(self, request: Request) -> Response:
         place, wanted, offset = self._run(request), _wanted(request), _offset(request)
@@ -138,24 +146,21 @@ class Pages:
         place, wanted = self._run(request), _wanted(request)
         number = request.path_params["number"]
         table = await place.table()
-        if not 1 <= number <= table.count:
-            raise HTTPException(404, f"There is no trajectory {number}.")
-        found = await run_in_threadpool(table.trajectory, number)
         beside = await run_in_threadpool(table.beside, number, wanted)
-        known = await place.reliability()
-        components = known.reward.components if known else None
         here, query = f"{place.link}/trajectories", _query(wanted)
         previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
-        return self._page(
-            "trajectory.html",
-            place=place,
-            here=here,
-            trajectory=found,
-            probabilities=chosen_probabilities(found.turns, components),
-            previous=previous,
-            next=following,
-            up=_link(here, query),
-        )
+        links = {"place": place, "here": here, "previous": previous, "next": following, "up": _link(here, query)}
+        try:
+            if number >= FAILED:
+                failure = await run_in_threadpool(table.failure, number)
+                task, persona = failure.task, failure.persona
+                return self._page("failure.html", task=task, persona=persona, reason=failure.error, **links)
+            found = await run_in_threadpool(table.trajectory, number)
+        except LookupError:
+            raise HTTPException(404, f"There is no trajectory {number}.") from None
+        known = await place.reliability()
+        probabilities = chosen_probabilities(found.turns, known.reward.components if known else None)
+        return self._page("trajectory.html", task=found.task, trajectory=found, probabilities=probabilities, **links)
 
     async def compare(self, request: Request) -> Response:
         one, other = self._two(request)
@@ -239,7 +244,7 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 def _stamp(table: RunTable) -> str:
     """Return a text that is another one after a change."""
-    return f"{table.count}-{table.read_bytes}-{table.total_bytes}"
+    return f"{table.version}-{table.count}-{table.failed}-{table.read_bytes}-{table.total_bytes}"
 
 
 def _text_of(file: Path) -> str | None:

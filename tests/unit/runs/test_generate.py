@@ -149,16 +149,18 @@ async def test_a_bar_shows_a_run_and_closes_with_it(capsys: pytest.CaptureFixtur
 
 async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
     progress = Progress()
-    done = await collect(parties(5), assistant=Counts(fail_on="number 2"), out=tmp_path, progress=progress)
+    shy = [PERSONAS["shy-student"]]
+    fails = Counts(fail_on="number 2")
+    done = await collect(parties(5), assistant=fails, personas=shy, out=tmp_path, progress=progress)
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
-    assert failure.task.id == "party-2"
+    assert (failure.task.id, failure.persona) == ("party-2", *shy)
     line = line_in(Counts.respond, 10)
     why = "; ".join(f"candidate {index}: assistant: RuntimeError: no luck ({line})" for index in (0, 1))
     assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)
 
-    again = await collect(parties(5), out=tmp_path, resume=True)
+    again = await collect(parties(5), personas=shy, out=tmp_path, resume=True)
     assert list(again) == ["party-2"]
     assert read_failures(tmp_path) == []
     assert len(list(read_trajectories(tmp_path))) == 5
@@ -273,8 +275,6 @@ async def test_two_tasks_with_one_id_are_refused() -> None:
         await collect([party(), party()])
 
 
-async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_path: Path) -> None:
-    async with aclosing(generate(parties(3), out=tmp_path, max_concurrency=1)) as trajectories:
 async def test_a_run_notes_how_many_tasks_it_has_and_how_far_its_attempt_began(tmp_path: Path) -> None:
     def noted() -> dict[str, Any]:
         found: dict[str, Any] = json.loads((tmp_path / "run.json").read_text())
@@ -309,6 +309,8 @@ def test_a_run_begins_while_somebody_looks_whether_its_directory_is_in_use(tmp_p
             assert is_in_use(tmp_path)
 
 
+async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_path: Path) -> None:
+    async with aclosing(generate(parties(3), out=tmp_path, max_concurrency=1)) as trajectories:
         await anext(trajectories)
         with pytest.raises(RunDirectoryError, match="is in use by another run"):
             await collect(parties(3), out=tmp_path)
