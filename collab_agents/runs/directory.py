@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$|^checkpoints$")
 """Settings that may differ when a run is resumed: they decide how much, how fast and where, not what is played."""
 _GLANCE = 0.2
-"""Seconds to wait for who looks whether the directory is in use, for which it takes the lock for an instant."""
+"""Seconds to wait for a viewer, which takes the lock for an instant to see whether a run has it."""
 _ATTEMPT = ("attempt", "on_disk_at_start")
 """What run.json has only while a process plays the run, and after one that was killed."""
 

@@ -157,7 +157,10 @@ class Pages:
                 return self._page("failure.html", task=task, persona=persona, reason=failure.error, **links)
             found = await run_in_threadpool(table.trajectory, number)
         except LookupError:
-            raise HTTPException(404, f"There is no trajectory {number}.") from None
+            why = (
+                f"There is no trajectory {number}." if number < FAILED else "This task has not failed, or not any more."
+            )
+            raise HTTPException(404, why) from None
         known = await place.reliability()
         probabilities = chosen_probabilities(found.turns, known.reward.components if known else None)
         return self._page("trajectory.html", task=found.task, trajectory=found, probabilities=probabilities, **links)
