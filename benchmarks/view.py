@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large import RECORDED, small, timed
-from collab_agents import Trajectory, read_trajectories
+from collab_agents import Task, Trajectory, read_trajectories
 from collab_agents.runs import compact
+from collab_agents.trajectories import Failure
 from collab_agents.view.index_file import index_path
-from collab_agents.view.table import RunTable, Wanted
+from collab_agents.view.table import FAILED, RunTable, Wanted
 
 TIMES = 20
 WORDS = "amber basil cedar delta ember fjord grove heron ivory jetty".split()
@@ -60,6 +61,11 @@ def write(out: Path, trajectories: Iterator[Trajectory], count: int, salt: int) 
     with open(out / "trajectories.jsonl", "w", encoding="utf-8") as file:
         for number, one in zip(range(count), trajectories, strict=False):
             file.write(varied(number, one, salt).model_dump_json() + "\n")
+    with open(out / "failures.jsonl", "w", encoding="utf-8") as file:
+        for number in range(count // 100):
+            task = Task(id=f"failed-{number}", goal="You want an invitation.")
+            reason = f"HTTP {500 + number % 10}: {WORDS[number % 10]}"
+            file.write(Failure(task=task, error=reason).model_dump_json() + "\n")
 
 
 def median(work: Callable[[int], object]) -> str:
@@ -101,12 +107,19 @@ def measure(folder: Path) -> Iterator[tuple[str, str]]:
     yield "filter by text", median(lambda i: ask(text=f"{WORDS[i % 10].upper()}-{i * 7919 % 1000}"))
     yield "filter by text in every row", median(lambda i: ask(text="You want"[: 8 - i % 4], least=-i))
     yield "filter by a score's range", median(lambda i: ask(score=judge, least=i / 40, most=i / 40 + 0.3))
+    yield "filter by failure", median(lambda i: ask(stopped="failed", text=f"HTTP {500 + i % 10}"))
     yield "sort by a judge", median(lambda i: ask(sort=judge, descending=bool(i % 2), least=-1 - i))
     yield "the last page", median(lambda i: table.rows(Wanted(sort=judge, least=-30 - i), offset=count - 50))
     yield "beside", median(lambda i: table.beside(1 + i * count // TIMES, Wanted(sort="reward", least=-60 - i)))
     yield "histogram", median(lambda i: table.histogram(judge, 20 + i))
     yield "a trajectory", median(lambda i: table.trajectory(1 + i * count // TIMES))
     yield "looking for what is new", median(lambda i: table.refresh())
+
+    def fail_again(time: int) -> None:
+        os.utime(folder / "run" / "failures.jsonl", (time, time))
+        table.refresh()
+
+    yield f"reading {table.failed:,} failures again", median(fail_again)
     yield "reliability", f"{timed(table.reliability) * 1000:.0f} ms of CPU"
     yield "memory, at most", f"{memory()} MB"
     with RunTable(folder / "parquet") as columnar:
@@ -141,6 +154,11 @@ def pages(run: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, str]
         table = "/0/trajectories"
         yield "page of the table", median(lambda i: get(f"{table}?sort=reward&offset={50 * i}"))
         yield "page of a filter", median(lambda i: get(f"{table}?text={WORDS[i % 10]}-{i * 7919 % 1000}"))
+        yield (
+            "page of failed tasks",
+            median(lambda i: get(f"{table}?stopped=failed&text=http+50{i % 10}&offset={i // 10}")),
+        )
+        yield "page of a failed task", median(lambda i: get(f"{table}/{FAILED + i}?stopped=failed"))
         yield "page of a trajectory", median(lambda i: get(f"{table}/{1 + i}?sort=reward"))
         status = Path(f"/proc/{server.pid}/status").read_text()
         yield "memory of the server, at most", f"{int(status.partition('VmHWM:')[2].split()[0]) // 1024} MB"

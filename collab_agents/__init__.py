@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         create_lookahead_agent,
         create_lookahead_graph,
         create_rollout_graph,
+        draw_graph,
     )
     from collab_agents.humans import HumanAssistant, HumanUser
     from collab_agents.lookahead import Budget, Lookahead
@@ -55,6 +56,7 @@ _HOMES = {
         "create_lookahead_agent",
         "create_lookahead_graph",
         "create_rollout_graph",
+        "draw_graph",
     ),
     "humans": ("HumanAssistant", "HumanUser"),
     "models": ("Limits", "load_chat_model"),
@@ -118,6 +120,7 @@ __all__ = [
     "create_lookahead_agent",
     "create_lookahead_graph",
     "create_rollout_graph",
+    "draw_graph",
     "estimate_cost",
     "evaluate",
     "generate_trajectories",

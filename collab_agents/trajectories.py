@@ -150,6 +150,8 @@ class Failure(Record):
     """A task that could not be finished, and why."""
 
     task: Task
+    persona: Persona | None = None
+    """Who should have played it. None too if an earlier version recorded it."""
     error: str
 
 

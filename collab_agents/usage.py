@@ -113,8 +113,13 @@ def dollars(counts: Counts) -> str:
     """Return the cost in words: a number, "unknown", or "at least" the part that is known."""
     if counts.cost is None and not counts.dollars:
         return "unknown"
-    shown = f"{counts.dollars:,.2f}" if counts.dollars >= 1 else f"{counts.dollars:.3g}"
+    shown = amount(counts.dollars)
     return shown if counts.cost is not None else f"at least {shown}"
+
+
+def amount(dollars: float) -> str:
+    """Return dollars for reading, without their sign: cents, or three digits of less than a dollar."""
+    return f"{dollars:,.2f}" if dollars >= 1 else f"{dollars:.3g}"
 
 
 def summed(total: Mapping[str, Any], more: Mapping[str, Any], *, sign: int = 1) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.graphs.deliberation import Deliberation, alike, unheard
 from collab_agents.graphs.lookahead import create_lookahead_graph
 from collab_agents.graphs.nodes import assistant_node, ends_with_user, named, running
+from collab_agents.graphs.picture import compiled
 from collab_agents.graphs.states import ConversationState, State, Update
 from collab_agents.lookahead import SERVING, Budget, Lookahead
 from collab_agents.messages import as_text, is_users, text_of, with_ids
@@ -287,7 +288,7 @@ def create_lookahead_agent(
     graph.add_edge("ask", "execute")
     graph.add_edge("fail", "execute")
     graph.add_edge("answer", END)
-    return graph.compile(name="lookahead_agent", checkpointer=checkpointer)
+    return compiled(graph, "lookahead_agent", checkpointer)
 
 
 def _both_ways(function: Callable[[State], Coroutine[Any, Any, object]], name: str) -> RunnableLambda[Any, Any]:

@@ -17,6 +17,7 @@ from collab_agents.graphs.nodes import (
     opening,
     user_node,
 )
+from collab_agents.graphs.picture import compiled
 from collab_agents.graphs.states import ConversationInput, ConversationState, JudgedState, ServedInput, State
 from collab_agents.lookahead import MAX_EXCHANGES, check_lookahead
 from collab_agents.rewards import MultiturnReward
@@ -84,4 +85,4 @@ def create_conversation_graph(
     add_speaker(graph, "simulated_user", speak, then="assistant", end=end)
     add_speaker(graph, "assistant", answer, then="simulated_user", end=end)
     graph.add_conditional_edges(opening(graph, scene), begin, ["simulated_user", "assistant", *[end] * continues])
-    return graph.compile(name="conversation", checkpointer=checkpointer)
+    return compiled(graph, "conversation", checkpointer)

@@ -1,10 +1,12 @@
 """Drawing a graph: a placeholder assistant, and access to the graphs inside nodes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
+from langgraph.pregel import Pregel
 
-from collab_agents.graphs.conversation import Graph
+from collab_agents.graphs.picture import inner_graphs
 from collab_agents.participants import AssistantContext, Memory
 
 
@@ -17,13 +19,8 @@ class Anybody:
         return [AIMessage("")], memory
 
 
-def open_up(graph: Graph) -> None:
-    """Show LangGraph the graphs that nodes call, so that it draws them too.
-
-    LangGraph finds only graphs with checkpoints, which branches do not have. Use it on a graph that is not run.
-    """
-    for node in graph.nodes.values():
-        inner = getattr(getattr(node.bound, "afunc", None), "graph", None)  # As `running` marks it.
-        if inner is not None:
-            node.subgraphs = [inner]
-            open_up(inner)
+def open_up(graph: Pregel[Any, Any, Any, Any]) -> None:
+    """Show LangGraph the graphs that nodes call, so that it draws them too. Use it on a graph that is not run."""
+    for name, inner in inner_graphs(graph).items():
+        graph.nodes[name].subgraphs = [inner]
+        open_up(inner)

@@ -23,6 +23,7 @@ from collab_agents.graphs.nodes import (
     running,
     user_node,
 )
+from collab_agents.graphs.picture import compiled
 from collab_agents.graphs.states import (
     CandidateState,
     ConversationInput,
@@ -73,7 +74,7 @@ def create_lookahead_graph(
     check_simulated(user, assistant, instead="pass a simulated one, which plays the futures")
     graph = StateGraph(LookaheadState, input_schema=ServedInput if scene else ConversationInput)
     _add_futures(graph, opening(graph, scene), as_user(user), assistant, reward, lookahead or Lookahead())
-    return graph.compile(name="lookahead", checkpointer=checkpointer)
+    return compiled(graph, "lookahead", checkpointer)
 
 
 def create_candidate_graph(

@@ -35,6 +35,7 @@ from collab_agents.graphs.nodes import (
     turn_of,
     user_node,
 )
+from collab_agents.graphs.picture import compiled
 from collab_agents.graphs.states import (
     ConversationInput,
     RolloutState,
@@ -155,7 +156,7 @@ def create_rollout_graph(
         graph.add_edge("future", "allocate")
     graph.add_conditional_edges("choose", after_choice, ["simulated_user", "candidate", "judge"])
     graph.add_edge("judge", END)
-    return graph.compile(name="rollout", checkpointer=checkpointer)
+    return compiled(graph, "rollout", checkpointer)
 
 
 def _candidate_node(graph: Graph) -> Node:

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Set
 from contextlib import closing
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +29,7 @@ from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
 from collab_agents.runs._disk import explained as explained
-from collab_agents.runs.elsewhere import WRITER, Elsewhere, read_json
+from collab_agents.runs.elsewhere import WRITER, Elsewhere, read_json, working_folder
 from collab_agents.runs.index import Index
 from collab_agents.runs.index import digest as digest
 from collab_agents.runs.parts import OneFile, PartFiles, Parts, Store
@@ -40,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 _MAY_CHANGE = re.compile(r"(^|\.)limits(\.|$)|^prices(\.|$)|^tasks\.limit$|^checkpoints$")
 """Settings that may differ when a run is resumed: they decide how much, how fast and where, not what is played."""
+_GLANCE = 0.2
+"""Seconds to wait for a viewer, which takes the lock for an instant to see whether a run has it."""
+_ATTEMPT = ("attempt", "on_disk_at_start")
+"""What run.json has only while a process plays the run, and after one that was killed."""
 
 
 class RunDirectory:
@@ -92,7 +97,7 @@ class RunDirectory:
         self._failures = JsonlStore(self.path / "failures.jsonl", private=private)
         self._index = Index(self.path / "index.sqlite", private=private)
         self._lock = FileLock(
-            self.path / "run.lock", timeout=wait, mode=0o600 if private else 0o644, thread_local=False
+            self.path / "run.lock", timeout=max(wait, _GLANCE), mode=0o600 if private else 0o644, thread_local=False
         )
 
     @property
@@ -201,24 +206,29 @@ class RunDirectory:
         with explained(self._failures.path):
             self._failures.replace(list(self._failed.values()))
 
-    def begin(self, on_disk: Mapping[str, Any]) -> None:
-        """Count what an earlier attempt that was killed spent, as far as it is on disk.
+    def begin(self, on_disk: Mapping[str, Any], *, tasks: int | None = None) -> None:
+        """Begin an attempt, and count what an earlier one that was killed spent, as far as it is on disk.
 
         Args:
             on_disk: The calls, tokens and turns of all trajectories and checkpoints now. They are kept in run.json
                 until `add_totals`, which a killed attempt does not reach.
+            tasks: How many tasks the run has, finished ones included; None if that is not known.
         """
         run = self._read()
         if "on_disk_at_start" in run:
             before = run["on_disk_at_start"]
             # Turns that were there then may be in a database that is not used any more.
             self._add(run, _positive(summed(on_disk, before, sign=-1)))
-        self._write(run | {"on_disk_at_start": dict(on_disk)})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        attempt = {"began": now, "finished": len(self.finished), "failed": len(self._failed)}
+        run |= {"tasks": tasks, "attempt": attempt, "on_disk_at_start": dict(on_disk)}
+        self._write({name: value for name, value in run.items() if value is not None})
 
     def add_totals(self, totals: Mapping[str, Any]) -> None:
         """Add what this attempt spent to the totals in run.json, and write how reliable the rewards of turns are."""
         run = self._read()
-        run.pop("on_disk_at_start", None)
+        for name in _ATTEMPT:
+            run.pop(name, None)
         self._add(run, totals)
         found = self._index.tally.result()
         if found.turns:
@@ -362,9 +372,26 @@ def read_failures(path: str | os.PathLike[str]) -> list[Failure]:
         return [read_record(Failure, parsed(line, file, number), file, number) for number, line in whole_lines(lines)]
 
 
+def is_in_use(path: str | os.PathLike[str]) -> bool:
+    """Return whether a process of this machine plays the run, which may be at an address."""
+    address = address_of(path)
+    folder = working_folder(address) if address else place_at(path)
+    try:
+        import fcntl
+
+        with open(f"{folder}/run.lock", "rb") as file:
+            # Several can hold it at a time, so those who look do not take each other for a run.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # Windows; or nobody has played it here, or it is another user's.
+        return False
+    return False
+
+
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the settings that a run directory was made with; empty if it has no run.json."""
-    return _read_run(path).get("config", {})
+    return read_run(path).get("config", {})
 
 
 def read_totals(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -372,10 +399,11 @@ def read_totals(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     `Usage.of` makes a usage of it.
     """
-    return _read_run(path).get("totals", {})
+    return read_run(path).get("totals", {})
 
 
-def _read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_run(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what run.json of a run directory says; empty if it has none."""
     file = place_at(path) / "run.json"
     return read_json(file) if file.exists() else {}
 

@@ -316,17 +316,21 @@ async def _play_all(
                 await make_way(out)
             run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
             turns = await stack.enter_async_context(open_turns(run, checkpoints))
-            run.begin(summed(run.spent, await _spent_on_unfinished(turns, run.finished)))
+            spent = summed(run.spent, await _spent_on_unfinished(turns, run.finished))
+            run.begin(spent, tasks=len(tasks) if isinstance(tasks, Sized) else progress.total)
             purse.usage.add(Usage.of(run.totals))
         ledger = RunLedger(progress, purse, prices or {})
         if run is not None:
             stack.callback(_close, run, ledger, started)
 
+        def persona_of(task: Task) -> Persona | None:
+            return pick_persona(personas, seed=seed, task_id=task.id)
+
         async def last(task: Task) -> dict[str, Any] | None:
             # A fresh run has turns to go on from if a worker that kept them has died.
             if turns is None or not (resume or (remote is not None and turns.shared)):
                 return None
-            return await _last_turn(turns, task, pick_persona(personas, seed=seed, task_id=task.id))
+            return await _last_turn(turns, task, persona_of(task))
 
         player: Plays
         if remote is not None:
@@ -335,10 +339,10 @@ async def _play_all(
         else:
             keep = None if turns is None else turns.keep
             player = Player(make_graph(), personas=personas, seed=seed, ledger=ledger, last=last, keep=keep)
-        books = _Books(player, run, turns, progress, ledger, slots)
+        books = _Books(player, run, turns, progress, ledger, slots, persona_of)
 
         def row(task: Task) -> TaskProgress:
-            persona = pick_persona(personas, seed=seed, task_id=task.id)
+            persona = persona_of(task)
             return TaskProgress(task.id, persona.name if persona else None, max_turns, max_candidates)
 
         under_way: set[asyncio.Task[Any]] = set()
@@ -376,7 +380,7 @@ async def _play_all(
                 coming, exhausted = None, task is None
                 if task is not None and run and task.id in run.finished:
                     slots.give_back()
-                    run.check_same(task, pick_persona(personas, seed=seed, task_id=task.id))
+                    run.check_same(task, persona_of(task))
                     progress.add(skipped=1)
                 elif task is not None:
                     begin(books.play(task, row(task)), f"task {task.id}")
@@ -395,6 +399,7 @@ class _Books:
         progress: Progress,
         ledger: RunLedger,
         slots: "_Slots",
+        persona_of: Callable[[Task], Persona | None],
     ) -> None:
         self.player = player
         self.run = run
@@ -402,6 +407,7 @@ class _Books:
         self.progress = progress
         self.ledger = ledger
         self.slots = slots
+        self.persona_of = persona_of
         self.stopped = False
         self.refused = 0
 
@@ -436,7 +442,7 @@ class _Books:
         if self.run is None:
             logger.warning("task %s could not be finished: %s", task.id, reason)
         else:
-            self.run.fail(Failure(task=task, error=reason))
+            self.run.fail(Failure(task=task, persona=self.persona_of(task), error=reason))
 
     def _count(self, refusals: Sequence[str]) -> None:
         """Raise ModelError when several tasks in a row failed because a model refused its key."""

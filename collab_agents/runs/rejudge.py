@@ -128,7 +128,7 @@ async def _judge_all(
             if resume:
                 await make_way(out)
             run = await stack.enter_async_context(RunDirectory(out, settings=settings, resume=resume, private=private))
-            run.begin(run.spent)
+            run.begin(run.spent, tasks=progress.total)
         results = _Results(run, progress)
         if run is not None:
             stack.push_async_callback(_close, run, results, started)
@@ -196,7 +196,7 @@ class _Results:
         if self.run is None:
             logger.warning("task %s could not be judged: %s", trajectory.task.id, reason)
         else:
-            self.run.fail(Failure(task=trajectory.task, error=reason))
+            self.run.fail(Failure(task=trajectory.task, persona=trajectory.persona, error=reason))
 
 
 async def _close(run: RunDirectory, results: _Results, started: float) -> None:

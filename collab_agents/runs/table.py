@@ -71,13 +71,9 @@ class RunTable:
         """
         progress = self._progress
         ended = progress.finished + progress.failed
-        if progress.total is None or ended < max(_ENOUGH, progress.running) or progress.done >= progress.total:
+        if progress.total is None or ended < progress.running:
             return ""
-        minutes = (progress.total - progress.done) * self._seconds() / ended / 60
-        if minutes < 1:
-            return "less than a minute left"
-        hours, rest = divmod(round(minutes), 60)
-        return f"about {f'{hours} h ' if hours else ''}{rest} min left"
+        return time_left(progress.total - progress.done, ended, self._seconds())
 
     def draw(self, width: int, height: int) -> SegmentLines:
         """Return the table for so many columns and lines, at least one of each."""
@@ -184,6 +180,23 @@ class RunTable:
             self._calls.popleft()
         then, before = self._calls[0]
         return (calls - before) / max(now - then, 1e-3)
+
+
+def time_left(left: int, ended: int, seconds: float) -> str:
+    """Return in words about how long tasks take that are left, or "" if too few have ended to tell.
+
+    Args:
+        left: How many are left.
+        ended: How many have ended in this attempt.
+        seconds: How long it has taken so far.
+    """
+    if left <= 0 or ended < _ENOUGH:
+        return ""
+    minutes = left * seconds / ended / 60
+    if minutes < 1:
+        return "less than a minute left"
+    hours, rest = divmod(round(minutes), 60)
+    return f"about {f'{hours} h ' if hours else ''}{rest} min left"
 
 
 def _left(columns: Sequence[_Column], width: int) -> int:

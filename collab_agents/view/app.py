@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from collab_agents._internal.addresses import place_at
 from collab_agents.errors import CollabError
+from collab_agents.runs.directory import read_run
 from collab_agents.runs.scorecard import Scorecard
 from collab_agents.trajectories import Trajectory
 from collab_agents.variance import chosen_probabilities
@@ -29,12 +30,17 @@ from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
 from collab_agents.view.places import Place
 from collab_agents.view.rows import Wanted
-from collab_agents.view.summary import kept_in, reading, summary_of
-from collab_agents.view.table import RunTable
+from collab_agents.view.summary import config_of, reading, standing_of, summary_of
+from collab_agents.view.table import FAILED, RunTable
 from collab_agents.view.training import TrainingPages
 
 _ROWS = 50
-_ENDS = [("user", "by the user"), ("max_turns", "with the last exchange"), ("interrupted", "by an interruption")]
+_ENDS = [
+    ("user", "by the user"),
+    ("max_turns", "with the last exchange"),
+    ("interrupted", "by an interruption"),
+    ("failed", "by a failure"),
+]
 
 
 def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
@@ -58,7 +64,7 @@ def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | 
         routes=[
             Route("/", pages.index),
             Route("/compare", pages.compare),
-            Route("/compare/{task:path}", pages.pair),
+            Route("/compare/task", pages.pair),
             Route("/{place:int}", pages.overview),
             Route("/{place:int}/trajectories", pages.table),
             Route("/{place:int}/trajectories/{number:int}", pages.trajectory),
@@ -94,14 +100,16 @@ class Pages:
         if place.kind == "training":
             return await self._trainings.overview(place, _offset(request), request.query_params.get("part"))
         table = await place.table()
-        values = await run_in_threadpool(kept_in, place.path)
         found = await place.reliability()
-        stamp = f"{_stamp(table)}-{len(values['failures'])}-{found is not None}"
+        run = await run_in_threadpool(read_run, place.path)
+        standing = await run_in_threadpool(standing_of, place.path, run, table)
+        stamp = f"{_stamp(table)}-{found is not None}-{standing['under_way']}-{standing['left']}"
         if request.query_params.get("part") == stamp:
             return Response(status_code=204)
-        values |= await run_in_threadpool(summary_of, table, found)
+        values = await run_in_threadpool(summary_of, table, found) | standing
         template = "run_live.html" if "part" in request.query_params else "run.html"
-        return self._page(template, place=place, here=place.link, stamp=stamp, **values)
+        again = _link(place.link, {"part": stamp})
+        return self._page(template, place=place, here=place.link, again=again, config=config_of(run), **values)
 
     async def table(self, request: Request) -> Response:
         place, wanted, offset = self._run(request), _wanted(request), _offset(request)
@@ -137,24 +145,24 @@ class Pages:
         place, wanted = self._run(request), _wanted(request)
         number = request.path_params["number"]
         table = await place.table()
-        if not 1 <= number <= table.count:
-            raise HTTPException(404, f"There is no trajectory {number}.")
-        found = await run_in_threadpool(table.trajectory, number)
         beside = await run_in_threadpool(table.beside, number, wanted)
-        known = await place.reliability()
-        components = known.reward.components if known else None
         here, query = f"{place.link}/trajectories", _query(wanted)
         previous, following = (None if one is None else _link(f"{here}/{one}", query) for one in beside)
-        return self._page(
-            "trajectory.html",
-            place=place,
-            here=here,
-            trajectory=found,
-            probabilities=chosen_probabilities(found.turns, components),
-            previous=previous,
-            next=following,
-            up=_link(here, query),
-        )
+        links = {"place": place, "here": here, "previous": previous, "next": following, "up": _link(here, query)}
+        try:
+            if number >= FAILED:
+                failure = await run_in_threadpool(table.failure, number)
+                task, persona = failure.task, failure.persona
+                return self._page("failure.html", task=task, persona=persona, reason=failure.error, **links)
+            found = await run_in_threadpool(table.trajectory, number)
+        except LookupError:
+            why = (
+                f"There is no trajectory {number}." if number < FAILED else "This task has not failed, or not any more."
+            )
+            raise HTTPException(404, why) from None
+        known = await place.reliability()
+        probabilities = chosen_probabilities(found.turns, known.reward.components if known else None)
+        return self._page("trajectory.html", task=found.task, trajectory=found, probabilities=probabilities, **links)
 
     async def samples(self, request: Request) -> Response:
         return await self._trainings.step(self._place(request), request.path_params["step"])
@@ -174,7 +182,7 @@ class Pages:
             score=score,
             scores=["reward", *mine.judges],
             pairs=[
-                (pair, _link(f"/compare/{pair.task_id}", query | {"at": offset + index}))
+                (pair, _link("/compare/task", query | {"task": pair.task_id, "at": offset + index}))
                 for index, pair in enumerate(found[:_ROWS])
             ],
             earlier=_link("/compare", query | {"offset": max(0, offset - _ROWS)}) if offset else None,
@@ -183,17 +191,20 @@ class Pages:
 
     async def pair(self, request: Request) -> Response:
         one, other = self._two(request)
-        task = request.path_params["task"]
+        task = request.query_params.get("task", "")
+        mine, theirs = await one.table(), await other.table()
         sides = []
-        for place in (one, other):
-            number, trajectory = await run_in_threadpool(_by_task, await place.table(), task)
+        for place, table in ((one, mine), (other, theirs)):
+            number, trajectory = await run_in_threadpool(_by_task, table, task)
             sides.append((place, trajectory, f"{place.link}/trajectories/{number}"))
         score, at = request.query_params.get("score", "reward"), _whole(request, "at")
         query = {"a": one.number, "b": other.number, "score": score}
-        mine, theirs = await one.table(), await other.table()
         first = max(0, at - 1)
         found = await run_in_threadpool(mine.pairs, theirs, score, first, at - first + 2)
-        beside = [_link(f"/compare/{pair.task_id}", query | {"at": first + index}) for index, pair in enumerate(found)]
+        beside = [
+            _link("/compare/task", query | {"task": pair.task_id, "at": first + index})
+            for index, pair in enumerate(found)
+        ]
         return self._page(
             "pair.html",
             here="",
@@ -238,7 +249,7 @@ async def _explain(request: Request, error: Exception) -> Response:
 
 def _stamp(table: RunTable) -> str:
     """Return a text that is another one after a change."""
-    return f"{table.count}-{table.read_bytes}-{table.total_bytes}"
+    return f"{table.version}-{table.count}-{table.failed}-{table.read_bytes}-{table.total_bytes}"
 
 
 def _scorecard(path: str) -> Scorecard:

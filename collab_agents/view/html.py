@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from collab_agents.trajectories import Message
+from collab_agents.usage import amount
 
 _LONGEST = 20_000
 """Characters. A longer text is shown as it is, since it takes long to render."""
@@ -97,9 +98,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 def money(value: float | None) -> str:
     """Return dollars for reading; a dash for None."""
-    if not value:
-        return "–" if value is None else "$0"
-    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+    return "–" if value is None else f"${amount(value)}"
 
 
 @cache

@@ -11,17 +11,17 @@ from pathlib import Path
 from collab_agents._internal.addresses import address_of, spelled
 from collab_agents.models.cache import cache_folder
 
-_VERSION = 1
+_VERSION = 2
 _DAYS = 30
 """After which an index that nobody opened is deleted."""
 _TABLES = {
     "rows": """
         number INTEGER PRIMARY KEY, task_id TEXT NOT NULL, kind TEXT NOT NULL, persona TEXT, reward REAL,
-        exchanges INTEGER NOT NULL, calls INTEGER NOT NULL, tokens INTEGER NOT NULL, dollars REAL,
-        stopped TEXT NOT NULL, spread REAL, faults INTEGER NOT NULL,
+        exchanges INTEGER, calls INTEGER, tokens INTEGER, dollars REAL,
+        stopped TEXT NOT NULL, spread REAL, faults INTEGER,
         part TEXT NOT NULL, line INTEGER NOT NULL, offset INTEGER NOT NULL
     """,
-    "texts": "number INTEGER PRIMARY KEY, goal TEXT NOT NULL, said TEXT NOT NULL",
+    "texts": "number INTEGER PRIMARY KEY, goal TEXT NOT NULL, said TEXT NOT NULL, reason TEXT NOT NULL",
     "judges": "number INTEGER PRIMARY KEY, name TEXT NOT NULL",
     "parts": """
         name TEXT PRIMARY KEY, file TEXT NOT NULL, size INTEGER NOT NULL, lines INTEGER NOT NULL, tail BLOB NOT NULL,

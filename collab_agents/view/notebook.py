@@ -18,7 +18,7 @@ def turn_html(turn: Turn) -> str:
 
 def table_html(table: RunTable) -> str:
     """Return a run's summary as HTML."""
-    return _fragment("run_part.html", failures=[], reasons=[], **summary_of(table, table.reliability()))
+    return _fragment("run_part.html", **summary_of(table, table.reliability()))
 
 
 def _fragment(template: str, **values: object) -> str:

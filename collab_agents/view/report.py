@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from collab_agents.errors import ConfigError, RunDirectoryError
+from collab_agents.runs.directory import read_run
 from collab_agents.trajectories import opener
 from collab_agents.variance import chosen_probabilities
 from collab_agents.view.html import asset, render
 from collab_agents.view.rows import Row, Wanted
-from collab_agents.view.summary import kept_in, summary_of
+from collab_agents.view.summary import config_of, summary_of
 from collab_agents.view.table import RunTable
 
 Choice = Literal["best", "worst", "spread"]
@@ -55,11 +56,12 @@ def write_report(
     """
     with RunTable(run) as table:
         _read(table)
-        values = (
-            summary_of(table, table.reliability())
-            | kept_in(str(run))
-            | {"name": Path(run).name, "pairs": [], "other": None}
-        )
+        values = summary_of(table, table.reliability()) | {
+            "config": config_of(read_run(run)),
+            "name": Path(run).name,
+            "pairs": [],
+            "other": None,
+        }
         values["rows"] = [
             (row, _packed(_tree(table, row.number))) for row in _chosen(table, trajectories, choose, tasks)
         ]
@@ -94,7 +96,8 @@ def _chosen(table: RunTable, most: int, choose: Sequence[Choice], tasks: Sequenc
         number = table.number_of(task)
         if number is None:
             raise ConfigError(f"{table.run} has no finished trajectory of a task {task!r}")
-        found[number] = next(row for row in table.rows(Wanted(text=task), 0, table.count) if row.number == number)
+        found[number] = table.row(number)
+    most = min(most, table.count)  # Failed tasks come after all trajectories.
     orders = [table.rows(_ORDERS[choice], 0, most) for choice in choose]
     wanted = most + len(found)
     for row in chain.from_iterable(zip_longest(*orders)):

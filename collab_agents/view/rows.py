@@ -7,42 +7,47 @@ from typing import Any, NamedTuple
 
 from collab_agents._internal.parts import turns_in
 from collab_agents._internal.text import valid
-from collab_agents.trajectories import Trajectory, Turn
+from collab_agents.trajectories import Failure, Trajectory, Turn
 
 _GOAL = 200
 _MOST = 2**63 - 1
 """The highest integer that a database holds."""
+FAILED = 10**9
+"""The number of the first failed task, so that these come after all trajectories."""
 
 
 class Row(NamedTuple):
-    """What a table says of a trajectory."""
+    """What a table says of a trajectory, or of a task that failed. The latter has neither scores nor counts."""
 
     number: int
-    """From 1, in the order in which trajectories were read."""
+    """From 1, in the order in which trajectories were read. Failed tasks have numbers from `FAILED` on."""
     task_id: str
     kind: str
     persona: str | None
     reward: float | None
-    exchanges: int
-    calls: int
-    tokens: int
+    exchanges: int | None
+    calls: int | None
+    tokens: int | None
     """Read and written."""
     dollars: float | None
     """None if the price of a call is unknown."""
     stopped: str
+    """As in a trajectory, or "failed"."""
     spread: float | None
     """The largest difference, over turns, between the rewards of the best and the worst candidate.
 
     None if no turn has two candidates with a reward."""
-    faults: int
+    faults: int | None
     """The number of futures that were dropped for faults of their simulated user."""
     goal: str
     """Its first 200 characters."""
+    reason: str = ""
+    """Why the task failed."""
     scores: Mapping[str, float | None] = {}
     """By judge, in the order of `RunTable.judges`."""
 
 
-KEPT = Row._fields[:-2]
+KEPT = Row._fields[: Row._fields.index("goal")]
 """The fields by which rows can be sorted."""
 _NUMBERS = ("reward", "exchanges", "calls", "tokens", "dollars", "spread", "faults")
 
@@ -52,32 +57,36 @@ class Wanted:
     """Which rows are wanted, and in which order. Rows must meet all conditions; None is no condition."""
 
     text: str = ""
-    """Is in the task's id or goal, or in what was said in the conversation, in upper or lower case."""
+    """Is in the task's id or goal, in what was said in the conversation or in the reason of a failure.
+
+    Upper and lower case are the same."""
     persona: str | None = None
     kind: str | None = None
     stopped: str | None = None
+    """As in `Row`: "failed" is for the tasks that failed."""
     faulty: bool = False
     """Only those with a future that was dropped for a fault of its simulated user."""
     unscored: bool = False
-    """Only those without a reward."""
+    """Only those without a reward, failed tasks among them."""
     score: str = "reward"
     """What `least` and `most` are of: "reward" or another field that is a number, or a judge's name."""
     least: float | None = None
     most: float | None = None
     sort: str = "number"
-    """A field of `Row`, except `goal` and `scores`, or a judge's name. Rows without a value come last."""
+    """A field of `Row` before `goal`, or a judge's name. Rows without a value come last."""
     descending: bool = False
 
 
 class Read(NamedTuple):
-    """What an index keeps of a trajectory."""
+    """What an index keeps of a trajectory or a failure."""
 
     row: tuple[Any, ...]
     """The values of `KEPT` after the number."""
     goal: str
     said: str
     """The text that is searched."""
-    scores: dict[str, float | None]
+    scores: Mapping[str, float | None] = {}
+    reason: str = ""
 
 
 def read_row(trajectory: Trajectory) -> Read:
@@ -99,6 +108,15 @@ def read_row(trajectory: Trajectory) -> Read:
     said = folded("\n".join([task.id, task.goal, *_said(trajectory)]))
     scores = {valid(name): finite(score) for name, score in trajectory.scores.items()}
     return Read(row, valid(task.goal[:_GOAL]), said, scores)
+
+
+def read_failed(failure: Failure) -> Read:
+    """Return what an index keeps of a failed task."""
+    task, persona = failure.task, failure.persona
+    known = {"task_id": task.id, "kind": task.kind, "persona": persona.name if persona else None, "stopped": "failed"}
+    row = tuple(valid(known.get(name)) for name in KEPT[1:])
+    said = folded("\n".join([task.id, task.goal, failure.error]))
+    return Read(row, valid(task.goal[:_GOAL]), said, reason=valid(failure.error))
 
 
 def folded(text: str) -> str:

@@ -1,13 +1,12 @@
 """What a run's page and report say of the whole run."""
 
 import json
-from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from collab_agents._internal.addresses import place_at
-from collab_agents.runs.directory import read_failures
-from collab_agents.runs.elsewhere import read_json
-from collab_agents.trajectories import Failure
+from collab_agents.runs.directory import is_in_use
+from collab_agents.runs.table import time_left
 from collab_agents.variance import Reliability
 from collab_agents.view.table import RunTable
 
@@ -15,13 +14,14 @@ _BINS = 24
 
 
 def summary_of(table: RunTable, found: Reliability | None) -> dict[str, Any]:
-    """Return what a run's page shows of its trajectories and of how reliable their rewards are."""
+    """Return what a run's page shows of its trajectories and failures, and of how reliable rewards are."""
     roles = table.usage.by_role()
     histograms = {name: table.histogram(name, _BINS) for name in ("reward", *table.judges)}
     return {
         "table": table,
         "reading": reading(table),
         "problems": table.problems,
+        "reasons": table.reasons(),
         "usage": table.usage,
         "histograms": histograms,
         "reliability": found if found and found.turns else None,
@@ -36,20 +36,24 @@ def _reliabilities(found: Reliability) -> list[tuple[str, float, float | None, f
     return [(name, one.value, one.low, one.high) for name, one in rows.items() if one.value is not None]
 
 
-def kept_in(path: str) -> dict[str, Any]:
-    """Return what else a run's folder says: its configuration and failures."""
-    place = place_at(path)
-    run = read_json(place / "run.json") if (place / "run.json").exists() else {}
-    failures: list[Failure] = read_failures(path) if run else []
-    by_reason = defaultdict(list)
-    for failure in failures:
-        by_reason[failure.error].append(failure.task.id)
+def config_of(run: Mapping[str, Any]) -> str | None:
+    """Return the configuration in a run.json, as text."""
     config = run.get("config")
-    return {
-        "config": json.dumps(config, indent=2, ensure_ascii=False) if config else None,
-        "failures": failures,
-        "reasons": sorted(by_reason.items(), key=lambda one: -len(one[1])),
-    }
+    return json.dumps(config, indent=2, ensure_ascii=False) if config else None
+
+
+def standing_of(path: str, run: Mapping[str, Any], table: RunTable) -> dict[str, Any]:
+    """Return how far a run is, by its run.json: the number of its tasks, if it is known, and the time left in words."""
+    tasks, attempt = run.get("tasks"), run.get("attempt")
+    under_way, left = False, ""
+    if attempt is not None and tasks is not None and is_in_use(path):
+        under_way = True
+        # Only new failures are of this attempt: it plays the tasks again that failed before.
+        failed = max(0, table.failed - attempt["failed"])
+        ended = table.count - attempt["finished"] + failed
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(attempt["began"])).total_seconds()
+        left = time_left(tasks - table.count - failed, ended, seconds)
+    return {"tasks": tasks, "under_way": under_way, "left": left}
 
 
 def reading(table: RunTable) -> float | None:

@@ -1,4 +1,4 @@
-"""The trajectories of a run as a table that is quick to filter, sort, page and read."""
+"""The trajectories and failed tasks of a run as a table that is quick to filter, sort, page and read."""
 
 import json
 import os
@@ -6,9 +6,10 @@ import sqlite3
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
+from itertools import count
 from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
@@ -18,13 +19,24 @@ from collab_agents._internal.covered import Covered, beginnings, hashed
 from collab_agents._internal.parts import Part, turns_in
 from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
-from collab_agents.trajectories import Trajectory, parts_at, trajectory_on
+from collab_agents.trajectories import Failure, Trajectory, parts_at, trajectory_on
 from collab_agents.usage import Usage
 from collab_agents.variance import Reliability, ReliabilityTally
+from collab_agents.view.failures import Stamp, read_lines, stamp_of
 from collab_agents.view.index_file import index_path, make_tables, open_kept, open_temporary, remove
-from collab_agents.view.rows import KEPT, Read, Row, Wanted, columns_of, query, read_row
+from collab_agents.view.rows import (
+    FAILED,
+    KEPT,
+    Read,
+    Row,
+    Wanted,
+    columns_of,
+    query,
+    read_failed,
+    read_row,
+)
 
-__all__ = ["EVERY", "Pair", "Row", "RunTable", "Wanted"]
+__all__ = ["EVERY", "FAILED", "Pair", "Row", "RunTable", "Wanted"]
 
 _SLICE = 0.1
 """Seconds of reading after which rows are added to the table."""
@@ -73,6 +85,8 @@ class _Waiting(NamedTuple):
 class RunTable:
     """The trajectories of a run: a row each, found by an index, and read from the run's files one by one.
 
+    The tasks that failed have rows too, after all trajectories.
+
     The index is a database in the user's cache that is kept for the next time. If another process uses it, or the
     cache cannot be written, it is a temporary one. It is made again if the run has become another one.
 
@@ -108,6 +122,10 @@ class RunTable:
         self._committed = time.monotonic()
         self._paired: tuple[object, list[_Common]] = (None, [])
         self._known: tuple[int, Reliability] | None = None
+        self._failures_stamp: Stamp
+        self._failure_problems: list[str]
+        self._followed: int
+        """The version from which failed tasks were forgotten that are finished."""
         self._is_temporary = self._has_started_over = False
         try:
             self._open()
@@ -134,8 +152,18 @@ class RunTable:
 
     @property
     def count(self) -> int:
-        """The number of rows."""
+        """The number of trajectories."""
         return self._count
+
+    @property
+    def failed(self) -> int:
+        """The number of tasks that failed and are not finished since."""
+        return self._failed
+
+    @property
+    def version(self) -> int:
+        """Another number after each change of a row."""
+        return self._version
 
     @property
     def judges(self) -> list[str]:
@@ -157,7 +185,7 @@ class RunTable:
     @property
     def problems(self) -> list[str]:
         """What could not be read, each with its file and line; at most 100. Such lines have no row."""
-        return list(self._problems)
+        return [*self._problems, *self._failure_problems][:_PROBLEMS]
 
     @property
     def total_bytes(self) -> int:
@@ -241,9 +269,52 @@ class RunTable:
         for part, after, offset in places:
             if not self._read_part(part, after, offset, end):
                 return False
+        self._follow_failures()
         with self._lock:
             self._commit_in_time()
         return True
+
+    def _follow_failures(self) -> None:
+        """Read the failures again if their file has changed, and forget those of tasks that are finished since."""
+        stamp = stamp_of(self._source)
+        changed = stamp != self._failures_stamp
+        found = list(read_lines(self._source)) if changed and stamp else []
+        with self._lock:
+            if self._has_started_over:
+                raise _StartedOver
+            if changed:
+                self._failure_problems = [one for one in found if isinstance(one, str)]
+                self._replace_failures({valid(one.task.id): one for one in found if isinstance(one, Failure)})
+                self._failures_stamp = stamp
+            elif self._failed and self._version != self._followed:
+                self._forget_finished()
+            self._followed = self._version
+
+    def _replace_failures(self, failures: Mapping[str, Failure]) -> None:
+        """Put rows in the place of all failed tasks'. A task that failed before keeps its number."""
+        if not failures and not self._failed:
+            return
+        self._begin()
+        database, known = self._database, ("SELECT task_id, number FROM rows WHERE number >= ?", (FAILED,))
+        numbers: dict[str, int] = dict(database.execute(*known).fetchall())
+        following = count(max(numbers.values(), default=FAILED - 1) + 1)
+        database.execute("DELETE FROM rows WHERE number >= ?", (FAILED,))
+        database.execute("DELETE FROM texts WHERE number >= ?", (FAILED,))
+        read = [read_failed(failure) for failure in failures.values()]
+        self._write([(numbers.get(one.row[0]) or next(following), one, "", 0, 0) for one in read])
+        self._forget_finished()
+
+    def _forget_finished(self) -> None:
+        """Delete the rows of failed tasks that have a trajectory."""
+        self._begin()
+        database = self._database
+        done = "SELECT 1 FROM rows AS done WHERE done.task_id = rows.task_id AND done.number < ?"
+        database.execute(f"DELETE FROM rows WHERE number >= ? AND EXISTS ({done})", (FAILED, FAILED))
+        there = "SELECT number FROM rows WHERE number >= ?"
+        database.execute(f"DELETE FROM texts WHERE number >= ? AND number NOT IN ({there})", (FAILED, FAILED))
+        self._failed = _count_failed(database)
+        self._version += 1
+        self._orders.clear()
 
     def _read_part(self, part: Part, after: int, offset: int, end: float) -> bool:
         """Read lines until the end of the part or of the time, and return whether it is the part's."""
@@ -292,26 +363,31 @@ class RunTable:
         for one in waiting:
             for judge in one.read.scores:
                 self._know(judge)
-        judges = list(self._judges)
-        rows, texts = [], []
-        for number, one in enumerate(waiting, self._count + 1):
-            scores = map(one.read.scores.get, judges)
-            rows.append((number, *one.read.row, part, one.line, one.offset, *scores))
-            texts.append((number, one.read.goal, one.read.said))
-        columns = [*KEPT, "part", "line", "offset", *self._judges.values()]
-        places = ", ".join("?" * len(columns))
-        self._database.executemany(f"INSERT INTO rows ({', '.join(columns)}) VALUES ({places})", rows)
-        self._database.executemany("INSERT INTO texts VALUES (?, ?, ?)", texts)
+        self._write(
+            [(number, one.read, part, one.line, one.offset) for number, one in enumerate(waiting, self._count + 1)]
+        )
         self._count += len(waiting)
         for one in waiting:
             trajectory = one.trajectory
             self._usage.add(trajectory.usage)
             self._turns += len(trajectory.turns) or turns_in(trajectory.messages)
             self._tally.add(trajectory.task.id, trajectory.turns, trajectory.usage.calls)
-            _, kind, persona, *_ = one.read.row
+
+    def _write(self, entries: Sequence[tuple[int, Read, str, int, int]]) -> None:
+        """Write rows: each with its number, and where its line is."""
+        judges = list(self._judges)
+        rows, texts = [], []
+        for number, read, *where in entries:
+            rows.append((number, *read.row, *where, *map(read.scores.get, judges)))
+            texts.append((number, read.goal, read.said, read.reason))
+            _, kind, persona, *_ = read.row
             self._kinds.add(kind)
             if persona is not None:
                 self._personas.add(persona)
+        columns = [*KEPT, "part", "line", "offset", *self._judges.values()]
+        places = ", ".join("?" * len(columns))
+        self._database.executemany(f"INSERT INTO rows ({', '.join(columns)}) VALUES ({places})", rows)
+        self._database.executemany("INSERT INTO texts VALUES (?, ?, ?, ?)", texts)
 
     def _know(self, judge: str) -> None:
         if judge not in self._judges and len(self._judges) < _JUDGES:
@@ -335,18 +411,60 @@ class RunTable:
     def rows(self, wanted: Wanted = EVERY, offset: int = 0, limit: int = 50) -> list[Row]:
         """Return so many of the wanted rows, after so many others."""
         start = max(0, offset)
+        with self._using():
+            return self._rows(self._order(wanted)[start : start + max(0, limit)])
+
+    def row(self, number: int) -> Row:
+        """Return the row with this number. Raises LookupError if there is none."""
+        with self._using():
+            if not self._has(number):
+                raise LookupError(f"{self.run} has no row {number}")
+            return self._rows([number])[0]
+
+    def _rows(self, numbers: Sequence[int]) -> list[Row]:
+        names = [*KEPT, "goal", "reason"]
+        columns = ", ".join([*names, *self._judges.values()])
+        found: dict[int, Row] = {}
+        for first in range(0, len(numbers), _TOGETHER):
+            some = numbers[first : first + _TOGETHER]
+            places = ", ".join("?" * len(some))
+            statement = f"SELECT {columns} FROM rows JOIN texts USING (number) WHERE number IN ({places})"
+            for values in self._database.execute(statement, list(some)):
+                row, scores = values[: len(names)], values[len(names) :]
+                found[row[0]] = Row._make([*row, dict(zip(self._judges, scores, strict=True))])
+        return [found[number] for number in numbers]
+
+    def _has(self, number: int) -> bool:
+        statement = "SELECT 1 FROM rows WHERE number = ?"
+        return -(2**63) <= number < 2**63 and self._database.execute(statement, (number,)).fetchone() is not None
+
+    def failure(self, number: int) -> Failure:
+        """Return why the task of a row failed.
+
+        Raises:
+            LookupError: If there is no such row, or its task is finished.
+            RunDirectoryError: If the task has not failed any more.
+        """
+        if number < FAILED:
+            raise LookupError(f"the row {number} of {self.run} is of a finished task")
+        task_id = self.row(number).task_id
+        try:
+            found = [one for one in read_lines(self._source) if isinstance(one, Failure)]
+        except OSError as error:
+            raise self._changed() from error
+        failure = next((one for one in reversed(found) if valid(one.task.id) == task_id), None)
+        if failure is None:
+            raise self._changed()
+        return failure
+
+    def reasons(self) -> list[tuple[str, list[str]]]:
+        """Return why tasks failed: each reason with the ids of its tasks, the most frequent first."""
+        by_reason: dict[str, list[str]] = {}
         with self._using() as database:
-            numbers = self._order(wanted)[start : start + max(0, limit)]
-            found: dict[int, Row] = {}
-            for first in range(0, len(numbers), _TOGETHER):
-                some = numbers[first : first + _TOGETHER]
-                columns = ", ".join([*KEPT, "goal", *self._judges.values()])
-                places = ", ".join("?" * len(some))
-                statement = f"SELECT {columns} FROM rows JOIN texts USING (number) WHERE number IN ({places})"
-                for values in database.execute(statement, some.tolist()):
-                    row, scores = values[: len(KEPT) + 1], values[len(KEPT) + 1 :]
-                    found[row[0]] = Row._make([*row, dict(zip(self._judges, scores, strict=True))])
-            return [found[number] for number in numbers]
+            statement = "SELECT reason, task_id FROM rows JOIN texts USING (number) WHERE number >= ? ORDER BY number"
+            for reason, task_id in database.execute(statement, (FAILED,)):
+                by_reason.setdefault(reason, []).append(task_id)
+        return sorted(by_reason.items(), key=lambda one: -len(one[1]))
 
     def trajectory(self, number: int) -> Trajectory:
         """Return the trajectory of a row.
@@ -374,10 +492,10 @@ class RunTable:
         return trajectory
 
     def number_of(self, task_id: str) -> int | None:
-        """Return the number of a task's row, or None if there is none. If there are several, it is the first."""
+        """Return the number of a task's trajectory, or None if there is none. If there are several, it is the first."""
         with self._using() as database:
-            statement = "SELECT min(number) FROM rows WHERE task_id = ?"
-            return cast("int | None", database.execute(statement, (valid(task_id),)).fetchone()[0])
+            statement = "SELECT min(number) FROM rows WHERE task_id = ? AND number < ?"
+            return cast("int | None", database.execute(statement, (valid(task_id), FAILED)).fetchone()[0])
 
     def beside(self, number: int, wanted: Wanted = EVERY) -> tuple[int | None, int | None]:
         """Return the numbers of the previous and of the next wanted row. Both are None if this row is not wanted."""
@@ -502,7 +620,12 @@ class RunTable:
             {value for (value,) in database.execute(f"SELECT DISTINCT {column} FROM rows") if value is not None}
             for column in ("persona", "kind")
         )
-        (self._count,) = database.execute("SELECT count(*) FROM rows").fetchone()
+        (total,) = database.execute("SELECT count(*) FROM rows").fetchone()
+        self._failed = _count_failed(database)
+        self._count = total - self._failed
+        self._failures_stamp = ()  # No file has it, and so the failures are read.
+        self._failure_problems = []
+        self._followed = -1
         state = {name: json.loads(value) for name, value in database.execute("SELECT name, value FROM state")}
         self._usage = Usage.of(state.get("usage", {}))
         self._turns: int = state.get("turns", 0)
@@ -536,6 +659,10 @@ class RunTable:
         rows = [(name, json.dumps(value)) for name, value in state.items()]
         self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", rows)
         self._database.execute("COMMIT")
+
+
+def _count_failed(database: sqlite3.Connection) -> int:
+    return int(database.execute("SELECT count(*) FROM rows WHERE number >= ?", (FAILED,)).fetchone()[0])
 
 
 def _waiting(part: Part, number: int, line: bytes, offset: int) -> _Waiting | str:

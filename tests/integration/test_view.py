@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.async_playwright import Axe
 from datasets import Dataset, DatasetDict
+from langchain_core.messages import BaseMessage
 from playwright.async_api import Page, async_playwright, expect
 
 from collab_agents import (
@@ -25,8 +26,10 @@ from collab_agents import (
     TaskSet,
     evaluate,
     generate_trajectories,
+    read_trajectories,
 )
 from collab_agents.judges import token_cost
+from collab_agents.participants import AssistantContext, Memory
 from collab_agents.training import MultiturnRewardFunction, PolicyConfig, read_samples, train_grpo
 from collab_agents.training.samples import SAMPLES, Sample, SampledReply
 from collab_agents.trajectories import JsonlStore
@@ -42,14 +45,47 @@ expect.set_options(timeout=20_000)  # Other tests run beside these.
 REWARD = MultiturnReward({"token_cost": token_cost()})
 
 
+class Waits(Says):
+    """Answers in the task with the number 3 once an event is set."""
+
+    def __init__(
+        self, function: Callable[[Sequence[BaseMessage], AssistantContext], str], event: asyncio.Event
+    ) -> None:
+        super().__init__(function)
+        self._event = event
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: Memory, context: AssistantContext
+    ) -> tuple[list[BaseMessage], Memory]:
+        if "invitation 3" in str(messages[0].content):
+            await self._event.wait()
+        return await super().respond(messages, memory, context)
+
+
 async def play(
-    out: Path, tasks: list[Task], *, said: str = "reply", persona: str = "brief", resume: bool = False
+    out: Path,
+    tasks: list[Task],
+    *,
+    said: str = "reply",
+    persona: str = "brief",
+    fails: str = "",
+    waits: asyncio.Event | None = None,
+    resume: bool = False,
 ) -> None:
-    """Replies differ in length by their seed, and so do rewards."""
+    """Replies differ in length by their seed, and so do rewards.
+
+    Tasks that begin with "Fail" may fail, with a reason, and that with the number 3 may wait.
+    """
+
+    def reply(messages: Sequence[BaseMessage], context: AssistantContext) -> str:
+        if fails and str(messages[0].content).startswith("Fail"):
+            raise RuntimeError(fails)
+        return f"{said} " + "word " * (context.seed % 50)
+
     trajectories = generate_trajectories(
         tasks,
         user=ScriptedUser(["{goal}", "Shorter."]),
-        assistant=Says(lambda messages, context: f"{said} " + "word " * (context.seed % 50)),
+        assistant=Says(reply) if waits is None else Waits(reply, waits),
         reward=REWARD,
         lookahead=Lookahead(candidates=3, futures=2, window=1, max_exchanges=2),
         personas=[Persona(name=persona)],
@@ -124,7 +160,7 @@ async def test_a_table_is_filtered_sorted_and_paged(tmp_path: Path, page: Page, 
     await page.get_by_label("Text").fill("nobody said this")
     await page.get_by_role("link", name="Show all").click()
     await page.get_by_role("link", name="Reward").click()
-    await page.wait_for_url("**sort=reward**")
+    await expect(page.get_by_role("columnheader", name="Reward")).to_have_attribute("aria-sort", "descending")
     rewards = [float(one) for one in await page.locator("[data-row] td:nth-of-type(2)").all_inner_texts()]
     assert rewards == sorted(rewards, reverse=True)
     between = next(n for n in range(1, len(rewards)) if rewards[n - 1] - rewards[n] >= 0.002)
@@ -153,25 +189,110 @@ async def test_a_tree_is_read_by_the_keyboard_alone(tmp_path: Path, page: Page, 
     await page.wait_for_url("**/trajectories/2")
     await page.keyboard.press("k")
     await page.wait_for_url("**/trajectories/1")
-    assert await page.get_by_role("heading", level=1).inner_text() == first
+    await expect(page.get_by_role("heading", level=1)).to_have_text(first)
     await page.keyboard.press("u")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Trajectories")
 
 
+async def test_failed_tasks_are_in_the_table_with_their_reasons(tmp_path: Path, page: Page, view: View) -> None:
+    tasks = [*numbered(3), Task(id="lost/../x?y", goal=f"Fail. {HOSTILE}"), Task(id="other", goal="Fail too.")]
+    await play(tmp_path / "run", tasks, fails=HOSTILE)
+    address = urlsplit(view(tmp_path / "run"))
+    await page.goto(address.geturl())
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("2 failed")
+    await page.get_by_role("link", name="Trajectories").click()
+    status, rows = page.get_by_role("status"), page.locator("[data-row]")
+    await expect(status).to_have_text("5 of 5 tasks, 2 of which failed")
+    await page.get_by_label("Ended").select_option("failed")
+    await expect(rows).to_have_count(2)
+    await expect(status).to_have_text("2 of 5 tasks, 2 of which failed")
+    await page.get_by_label("Text").fill("fail too")
+    await expect(rows).to_have_count(1)
+    await page.get_by_label("Text").fill("DOCUMENT.TITLE = 'hacked'</script>")
+    await expect(rows).to_have_count(2)
+    await expect(rows.first).to_contain_text("assistant: RuntimeError: <script>document.title = 'hacked'</script>")
+    await page.get_by_role("link", name="Task").click()
+    await expect(page.get_by_role("columnheader", name="Task")).to_have_attribute("aria-sort", "ascending")
+    await page.get_by_role("link", name="lost/../x?y").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("lost/../x?y")
+    await expect(page.get_by_text("Goal")).to_be_visible()
+    await expect(page.get_by_text("brief")).to_be_visible()
+    await expect(page.get_by_role("region", name="Why it failed")).to_contain_text("RuntimeError: <script>")
+    found = await Axe().run(page)
+    assert found.response["violations"] == [], found.generate_report()
+    await page.wait_for_load_state()  # Until then, keys do nothing.
+    await page.keyboard.press("j")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("other")
+    await page.wait_for_load_state()
+    await page.keyboard.press("u")
+    await expect(rows).to_have_count(2)
+    await play(tmp_path / "run", tasks, resume=True)
+    await expect(page.get_by_text("None matches.")).to_be_visible()
+    await page.get_by_role("link", name="Show all").click()
+    await expect(status).to_have_text("5 of 5 trajectories")
+
+
+EMBEDDED = """
+assistant: {model: {name: "local:smollm2", max_tokens: 16, temperature: 0.8}}
+user: {kind: agenda}
+tasks: {source: offline, limit: 2}
+judges: [{name: token_cost}, {name: fact_coverage}]
+lookahead: {candidates: 2, futures: 1, window: 1, max_exchanges: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the embedded model."""
+    folder = tmp_path_factory.mktemp("embedded")
+    (folder / "run.yaml").write_text(EMBEDDED)
+    code, _, errors = run("generate", "--config", folder / "run.yaml", "--out", folder / "run")
+    assert code == 0, errors
+    return folder / "run"
+
+
+async def test_a_run_of_the_embedded_model_is_read_from_its_summary_to_a_future(
+    embedded: Path, page: Page, view: View
+) -> None:
+    one, _ = read_trajectories(embedded)
+    await page.goto(view(embedded))
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("2 trajectories")
+    await expect(page.get_by_role("img", name="Distribution of fact_coverage")).to_be_visible()
+    await page.get_by_role("link", name="Trajectories").click()
+    await page.get_by_label("Text").fill(one.task.id)
+    await expect(page.locator("[data-row]")).to_have_count(1)
+    await page.get_by_role("link", name=one.task.id).click()
+    await expect(page.locator("[data-turn]")).to_have_count(len(one.turns))
+    for number, turn in enumerate(one.turns, 1):
+        for index, candidate in enumerate(turn.candidates, 1):
+            shown = page.get_by_role("article", name=f"Turn {number}, candidate {index}")
+            await expect(shown).to_contain_text(f"{candidate.reward:.3f}")
+            future = shown.locator("details.future")
+            await expect(future).to_have_count(1)
+            await future.locator("summary").first.click()
+            await expect(future.locator(".scores").last).to_be_visible()
+            await expect(future).to_contain_text(candidate.futures[0].reasons["token_cost"])
+
+
 async def test_two_runs_are_compared_side_by_side(tmp_path: Path, page: Page, view: View) -> None:
-    await play(tmp_path / "one", numbered(5))
-    await play(tmp_path / "other", numbered(4), said="A longer reply than that of the first run, by some words")
+    named = Task(id="a/../b?c", goal="Write invitation 9")
+    await play(tmp_path / "one", [*numbered(5), named])
+    await play(tmp_path / "other", [*numbered(3), named], said="A longer reply than the first run's, by words")
     await page.goto(view(tmp_path / "one", tmp_path / "other"))
     await page.get_by_role("link", name="Compare", exact=True).click()
     await expect(page.locator("[data-row]")).to_have_count(4)
     differences = [float(one) for one in await page.locator("[data-row] td:last-child").all_inner_texts()]
     assert [abs(one) for one in differences] == sorted(map(abs, differences), reverse=True)
     await page.locator("[data-row] a").first.click()
-    await page.wait_for_url("**/compare/*")  # Until it is loaded, keys do nothing.
+    await page.wait_for_url("**/compare/task?**")  # Until it is loaded, keys do nothing.
     for name in ("one", "other"):
         await expect(page.get_by_role("region", name=name, exact=True).locator(".message").first).to_be_visible()
     await page.keyboard.press("j")
+    await page.wait_for_url("**at=1")
     await expect(page.get_by_role("link", name="Previous")).to_be_visible()
+    await page.keyboard.press("u")
+    await page.get_by_role("link", name="a/../b?c").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("a/../b?c")
 
 
 async def test_hostile_text_is_shown_as_text(tmp_path: Path, page: Page, view: View) -> None:
@@ -195,8 +316,24 @@ async def test_hostile_text_is_shown_as_text(tmp_path: Path, page: Page, view: V
     await expect(message).to_contain_text("<script>document.title = 'hacked'</script>")
     await expect(message).to_contain_text("\N{SYMBOL FOR ESCAPE}[31mred")
     await expect(message).to_contain_text("[U+202E]live")
-    assert await message.locator("strong").first.inner_text() == "bold"
-    assert await message.locator("a[href^=javascript]").count() == 0
+    await expect(message.locator("strong").first).to_have_text("bold")
+    await expect(message.locator("a[href^=javascript]")).to_have_count(0)
+    assert await page.title() != "hacked"
+
+
+async def test_a_run_under_way_shows_how_many_tasks_are_finished_and_the_time_left(
+    tmp_path: Path, page: Page, view: View
+) -> None:
+    await play(tmp_path / "run", numbered(2))
+    await page.goto(view(tmp_path / "run"))
+    last = asyncio.Event()
+    playing = asyncio.create_task(play(tmp_path / "run", numbered(8), waits=last, resume=True))
+    await expect(page.locator("main")).to_contain_text("7 of 8 tasks are finished, less than a minute left")
+    await expect(page.get_by_role("progressbar", name="Finished tasks")).to_have_attribute("value", "7")
+    last.set()
+    await playing
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("8 trajectories")
+    await expect(page.get_by_role("progressbar")).to_have_count(0)
 
 
 async def test_a_run_under_way_shows_what_is_new_without_reloading(tmp_path: Path, page: Page, view: View) -> None:
@@ -241,8 +378,8 @@ async def test_a_scorecard_leads_to_its_runs(tmp_path: Path, page: Page, view: V
 
 
 async def test_a_report_is_one_file_that_opens_without_a_network(tmp_path: Path, page: Page) -> None:
-    tasks = [Task(id="hostile", goal=HOSTILE), *numbered(5)]
-    await play(tmp_path / "one", tasks, said=HOSTILE)
+    tasks = [Task(id="hostile", goal=HOSTILE), *numbered(5), Task(id="lost", goal="Fail.")]
+    await play(tmp_path / "one", tasks, said=HOSTILE, fails="no luck")
     await play(tmp_path / "other", numbered(5), said="A longer reply than that of the first run, by some words")
     out = tmp_path / "report.html"
     code, output, _ = run(
@@ -253,12 +390,14 @@ async def test_a_report_is_one_file_that_opens_without_a_network(tmp_path: Path,
     await page.context.set_offline(True)
     await page.goto(out.as_uri())
     await expect(page.get_by_role("list", name="Summary")).to_contain_text("6 trajectories")
+    await expect(page.get_by_role("region", name="Failures")).to_contain_text("no luck")
+    await expect(page.locator("#trajectories ~ details")).to_have_count(6)
     await page.locator("#trajectories ~ details").first.locator("summary").first.click()
     await expect(page.locator(".message.assistant").first).to_contain_text("<script>document.title = 'hacked'</script>")
     await page.locator("#compared ~ details").first.locator("summary").first.click()
     for name in ("one", "other"):
         await expect(page.get_by_role("region", name=name, exact=True)).to_be_visible()
-    assert await page.title() == "Report on one"
+    await expect(page).to_have_title("Report on one")
     found = await Axe().run(page)
     assert found.response["violations"] == [], found.generate_report()
 
@@ -361,7 +500,7 @@ async def test_pages_have_no_barriers(tmp_path: Path, page: Page, view: View, th
     await page.emulate_media(color_scheme=theme)
     await page.set_viewport_size({"width": 390, "height": 844})
     await page.goto(address.geturl())
-    for path in ("", "0", "0/trajectories", "0/trajectories/1", "compare", "compare/task%201?a=0&b=1"):
+    for path in ("", "0", "0/trajectories", "0/trajectories/1", "compare", "compare/task?task=task%201&a=0&b=1"):
         await page.goto(f"http://{address.netloc}/{path}")
         await page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true; })")
         found = await Axe().run(page)

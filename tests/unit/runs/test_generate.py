@@ -1,11 +1,15 @@
 """Generating trajectories: concurrency, failures, leaving a run early, and resuming it."""
 
 import asyncio
+import fcntl
 import gc
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
@@ -23,7 +27,7 @@ from collab_agents import (
 )
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.judges import interactivity, token_cost
-from collab_agents.runs.directory import read_failures
+from collab_agents.runs.directory import RunDirectory, is_in_use, read_failures
 from tests.support.participants import Counts
 from tests.support.reading import line_in
 from tests.support.runs import SMALL, collect, generate
@@ -145,16 +149,18 @@ async def test_a_bar_shows_a_run_and_closes_with_it(capsys: pytest.CaptureFixtur
 
 async def test_a_task_that_cannot_be_finished_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
     progress = Progress()
-    done = await collect(parties(5), assistant=Counts(fail_on="number 2"), out=tmp_path, progress=progress)
+    shy = [PERSONAS["shy-student"]]
+    fails = Counts(fail_on="number 2")
+    done = await collect(parties(5), assistant=fails, personas=shy, out=tmp_path, progress=progress)
     assert sorted(done) == ["party-0", "party-1", "party-3", "party-4"]
     (failure,) = read_failures(tmp_path)
-    assert failure.task.id == "party-2"
+    assert (failure.task.id, failure.persona) == ("party-2", *shy)
     line = line_in(Counts.respond, 10)
     why = "; ".join(f"candidate {index}: assistant: RuntimeError: no luck ({line})" for index in (0, 1))
     assert failure.error == f"turn 1: no candidate could be scored: {why}"
     assert (progress.finished, progress.failed) == (4, 1)
 
-    again = await collect(parties(5), out=tmp_path, resume=True)
+    again = await collect(parties(5), personas=shy, out=tmp_path, resume=True)
     assert list(again) == ["party-2"]
     assert read_failures(tmp_path) == []
     assert len(list(read_trajectories(tmp_path))) == 5
@@ -267,6 +273,40 @@ async def test_a_source_that_never_goes_on_can_be_left() -> None:
 async def test_two_tasks_with_one_id_are_refused() -> None:
     with pytest.raises(ConfigError, match="two tasks have the id 'party'"):
         await collect([party(), party()])
+
+
+async def test_a_run_notes_how_many_tasks_it_has_and_how_far_its_attempt_began(tmp_path: Path) -> None:
+    def noted() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((tmp_path / "run.json").read_text())
+        return found
+
+    await collect(list(parties(2)), out=tmp_path, assistant=Counts(fail_on="number 1"))
+    assert noted()["tasks"] == 2
+    start = datetime.now(UTC).replace(microsecond=0)
+    async with aclosing(generate(list(parties(4)), out=tmp_path, max_concurrency=1, resume=True)) as trajectories:
+        await anext(trajectories)
+        assert noted()["tasks"] == 4
+        began, finished, failed = noted()["attempt"].values()
+        assert start <= datetime.fromisoformat(began) <= datetime.now(UTC)
+        assert (finished, failed) == (1, 1)
+        assert is_in_use(tmp_path)
+    assert not is_in_use(tmp_path)
+    assert noted()["tasks"] == 4
+    assert "attempt" not in noted()
+    await collect(parties(4), out=tmp_path, resume=True)  # How many these are is not known before they are played.
+    assert "tasks" not in noted()
+
+
+def test_a_run_begins_while_somebody_looks_whether_its_directory_is_in_use(tmp_path: Path) -> None:
+    assert not is_in_use(tmp_path)
+    with RunDirectory(tmp_path, settings={}):
+        assert is_in_use(tmp_path)
+    with open(tmp_path / "run.lock", "rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not is_in_use(tmp_path)
+        threading.Timer(0.05, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with RunDirectory(tmp_path, settings={}, resume=True):
+            assert is_in_use(tmp_path)
 
 
 async def test_a_run_directory_is_used_by_one_at_a_time_and_not_overwritten(tmp_path: Path) -> None:

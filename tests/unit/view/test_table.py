@@ -23,10 +23,11 @@ from collab_agents import Parts, Persona, read_trajectories
 from collab_agents.errors import RunDirectoryError
 from collab_agents.runs import compact
 from collab_agents.runs.directory import RunDirectory
-from collab_agents.trajectories import Future, Trajectory
+from collab_agents.tasks import Task
+from collab_agents.trajectories import Failure, Future, Trajectory
 from collab_agents.usage import Counts, Usage
 from collab_agents.variance import reliability
-from collab_agents.view.table import Row, RunTable, Wanted
+from collab_agents.view.table import FAILED, Row, RunTable, Wanted
 from tests.support.damage import bent, garble, truncate
 from tests.support.runs import collect
 from tests.support.tasks import parties
@@ -61,6 +62,10 @@ def ids(table: RunTable, **wanted: Any) -> list[str]:
 
 def numbered(*numbers: int) -> list[Trajectory]:
     return [trajectory(f"task {number}", 0.5, 0.25, final=number / 100, brief=float(-number)) for number in numbers]
+
+
+def failed(name: str, error: str, persona: Persona | None = None) -> Failure:
+    return Failure(task=Task(id=name, kind="trip", goal=f"You want {name}."), persona=persona, error=error)
 
 
 async def test_rows_say_what_the_trajectories_of_a_run_say(tmp_path: Path) -> None:
@@ -139,6 +144,84 @@ def test_text_is_found_in_ids_goals_and_the_main_conversation_only(tmp_path: Pat
         assert ids(table, text=text) == ["task 2"], text
     assert ids(table, text="a block") == ["task 3"]
     assert ids(table, text="in a future") == ids(table, text="' OR 1=1 --") == ids(table, text="t_sk") == []
+
+
+def test_failed_tasks_come_after_all_trajectories_with_their_reasons(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path, settings={}) as run:
+        run.fail(failed("lost", "judge bleu: No Reference", ANN))
+        run.finish(trajectory("unscored", 0.5, final=None))
+        run.finish(trajectory("done", 0.5, final=0.25, brief=1.0))
+        run.fail(failed("late", "HTTP 503", BEN))
+        run.fail(failed("last", "HTTP 503"))
+    table = whole(tmp_path)
+    assert (table.count, table.failed, table.matching()) == (2, 3, 5)
+    assert ids(table) == ["unscored", "done", "lost", "late", "last"]
+    for score in ("reward", "brief", "exchanges", "spread"):
+        for descending in (False, True):
+            assert set(ids(table, sort=score, descending=descending)[2:]) == {"lost", "late", "last"}
+    assert ids(table, sort="task_id") == ["done", "last", "late", "lost", "unscored"]
+    assert ids(table, stopped="failed", sort="task_id", descending=True) == ["lost", "late", "last"]
+    assert ids(table, text="no reference") == ids(table, persona="ann") == ["lost"]
+    assert ids(table, text="503", persona="ben") == ["late"]
+    assert ids(table, kind="trip", text="want l") == ["lost", "late", "last"]
+    assert ids(table, least=-9) == ["done"]
+    (lost, *_), (late,) = table.rows(Wanted(stopped="failed")), table.rows(offset=3, limit=1)
+    nothing = dict.fromkeys(["reward", "exchanges", "calls", "tokens", "dollars", "spread", "faults"])
+    assert lost._asdict() | nothing == lost._asdict()
+    assert (lost.number, lost.persona, lost.goal) == (FAILED, "ann", "You want lost.")
+    assert (lost.stopped, lost.reason, lost.scores) == ("failed", "judge bleu: No Reference", {"brief": None})
+    assert table.row(late.number) == late
+    assert table.beside(late.number) == (lost.number, late.number + 1)
+    assert table.failure(late.number) == failed("late", "HTTP 503", BEN)
+    assert table.reasons() == [("HTTP 503", ["late", "last"]), ("judge bleu: No Reference", ["lost"])]
+    assert table.number_of("late") is None
+    assert (table.personas, table.kinds) == (["ann", "ben"], ["note", "trip"])
+    assert table.histogram("exchanges") == [(2, 2, 2)]
+    for number in (1, 3, FAILED - 1, FAILED + 3):
+        with pytest.raises(LookupError):
+            table.failure(number)
+
+
+def test_failures_are_followed_while_they_come_and_go(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path, settings={}) as run, RunTable(tmp_path) as table:
+        run.fail(failed("a", "first"))
+        assert table.refresh()
+        run.fail(failed("b", "second"))
+        assert table.refresh()
+        (a, b), version = table.rows(), table.version
+        assert table.refresh()
+        assert table.version == version
+        run.fail(failed("a", "once more"))
+        assert table.refresh()
+        assert table.rows() == [a._replace(reason="once more"), b]
+        assert table.failure(a.number).error == "once more"
+        run.finish(trajectory("a", 0.5))
+        assert table.refresh()
+        assert [(row.number, row.task_id) for row in table.rows()] == [(1, "a"), (b.number, "b")]
+        with pytest.raises(LookupError):
+            table.failure(a.number)
+    with RunDirectory(tmp_path, settings={}, resume=True) as run, RunTable(tmp_path) as table:
+        assert ids(table) == ["a", "b"]  # It need not be refreshed.
+        run.finish(trajectory("b", 0.5))
+        with pytest.raises(RunDirectoryError, match="has changed"):
+            table.failure(b.number)
+        assert table.refresh()
+        assert ids(table, text="want") == ["a", "b"]
+        assert (table.count, table.failed) == (2, 0)
+
+
+def test_a_task_that_is_finished_has_no_row_for_an_earlier_failure(tmp_path: Path) -> None:
+    """A kill between both leaves it in both files."""
+    lines = [failed(name, "no").model_dump_json() for name in ("task 1", "task 2", "task 1")]
+    (tmp_path / "failures.jsonl").write_text("\n".join([lines[0], "{broken", *lines[1:], '{"torn']))
+    (tmp_path / "trajectories.jsonl").touch()
+    (tmp_path / "run.json").write_text("{}")
+    table = whole(tmp_path)
+    assert ids(table) == ["task 1", "task 2"]
+    assert [problem.partition(": ")[0] for problem in table.problems] == [f"{tmp_path / 'failures.jsonl'}:2"]
+    (tmp_path / "trajectories.jsonl").write_text(numbered(1)[0].model_dump_json() + "\n")
+    assert table.refresh()
+    assert [row.number for row in table.rows()] == [1, FAILED + 1]
 
 
 NUMBERS = st.none() | st.sampled_from([0.0, 0.5, -1.0, 3.25])
