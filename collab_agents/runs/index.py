@@ -29,7 +29,7 @@ _VERSION = 1
 _REMEDY = "delete it and resume"
 _GROUP = 1000
 """Trajectories that are written together."""
-_GROUP_BYTES = 16_000_000
+_GROUP_BYTES = 64_000_000
 """Or as many bytes of them. A killed process leaves no more to be read again."""
 
 _SETUP = f"""

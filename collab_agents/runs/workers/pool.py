@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import ray
 from ray.cloudpickle import register_pickle_by_value
 from ray.exceptions import ObjectLostError, RayActorError, RayError
+from ray.util.client.common import ClientObjectRef
 
 from collab_agents._internal.notes import refusals
 from collab_agents.errors import RolloutError, WorkersError
@@ -358,7 +359,10 @@ async def open_workers(options: RayOptions, most: int) -> AsyncIterator[Workers]
 
 
 async def _answer(call: Awaitable[Any]) -> Any:
-    """Wait for a call. If this is cancelled, the call's future is not: Ray's client (ray://) fails on one that is."""
+    """Wait for a call."""
+    if not isinstance(call, ClientObjectRef):
+        return await call
+    # If this is cancelled, the call's future is not: Ray's client (ray://) fails on one that is.
     future = asyncio.ensure_future(call)
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return await asyncio.shield(future)
