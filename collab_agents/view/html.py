@@ -86,6 +86,15 @@ def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
+def significant(value: float | None) -> str:
+    """Return a number of any size for reading, to two or three digits; a dash for None."""
+    if value is None:
+        return "–"
+    if 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2g}"
+
+
 def count(value: float | None) -> str:
     """Return a whole number for reading; a dash for None."""
     return "–" if value is None else f"{value:,.0f}"
@@ -116,6 +125,7 @@ def _environment() -> Environment:
         "number": number,
         "count": count,
         "signed": signed,
+        "significant": significant,
         "money": money,
         "text_of": text_of,
         "tool_arguments": tool_arguments,

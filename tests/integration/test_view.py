@@ -408,7 +408,7 @@ async def test_a_training_shows_its_curves(tmp_path: Path, page: Page, view: Vie
     state.parent.mkdir(parents=True)
     state.write_text(json.dumps({"log_history": log}))
     await page.goto(view(tmp_path / "training"))
-    label = "loss over steps 1 to 3: training from 1.000 to 0.333, evaluation from 2.000 to 0.667"
+    label = "loss over steps 1 to 3: training from 1 to 0.333, evaluation from 2 to 0.667"
     await expect(page.get_by_role("img", name=label)).to_be_visible()
     (tmp_path / "training" / "training.json").write_text('{"method": "dpo"}')
     (tmp_path / "training" / "training_log.json").write_text(json.dumps([*log, {"step": 9, "loss": 0.1}]))
