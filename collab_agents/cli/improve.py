@@ -251,12 +251,13 @@ class _Improvement:
         if code == 1 and complete and failed:
             if failed <= most * (failed + finished):
                 return
+            share = f"{failed} of {failed + finished}"
             raise StepError(
-                f"round {this.number}: {failed} of {failed + finished} failed in {step}, and most_failures is {most:g}; "
-                "see what is wrong above, and continue with --resume"
+                f"round {this.number}: {share} failed in {step}, and most_failures is {most:g}: "
+                "see what is wrong above, and go on with --resume"
             )
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise StepError(f"round {this.number}: {step} {how}: see what is wrong above, and continue with --resume")
+        raise StepError(f"round {this.number}: {step} {how}: see what is wrong above, and go on with --resume")
 
     def _means(self, sets: dict[str, HeldOut]) -> tuple[Mean, Mean | None]:
         reward = mean_of([one.measures["reward"] for one in sets.values()])
