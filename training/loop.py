@@ -7,7 +7,7 @@ trained, and which runs are learnt from.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -54,7 +54,7 @@ class LoopConfig(Section):
     """The `eval.yaml` of further tasks, which the best round plays once at the end, and the first model too."""
     repeats: PositiveInt = 1
     """How often each task of `evaluate` and `test` is played."""
-    trajectories: str = Field(default="round", pattern="^(round|all)$")
+    trajectories: Literal["round", "all"] = "round"
     """Whether a round learns from its own trajectories ("round") or also from those of the rounds before ("all")."""
     most_failures: float = Field(default=0.05, ge=0, lt=1)
     """The share of tasks or conversations of a command that may fail without ending the loop, in [0, 1)."""

@@ -140,7 +140,7 @@ def held_out(scorecard: Scorecard, name: str) -> dict[str, HeldOut]:
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Mean | None:
-    """Return the mean of independent estimates, or None if one has no value.
+    """Return the mean of independent estimates, or None if one has no value or there are none.
 
     The interval is by the method of variance estimates recovery (Zou and Donner, 2008), from the intervals of each.
     """
@@ -151,6 +151,8 @@ def mean_of(estimates: Sequence[Estimate]) -> Mean | None:
         total += one.value
         below += (one.value - one.low) ** 2
         above += (one.high - one.value) ** 2
+    if not estimates:
+        return None
     value = total / len(estimates)
     return Mean(
         value=value, low=value - math.sqrt(below) / len(estimates), high=value + math.sqrt(above) / len(estimates)

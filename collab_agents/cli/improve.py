@@ -264,7 +264,7 @@ class _Improvement:
         if reward is None:
             raise StepError("the held-out conversations have no rewards: no judge of evaluate could score them")
         differences = [one.difference["reward"] for one in sets.values() if one.difference]
-        return reward, mean_of(differences) if differences else None
+        return reward, mean_of(differences)
 
     def _runs(self, this: Round) -> list[Path]:
         """Return the runs that a round learns from."""
