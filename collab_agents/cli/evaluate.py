@@ -47,7 +47,7 @@ async def evaluate(
 
     `names` are the assistants' names in the tables. Returns False if a conversation could not be finished.
     """
-    console = _console()
+    console = wide_console()
     progress = LiveTable(console=console)
     elsewhere = loaded_elsewhere(ray is not None)
     with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
@@ -152,7 +152,7 @@ def _write(scorecard: Scorecard, out: Path, *, private: bool) -> None:
             file.write(harmless(text).encode())
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """Return a console that is wide if it is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=200)

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from collab_agents.cli.checks import check_loop
+from collab_agents.cli.evaluate import wide_console
 from collab_agents.cli.steps import run_step
 from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.runs.scorecard import Scorecard
@@ -34,8 +35,10 @@ from collab_agents.training.rounds import (
 )
 from collab_agents.view.curves import LOG
 
-_MAY_CHANGE = ("rounds", "patience", "most_failures", "test")
-"""Keys of loop.yaml that may differ when a loop is resumed: they decide how long it goes on, not what a round is."""
+_MAY_CHANGE = {"rounds", "patience", "most_failures", "test"}
+"""Keys of loop.yaml that may differ when a loop is resumed: they decide how long it goes on, not what a round is.
+
+`test` may not once it was played."""
 
 
 class StepError(CollabError):
@@ -77,8 +80,9 @@ def _record(loop: Loop, path: Path, out: Path) -> Rounds:
         return record
     record = read_rounds(out)
     before, now = dict(_leaves(record.config)), dict(_leaves(config))
+    may_change = _MAY_CHANGE if record.test is None else _MAY_CHANGE - {"test"}
     for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key) and key.partition(".")[0] not in _MAY_CHANGE:
+        if before.get(key) != now.get(key) and key.partition(".")[0] not in may_change:
             raise RunDirectoryError(
                 f"{out} was made with {key} = {before.get(key)!r}, and now it is {now.get(key)!r}: resume with the "
                 "same settings, or choose another directory"
@@ -102,7 +106,7 @@ class _Improvement:
         self._out = out.resolve()
         self._shown = out
         self._record = record
-        self._console = Console()
+        self._console = wide_console()
 
     def run(self) -> None:
         self._record.ended = None
@@ -165,13 +169,11 @@ class _Improvement:
         self._do(this, name, train)
         if not (folder / "adapter_config.json").exists():
             return str(folder)
-        merged, draft = folder.with_name(f"{name}-model"), folder.with_name(f"{name}-model.new")
+        merged = folder.with_name(f"{name}-model")
 
         def merge() -> None:
             if not merged.exists():
-                shutil.rmtree(draft, ignore_errors=True)
-                self._check(this, "merge", self._run(this, "merge", "--adapter", folder, "--out", draft))
-                draft.rename(merged)
+                self._check(this, "merge", self._run(this, "merge", "--adapter", folder, "--out", merged))
 
         self._do(this, f"merge {name}", merge)
         return str(merged)
