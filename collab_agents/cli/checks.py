@@ -1,6 +1,7 @@
 """What can be said about a loop before it starts: that its models, tasks, judges and trainers' settings exist."""
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +25,11 @@ def check_loop(path: Path) -> int | None:
     Raises:
         ConfigError: For what is not there, or cannot be used.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # A terminal's Ctrl-C is for this process to handle.
+    pool = ProcessPoolExecutor(
+        1, multiprocessing.get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    )
+    with pool:
         return pool.submit(_check, path).result()
 
 

@@ -115,6 +115,7 @@ class _Improvement:
             self._round(self._next)
         self._test()
         self._record.ended = why
+        self._link_best()
         self._save()
         self._console.print(f"The loop has ended: {why}. {self._best_words()}", soft_wrap=True, highlight=False)
 

@@ -56,6 +56,7 @@ def written(folder: Path, **changes: Any) -> Path:
     loop: dict[str, Any] = {
         "rounds": 2,
         "patience": 2,
+        "trajectories": "all",
         "model": str(folder / "tiny"),
         "generate": "generate.yaml",
         "train": [
@@ -127,12 +128,12 @@ def check_record(record: Rounds, out: Path) -> None:
     assert pairs == read_made_from(out / "round-2/dpo")
     assert pairs.gaps is not None
     assert pairs.rows == pairs.gaps.count > 0
-    assert pairs.rows + sum(pairs.dropped.values()) == pairs.made_from == 8
+    assert pairs.rows + sum(pairs.dropped.values()) == pairs.made_from == 16  # Of both rounds.
 
     rewards = [one.reward.value for one in record.rounds if one.reward]
-    assert record.best == rewards.index(max(rewards)) == 1
+    assert record.best == rewards.index(max(rewards)) == 2
     assert record.ended == "all 2 rounds are done"
-    assert (out / "best").resolve() == out / "round-1/sft"
+    assert (out / "best").resolve() == out / "round-2/dpo-model"
     for number, one in enumerate(record.rounds):
         (card,) = Scorecard.model_validate_json((out / f"round-{number}/scorecard.json").read_text()).sets
         assert one.sets["offline"].measures == card.sides[0].measures
@@ -166,9 +167,15 @@ def check_resumed(config: Path, out: Path) -> None:
     code, _, error = run("improve", "--config", config, "--out", out, "--resume")
     assert (code, error) == (1, f"error: {config}: train: round 3 has no training; add 3 to the rounds of one\n")
     written(config.parent, loop={"patience": 1})
+    record = read_rounds(out)
+    assert record.rounds[2].reward
+    record.rounds[2].reward.value = 0.0  # As if it had been worse.
+    record.choose_best()
+    write_rounds(record, out)
     code, said, error = run("improve", "--config", config, "--out", out, "--resume")
     assert (code, error) == (0, "")
     assert "The loop has ended: 1 round without a better held-out reward. Round 1 is the best" in said
+    assert (out / "best").resolve() == out / "round-1/sft"
     written(config.parent, evaluate={"seed": 1})
     code, _, error = run("improve", "--config", config, "--out", out, "--resume")
     assert code == 1
