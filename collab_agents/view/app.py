@@ -4,7 +4,7 @@ Pages are rendered here, and htmx exchanges parts of them: there is no state in 
 reports and notebooks, and a page works without scripts too. Run folders are read and never written.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -28,8 +28,7 @@ from collab_agents.trajectories import Trajectory
 from collab_agents.variance import chosen_probabilities
 from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
-from collab_agents.view.places import Place, find_new
-from collab_agents.view.rounds import RoundsPages
+from collab_agents.view.places import Place
 from collab_agents.view.rows import Wanted
 from collab_agents.view.summary import config_of, reading, standing_of, summary_of
 from collab_agents.view.table import FAILED, RunTable
@@ -44,11 +43,11 @@ _ENDS = [
 ]
 
 
-def create_app(places: list[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
+def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
     """Return the application.
 
     Args:
-        places: What to show. What comes into evaluations and loops while it is shown is appended.
+        places: What to show.
         hosts: What the Host header may be, port included; see `Guard`.
         token: What the first address must have in its query; see `Guard`.
     """
@@ -80,45 +79,35 @@ def create_app(places: list[Place], *, hosts: Collection[str], token: str | None
 class Pages:
     """The pages about some places."""
 
-    def __init__(self, places: list[Place]) -> None:
+    def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
-        self._trainings = TrainingPages()
-        self._rounds = RoundsPages()
-
-    @property
-    def _runs(self) -> list[Place]:
-        return [place for place in self._places if place.kind == "run"]
+        self._runs = [place for place in places if place.kind == "run"]
+        self._trainings = TrainingPages(places, several=len(self._runs) > 1)
 
     async def index(self, request: Request) -> Response:
-        await run_in_threadpool(find_new, self._places)
-        given = [place for place in self._places if place.within is None]
-        if len(given) == 1:
-            return await self._overview(request, given[0])
+        first = self._places[0]
+        if len(self._places) == 1 + len(first.runs):
+            return await self._overview(request, first)
         return self._page("runs.html", places=self._places, here="/")
 
     async def overview(self, request: Request) -> Response:
         return await self._overview(request, self._place(request))
 
     async def _overview(self, request: Request, place: Place) -> Response:
-        part, several = request.query_params.get("part"), len(self._runs) > 1
-        if place.kind in ("evaluation", "loop"):
-            await run_in_threadpool(find_new, self._places)
-        if place.kind == "loop":
-            return await self._rounds.overview(place, part, several=several)
         if place.kind == "evaluation":
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
-            return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.inside)
+            return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
         if place.kind == "training":
-            return await self._trainings.overview(place, _offset(request), part, several=several)
+            return await self._trainings.overview(place, _offset(request), request.query_params.get("part"))
         table = await place.table()
         found = await place.reliability()
         run = await run_in_threadpool(read_run, place.path)
         standing = await run_in_threadpool(standing_of, place.path, run, table)
         stamp = f"{_stamp(table)}-{found is not None}-{standing['under_way']}-{standing['left']}"
-        if part == stamp:
+        if request.query_params.get("part") == stamp:
             return Response(status_code=204)
         values = await run_in_threadpool(summary_of, table, found) | standing
-        template = "run.html" if part is None else "run_live.html"
+        template = "run_live.html" if "part" in request.query_params else "run.html"
         again = _link(place.link, {"part": stamp})
         return self._page(template, place=place, here=place.link, again=again, config=config_of(run), **values)
 
@@ -176,8 +165,7 @@ class Pages:
         return self._page("trajectory.html", task=found.task, trajectory=found, probabilities=probabilities, **links)
 
     async def samples(self, request: Request) -> Response:
-        place, several = self._place(request), len(self._runs) > 1
-        return await self._trainings.step(place, request.path_params["step"], several=several)
+        return await self._trainings.step(self._place(request), request.path_params["step"])
 
     async def compare(self, request: Request) -> Response:
         one, other = self._two(request)

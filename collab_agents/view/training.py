@@ -1,5 +1,6 @@
 """The pages of a training: its curves, and for each step of which there are samples, the replies and their futures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -15,17 +16,15 @@ _STEPS = 50
 
 
 class TrainingPages:
-    """The pages of trainings."""
+    """The pages of those of the places that are trainings."""
 
-    def __init__(self) -> None:
-        self._known: dict[int, SampleSteps] = {}
+    def __init__(self, places: Sequence[Place], *, several: bool) -> None:
+        self._several = several
+        self._samples = {place.number: SampleSteps(place.path) for place in places if place.kind == "training"}
 
-    def _samples(self, place: Place) -> SampleSteps:
-        return self._known.setdefault(place.number, SampleSteps(place.path))
-
-    async def overview(self, place: Place, offset: int, part: str | None, *, several: bool) -> Response:
+    async def overview(self, place: Place, offset: int, part: str | None) -> Response:
         """Return the page, from this step of those that were sampled, or nothing if it has not changed since `part`."""
-        samples = self._samples(place)
+        samples = self._samples[place.number]
         curves = await run_in_threadpool(read_curves, Path(place.path))
         steps = await run_in_threadpool(samples.all)
         points = sum(len(line) for kinds in curves.values() for line in kinds.values())
@@ -34,9 +33,8 @@ class TrainingPages:
             return Response(status_code=204)
         config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
         last = min(offset + _STEPS, len(steps))
-        return _page(
+        return self._page(
             "training.html",
-            several=several,
             place=place,
             here=place.link,
             curves=curves,
@@ -51,18 +49,17 @@ class TrainingPages:
             again=f"{place.link}?offset={offset}&part={stamp}",
         )
 
-    async def step(self, place: Place, number: int, *, several: bool) -> Response:
+    async def step(self, place: Place, number: int) -> Response:
         """Return the page of a step's samples. Raises HTTPException if there are none."""
         if place.kind != "training":
             raise HTTPException(404, f"{place.name} is no training.")
         try:
-            samples, before, after = await run_in_threadpool(self._samples(place).at, number)
+            samples, before, after = await run_in_threadpool(self._samples[place.number].at, number)
         except LookupError:
             raise HTTPException(404, f"There are no samples of step {number}.") from None
         previous, following = (None if one is None else f"{place.link}/samples/{one}" for one in (before, after))
-        return _page(
+        return self._page(
             "samples.html",
-            several=several,
             place=place,
             here="",
             step=number,
@@ -72,9 +69,8 @@ class TrainingPages:
             up=place.link,
         )
 
-
-def _page(template: str, **values: object) -> HTMLResponse:
-    return HTMLResponse(render(template, **values))
+    def _page(self, template: str, **values: object) -> HTMLResponse:
+        return HTMLResponse(render(template, several=self._several, **values))
 
 
 def _text_of(file: Path) -> str | None:
