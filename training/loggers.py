@@ -42,8 +42,8 @@ def log_table(logger: Any, samples: Sequence[Sample]) -> None:
     logger.log({_NAME: table, "train/global_step": samples[0].step})  # The axis that transformers logs by.
 
 
-def text_of(messages: Sequence[Message]) -> str:
-    """Return messages as one text for a cell."""
+def cell_of(messages: Sequence[Message]) -> str:
+    """Return messages as one text, for a cell of a table."""
     return as_text(from_dicts(messages)).strip()
 
 
@@ -51,23 +51,23 @@ def _row(sample: Sample, reply: SampledReply) -> dict[str, object]:
     return {
         "step": sample.step,
         "task": sample.task.id,
-        "prompt": text_of(sample.prompt),
-        "reply": text_of(reply.messages),
+        "prompt": cell_of(sample.prompt),
+        "reply": cell_of(reply.messages),
         "reward": reply.reward,
         **{f"judges/{name}": score for name, score in reply.scores.items()},
-        "future": text_of(reply.futures[0].messages) if reply.futures else "",
+        "future": cell_of(reply.futures[0].messages) if reply.futures else "",
     }
 
 
 def _markdown(sample: Sample) -> str:
     """Return Markdown in which what was said is indented as code, so that none of it is markup."""
-    parts = [f"**Task** {_code(sample.task.id)}", "**Prompt**", _block(text_of(sample.prompt))]
+    parts = [f"**Task** {_code(sample.task.id)}", "**Prompt**", _block(cell_of(sample.prompt))]
     for number, reply in enumerate(sample.replies, 1):
         values = {"reward": reply.reward, **reply.scores}
         told = ", ".join(f"{name} {'none' if value is None else f'{value:.3f}'}" for name, value in values.items())
-        parts += [f"**Reply {number}**: {told}", _block(text_of(reply.messages))]
+        parts += [f"**Reply {number}**: {told}", _block(cell_of(reply.messages))]
         for future in reply.futures:
-            parts += [f"A future of reply {number}", _block(text_of(future.messages))]
+            parts += [f"A future of reply {number}", _block(cell_of(future.messages))]
     return "\n\n".join(parts)
 
 

@@ -28,7 +28,7 @@ from collab_agents.graphs import create_lookahead_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
-from collab_agents.messages import as_text, from_dicts, text_of
+from collab_agents.messages import from_dicts, text_of
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.local import LocalChatModel
 from collab_agents.personas import Persona
@@ -36,6 +36,7 @@ from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.runs.workers import RayOptions
 from collab_agents.tasks import Task
 from collab_agents.training.datasets import persona_of_row, task_of_row
+from collab_agents.training.loggers import cell_of
 from collab_agents.training.policy import clean
 from collab_agents.training.workers import RemoteScorer
 from collab_agents.trajectories import Message
@@ -260,7 +261,7 @@ class MultiturnRewardFunction:
         for name in self._reward.judges:  # Always the same ones, in which no batch leaves a gap.
             log_extra(f"judges/{name}", [end["scores"].get(name) for end in ends])
         firsts = [end["futures"][0] if end.get("futures") else None for end in ends]
-        log_extra("future", [as_text(from_dicts(one["messages"])).strip() if one else "" for one in firsts])
+        log_extra("future", [cell_of(one["messages"]) if one else "" for one in firsts])
 
     def _watch(self, rewards: Sequence[float | None]) -> None:
         values = {reward for reward in rewards if reward is not None}

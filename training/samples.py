@@ -5,11 +5,11 @@ It loads no trainer, so that a training can be looked at where none is installed
 
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 
 from pydantic import Field
 
 from collab_agents.personas import Persona
+from collab_agents.rewards import mean
 from collab_agents.tasks import Task
 from collab_agents.trajectories import Future, JsonlStore, Message, Record, read_record
 
@@ -52,7 +52,7 @@ class Sample(Record):
     @property
     def mean_reward(self) -> float | None:
         """The mean of `rewards`; None if there is none."""
-        return fmean(self.rewards) if self.rewards else None
+        return mean(self.rewards)
 
 
 def read_samples(folder: str | Path) -> Iterator[Sample]:

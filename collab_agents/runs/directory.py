@@ -365,11 +365,23 @@ def versions() -> dict[str, str]:
 
 def read_failures(path: str | os.PathLike[str]) -> list[Failure]:
     """Return the failures that a run directory holds."""
+    found = []
+    for one in failure_lines(path) if (place_at(path) / "failures.jsonl").exists() else ():
+        if isinstance(one, RunDirectoryError):
+            raise one
+        found.append(one)
+    return found
+
+
+def failure_lines(path: str | os.PathLike[str]) -> Iterator[Failure | RunDirectoryError]:
+    """Yield the failures in the failures.jsonl of a run, and for each damaged line what is wrong with it."""
     file = place_at(path) / "failures.jsonl"
-    if not file.exists():
-        return []
     with file.open("rb") as lines:
-        return [read_record(Failure, parsed(line, file, number), file, number) for number, line in whole_lines(lines)]
+        for number, line in whole_lines(lines):
+            try:
+                yield read_record(Failure, parsed(line, file, number), file, number)
+            except RunDirectoryError as error:
+                yield error
 
 
 def is_in_use(path: str | os.PathLike[str]) -> bool:

@@ -82,7 +82,7 @@ class Pages:
     def __init__(self, places: Sequence[Place]) -> None:
         self._places = places
         self._runs = [place for place in places if place.kind == "run"]
-        self._trainings = TrainingPages(places, several=len(self._runs) > 1)
+        self._trainings = TrainingPages(places, self._page)
 
     async def index(self, request: Request) -> Response:
         first = self._places[0]

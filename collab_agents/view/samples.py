@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from threading import Lock
 from typing import BinaryIO
 
 from collab_agents._internal.parts import parsed, whole_lines
 from collab_agents.errors import RunDirectoryError
+from collab_agents.rewards import mean
 from collab_agents.training.samples import SAMPLES, Sample
 from collab_agents.trajectories import read_record
 
@@ -26,7 +26,7 @@ class Step:
 
     @property
     def mean(self) -> float | None:
-        return fmean(self.rewards) if self.rewards else None
+        return mean(self.rewards)
 
 
 class SampleSteps:

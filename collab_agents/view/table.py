@@ -19,10 +19,11 @@ from collab_agents._internal.covered import Covered, beginnings, hashed
 from collab_agents._internal.parts import Part, turns_in
 from collab_agents._internal.text import valid
 from collab_agents.errors import RunDirectoryError
+from collab_agents.runs.directory import failure_lines
 from collab_agents.trajectories import Failure, Trajectory, parts_at, trajectory_on
 from collab_agents.usage import Usage
 from collab_agents.variance import Reliability, ReliabilityTally
-from collab_agents.view.failures import Stamp, read_lines, stamp_of
+from collab_agents.view.failures import Stamp, stamp_of
 from collab_agents.view.index_file import index_path, make_tables, open_kept, open_temporary, remove
 from collab_agents.view.rows import (
     FAILED,
@@ -278,12 +279,12 @@ class RunTable:
         """Read the failures again if their file has changed, and forget those of tasks that are finished since."""
         stamp = stamp_of(self._source)
         changed = stamp != self._failures_stamp
-        found = list(read_lines(self._source)) if changed and stamp else []
+        found = list(failure_lines(self._source)) if changed and stamp else []
         with self._lock:
             if self._has_started_over:
                 raise _StartedOver
             if changed:
-                self._failure_problems = [one for one in found if isinstance(one, str)]
+                self._failure_problems = [str(one) for one in found if isinstance(one, RunDirectoryError)]
                 self._replace_failures({valid(one.task.id): one for one in found if isinstance(one, Failure)})
                 self._failures_stamp = stamp
             elif self._failed and self._version != self._followed:
@@ -449,7 +450,7 @@ class RunTable:
             raise LookupError(f"the row {number} of {self.run} is of a finished task")
         task_id = self.row(number).task_id
         try:
-            found = [one for one in read_lines(self._source) if isinstance(one, Failure)]
+            found = [one for one in failure_lines(self._source) if isinstance(one, Failure)]
         except OSError as error:
             raise self._changed() from error
         failure = next((one for one in reversed(found) if valid(one.task.id) == task_id), None)

@@ -1,14 +1,13 @@
 """The pages of a training: its curves, and for each step of which there are samples, the replies and their futures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from collab_agents.view.curves import SETTINGS, read_curves
-from collab_agents.view.html import render
 from collab_agents.view.places import Place
 from collab_agents.view.samples import SampleSteps
 
@@ -16,10 +15,15 @@ _STEPS = 50
 
 
 class TrainingPages:
-    """The pages of those of the places that are trainings."""
+    """The pages of those of the places that are trainings.
 
-    def __init__(self, places: Sequence[Place], *, several: bool) -> None:
-        self._several = several
+    Args:
+        places: All places.
+        page: Makes a page of a template and its values.
+    """
+
+    def __init__(self, places: Sequence[Place], page: Callable[..., Response]) -> None:
+        self._page = page
         self._samples = {place.number: SampleSteps(place.path) for place in places if place.kind == "training"}
 
     async def overview(self, place: Place, offset: int, part: str | None) -> Response:
@@ -68,9 +72,6 @@ class TrainingPages:
             next=following,
             up=place.link,
         )
-
-    def _page(self, template: str, **values: object) -> HTMLResponse:
-        return HTMLResponse(render(template, several=self._several, **values))
 
 
 def _text_of(file: Path) -> str | None:
