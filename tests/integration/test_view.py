@@ -15,7 +15,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from datasets import Dataset, DatasetDict
 from langchain_core.messages import BaseMessage
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 
 from collab_agents import (
     Lookahead,
@@ -230,6 +230,24 @@ async def test_failed_tasks_are_in_the_table_with_their_reasons(tmp_path: Path, 
     await expect(page.get_by_text("None matches.")).to_be_visible()
     await page.get_by_role("link", name="Show all").click()
     await expect(status).to_have_text("5 of 5 trajectories")
+
+
+async def test_what_is_chosen_before_the_scripts_have_loaded_counts(tmp_path: Path, page: Page, view: View) -> None:
+    await play(tmp_path / "run", [*numbered(2), Task(id="lost", goal=f"Fail. {HOSTILE}")], fails=HOSTILE)
+    chosen = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await chosen.wait()
+        await route.continue_()
+
+    await page.route("**/htmx.min.js", late)
+    await page.goto(view(tmp_path / "run"), wait_until="commit")
+    await page.get_by_role("link", name="Trajectories").click()
+    await expect(page.get_by_role("status")).to_have_text("3 of 3 tasks, 1 of which failed")
+    await page.get_by_label("Ended").select_option("failed")
+    chosen.set()
+    await expect(page.get_by_role("status")).to_have_text("1 of 3 tasks, 1 of which failed")
+    await expect(page.locator("[data-row]")).to_have_count(1)
 
 
 EMBEDDED = """

@@ -58,3 +58,17 @@ document.addEventListener("keydown", (event) => {
 
 document.addEventListener("htmx:sendError", () => { document.getElementById("lost").hidden = false; });
 document.addEventListener("htmx:afterOnLoad", () => { document.getElementById("lost").hidden = true; });
+
+// What was typed or chosen before the scripts had loaded, or restored by the browser, counts too.
+function changed(field) {
+  if (field.type === "checkbox") return field.checked !== field.defaultChecked;
+  if (field.matches("select")) return field.value !== ([...field.options].find((one) => one.defaultSelected) || field.options[0]).value;
+  return field.value !== field.defaultValue;
+}
+
+document.addEventListener("htmx:load", (event) => {
+  if (event.detail.elt !== document.body) return;
+  for (const form of document.querySelectorAll("form[hx-get]")) {
+    if ([...form.querySelectorAll("input:not([type=hidden]), select")].some(changed)) htmx.trigger(form, "input");
+  }
+});
