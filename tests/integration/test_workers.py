@@ -34,7 +34,6 @@ from collab_agents import (
     TaskSet,
     Trajectory,
     evaluate,
-    generate_trajectories,
     load_chat_model,
     read_trajectories,
 )
@@ -45,9 +44,9 @@ from collab_agents.training import MultiturnRewardFunction
 from collab_agents.training.rewards import Scored
 from tests.support.commands import start
 from tests.support.postgres import PostgresServer
-from tests.support.workers import Deadly, Frank, Locked
+from tests.support.workers import Deadly, Frank, Locked, collected, played, tasks
 
-AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
+pytestmark = pytest.mark.xdist_group("workers")  # One cluster for all of them.
 
 
 @pytest.fixture(scope="module")
@@ -84,26 +83,6 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
-
-
-def tasks(count: int, *, deadly: tuple[int, ...] = ()) -> list[Task]:
-    return [Task(id=f"t{n}", goal=f"{'Please die' if n in deadly else 'Write'} {n}") for n in range(count)]
-
-
-def played(wanted: Any, **options: Any) -> Any:
-    defaults: dict[str, Any] = {
-        "user": ScriptedUser(["{goal}", "Shorter.", "Friendlier."]),
-        "reward": MultiturnReward({"token_cost": token_cost()}),
-        "lookahead": AHEAD,
-    }
-    return generate_trajectories(wanted, **(defaults | options))
-
-
-async def collected(wanted: list[Task], **options: Any) -> dict[str, Trajectory]:
-    found = [one async for one in played(wanted, **options)]
-    ids = Counter(one.task.id for one in found)
-    assert set(ids.values()) <= {1}, f"finished twice: {ids}"
-    return {one.task.id: one for one in found}
 
 
 def pids(folder: Path) -> list[int]:
@@ -181,9 +160,21 @@ async def test_a_node_that_is_removed_costs_no_task(tmp_path: Path) -> None:
         second = cluster.add_node(num_cpus=1)
         (marks := tmp_path / "marks").mkdir()
         ray, out = RayOptions(address=cluster.address, workers=2), tmp_path / "run"
-        wanted = tasks(60)
-        stream = played(wanted, assistant=Deadly(marks, seconds=0.1), out=out, ray=ray, max_concurrency=4)
-        found = []
+        found: list[Trajectory] = []
+        wanted = []
+
+        async def until_ten_are_played_without_it() -> AsyncIterator[Task]:
+            with_it = 0
+            for task in tasks(1000):
+                if second is not None:
+                    with_it = len(found)
+                elif len(found) >= with_it + 10:
+                    return
+                wanted.append(task)
+                yield task
+
+        assistant = Deadly(marks, seconds=0.1)
+        stream = played(until_ten_are_played_without_it(), assistant=assistant, out=out, ray=ray, max_concurrency=4)
         async for one in stream:
             found.append(one)
             if second is not None and len(pids(marks)) == 2:
@@ -200,8 +191,7 @@ DRIVER = """
 import asyncio, sys
 from pathlib import Path
 from collab_agents import RayOptions
-from tests.integration.test_workers import collected, tasks
-from tests.support.workers import Deadly
+from tests.support.workers import Deadly, collected, tasks
 address, marks, out = sys.argv[1:]
 options = dict(assistant=Deadly(Path(marks)), out=out, resume=True, max_concurrency=4)
 asyncio.run(collected(tasks(20), ray=RayOptions(address=address, workers=2), **options))
@@ -430,7 +420,7 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
         "tasks": {"source": str(tmp_path / "tasks.jsonl")},
     }
     (tmp_path / "run.yaml").write_text(json.dumps(config))
-    (tmp_path / "tasks.jsonl").write_text("\n".join(one.model_dump_json() for one in tasks(30)))
+    (tmp_path / "tasks.jsonl").write_text("\n".join(one.model_dump_json() for one in tasks(16)))
     out = tmp_path / "run"
     command = ("generate", "--config", tmp_path / "run.yaml", "--out", out, "--resume", "--ray")
     process = start(*command, "--workers", "2")
@@ -441,14 +431,14 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
     assert process.returncode == 128 + signal.SIGTERM, errors
     assert errors == f"Stopped. Finished conversations are in {out}; continue with --resume.\n"
     finished = {one.task.id for one in read_trajectories(out)}
-    assert 0 < len(finished) < 30
+    assert 0 < len(finished) < 16
     assert read_totals(out)["calls"] >= sum(one.usage.calls for one in read_trajectories(out))
 
     process = start(*command)
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
-    assert "30/30" in output
-    assert Counter(one.task.id for one in read_trajectories(out)) == Counter(one.id for one in tasks(30))
+    assert "16/16" in output
+    assert Counter(one.task.id for one in read_trajectories(out)) == Counter(one.id for one in tasks(16))
 
 
 @pytest.mark.parametrize("through", ["cluster", "client"])

@@ -1,17 +1,31 @@
-"""Participants that trouble the process they are in, for tests of workers. Workers import this module."""
+"""Runs on workers, and participants that trouble the process they are in. Workers import this module."""
 
 import asyncio
 import gc
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 
-from collab_agents import ChatAssistant, load_chat_model
+from collab_agents import (
+    ChatAssistant,
+    Lookahead,
+    MultiturnReward,
+    ScriptedUser,
+    Task,
+    Trajectory,
+    generate_trajectories,
+    load_chat_model,
+)
+from collab_agents.judges import token_cost
 from collab_agents.participants import AssistantContext, Memory
+
+AHEAD = Lookahead(candidates=2, futures=1, window=1, max_exchanges=2)
 
 METRICS = "RAY_enable_metrics_collection"
 
@@ -70,3 +84,23 @@ class Frank:
 def assistant_at(url: str) -> ChatAssistant:
     """For configurations: an assistant with a model of its own."""
     return ChatAssistant(load_chat_model("openai:any", base_url=url))
+
+
+def tasks(count: int, *, deadly: tuple[int, ...] = ()) -> list[Task]:
+    return [Task(id=f"t{n}", goal=f"{'Please die' if n in deadly else 'Write'} {n}") for n in range(count)]
+
+
+def played(wanted: Any, **options: Any) -> Any:
+    defaults: dict[str, Any] = {
+        "user": ScriptedUser(["{goal}", "Shorter.", "Friendlier."]),
+        "reward": MultiturnReward({"token_cost": token_cost()}),
+        "lookahead": AHEAD,
+    }
+    return generate_trajectories(wanted, **(defaults | options))
+
+
+async def collected(wanted: list[Task], **options: Any) -> dict[str, Trajectory]:
+    found = [one async for one in played(wanted, **options)]
+    ids = Counter(one.task.id for one in found)
+    assert set(ids.values()) <= {1}, f"finished twice: {ids}"
+    return {one.task.id: one for one in found}

@@ -168,7 +168,7 @@ async def played(max_concurrency: int) -> list[Trajectory]:
         user=LLMUser(model),
         assistant=ChatAssistant(model),
         reward=MultiturnReward({"interactivity": interactivity(model), "token_cost": token_cost()}),
-        lookahead=Lookahead(candidates=2, futures=1, window=0, max_exchanges=1),
+        lookahead=Lookahead(candidates=1, futures=1, window=0, max_exchanges=1),
         max_concurrency=max_concurrency,
     )
     return sorted([one async for one in run], key=lambda one: one.task.id)
