@@ -72,7 +72,7 @@ $(S3)/ready: .ci/moto.txt | $(READY)
 
 # Models take one thread each, so that the tests beside them get on too.
 test: lint system $(S3)/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadgroup --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 15
 
 # What code is judged in, the database, and the browser that the pages are looked at in. Not Python packages, so the
 # system's installer brings them.

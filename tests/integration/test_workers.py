@@ -46,8 +46,6 @@ from tests.support.commands import start
 from tests.support.postgres import PostgresServer
 from tests.support.workers import Deadly, Frank, Locked, collected, played, tasks
 
-pytestmark = pytest.mark.xdist_group("workers")  # One cluster for all of them.
-
 
 @pytest.fixture(scope="module")
 def client() -> str:
@@ -111,7 +109,7 @@ async def test_one_two_and_four_workers_give_the_trajectories_of_one_process(
 async def test_progress_tells_how_tasks_on_workers_stand_and_which_errors_they_met(
     cluster: Cluster, serve: Callable[..., Server]
 ) -> None:
-    server = serve("--latency", "0.4", "--error-rate", "0.1")
+    server = serve("--latency", "1.2", "--error-rate", "0.1")  # Workers report once a second.
     model = load_chat_model("openai:any", base_url=server.url)
     stood: dict[str, set[tuple[int, str]]] = {}
 
