@@ -1,11 +1,12 @@
-"""What workers on Ray cost: the same tasks in one process, and through 1 and 2 workers on this machine.
+"""What workers on Ray cost: the same tasks in 1 and 2 plain processes, and through 1 and 2 workers on this machine.
 
-    python -m benchmarks.cluster                  # about 12 minutes on 2 cores
+    python -m benchmarks.cluster                  # about 16 minutes on 2 cores
     python -m benchmarks.cluster --many 100000    # only memory: as many tiny tasks, and a tenth, through 2 workers
     python -m benchmarks.cluster --idle 20        # only what the driver spends on as many workers that do nothing
 
 The model is a loopback server in a process of its own, so at 2 workers 4 processes share the machine: CPU time is what
-counts, wall time is shown. The driver is the process that hands out tasks and writes the run directory; how many
+counts, wall time is shown. Processes that share cores slow each other down, so 2 workers are compared with 2 plain
+processes that share the tasks. The driver is the process that hands out tasks and writes the run directory; how many
 workers it can feed is measured by `benchmarks.driver`.
 """
 
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
@@ -52,7 +54,7 @@ from collab_agents.users import Memory
 from tests.support.participants import SHORT
 
 Row = dict[str, Any]
-SIDES = {"one process": None, "1 worker": 1, "2 workers": 2}
+SIDES = {"1 process": None, "1 worker": 1, "2 processes": None, "2 workers": 2}
 
 
 def paper(url: str, count: int, options: dict[str, Any]) -> AsyncIterator[Trajectory]:
@@ -169,8 +171,11 @@ def apart(*arguments: object, module: str = "cluster") -> Row:
 def measured(work: str, count: int, side: str) -> Row:
     """Play in a process of its own, against a fresh server. If workers played, see how fast the driver can go."""
     with closing(Server("--latency", "0.02", "--jitter", "0")) as server, tempfile.TemporaryDirectory() as out:
-        row = apart("--play", work, server.url, count, side, out)
-        assert row["finished"] == count == sum(1 for _ in read_trajectories(out)), "tasks were lost"
+        if side == "2 processes":
+            row = side_by_side(work, server.url, count, side, out)
+        else:
+            row = apart("--play", work, server.url, count, side, out)
+            assert row["finished"] == count == sum(1 for _ in read_trajectories(out)), "tasks were lost"
         if work == "tiny":
             again = apart("--resume", work, server.url, count, side, out)
             assert again["skipped"] == count, "tasks were forgotten"
@@ -182,6 +187,15 @@ def measured(work: str, count: int, side: str) -> Row:
         row["cpu_ms"] = row["cpu"] / calls * 1000
         row["per_s"] = calls / row["wall"]
     return row
+
+
+def side_by_side(work: str, url: str, count: int, side: str, out: str) -> Row:
+    """Play half of the tasks in each of two processes at a time."""
+    with ThreadPoolExecutor() as threads:
+        halves = [threads.submit(apart, "--play", work, url, count // 2, side, f"{out}/{half}") for half in "ab"]
+        one, other = (half.result() for half in halves)
+    both = {key: one[key] + other[key] for key in ("finished", "cpu", "calls")}
+    return both | {key: max(one[key], other[key]) for key in ("wall", "driver_mb")}
 
 
 def fed(file: str, calls: float, worker: float) -> Row:
@@ -197,7 +211,7 @@ LINES = [
     ("driver's CPU per task, ms", "driver_ms"),
     ("workers with a busy core that one driver's core feeds", "feeds"),
     ("calls/s that one driver's core feeds", "fed_calls"),
-    ("driver's peak memory, MB", "driver_mb"),
+    ("peak memory of the driver, or of a plain process, MB", "driver_mb"),
     ("a worker's memory, MB", "worker_mb"),
     ("resume when all is finished, s", "resume"),
 ]
@@ -241,9 +255,9 @@ def overhead(times: int) -> None:
             for side in SIDES
         }
         show(f"{count} {work} tasks, median of {times}", medians)
-        first = medians["one process"]
-        for side in list(SIDES)[1:]:
-            print(f"CPU per call, {side}: {medians[side]['cpu_ms'] / first['cpu_ms']:.2f}x (bound: 1.25x)")
+        for side, plain in (("1 worker", "1 process"), ("2 workers", "2 processes")):
+            ratio = statistics.median(one[side]["cpu_ms"] / one[plain]["cpu_ms"] for one in rounds)
+            print(f"CPU per call, {side}: {ratio:.2f}x of {plain} (bound: 1.25x)")
 
 
 def many(count: int) -> None:
