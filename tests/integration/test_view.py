@@ -12,10 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from datasets import Dataset, DatasetDict
 from langchain_core.messages import BaseMessage
-from playwright.async_api import Page, Route, async_playwright, expect
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from collab_agents import (
     Lookahead,
@@ -36,6 +37,8 @@ from collab_agents.trajectories import JsonlStore
 from tests.support.commands import COMMAND, run
 from tests.support.participants import Says
 from tests.support.tiny import tiny_model
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 HOSTILE = (
     "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title = 'hacked'\"> **bold** "
@@ -101,24 +104,32 @@ def numbered(count: int) -> list[Task]:
     return [Task(id=f"task {n}", goal=f"Write invitation {n}") for n in range(count)]
 
 
-@pytest.fixture
-async def page(view: "View") -> AsyncIterator[Page]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium, whose start takes longer than most tests."""
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield started
+        await started.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, view: "View") -> AsyncIterator[Page]:
     """A page on which nothing may be refused by the policy, asked of another host, or fail in a script.
 
     It is closed before the servers of `view`, which it asks for news.
     """
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page, problems = await browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "request",
-            lambda one: problems.append(one.url) if urlsplit(one.url).hostname not in ("127.0.0.1", None) else None,
-        )
-        yield page
-        await browser.close()
-        assert problems == []
+    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+    page, problems = await context.new_page(), list[str]()
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "request",
+        lambda one: problems.append(one.url) if urlsplit(one.url).hostname not in ("127.0.0.1", None) else None,
+    )
+    yield page
+    await context.close()
+    assert problems == []
 
 
 class View:
@@ -370,18 +381,16 @@ async def test_a_run_under_way_shows_what_is_new_without_reloading(tmp_path: Pat
 
 
 @pytest.mark.parametrize("path", ["0", "0/trajectories"])
-async def test_a_page_says_that_its_server_was_killed(tmp_path: Path, view: View, path: str) -> None:
+async def test_a_page_says_that_its_server_was_killed(tmp_path: Path, browser: Browser, view: View, path: str) -> None:
     await play(tmp_path / "run", numbered(2))
     address = urlsplit(view(tmp_path / "run"))
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = await browser.new_page()
+    async with await browser.new_context() as context:
+        page = await context.new_page()
         await page.goto(address.geturl())
         await page.goto(f"http://{address.netloc}/{path}")
         await expect(page.get_by_role("alert")).to_be_hidden()
         view.processes[-1].kill()
         await expect(page.get_by_role("alert")).to_have_text("The server has ended: start collab-agents view again.")
-        await browser.close()
 
 
 async def test_a_scorecard_leads_to_its_runs(tmp_path: Path, page: Page, view: View) -> None:
@@ -553,8 +562,8 @@ async def test_other_hosts_sites_and_users_are_refused(tmp_path: Path, view: Vie
     ("arguments", "problem"),
     [(["missing"], "missing is no run, evaluation or training"), (["missing", "--port", "1"], "missing is")],
 )
-def test_what_cannot_be_viewed_gets_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
-    code, _, errors = run("view", *arguments, "--no-browser")
+async def test_what_cannot_be_viewed_gets_one_sentence(arguments: list[str], problem: str) -> None:
+    code, _, errors = await asyncio.to_thread(run, "view", *arguments, "--no-browser")
     assert code == 1
     assert errors.startswith(f"error: {problem}")
     assert errors.count("\n") == 1
