@@ -275,7 +275,7 @@ def preference_rows(
                         made.dropped["pairs below the minimum probability"] += 1
                         continue
                     row["probability"] = probability
-                made.add(row, reward=chosen.reward, probability=probability)
+                made.add(row, reward=chosen.reward, gap=gap, probability=probability)
     if largest_gap == -math.inf:
         advice = "generate with candidates: 2 or more"
     elif surest is not None and surest < minimum_probability:

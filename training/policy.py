@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,11 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
     if target.exists() and any(target.iterdir()):
         raise RunDirectoryError(f"{target} is not empty: choose another directory")
     merged, tokenizer = load_weights(str(folder), str(folder), "auto")
-    merged.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    draft = target.with_name(f"{target.name}.new")  # So that a kill leaves no half of a model in `out`.
+    shutil.rmtree(draft, ignore_errors=True)
+    merged.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    draft.replace(target)
     return target
 
 

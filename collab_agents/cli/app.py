@@ -21,6 +21,7 @@ from collab_agents._internal.sync import run as run_to_end
 from collab_agents._internal.text import harmless
 from collab_agents._internal.tracebacks import printed
 from collab_agents.cli import ending
+from collab_agents.cli.steps import end_with_parent
 from collab_agents.errors import CollabError, ConfigError
 from collab_agents.training.methods import Method
 
@@ -58,6 +59,7 @@ def main() -> None:
     tasks. Ctrl-C exits with 130. SIGTERM, which stops a command like Ctrl-C, exits with 143.
     """
     termination = ending.Termination()
+    end_with_parent()
     code = run_command()
     ending.leave(ending.TERMINATED if termination.came and code == ending.INTERRUPTED else code)
 
@@ -429,6 +431,23 @@ def merge(
         from collab_agents.cli.train import merge_adapter
 
     print(f"The model is in {merge_adapter(adapter, out)}.")
+
+
+@app.command()
+def improve(
+    config: Annotated[Path, typer.Option(help="The loop's YAML file.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the loop in --out.")] = False,
+) -> None:
+    """Improve an assistant in rounds of generate, train and evaluate, each from the model of the round before."""
+    with _needing("train"):
+        from collab_agents.cli.improve import improve as run
+
+    try:
+        run(config, out, resume=resume)
+    except KeyboardInterrupt:
+        _print_stopped("What is done is", out)
+        raise
 
 
 def _bound(text: str) -> tuple[str, float]:

@@ -47,14 +47,14 @@ async def evaluate(
 
     `names` are the assistants' names in the tables. Returns False if a conversation could not be finished.
     """
-    console = _console()
+    console = wide_console()
     progress = LiveTable(console=console)
     elsewhere = loaded_elsewhere(ray is not None)
     with console.status(LOADING), elsewhere, given_prices(config.prices), track_usage(progress.usage):
         models = Models.within(config.limits)
         sections = dict(zip(names, [config.assistant, *([against.assistant] if against else [])], strict=False))
         assistants = {name: assistant_of(section, models) for name, section in sections.items()}
-        sets = [_task_set(config, tasks, models) for tasks in config.tasks]
+        sets = [task_set(config, tasks, models) for tasks in config.tasks]
         tasks = sum(check_tasks(one.name, one.tasks, one.user, one.reward) for one in sets)
         progress.total = tasks * len(assistants) * repeats
         check_prices(config.limits, models.loaded.values())
@@ -100,7 +100,8 @@ def names_of(config: Path, against: Path | None) -> list[str]:
     return [config.stem, other]
 
 
-def _task_set(config: EvalConfig, tasks: TaskSetConfig, models: Models) -> TaskSet:
+def task_set(config: EvalConfig, tasks: TaskSetConfig, models: Models) -> TaskSet:
+    """Return one of the task sets of an evaluation, with what plays and judges it."""
     user = tasks.user or config.user
     judges = tasks.judges or config.judges
     return TaskSet(
@@ -151,7 +152,7 @@ def _write(scorecard: Scorecard, out: Path, *, private: bool) -> None:
             file.write(harmless(text).encode())
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """Return a console that is wide if it is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=200)

@@ -34,6 +34,7 @@ from collab_agents.training import (
 from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfig
 from collab_agents.training.datasets import dataset_of, task_of_row
 from collab_agents.training.fit import claim, last_checkpoint
+from collab_agents.training.made_from import MADE_FROM
 from collab_agents.training.methods import Method
 from collab_agents.users import SimulatedUser
 
@@ -55,7 +56,7 @@ def train_offline(method: Method, config: OfflineConfig, out: Path, *, resume: b
     console = _console()
     kept = {"data": config.data.model_dump()}
     claim(method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
-    data = _data(method, config.data, console)
+    data = _data(method, config.data, out, console)
     logs = method.train(config.model, data, out, trainer=config.trainer, resume=resume, settings=kept)
     _finish(console, method, logs, out)
 
@@ -102,12 +103,12 @@ async def _reachable(models: Models) -> None:
     await check_chat_models(models.loaded.values())
 
 
-def _data(method: Method, config: DataConfig, console: Console) -> DatasetDict:
+def _data(method: Method, config: DataConfig, out: Path, console: Console) -> DatasetDict:
     kind = "sft" if method is Method.sft else "preference"
     if config.dataset is not None:
         return _read(config.dataset, kind, config.eval_share, config.seed)
     made = rows_of(kind, config)
-    console.print(made.report(), soft_wrap=True)
+    _report(made, out, console)
     return split_by_task(made.dataset(), eval_share=config.eval_share, seed=config.seed)
 
 
@@ -124,15 +125,22 @@ def _prompts(
         if args.process_index == 0:
             if last_checkpoint(out) is None or not opened.exists():
                 made = asyncio.run(_openings(config, user))
-                console.print(made.report(), soft_wrap=True)
+                _report(made, out, console)
                 opened.write_text("".join(json.dumps(row) + "\n" for row in made.dataset()), encoding="utf-8")
             rows = [[json.loads(line) for line in opened.read_text(encoding="utf-8").splitlines()]]
         data = dataset_of(broadcast_object_list(rows)[0])
     else:
         made = prompt_rows(read_all(wanted.runs), system_prompt=wanted.system_prompt)
-        console.print(made.report(), soft_wrap=True)
+        _report(made, out, console)
         data = made.dataset()
     return split_by_task(data, eval_share=wanted.eval_share, seed=wanted.seed)
+
+
+def _report(made: Made, out: Path, console: Console) -> None:
+    """Print what the dataset was made from and, in the main process, keep it."""
+    console.print(made.report(), soft_wrap=True)
+    if not console.quiet:
+        (out / MADE_FROM).write_text(made.record().model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 async def _openings(config: OnlineConfig, user: SimulatedUser) -> Made:

@@ -1,7 +1,8 @@
 """Read a configuration file."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,6 +23,11 @@ def load_config(path: str | Path, shape: type[M]) -> M:
     Example:
         config = load_config("run.yaml", RunConfig)
     """
+    return validated(read_yaml(path, shape), shape, path)
+
+
+def read_yaml(path: str | Path, shape: type[BaseModel]) -> dict[str, Any]:
+    """Return the mapping in a YAML file that is to become a `shape`. Raises ConfigError, naming the file."""
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -34,6 +40,11 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         raise ConfigError(f"{path}{where}: not YAML: {why}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping with the keys {', '.join(shape.model_fields)}")
+    return raw
+
+
+def validated(raw: Mapping[str, Any], shape: type[M], where: str | Path) -> M:
+    """Return the mapping as a `shape`. Raises ConfigError, naming where it is from, the key and the value."""
     try:
         return shape.model_validate(raw)
     except ValidationError as error:
@@ -41,7 +52,7 @@ def load_config(path: str | Path, shape: type[M]) -> M:
         for problem in error.errors(include_url=False):
             # For one field, each shape of a union reports a problem.
             problems.setdefault(place_of(problem)[:2], f"{clause_of(problem)}{_hint(shape, problem)}")
-        raise ConfigError(f"{path}: {'; '.join(problems.values())}") from error
+        raise ConfigError(f"{where}: {'; '.join(problems.values())}") from error
 
 
 def _hint(shape: type[BaseModel], problem: ErrorDetails) -> str:

@@ -4,7 +4,7 @@ Pages are rendered here, and htmx exchanges parts of them: there is no state in 
 reports and notebooks, and a page works without scripts too. Run folders are read and never written.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -28,7 +28,8 @@ from collab_agents.trajectories import Trajectory
 from collab_agents.variance import chosen_probabilities
 from collab_agents.view.guard import Guard
 from collab_agents.view.html import render
-from collab_agents.view.places import Place
+from collab_agents.view.places import Place, find_new
+from collab_agents.view.rounds import RoundsPages
 from collab_agents.view.rows import Wanted
 from collab_agents.view.summary import config_of, reading, standing_of, summary_of
 from collab_agents.view.table import FAILED, RunTable
@@ -43,11 +44,11 @@ _ENDS = [
 ]
 
 
-def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
+def create_app(places: list[Place], *, hosts: Collection[str], token: str | None = None) -> Starlette:
     """Return the application.
 
     Args:
-        places: What to show.
+        places: What to show. What comes into evaluations and loops while it is shown is appended.
         hosts: What the Host header may be, port included; see `Guard`.
         token: What the first address must have in its query; see `Guard`.
     """
@@ -79,35 +80,45 @@ def create_app(places: Sequence[Place], *, hosts: Collection[str], token: str | 
 class Pages:
     """The pages about some places."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
+    def __init__(self, places: list[Place]) -> None:
         self._places = places
-        self._runs = [place for place in places if place.kind == "run"]
-        self._trainings = TrainingPages(places, self._page)
+        self._trainings = TrainingPages(self._page)
+        self._rounds = RoundsPages(self._page)
+
+    @property
+    def _runs(self) -> list[Place]:
+        return [place for place in self._places if place.kind == "run"]
 
     async def index(self, request: Request) -> Response:
-        first = self._places[0]
-        if len(self._places) == 1 + len(first.runs):
-            return await self._overview(request, first)
+        await run_in_threadpool(find_new, self._places)
+        given = [place for place in self._places if place.within is None]
+        if len(given) == 1:
+            return await self._overview(request, given[0])
         return self._page("runs.html", places=self._places, here="/")
 
     async def overview(self, request: Request) -> Response:
         return await self._overview(request, self._place(request))
 
     async def _overview(self, request: Request, place: Place) -> Response:
+        part = request.query_params.get("part")
+        if place.kind in ("evaluation", "loop"):
+            await run_in_threadpool(find_new, self._places)
+        if place.kind == "loop":
+            return await self._rounds.overview(place, part)
         if place.kind == "evaluation":
             sets = (await run_in_threadpool(_scorecard, place.path)).sets
-            return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.runs)
+            return self._page("scorecard.html", place=place, here=place.link, sets=sets, inside=place.inside)
         if place.kind == "training":
-            return await self._trainings.overview(place, _offset(request), request.query_params.get("part"))
+            return await self._trainings.overview(place, _offset(request), part)
         table = await place.table()
         found = await place.reliability()
         run = await run_in_threadpool(read_run, place.path)
         standing = await run_in_threadpool(standing_of, place.path, run, table)
         stamp = f"{_stamp(table)}-{found is not None}-{standing['under_way']}-{standing['left']}"
-        if request.query_params.get("part") == stamp:
+        if part == stamp:
             return Response(status_code=204)
         values = await run_in_threadpool(summary_of, table, found) | standing
-        template = "run_live.html" if "part" in request.query_params else "run.html"
+        template = "run.html" if part is None else "run_live.html"
         again = _link(place.link, {"part": stamp})
         return self._page(template, place=place, here=place.link, again=again, config=config_of(run), **values)
 

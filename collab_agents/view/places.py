@@ -2,16 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from collab_agents._internal.addresses import Address, place_at, spelled
 from collab_agents.errors import RunDirectoryError
+from collab_agents.training.rounds import IMPROVE
 from collab_agents.trajectories import is_run
 from collab_agents.variance import Reliability
-from collab_agents.view.curves import is_training
+from collab_agents.view.curves import SETTINGS, is_training
 from collab_agents.view.table import RunTable
 
 _WAIT = 0.2
@@ -23,14 +24,16 @@ _RARELY = 20
 
 @dataclass
 class Place:
-    """A run, an evaluation with its runs, or a training."""
+    """A run, an evaluation with its runs, a training, or a loop with all of these."""
 
     number: int
     path: str
     name: str
-    kind: Literal["run", "evaluation", "training"]
-    runs: list["Place"] = field(default_factory=list)
-    """The runs of an evaluation."""
+    kind: Literal["run", "evaluation", "training", "loop"]
+    within: "Place | None" = None
+    """The evaluation or loop that it is in."""
+    inside: list["Place"] = field(default_factory=list)
+    """The runs of an evaluation, or what is in a loop."""
     _table: RunTable | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reading: asyncio.Task[None] | None = None
@@ -45,6 +48,8 @@ class Place:
 
     @property
     def pages(self) -> list[tuple[str, str]]:
+        if self.kind == "loop":
+            return [("Rounds", self.link)]
         if self.kind == "evaluation":
             return [("Scorecard", self.link)]
         if self.kind == "training":
@@ -101,38 +106,74 @@ async def _read_all(table: RunTable) -> None:
 
 
 def places_at(paths: Iterable[str | Path]) -> list[Place]:
-    """Return what the folders or files hold; the runs of an evaluation follow it.
+    """Return what the folders or files hold; what is in evaluations and loops follows.
 
     Raises:
         RunDirectoryError: For a folder that is none of these.
     """
     found: list[Place] = []
     for path in paths:
-        if is_training(Path(path)):
-            found.append(Place(len(found), spelled(path), _name(path), "training"))
-            continue
-        inside = _runs_in(path)
-        if inside is None:
-            found.append(Place(len(found), spelled(path), _name(path), "run"))
-            continue
-        evaluation = Place(len(found), spelled(path), _name(path), "evaluation")
-        found.append(evaluation)
-        for run in inside:
-            name = "/".join(run.relative_to(path).parts)
-            evaluation.runs.append(Place(len(found), str(run), name, "run"))
-            found.append(evaluation.runs[-1])
+        place = Place(len(found), spelled(path), _name(path), _kind_of(path))
+        found.append(place)
+        _look_into(place, found)
+        if place.kind == "evaluation" and not place.inside:
+            raise RunDirectoryError(f"{path} is no run, evaluation, training or loop: there is no run.json")
     return found
 
 
-def _runs_in(path: str | Path) -> list[Path] | None:
-    """Return the runs of an evaluation; None for a run, a file of trajectories or an address."""
+def find_new(places: list[Place]) -> None:
+    """Append what has come into evaluations and loops since."""
+    for place in [one for one in places if one.kind in ("evaluation", "loop") and one.within is None]:
+        _look_into(place, places)
+
+
+def _kind_of(path: str | Path) -> Literal["run", "evaluation", "training", "loop"]:
     place = place_at(path)
-    if isinstance(place, Address) or place.is_file() or is_run(place):
-        return None
-    runs = sorted(file.parent for file in place.glob("*/*/seed-*/run.json"))
-    if not runs:
-        raise RunDirectoryError(f"{path} is no run, evaluation or training: there is no run.json")
-    return runs
+    if isinstance(place, Address) or place.is_file():
+        return "run"
+    if (place / IMPROVE).is_file():
+        return "loop"
+    if is_training(place):
+        return "training"
+    return "run" if is_run(place) else "evaluation"
+
+
+def _look_into(place: Place, places: list[Place]) -> None:
+    """Append what is in an evaluation or a loop and is not known yet."""
+    known = {one.path for one in place.inside}
+    for path, kind in _parts_of(place):
+        if str(path) not in known:
+            name = "/".join(path.relative_to(place.path).parts)
+            name = name if place.within is None else f"{place.name}/{name}"
+            place.inside.append(Place(len(places), str(path), name, kind, within=place))
+            places.append(place.inside[-1])
+    for one in place.inside:
+        _look_into(one, places)
+
+
+def _parts_of(place: Place) -> Iterator[tuple[Path, Literal["run", "evaluation", "training"]]]:
+    folder = Path(place.path)
+    if place.kind == "evaluation":
+        yield from ((run, "run") for run in _runs_in(folder))
+    elif place.kind == "loop":
+        for name in ("evaluation", "test"):
+            if _runs_in(folder / name):
+                yield folder / name, "evaluation"
+        for part in sorted(folder.glob("round-*/*/"), key=_order):
+            if is_run(part):
+                yield part, "run"
+            elif (part / SETTINGS).is_file():
+                yield part, "training"
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return sorted(file.parent for file in folder.glob("*/*/seed-*/run.json"))
+
+
+def _order(part: Path) -> tuple[int, bool, str]:
+    """Order the parts of a loop by round, trajectories before trainings."""
+    number = part.parent.name.removeprefix("round-")
+    return (int(number) if number.isdecimal() else 0, part.name != "trajectories", part.name)
 
 
 def _name(path: str | Path) -> str:

@@ -1,6 +1,6 @@
 """The pages of a training: its curves, and for each step of which there are samples, the replies and their futures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -15,20 +15,22 @@ _STEPS = 50
 
 
 class TrainingPages:
-    """The pages of those of the places that are trainings.
+    """The pages of trainings.
 
     Args:
-        places: All places.
         page: Makes a page of a template and its values.
     """
 
-    def __init__(self, places: Sequence[Place], page: Callable[..., Response]) -> None:
+    def __init__(self, page: Callable[..., Response]) -> None:
         self._page = page
-        self._samples = {place.number: SampleSteps(place.path) for place in places if place.kind == "training"}
+        self._known: dict[int, SampleSteps] = {}
+
+    def _samples(self, place: Place) -> SampleSteps:
+        return self._known.setdefault(place.number, SampleSteps(place.path))
 
     async def overview(self, place: Place, offset: int, part: str | None) -> Response:
         """Return the page, from this step of those that were sampled, or nothing if it has not changed since `part`."""
-        samples = self._samples[place.number]
+        samples = self._samples(place)
         curves = await run_in_threadpool(read_curves, Path(place.path))
         steps = await run_in_threadpool(samples.all)
         points = sum(len(line) for kinds in curves.values() for line in kinds.values())
@@ -58,7 +60,7 @@ class TrainingPages:
         if place.kind != "training":
             raise HTTPException(404, f"{place.name} is no training.")
         try:
-            samples, before, after = await run_in_threadpool(self._samples[place.number].at, number)
+            samples, before, after = await run_in_threadpool(self._samples(place).at, number)
         except LookupError:
             raise HTTPException(404, f"There are no samples of step {number}.") from None
         previous, following = (None if one is None else f"{place.link}/samples/{one}" for one in (before, after))

@@ -50,6 +50,9 @@ from collab_agents.server.settings import Settings
 from collab_agents.tasks import TASK_SETS, Task
 from collab_agents.tasks.agenda import Agenda
 from collab_agents.training.config import OfflineConfig, OnlineConfig, RewardConfig, SamplesConfig
+from collab_agents.training.loop import LoopConfig, read_loop
+from collab_agents.training.made_from import MadeFrom
+from collab_agents.training.rounds import HeldOut, Mean, Round, Rounds, Step
 from collab_agents.training.samples import Sample, SampledReply
 from collab_agents.trajectories import Candidate, Failure, Future, Trajectory, Turn, read_trajectories
 from tests.support.tiny import tiny_model
@@ -69,6 +72,7 @@ NOT_RUN = {
     "torchrun": "starts several processes",
     "collab-agents evaluate --config examples/evaluate/proactive.yaml": "minutes of the embedded model",
     "collab-agents train ppo --config examples/train_collaborator": "minutes of the embedded model",
+    "collab-agents improve": "hours of the embedded model; test_improve has a loop of a tiny one",
 }
 """Shell lines that are parsed and not run, by how they begin, and why."""
 
@@ -215,6 +219,9 @@ def check_yaml(block: Block) -> None:
     path = Path(block.file or "block.yaml")
     if isinstance(read, list):
         assert [Persona.model_validate(one) for one in read]
+    elif "train" in read:
+        path.write_text(block.text)
+        assert read_loop(path).trainings
     elif "data" in read:
         path.write_text(block.text)
         assert load_config(path, OnlineConfig if "reward" in read else OfflineConfig)
@@ -355,7 +362,8 @@ def test_every_command_and_section_is_documented() -> None:
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     assert all(re.search(rf"`(collab-agents )?{name}\b", text) for name in GROUP.commands)
     assert all(f"| `{name}` |" in text for name in RunConfig.model_fields)
-    for record in (Trajectory, Turn, Candidate, Future, Sample, SampledReply):
+    records = (Trajectory, Turn, Candidate, Future, Sample, SampledReply, MadeFrom, Rounds, Round, Step, HeldOut, Mean)
+    for record in (*records, LoopConfig):
         assert all(f"`{name}`" in text for name in record.model_fields)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.process import ROOT, Server
+from collab_agents.cli.checks import check_loop
 from collab_agents.config import EvalConfig, RunConfig, load_config
 from collab_agents.trajectories import read_trajectories
 from tests.support.application import Application
@@ -117,3 +118,4 @@ def test_the_example_configurations_are_valid() -> None:
         assert load_config(ROOT / "examples" / name, RunConfig).judges
     for name in ("paper.yaml", "evaluate/plain.yaml", "evaluate/proactive.yaml"):
         assert load_config(ROOT / "examples" / name, EvalConfig).tasks
+    assert check_loop(ROOT / "examples/train_collaborator/loop.yaml") == 80

@@ -32,6 +32,8 @@ from collab_agents import (
 from collab_agents.judges import token_cost
 from collab_agents.participants import AssistantContext, Memory
 from collab_agents.training import MultiturnRewardFunction, PolicyConfig, read_samples, train_grpo
+from collab_agents.training.made_from import MadeFrom, Spread
+from collab_agents.training.rounds import Rounds, Step, held_out, mean_of, write_rounds
 from collab_agents.training.samples import SAMPLES, Sample, SampledReply
 from collab_agents.trajectories import JsonlStore
 from tests.support.commands import COMMAND, run
@@ -518,6 +520,61 @@ def train(out: Path, model: str) -> None:
     )  # fmt: skip
 
 
+async def test_a_loop_shows_its_rounds_as_they_come(tmp_path: Path, page: Page, view: View) -> None:
+    loop = tmp_path / "loop"
+    tasks = TaskSet("offline <i>", numbered(3), ScriptedUser(["{goal}", "Shorter."]), REWARD)
+    record = Rounds(config={"rounds": 1})
+
+    async def end_round(number: int, **learnt: MadeFrom) -> None:
+        sides = {f"round-{n}": Says(lambda messages, context, n=n: "word " * (9 - 5 * n)) for n in (number, 0)}  # type: ignore[misc]
+        card = await evaluate([tasks], sides, out=loop / "evaluation", resume=True)
+        (loop / "evaluation" / "scorecard.json").write_text(card.model_dump_json())
+        one = record.round(number)
+        one.sets, one.data = held_out(card, f"round-{number}"), learnt
+        one.reward = mean_of([found.measures["reward"] for found in one.sets.values()])
+        one.difference = mean_of([found.difference["reward"] for found in one.sets.values() if found.difference] or [])
+        one.steps = [Step(name=step, seconds=90) for step in (*learnt, "evaluate")]
+        record.choose_best()
+        write_rounds(record, loop)
+
+    await end_round(0)
+    address = urlsplit(view(loop))
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await page.goto(address.geturl())
+    await expect(page.get_by_role("status")).to_have_text(
+        "The loop is under way. Round 0 is the best, the model that it began with."
+    )
+    await expect(page.locator("[data-row]")).to_have_count(1)
+    await play(loop / "round-1" / "trajectories", numbered(3))
+    await expect(page.locator("[data-row]").last).to_contain_text("under way")
+    (loop / "round-1" / "dpo").mkdir()
+    (loop / "round-1" / "dpo" / "training.json").write_text('{"method": "dpo"}')
+    spread = Spread(count=9, low=0.1, quartiles=(0.2, 0.3, 0.4), high=0.5)
+    record.ended = HOSTILE
+    await end_round(
+        1,
+        dpo=MadeFrom(kind="preference", rows=9, made_from=3, source="trajectories", dropped={HOSTILE: 7}, gaps=spread),
+    )
+    await expect(page.get_by_role("status")).to_contain_text("Round 1 is the best.")
+    row = page.get_by_role("row", name="1 best")
+    await expect(row).to_contain_text("dpo 1.5, evaluate 1.5")
+    await expect(page.get_by_role("img", name="Held-out reward by round: 0 -")).to_be_visible()
+    learnt = page.get_by_role("region", name="Table of datasets").get_by_role("row").last
+    await expect(learnt).to_contain_text("9 3 trajectories – 0.300 0.100 to 0.500 – 7 <script>", use_inner_text=True)
+    found = await Axe().run(page)
+    assert found.response["violations"] == [], found.generate_report()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+    await row.get_by_role("link", name="trajectories").click()
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("3 trajectories")
+    await page.get_by_role("link", name="collab-agents").click()
+    await row.get_by_role("link", name="dpo").click()
+    await expect(page.get_by_text('"method": "dpo"')).to_be_visible()
+    await page.get_by_role("link", name="collab-agents").click()
+    await page.get_by_role("link", name="Scorecard of evaluation").click()
+    await page.get_by_role("link", name="evaluation/offline-i/round-1/seed-0").click()
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("3 trajectories")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_pages_have_no_barriers(tmp_path: Path, page: Page, view: View, theme: Any) -> None:
     """What axe-core checks: names, landmarks, contrast and so on, also in a narrow window."""
@@ -560,7 +617,7 @@ async def test_other_hosts_sites_and_users_are_refused(tmp_path: Path, view: Vie
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [(["missing"], "missing is no run, evaluation or training"), (["missing", "--port", "1"], "missing is")],
+    [(["missing"], "missing is no run, evaluation, training or loop"), (["missing", "--port", "1"], "missing is")],
 )
 async def test_what_cannot_be_viewed_gets_one_sentence(arguments: list[str], problem: str) -> None:
     code, _, errors = await asyncio.to_thread(run, "view", *arguments, "--no-browser")

@@ -1,0 +1,206 @@
+"""The sections of `loop.yaml`, and the files of a round's commands that are made from them.
+
+A loop takes the files of `generate`, `evaluate` and `train` as they are. It replaces in them which model plays and is
+trained, and which runs are learnt from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from collab_agents._internal.seeds import derive_seed
+from collab_agents.config import EvalConfig, RunConfig, Section, load_config
+from collab_agents.config.load import read_yaml, validated
+from collab_agents.errors import ConfigError
+from collab_agents.training.config import OfflineConfig, OnlineConfig
+from collab_agents.training.methods import Method
+
+Raw = dict[str, Any]
+"""A configuration as its file has it."""
+
+FileOrSections = str | Raw
+"""A file, relative to the loop's, or what it would hold."""
+
+
+class TrainingConfig(Section):
+    """One training of a round."""
+
+    method: Method
+    config: FileOrSections
+    """The training's file. Its `model.name` and `data.runs` are set by the loop."""
+    rounds: list[PositiveInt] | None = None
+    """The rounds that have it; by default all."""
+
+
+class LoopConfig(Section):
+    """The whole of `loop.yaml`."""
+
+    rounds: PositiveInt = 3
+    """The most rounds."""
+    patience: PositiveInt = 1
+    """The loop ends after so many rounds in turn without a better held-out reward."""
+    model: str = "smollm2"
+    """The model that the first round begins with: "smollm2", a folder or a Hub repository."""
+    generate: FileOrSections | None = None
+    """The `run.yaml` of the rounds' trajectories. Without it, trainings cannot learn from runs."""
+    train: list[TrainingConfig] = Field(min_length=1)
+    """The trainings of a round, one after the other."""
+    evaluate: FileOrSections
+    """The `eval.yaml` of the held-out tasks by which the best round is chosen."""
+    test: FileOrSections | None = None
+    """The `eval.yaml` of further tasks, which the best round plays once at the end, and the first model too."""
+    repeats: PositiveInt = 1
+    """How often each task of `evaluate` and `test` is played."""
+    trajectories: Literal["round", "all"] = "round"
+    """Whether a round learns from its own trajectories ("round") or also from those of the rounds before ("all")."""
+    most_failures: float = Field(default=0.05, ge=0, lt=1)
+    """The share of tasks or conversations of a command that may fail without ending the loop, in [0, 1)."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "LoopConfig":
+        for number in range(1, self.rounds + 1):
+            if not any(one.rounds is None or number in one.rounds for one in self.train):
+                raise ValueError(f"train: round {number} has no training; add {number} to the rounds of one")
+        return self
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training of the loop, with its sections as they were written."""
+
+    name: str
+    """Its folder in a round: the method, and a number if there are several by the same one."""
+    method: Method
+    raw: Raw
+    where: str
+    """The file it is from, for messages."""
+    rounds: Sequence[int] | None
+
+    def is_in(self, number: int) -> bool:
+        """Whether a round has it."""
+        return self.rounds is None or number in self.rounds
+
+    @property
+    def needs_runs(self) -> bool:
+        """Whether it learns from the loop's trajectories."""
+        data = self.raw.get("data") or {}
+        other = "tasks" if self.method.online else "dataset"
+        return not isinstance(data, Mapping) or not (data.get("dataset") or data.get(other))
+
+    def filled(self, model: str, runs: Sequence[str]) -> Raw:
+        """Return its file for a round, which begins with this model and learns from these runs."""
+        raw = {**self.raw, "model": _with(self.raw.get("model"), name=model)}
+        return raw if not self.needs_runs else {**raw, "data": _with(self.raw.get("data"), runs=list(runs))}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop whose files were all read and are valid."""
+
+    config: LoopConfig
+    generate: Raw | None
+    trainings: Sequence[Training]
+    evaluate: Raw
+    test: Raw | None
+
+    def dump(self) -> Raw:
+        """Return everything that decides what the loop does, as JSON values."""
+        kept = self.config.model_dump(mode="json", exclude={"generate", "train", "evaluate", "test"})
+        trainings = [
+            {"method": one.method.value, "config": one.raw, "rounds": one.rounds and list(one.rounds)}
+            for one in self.trainings
+        ]
+        return kept | {
+            "generate": self.generate,
+            "train": trainings,
+            "evaluate": self.evaluate,
+            "test": self.test,
+        }
+
+    def generating(self, number: int, model: str) -> Raw:
+        """Return the `run.yaml` of a round. The first has the seed of the file, and later ones have derived seeds."""
+        assert self.generate is not None
+        raw = played_by(self.generate, model)
+        seed = raw.get("seed", 0)
+        return raw if number == 1 else {**raw, "seed": derive_seed(seed, "round", number)}
+
+
+def read_loop(path: str | Path) -> Loop:
+    """Read `loop.yaml` and the files that it names.
+
+    Raises:
+        ConfigError: If one of them cannot be read or is invalid, naming the file, the key and the value.
+    """
+    config = load_config(path, LoopConfig)
+    model = _bare(config.model)
+    methods = [one.method for one in config.train]
+    trainings = []
+    for index, one in enumerate(config.train):
+        shape = OnlineConfig if one.method.online else OfflineConfig
+        raw, where = _read(path, f"train.{index}.config", one.config, shape)
+        name = (
+            one.method.value
+            if methods.count(one.method) == 1
+            else f"{one.method}-{methods[:index].count(one.method) + 1}"
+        )
+        training = Training(name, one.method, raw, where, one.rounds)
+        validated(training.filled(model, ["trajectories"]), shape, where)
+        if training.needs_runs and config.generate is None:
+            raise ConfigError(
+                f"{path}: generate is missing: {where} learns from trajectories; give a run.yaml, or name a dataset"
+                f"{' or tasks' if one.method.online else ''} in its data"
+            )
+        trainings.append(training)
+    return Loop(
+        config,
+        None if config.generate is None else _playing(path, "generate", config.generate, model, RunConfig),
+        trainings,
+        _playing(path, "evaluate", config.evaluate, model, EvalConfig),
+        None if config.test is None else _playing(path, "test", config.test, model, EvalConfig),
+    )
+
+
+def played_by(raw: Raw, model: str) -> Raw:
+    """Return a `run.yaml` or `eval.yaml` whose assistant is this model."""
+    return {**raw, "assistant": _with(raw.get("assistant"), model=_model(raw, model))}
+
+
+def _playing(path: str | Path, section: str, given: FileOrSections, model: str, shape: type[Section]) -> Raw:
+    raw, where = _read(path, section, given, shape)
+    assistant = raw.get("assistant") or {}
+    if isinstance(assistant, Mapping):
+        if "app" in assistant:
+            raise ConfigError(f"{where}: assistant.app: a loop trains a chat model; give assistant.model instead")
+        if isinstance(assistant.get("model"), Mapping) and assistant["model"].get("base_url"):
+            raise ConfigError(
+                f"{where}: assistant.model.base_url: a loop plays the models it trains itself; leave it out"
+            )
+    validated(played_by(raw, model), shape, where)
+    return raw
+
+
+def _read(path: str | Path, section: str, given: FileOrSections, shape: type[Section]) -> tuple[Raw, str]:
+    if not isinstance(given, str):
+        return given, f"{path}: {section}"
+    file = Path(path).parent / given
+    return read_yaml(file, shape), str(file)
+
+
+def _model(raw: Raw, model: str) -> object:
+    assistant = raw.get("assistant")
+    before = assistant.get("model") if isinstance(assistant, Mapping) else None
+    return _with(before, name=f"local:{_bare(model)}")
+
+
+def _with(section: object, **values: object) -> object:
+    """Return a section with some values set. A model's name alone is a section too."""
+    if section is None or isinstance(section, str):
+        return values
+    return {**section, **values} if isinstance(section, Mapping) else section
+
+
+def _bare(model: str) -> str:
+    return model.removeprefix("local:")
