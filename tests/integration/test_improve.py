@@ -71,6 +71,15 @@ def written(folder: Path, **changes: Any) -> Path:
     return folder / "loop.yaml"
 
 
+def begun(folder: Path, **changes: Any) -> tuple[Path, Path]:
+    """The files of a loop, and its folder after the check of its files, which takes a start of TRL."""
+    config, out = written(folder, **changes), folder / "out"
+    tiny_model(folder / "tiny")
+    out.mkdir()
+    write_rounds(Rounds(config=read_loop(config).dump(), tasks=8), out)
+    return config, out
+
+
 class Looping:
     """A loop in a process of its own, in a process group of its own."""
 
@@ -91,9 +100,8 @@ class Looping:
 
 
 def test_a_loop_that_is_killed_again_and_again_ends_as_its_commands_do_by_hand(tmp_path: Path) -> None:
-    config, out = written(tmp_path), tmp_path / "out"
-    tiny_model(tmp_path / "tiny")
-    looping = Looping(config, out)
+    config, out = begun(tmp_path)
+    looping = Looping(config, out, "--resume")
     looping.wait_for((out / "evaluation/offline/round-0/seed-0/run.json").exists)
     code, _, error = run("improve", "--config", config, "--out", out, "--resume")
     assert (code, error) == (1, f"error: {out} is in use by another process; wait for it to end\n")
@@ -104,7 +112,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_as_its_commands_do_by_hand(t
     looping.wait_for(lambda: any(out.glob("round-1/sft/checkpoint-*")))
     assert looping.end(signal.SIGKILL) == -signal.SIGKILL
     looping = Looping(config, out, "--resume")  # The step of the killed one may still be there.
-    assert looping.process.wait(120) == 0, looping.said.read_text()
+    assert looping.process.wait(240) == 0, looping.said.read_text()
 
     record = read_rounds(out)
     check_record(record, out)
@@ -225,12 +233,9 @@ def test_what_is_wrong_in_a_file_is_one_sentence_before_anything_starts(
 
 
 def test_a_step_in_which_too_much_failed_ends_the_loop(tmp_path: Path) -> None:
-    config, out = written(tmp_path, evaluate={"user": {"kind": "tests.support.letters:Leaves"}}), tmp_path / "out"
-    tiny_model(tmp_path / "tiny")
-    out.mkdir()
-    write_rounds(Rounds(config=read_loop(config).dump(), tasks=8), out)
+    config, out = begun(tmp_path, evaluate={"user": {"kind": "tests.support.letters:Leaves"}})
     looping = Looping(config, out, "--resume")
-    assert looping.process.wait(120) == 1
+    assert looping.process.wait(240) == 1
     said = looping.said.read_text()
     assert "error: round 0: 1 of 8 failed in evaluation, and most_failures is 0.05: see what is wrong above" in said
     assert read_rounds(out).rounds == []

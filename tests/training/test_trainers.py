@@ -52,6 +52,7 @@ from collab_agents.training.advantages import generalized_advantages
 from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.config import OfflineConfig, OnlineConfig
 from collab_agents.training.conversations import labelled
+from collab_agents.training.loop import read_loop
 from collab_agents.training.methods import Method
 from collab_agents.training.online import train_online
 from collab_agents.users import AgendaUser, ScriptedUser
@@ -619,6 +620,8 @@ def test_every_file_of_the_recipe_is_understood(file: Path, tmp_path: Path) -> N
         assert online.data.tasks is not None
     elif file.stem in list(Method):
         assert trainer_arguments(Method(file.stem).arguments, load_config(file, OfflineConfig).trainer, tmp_path)
+    elif file.stem == "loop":
+        assert read_loop(file).trainings
     else:
         shape: type[RunConfig] | type[EvalConfig] = RunConfig if file.stem == "generate" else EvalConfig
         assert load_config(file, shape).judges
