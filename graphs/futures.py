@@ -3,10 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from collab_agents._internal.seeds import derive_seed
 from collab_agents.graphs.states import State
 from collab_agents.messages import to_dicts
 from collab_agents.rewards import mean, mean_scores
 from collab_agents.trajectories import Future
+
+
+def future_seed(seed: int, index: int) -> int:
+    """Return the seed of a future of the branch with this seed."""
+    return derive_seed(seed, "future", index)
 
 
 def record_future(end: State, start: int, *, drop_faulty: bool) -> Future:

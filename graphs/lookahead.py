@@ -9,10 +9,9 @@ from langgraph.types import Send
 
 from collab_agents._internal.langgraph_private import is_watched
 from collab_agents._internal.reasons import reason_of
-from collab_agents._internal.seeds import derive_seed
 from collab_agents.assistants import Assistant
 from collab_agents.graphs.conversation import Graph
-from collab_agents.graphs.futures import means_of, record_future
+from collab_agents.graphs.futures import future_seed, means_of, record_future
 from collab_agents.graphs.nodes import (
     Node,
     add_speaker,
@@ -99,7 +98,7 @@ def _add_futures(
     async def branch(state: State) -> list[Send]:
         seed = state.get("seed", 0)
         return [
-            Send("future", branch_of(state) | {"future": i, "seed": derive_seed(seed, "future", i)})
+            Send("future", branch_of(state) | {"future": i, "seed": future_seed(seed, i)})
             for i in range(lookahead.futures)
         ]
 

@@ -92,6 +92,11 @@ def user_node(user: SimulatedUser) -> Node:
     return simulated_user
 
 
+def assistant_seed(seed: int, said: int) -> int:
+    """Return the seed of the assistant's turn after `said` messages, in the branch with this seed."""
+    return derive_seed(seed, "assistant", said)
+
+
 def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, executable: bool = False) -> Node:
     """Return the assistant's node. An `executable` reply may be executed later, so an app keeps where it began."""
     respond = with_context(assistant.respond)
@@ -99,7 +104,7 @@ def assistant_node(assistant: Assistant, *, max_exchanges: int | None = None, ex
     @named("assistant")
     async def answer(state: State) -> Update:
         messages = state["messages"]
-        seed = derive_seed(state.get("seed", 0), "assistant", len(messages))
+        seed = assistant_seed(state.get("seed", 0), len(messages))
         context = AssistantContext(
             seed=seed,
             proactive=state.get("proactive", False),

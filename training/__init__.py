@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collab_agents.training.rewards import MultiturnRewardFunction
     from collab_agents.training.samples import Sample, SampledReply, read_samples
     from collab_agents.training.sft import train_sft
+    from collab_agents.training.tree_trainer import TreeGRPOConfig, TreeGRPOTrainer
     from collab_agents.training.value import train_value
 
 _HOMES = {
@@ -81,6 +82,10 @@ _HOMES = {
         "read_samples",
     ),
     "sft": ("train_sft",),
+    "tree_trainer": (
+        "TreeGRPOConfig",
+        "TreeGRPOTrainer",
+    ),
     "value": ("train_value",),
 }
 _load = names_from(__name__, _HOMES)
@@ -96,6 +101,8 @@ __all__ = [
     "Sample",
     "SampledReply",
     "SamplesConfig",
+    "TreeGRPOConfig",
+    "TreeGRPOTrainer",
     "from_published",
     "merge_adapter",
     "opening_rows",

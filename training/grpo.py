@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import DatasetDict
-from trl import GRPOConfig, GRPOTrainer
 
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.online import RewardFunction, train_online
+from collab_agents.training.tree_trainer import TreeGRPOConfig, TreeGRPOTrainer
 
 
 def train_grpo(
@@ -31,15 +31,15 @@ def train_grpo(
         data: The splits `train` and optionally `eval`, such as those of `prompt_rows`.
         reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
         out: The folder to write.
-        trainer: Keys of TRL's GRPOConfig.
+        trainer: Keys of `TreeGRPOConfig`: TRL's GRPOConfig, and `learn`.
         samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
     """
     return train_online(
         "grpo",
-        GRPOTrainer,
-        GRPOConfig,
+        TreeGRPOTrainer,
+        TreeGRPOConfig,
         model,
         data,
         reward,

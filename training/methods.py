@@ -51,5 +51,5 @@ _ARGUMENTS = {
     Method.dpo: "trl:DPOConfig",
     Method.online_dpo: "collab_agents.training.online_dpo:OnlineDPOConfig",
     Method.ppo: "collab_agents.training.ppo:PPOConfig",
-    Method.grpo: "trl:GRPOConfig",
+    Method.grpo: "collab_agents.training.tree_trainer:TreeGRPOConfig",
 }

@@ -8,7 +8,7 @@ one advantage per token.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import DatasetDict
@@ -43,6 +43,8 @@ class PPOConfig(GRPOConfig):
     """The weight of the value loss."""
     cliprange_value: float = field(default=0.2)
     """How far a value may move from the rollout's."""
+    learn: Literal["reply", "tree"] = field(default="reply")
+    """"reply": the sampled replies learn. "tree" is refused, see `TreeGRPOConfig`."""
     value_warmup_steps: int = field(default=0)
     """Optimizer steps in which only the value head learns."""
     whiten_advantages: bool = field(default=True)
@@ -52,6 +54,8 @@ class PPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.learn == "tree":
+            raise ValueError("learn: tree is for grpo; ppo learns from the sampled replies")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")

@@ -29,12 +29,12 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
 from collab_agents.messages import from_dicts, text_of
-from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.local import LocalChatModel
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.runs.workers import RayOptions
 from collab_agents.tasks import Task
+from collab_agents.training.calls import Call, PolicyEngine, calls_in, recording
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.loggers import cell_of
 from collab_agents.training.policy import clean
@@ -58,6 +58,10 @@ class Scored:
     completion: list[Message]
     result: dict[str, Any]
     """`reward`, `scores`, and `futures` as records; or an `error`."""
+    calls: list[list[Call]]
+    """What the model in training sampled in each future, a call a turn. Empty if another assistant played them."""
+    made: int
+    """All calls of the model in training, those of futures that failed included."""
 
 
 class MultiturnRewardFunction:
@@ -87,6 +91,9 @@ class MultiturnRewardFunction:
 
     Attributes:
         on_scored: Called with the replies of each batch once they are scored, if it is set; see `record_samples`.
+        last: The replies of the last batch.
+        lookahead: How many futures, and their window.
+        temperature: The temperature of the model in training in the futures.
 
     Raises:
         ConfigError: If `ray` is given without an assistant, or a person would have to play futures.
@@ -114,7 +121,8 @@ class MultiturnRewardFunction:
         self.__name__ = "multiturn_reward"  # TRL logs the reward under this name.
         self._user = user
         self._reward = reward
-        self._lookahead = lookahead
+        self.lookahead = lookahead
+        self.temperature = temperature
         self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
         self._batch_size = batch_size
         self._max_concurrency = max_concurrency
@@ -125,6 +133,7 @@ class MultiturnRewardFunction:
         self._graph: Graph | None = None
         self.needs_policy = assistant is None
         self.on_scored: Callable[[list[Scored]], None] | None = None
+        self.last: list[Scored] = []
         self._scorer: RemoteScorer | None = None
         if assistant is not None:
             chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
@@ -145,11 +154,11 @@ class MultiturnRewardFunction:
             return
         self._model = model
         # PEFT puts an adapter into the layers of the model it wraps, so transformers' own generation uses it.
-        engine = TransformersEngine(
+        engine = PolicyEngine(
             getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size
         )
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
-        self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self._lookahead)
+        self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self.lookahead)
 
     async def __call__(
         self,
@@ -192,33 +201,42 @@ class MultiturnRewardFunction:
         ]
         free = asyncio.Semaphore(self._max_concurrency)
 
-        async def score(state: dict[str, Any]) -> dict[str, Any]:
+        async def score(state: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Call]]:
             async with free:
-                try:
-                    if self._scorer is not None:
-                        return await self._scorer.score(state, f"reply to {state['task'].id}")
-                    return await graph.ainvoke(state)
-                except WorkersError:
-                    raise
-                except Exception as error:
-                    reason = reason_of(error)
-                    logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason)
-                    return {"reward": None, "scores": {}, "error": reason}
+                with recording() as heard:
+                    try:
+                        if self._scorer is not None:
+                            return await self._scorer.score(state, f"reply to {state['task'].id}"), heard
+                        return await graph.ainvoke(state), heard
+                    except WorkersError:
+                        raise
+                    except Exception as error:
+                        reason = reason_of(error)
+                        logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason)
+                        return {"reward": None, "scores": {}, "error": reason}, heard
 
         with _answering(self._model):
-            ends = await asyncio.gather(*(score(state) for state in states))
+            scored = await asyncio.gather(*(score(state) for state in states))
+        ends = [end for end, _ in scored]
         rewards = [end["reward"] for end in ends]
         if log_metric is not None:
             self._log(ends, log_metric)
         if log_extra is not None:
             self._log_columns(ends, log_extra)
-        if self.on_scored is not None:
-            self.on_scored(
-                [
-                    Scored(state["task"], state["persona"], prompt, completion, end)  # type: ignore[arg-type]
-                    for prompt, completion, state, end in zip(prompts, completions, states, ends, strict=True)
-                ]
+        self.last = [
+            Scored(
+                state["task"],
+                state["persona"],
+                prompt,  # type: ignore[arg-type]
+                completion,  # type: ignore[arg-type]
+                end,
+                calls_in(heard, state["seed"], len(state["messages"]), end.get("futures", [])),
+                len(heard),
             )
+            for prompt, completion, state, (end, heard) in zip(prompts, completions, states, scored, strict=True)
+        ]
+        if self.on_scored is not None:
+            self.on_scored(self.last)
         self._watch(rewards)
         return rewards
 

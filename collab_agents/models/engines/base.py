@@ -43,6 +43,8 @@ class Completion:
     text: str
     tokens: int
     finish_reason: str
+    ids: list[int] = field(default_factory=list)
+    """The tokens that were sampled, with the one that ended the text; empty if the engine does not tell."""
 
 
 class Engine(Protocol):

@@ -1,6 +1,7 @@
 """Transformers as an engine: concurrent calls are generated in one batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy
@@ -74,9 +75,11 @@ class TransformersEngine(Tokenizes):
         ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
         row = row[: job.max_tokens]
         length = next((i for i, token in enumerate(row) if token in ends), None)
+        sampled = row if length is None else row[: length + 1]
         row = row[:length]
         text = self.tokenizer.decode(row, skip_special_tokens=True)
-        return finished(text, job, len(row), "length" if length is None else "stop")
+        completion = finished(text, job, len(row), "length" if length is None else "stop")
+        return replace(completion, ids=sampled)
 
 
 class SeededSampler(LogitsProcessor):

@@ -1,0 +1,398 @@
+"""Learning from whole trees: the gradient is that of the expected reward, on the tokens that were sampled."""
+
+import copy
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import BaseMessage, HumanMessage
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from collab_agents import Lookahead
+from collab_agents.errors import ConfigError
+from collab_agents.judges import Conversation, as_judge
+from collab_agents.messages import text_of
+from collab_agents.rewards import MultiturnReward
+from collab_agents.tasks import Task
+from collab_agents.training import MultiturnRewardFunction, PolicyConfig, PPOConfig, TreeGRPOConfig, train_grpo
+from collab_agents.training.arguments import trainer_arguments
+from collab_agents.training.calls import Call
+from collab_agents.training.rewards import Scored
+from collab_agents.training.tree import leave_one_out, turns_of
+from tests.support.tiny import tiny_model
+
+REPLIES, FUTURES, PROMPTS, LONGEST = 4, 3, 2, 10
+QUICK: dict[str, Any] = {
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "disable_tqdm": True,
+    "optim": "sgd",
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.0,
+    "num_generations": REPLIES,
+    "per_device_train_batch_size": REPLIES,
+    "gradient_accumulation_steps": PROMPTS,
+    "max_completion_length": LONGEST,
+}
+
+# A conversation as a game. The policy replies, and in every state it may end the conversation. A state is a tuple of
+# the actions so far and of the user's answers between them.
+
+State = tuple[int, ...]
+
+
+class Game:
+    """A table of policies, and rewards of conversations that have ended."""
+
+    def __init__(self, actions: int, ends: Callable[[State], bool], reward: Callable[[State], dict[float, float]]):
+        self.actions = actions
+        self.ends = ends
+        self.reward = reward
+        """The rewards of a conversation that has ended, with their probabilities."""
+        self.index: dict[State, int] = {}
+        self._find(())
+        self.logits = numpy.random.default_rng(7).normal(size=(len(self.index), actions)) * 0.7
+
+    def _find(self, state: State) -> None:
+        self.index[state] = len(self.index)
+        for action in range(self.actions):
+            if not self.ends((*state, action)):
+                for answer in range(2):
+                    self._find((*state, action, answer))
+
+    def policy(self, state: State) -> Any:
+        chances = numpy.exp(self.logits[self.index[state]])
+        return chances / chances.sum()
+
+    def value(self, state: State = ()) -> float:
+        chances = self.policy(state)
+        return sum(chances[action] * self.worth((*state, action)) for action in range(self.actions))
+
+    def worth(self, state: State) -> float:
+        if self.ends(state):
+            return sum(reward * chance for reward, chance in self.reward(state).items())
+        return sum(self.value((*state, answer)) for answer in range(2)) / 2
+
+    def gradient(self, state: State = (), reached: float = 1.0) -> Any:
+        """The gradient of the expected reward, from all conversations there are."""
+        total = numpy.zeros_like(self.logits)
+        chances, value = self.policy(state), self.value(state)
+        for action in range(self.actions):
+            after = (*state, action)
+            total[self.index[state], action] += reached * chances[action] * (self.worth(after) - value)
+            if not self.ends(after):
+                for answer in range(2):
+                    total += self.gradient((*after, answer), reached * chances[action] / 2)
+        return total
+
+    def score(self, state: State, action: int) -> Any:
+        """The gradient of the action's log-probability."""
+        result = numpy.zeros_like(self.logits)
+        result[self.index[state]] = -self.policy(state)
+        result[self.index[state], action] += 1
+        return result
+
+    def act(self, state: State, chance: random.Random) -> int:
+        return chance.choices(range(self.actions), self.policy(state))[0]
+
+    def tree(self, chance: random.Random, replies: int = 3, futures: int = 2) -> list[Scored]:
+        return [self._scored((self.act((), chance),), futures, chance) for _ in range(replies)]
+
+    def _scored(self, reply: State, futures: int, chance: random.Random) -> Scored:
+        played, calls = [], []
+        for _ in range(futures):
+            state, turns = reply, []
+            while not self.ends(state):
+                state = (*state, chance.randrange(2))
+                action = self.act(state, chance)
+                turns.append(Call(list(state), [action]))
+                state = (*state, action)
+            rewards = self.reward(state)
+            played.append({"reward": chance.choices(list(rewards), list(rewards.values()))[0]})
+            calls.append(turns)
+        mean = sum(one["reward"] for one in played) / futures
+        result = {"reward": mean, "futures": played, "action": reply[0]}
+        return Scored(Task(id="game", goal="win"), None, [], [], result, calls, sum(map(len, calls)))
+
+
+def whole_tree(game: Game, tree: list[Scored]) -> Any:
+    """What `learn: tree` adds up: the gradient of one tree."""
+    rewards = leave_one_out([one.result["reward"] for one in tree])
+    total = sum(a * game.score((), one.result["action"]) for a, one in zip(rewards, tree, strict=True))
+    for turn in turns_of(tree):
+        (action,) = turn.call.completion
+        total = total + turn.advantage * game.score(tuple(turn.call.prompt), action) / len(tree[turn.reply].calls)
+    return total / len(tree)
+
+
+def turn_by_turn(game: Game, tree: list[Scored]) -> Any:
+    """Every turn a row, its return normalised over the tree's rows with the same number of turns before them."""
+    rows: list[tuple[State, int, float]] = [((), one.result["action"], one.result["reward"]) for one in tree]
+    for one in tree:
+        for calls, future in zip(one.calls, one.result["futures"], strict=True):
+            rows += [(tuple(call.prompt), call.completion[0], future["reward"]) for call in calls]
+    total = numpy.zeros_like(game.logits)
+    for length in {len(state) for state, _, _ in rows}:
+        level = [row for row in rows if len(row[0]) == length]
+        returns = numpy.array([row[2] for row in level])
+        advantages = (returns - returns.mean()) / (returns.std() + 1e-4)
+        total += sum(a * game.score(state, action) for a, (state, action, _) in zip(advantages, level, strict=True))
+    return total / len(rows)
+
+
+def estimates(game: Game, gradient: Callable[[Game, list[Scored]], Any], trees: int = 4000) -> tuple[Any, Any]:
+    """The mean over many trees, and its standard error."""
+    chance = random.Random(1)
+    found = numpy.array([gradient(game, game.tree(chance)) for _ in range(trees)])
+    return found.mean(axis=0), found.std(axis=0) / trees**0.5 + 1e-12
+
+
+def rare_success(state: State) -> dict[float, float]:
+    """Something for sure at the first turn, more but seldom later."""
+    draw = random.Random(str(state)).random()
+    return {draw: 1.0} if len(state) == 1 else {5 * draw: 0.2, 0.0: 0.8}
+
+
+def cosine(one: Any, other: Any) -> float:
+    return float((one * other).sum() / numpy.linalg.norm(one) / numpy.linalg.norm(other))
+
+
+def test_the_mean_over_trees_is_the_gradient_of_the_expected_reward() -> None:
+    game = Game(2, lambda state: state[-1] == 0 or len(state) >= 5, rare_success)
+    exact = game.gradient()
+    mean, error = estimates(game, whole_tree)
+    assert numpy.abs((mean - exact) / error).max() < 4.5
+    assert cosine(mean, exact) > 0.99
+    naive, error = estimates(game, turn_by_turn)
+    scale = (naive * exact).sum() / (exact**2).sum()
+    assert numpy.abs((naive - scale * exact) / error).max() > 10
+    assert cosine(naive, exact) < 0  # It lowers the reward.
+
+
+def test_no_length_of_a_conversation_is_preferred_where_all_are_worth_the_same() -> None:
+    # Ending at once gives 0.2, and going on 1 with probability 0.2.
+    game = Game(2, lambda state: state[-1] == 0 or len(state) >= 3, lambda state: {0.2: 1.0} if len(state) == 1 else
+                {1.0: 0.2, 0.0: 0.8})  # fmt: skip
+    assert game.gradient() == pytest.approx(0.0)
+    mean, error = estimates(game, whole_tree)
+    assert numpy.abs(mean / error).max() < 4.5
+    naive, error = estimates(game, turn_by_turn)
+    ends, _ = naive[game.index[()]] / error[game.index[()]]
+    assert ends > 10
+
+
+def test_a_turn_is_compared_with_the_other_futures_of_its_reply_that_count() -> None:
+    rewards = [1.0, None, 0.0, 0.5]
+    call = Call([1], [2])
+    futures: list[dict[str, Any]] = [{"reward": reward, "dropped": []} for reward in rewards]
+    futures[0]["dropped"] = ["left_role"]
+    task = Task(id="t", goal="g")
+    replies = [
+        Scored(task, None, [], [], {"reward": 0.25, "futures": futures}, [[call], [call], [call], [call, call]], 5),
+        Scored(task, None, [], [], {"reward": 1.0, "futures": futures[:3]}, [[call]] * 3, 3),
+        Scored(task, None, [], [], {"reward": None, "error": "it failed"}, [], 0),
+    ]
+    # Two of four futures count, so each weighs as two. In the second reply only one does.
+    assert [(one.reply, one.advantage) for one in turns_of(replies)] == [(0, -1.0), (0, 1.0), (0, 1.0)]
+    assert leave_one_out([1.0, None, 0.0, 0.5]) == pytest.approx([0.75, 0.0, -0.75, 0.0])
+
+
+class Leaves:
+    """A user who is done when a reply has certain letters, so that the policy decides when the conversation ends."""
+
+    async def respond(
+        self, messages: Sequence[BaseMessage], memory: dict[str, Any], context: Any
+    ) -> tuple[BaseMessage | None, dict[str, Any]]:
+        said = text_of(messages[-1])
+        return (None if len(said) % 4 == 0 else HumanMessage(f"and {said[:2]}")), memory
+
+
+def variety(conversation: Conversation, task: Task) -> float:
+    said = "".join(conversation.assistant_texts())
+    return len(set(said)) / 10 - len(said) / 40
+
+
+class Watched(MultiturnRewardFunction):
+    """A reward function that keeps what it was given and what the model in training generated."""
+
+    def __init__(self, **options: Any) -> None:
+        lookahead = options.pop("lookahead", Lookahead(futures=FUTURES, window=2))
+        judges = MultiturnReward({"variety": as_judge(variety)})
+        super().__init__(Leaves(), judges, lookahead, max_tokens=8, **options)
+        self.seen: list[tuple[list[list[int]], list[float | None], list[Scored]]] = []
+        self.generated: list[list[int]] = []
+        self.learnt: list[list[int]] = []
+
+    def bind(self, model: Any, tokenizer: Any) -> None:
+        generate = model.generate
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            rows = generate(*args, **kwargs)
+            self.generated += rows.tolist()
+            return rows
+
+        def keep(module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+            if torch.is_grad_enabled() and kwargs.get("labels") is not None:
+                for ids, mask in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True):
+                    self.learnt.append(ids[mask.bool()].tolist())
+
+        model.generate = watched
+        model.register_forward_pre_hook(keep, with_kwargs=True)
+        super().bind(model, tokenizer)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> list[float | None]:
+        rewards = await super().__call__(*args, **kwargs)
+        self.seen.append((kwargs["completion_ids"], rewards, self.last))
+        return rewards
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def prompts(count: int = 8) -> DatasetDict:
+    rows = [{"prompt": [{"role": "user", "content": f"say {i}"}], "goal": "z", "task_id": str(i)} for i in range(count)]
+    return DatasetDict({"train": Dataset.from_list(rows)})
+
+
+def train(tiny: str, out: Path, reward: Any, **trainer: Any) -> dict[str, float]:
+    policy = PolicyConfig(name=tiny, dtype="float32", lora=None)
+    return train_grpo(policy, prompts(), reward, out, trainer={**QUICK, "learn": "tree", **trainer})
+
+
+def logps(model: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
+    logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].float()
+    return torch.log_softmax(logits, -1)[torch.arange(len(completion)), completion]
+
+
+def directly(tiny: str, reward: Any, *, rate: float, beta: float, iterations: int) -> Any:
+    """Train as `learn: tree` does, in plain torch, a row at a time, on what was sampled before."""
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    reference = copy.deepcopy(model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny)
+    for completions, rewards, scored in reward.seen:
+        rows = []
+        for i, (ids, one) in enumerate(zip(completions, scored, strict=True)):
+            text = tokenizer.apply_chat_template(one.prompt, tokenize=False, add_generation_prompt=True)
+            group = range(i // REPLIES * REPLIES, (i // REPLIES + 1) * REPLIES)
+            others = [rewards[j] for j in group if j != i]
+            asked = tokenizer(text, add_special_tokens=False)["input_ids"]
+            rows.append((asked, ids, rewards[i] - sum(others) / len(others), 1.0))
+            values = [future["reward"] for future in one.result["futures"]]
+            for f, calls in enumerate(one.calls):
+                others = [values[g] for g in range(FUTURES) if g != f]
+                advantage = values[f] - sum(others) / len(others)
+                rows += [(call.prompt, call.completion, advantage, 1 / FUTURES) for call in calls]
+        with torch.no_grad():
+            before = [logps(model, asked, said) for asked, said, _, _ in rows]
+            origin = [logps(reference, asked, said) for asked, said, _, _ in rows]
+        for _ in range(iterations):
+            loss = torch.zeros(())
+            for (asked, said, advantage, weight), old, ref in zip(rows, before, origin, strict=True):
+                now = logps(model, asked, said)
+                ratio = torch.exp(now - old)
+                gain = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+                divergence = torch.exp(ref - now) - (ref - now) - 1
+                loss = loss + weight * (beta * ratio * divergence - gain).sum()  # use_bias_correction_kl
+            (loss / (len(completions) * LONGEST)).backward()
+            with torch.no_grad():
+                for weights in model.parameters():
+                    if weights.grad is not None:
+                        weights -= rate * weights.grad
+                        weights.grad = None
+    return model
+
+
+@pytest.mark.parametrize(("beta", "iterations"), [(0.0, 1), (0.2, 2)])
+def test_training_on_trees_is_that_of_a_direct_implementation(
+    tiny: str, tmp_path: Path, beta: float, iterations: int
+) -> None:
+    reward = Watched()
+    logs = train(
+        tiny, tmp_path / "out", reward, max_steps=2 * iterations, beta=beta, num_iterations=iterations,
+        learning_rate=0.5,
+    )  # fmt: skip
+    assert len(reward.seen) == 2
+    start: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    direct = directly(tiny, reward, rate=0.5, beta=beta, iterations=iterations)
+    trained: Any = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=torch.float32)
+    moved = 0.0
+    for before, mine, theirs in zip(start.parameters(), direct.parameters(), trained.parameters(), strict=True):
+        moved = max(moved, (before - mine).abs().max().item())
+        assert torch.allclose(mine, theirs, atol=1e-5, rtol=0)
+    assert moved > 1e-2
+    turns = sum(len(calls) for one in reward.seen[-1][2] for calls in one.calls)
+    assert turns > 8
+    assert logs["tree/turns"] == logs["tree/calls"] == REPLIES * PROMPTS + turns
+
+
+def test_the_tokens_that_learn_are_those_that_were_sampled(tiny: str, tmp_path: Path) -> None:
+    reward = Watched()
+    train(tiny, tmp_path / "out", reward, max_steps=1, learning_rate=1e-3)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny)
+    ((completions, _, scored),) = reward.seen
+    calls = [call for one in scored for turns in one.calls for call in turns]
+    sampled = ["".join(f"{token}," for token in row) for row in reward.generated]
+    for call in calls:
+        row = "".join(f"{token}," for token in [*call.prompt, *call.completion])
+        assert any(row in one for one in sampled)
+        assert call.completion[-1] == tokenizer.eos_token_id or len(call.completion) == 8
+    rows = sorted([*call.prompt, *call.completion] for call in calls)
+    assert sorted(row for row in reward.learnt if row in rows) == rows
+    assert len(reward.learnt) == len(calls) + len(completions)
+    spoken = [tokenizer.decode(call.completion, skip_special_tokens=True) for call in calls]
+    again = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in spoken]
+    ended = [
+        call.completion[:-1] if call.completion[-1] == tokenizer.eos_token_id else call.completion for call in calls
+    ]
+    assert again != ended  # The text alone would not do.
+    for one in scored:
+        for future, turns in zip(one.result["futures"], one.calls, strict=True):
+            said = [message["content"] for message in future["messages"] if message["role"] == "assistant"]
+            assert said == [tokenizer.decode(call.completion, skip_special_tokens=True).strip() for call in turns]
+
+
+def test_replies_alone_learn_by_default_and_the_calls_are_counted(tiny: str, tmp_path: Path) -> None:
+    reward = Watched()
+    logs = train(tiny, tmp_path / "out", reward, max_steps=1, learning_rate=1e-3, learn="reply")
+    ((completions, _, scored),) = reward.seen
+    assert len(reward.learnt) == len(completions) == logs["tree/turns"]
+    assert logs["tree/calls"] == len(completions) + sum(one.made for one in scored)
+    plain = TreeGRPOConfig(str(tmp_path / "plain"), use_cpu=True, bf16=False)
+    assert (plain.learn, plain.loss_type, plain.scale_rewards) == ("reply", "dapo", "group")
+
+
+@pytest.mark.parametrize(
+    ("reward", "trainer", "said_so"),
+    [
+        (Watched, {"loss_type": "dapo"}, "loss_type must be 'dr_grpo' with learn: tree, got 'dapo'"),
+        (Watched, {"scale_rewards": "group"}, "scale_rewards must be 'none' with learn: tree, got 'group'"),
+        (lambda: Watched(lookahead=Lookahead(futures=1, window=1)), {}, "reward.futures must be at least 2 and"),
+        (lambda: Watched(temperature=0.5), {}, r"must be trainer.temperature \(1.0\), got 0.5"),
+        (
+            lambda: Watched(assistant=GenericFakeChatModel(messages=iter([]))),
+            {},
+            "futures the model in training plays, got 0: leave reward.policy out",
+        ),
+    ],
+)
+def test_trees_that_cannot_be_learnt_from_are_refused(
+    tiny: str, tmp_path: Path, reward: Callable[[], Any], trainer: dict[str, Any], said_so: str
+) -> None:
+    with pytest.raises(ConfigError, match=said_so):
+        train(tiny, tmp_path / "out", reward(), max_steps=1, **trainer)
+
+
+def test_ppo_says_that_it_learns_from_replies(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="learn: tree is for grpo"):
+        trainer_arguments(PPOConfig, {"learn": "tree"}, tmp_path)
