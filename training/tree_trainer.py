@@ -195,12 +195,14 @@ class TreeGRPOTrainer(GRPOTrainer):
         return inputs
 
     def _after(self, replies: list[int]) -> list[_Turns]:
-        """Return the turns that follow these replies, in as many micro-batches on every process."""
+        """Return the turns that follow these replies, in micro-batches that are as many and as large on every process."""
         kept = set(replies)
         parts = list(self._micro_batches([row for row in self._rows if row.reply in kept]))
-        count = torch.tensor([len(parts)], device=self.accelerator.device)
-        missing = int(self.accelerator.gather(count).max()) - len(parts)
-        parts += [[self._empty()] for _ in range(missing)]
+        if self.accelerator.num_processes > 1:
+            count = torch.tensor([len(parts)], device=self.accelerator.device)
+            parts += [[] for _ in range(int(self.accelerator.gather(count).max()) - len(parts))]
+            size = self.args.per_device_train_batch_size
+            parts = [[*part, *[self._empty()] * (size - len(part))] for part in parts]
         return [self._collated(rows, replies=len(replies)) for rows in parts]
 
     def _micro_batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
