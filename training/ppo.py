@@ -8,24 +8,26 @@ one advantage per token.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file, save_file
 from torch import nn
-from trl import GRPOConfig, GRPOTrainer
 
+from collab_agents.graphs.futures import rewards_of
+from collab_agents.rewards import mean
 from collab_agents.training.advantages import at_the_end, generalized_advantages, moments_of, whitened
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.online import RewardFunction, train_online
+from collab_agents.training.tree_trainer import Row, TreeGRPOConfig, TreeGRPOTrainer
 
 VALUE_HEAD = "value_head.safetensors"
 
 
 @dataclass
-class PPOConfig(GRPOConfig):
-    """TRL's GRPOConfig with the options that PPO adds.
+class PPOConfig(TreeGRPOConfig):
+    """TRL's GRPOConfig with the options that PPO adds, and `learn`.
 
     `epsilon` is PPO's clip range.
     """
@@ -43,8 +45,6 @@ class PPOConfig(GRPOConfig):
     """The weight of the value loss."""
     cliprange_value: float = field(default=0.2)
     """How far a value may move from the rollout's."""
-    learn: Literal["reply", "tree"] = field(default="reply")
-    """"reply": the sampled replies learn. "tree" is refused, see `TreeGRPOConfig`."""
     value_warmup_steps: int = field(default=0)
     """Optimizer steps in which only the value head learns."""
     whiten_advantages: bool = field(default=True)
@@ -54,8 +54,6 @@ class PPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learn == "tree":
-            raise ValueError("learn: tree is for grpo; ppo learns from the sampled replies")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -64,13 +62,18 @@ class PPOConfig(GRPOConfig):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
-class PPOTrainer(GRPOTrainer):
+class PPOTrainer(TreeGRPOTrainer):
     """A PPO trainer with GRPOTrainer's arguments, where `args` is a PPOConfig.
 
     A reply without a reward changes neither the policy nor the values.
+
+    With `learn: tree`, the estimation of advantages goes on from turn to turn: what follows the last token of a turn is
+    the first token of the next one in the same future, or the future's reward. After a reply it is the mean over its
+    futures.
     """
 
     _name = "PPO"
+    compares_futures = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -136,12 +139,22 @@ class PPOTrainer(GRPOTrainer):
             values = self._values(length)
         output.setdefault("old_per_token_logps", logps)
         scored = ~self._rewards.isnan()
-        rewards = at_the_end(self._rewards.nan_to_num().float(), mask)
+        ends = self._rewards.nan_to_num().float()
+        rows = self.rows if "reply" in output else []
+        if rows:
+            ends = self._credit_turns(ends)
+        rewards = at_the_end(ends, mask)
         advantages, returns = generalized_advantages(rewards, values, mask, gamma=self.args.gamma, lam=self.args.lam)
         learnt = mask * scored[:, None]
         if self.args.whiten_advantages:
-            moments = self.accelerator.reduce(moments_of(advantages, learnt), reduction="sum")
+            moments = moments_of(advantages, learnt)
+            for row in rows:
+                own = moments_of(row.columns["advantages"], row.columns["value_mask"])
+                moments = moments + own / self.played[0][1].lookahead.futures
+            moments = self.accelerator.reduce(moments, reduction="sum")
             advantages = whitened(advantages, learnt, moments)
+            for row in rows:
+                row.columns["advantages"] = whitened(row.columns["advantages"], row.columns["value_mask"], moments)
         output |= {
             "advantages": advantages * learnt,
             "returns": returns,
@@ -152,14 +165,57 @@ class PPOTrainer(GRPOTrainer):
         }
         return output
 
-    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+    def _add_log_probabilities(self) -> None:
+        super()._add_log_probabilities()
+        self.columns = list({*self.columns, "old_per_token_logps", "returns", "old_values", "value_mask"})
+        with torch.no_grad():
+            for rows in self.micro_batches(self.rows):
+                self._seen = []
+                logps = self.log_probabilities(self.model, rows)
+                self.fill(rows, "old_per_token_logps", logps)
+                self.fill(rows, "old_values", self._values(logps.shape[1]))
+
+    def _credit_turns(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Give the turns their advantages and returns, and return the rewards (B,) with what follows each reply."""
+        ((index, function),) = self.played
+        weight = self.reward_weights[index].item()
+        turns: dict[tuple[int, int], list[Row]] = {}
+        for row in self.rows:
+            turns.setdefault((row.reply, row.future), []).append(row)
+        ends = rewards.clone()
+        for reply, one in enumerate(function.last):
+            worth = []
+            for future, reward in enumerate(rewards_of(one.result.get("futures", []))):
+                if reward is None:
+                    continue
+                after = weight * reward
+                for row in reversed(turns.get((reply, future), [])):
+                    after = self._credit(row, after)
+                worth.append(after)
+            if (average := mean(worth)) is not None:
+                ends[reply] += average - weight * one.result["reward"]
+        return ends
+
+    def _credit(self, row: Row, end: float) -> float:
+        """Give a turn that ends with a reward its advantages and returns, and return what it is worth before it."""
+        values = row.columns["old_values"][None]
+        mask = torch.ones_like(values)
+        rewards = at_the_end(torch.tensor([end], device=values.device), mask)
+        gamma, lam = self.args.gamma, self.args.lam
+        advantages, returns = generalized_advantages(rewards, values, mask, gamma=gamma, lam=lam)
+        row.columns |= {"advantages": advantages[0], "returns": returns[0], "value_mask": mask[0] * row.learnt}
+        return float(gamma * (values[0, 0] + lam * advantages[0, 0]))
+
+    def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
         self._seen = []
         policy_loss = super()._compute_loss(model, inputs)
         values = self._values(inputs["returns"].shape[1])
         returns, old, mask = inputs["returns"], inputs["old_values"], inputs["value_mask"]
         near = old + (values - old).clamp(-self.args.cliprange_value, self.args.cliprange_value)
         squares = torch.max((values - returns) ** 2, (near - returns) ** 2)
-        value_loss = 0.5 * (squares * mask).sum() / mask.sum().clamp(min=1)
+        # With trees, the sum is divided by a constant, as that of the policy's loss is.
+        count = mask.shape[0] * self.args.max_completion_length if self.on_trees else mask.sum().clamp(min=1)
+        value_loss = 0.5 * (squares * mask).sum() / count * inputs.get("share", 1.0)
         mode = "train" if self.model.training else "eval"
         self._note(mode, values.detach(), returns, mask, value_loss.detach())
         accumulated = self.current_gradient_accumulation_steps if mode == "train" else 1.0

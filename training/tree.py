@@ -35,9 +35,12 @@ class Turn:
 
     reply: int
     """The index, in its batch, of the reply that the future follows."""
+    future: int
+    """The index of the future."""
     call: Call
-    advantage: float
-    """The future's reward minus the mean of its siblings, times the reply's number of futures over those that count."""
+    advantage: float | None
+    """The future's reward minus the mean of its siblings, times the reply's number of futures over those that count.
+    None without a sibling."""
 
 
 def leave_one_out(values: Sequence[float | None]) -> list[float]:
@@ -48,14 +51,13 @@ def leave_one_out(values: Sequence[float | None]) -> list[float]:
 
 
 def turns_of(replies: Sequence[Scored]) -> list[Turn]:
-    """Return the policy's turns in the futures that count and have a sibling; each weighs 1 / number of futures."""
+    """Return the policy's turns in the futures that count, in order; each is to weigh 1 / number of futures."""
     turns = []
     for index, reply in enumerate(replies):
         rewards = rewards_of(reply.result.get("futures", []))
         counted = sum(reward is not None for reward in rewards)
-        if counted < 2:
-            continue
-        for reward, advantage, calls in zip(rewards, leave_one_out(rewards), reply.calls, strict=True):
-            if reward is not None:
-                turns += [Turn(index, call, advantage * len(rewards) / counted) for call in calls]
+        for future, advantage in enumerate(leave_one_out(rewards)):
+            if rewards[future] is not None:
+                credit = advantage * len(rewards) / counted if counted > 1 else None
+                turns += [Turn(index, future, call, credit) for call in reply.calls[future]]
     return turns

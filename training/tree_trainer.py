@@ -56,15 +56,14 @@ class TreeGRPOConfig(GRPOConfig):
 
 
 @dataclass
-class _Row:
-    """A turn to learn from, with its log-probabilities where the loss needs them."""
+class Row:
+    """A turn to learn from, with what TRL's batches have for each token of a completion."""
 
     reply: int
+    future: int
     call: Call
-    advantage: float
-    learnt: int = 1
-    old: torch.Tensor | None = None
-    reference: torch.Tensor | None = None
+    learnt: bool
+    columns: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class _Turns(dict[str, Any]):
@@ -82,33 +81,42 @@ class TreeGRPOTrainer(GRPOTrainer):
     """
 
     args: TreeGRPOConfig
+    compares_futures = True
+    """Whether a turn needs another future of its reply to be compared with."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._played = [
+        self.on_trees = self.args.learn == "tree"
+        self.played = [
             (index, one)
             for index, one in enumerate(self.reward_funcs)
             if isinstance(one, MultiturnRewardFunction) and one.needs_policy
         ]
-        self._rows: list[_Row] = []
+        self.rows: list[Row] = []
+        self.columns = ["advantages"]
+        """What the loss needs of every row."""
         self._following: list[_Turns] = []
         self._scored = torch.zeros(0, dtype=torch.bool)
-        if self.args.learn == "tree":
+        if self.on_trees:
             self._check()
 
     def _check(self) -> None:
-        if len(self._played) != 1:
+        if len(self.played) != 1:
             raise ConfigError(
                 "trainer.learn: tree needs one multiturn-aware reward whose futures the model in training plays, got "
-                f"{len(self._played)}: leave reward.policy out, or choose learn: reply"
+                f"{len(self.played)}: leave reward.policy out, or choose learn: reply"
             )
         if self.is_deepspeed_enabled:
             raise ConfigError("trainer.learn: tree does not run with DeepSpeed: choose DDP, or learn: reply")
-        ((_, one),) = self._played
-        if one.lookahead.futures < 2 or one.lookahead.window < 1:
+        ((_, one),) = self.played
+        if one.lookahead.window < 1:
             raise ConfigError(
-                "trainer.learn: tree compares the futures of a reply: reward.futures must be at least 2 and "
-                f"reward.window at least 1, got {one.lookahead.futures} and {one.lookahead.window}"
+                "trainer.learn: tree learns from turns in futures: reward.window must be at least 1, got 0"
+            )
+        if self.compares_futures and one.lookahead.futures < 2:
+            raise ConfigError(
+                "trainer.learn: tree compares the futures of a reply: reward.futures must be at least 2, got "
+                f"{one.lookahead.futures}"
             )
         if one.temperature != self.args.temperature:
             raise ConfigError(
@@ -127,60 +135,67 @@ class TreeGRPOTrainer(GRPOTrainer):
             return output
         start = self.accelerator.process_index * len(inputs)
         own = slice(start, start + len(inputs))
-        if self.args.learn == "tree":
+        if self.on_trees:
             groups = self._scored.view(-1, self.num_generations).sum(dim=1)
             # TRL's mean includes the own reply.
             alone = (groups / (groups - 1).clamp(min=1)).repeat_interleave(self.num_generations)
             output["advantages"] = output["advantages"] * alone[own]
             output["reply"] = torch.arange(len(inputs), device=self.accelerator.device)
-            self._rows = self._learnt_rows()
-            self._add_log_probabilities(old="old_per_token_logps" in output)
+            self.rows = list(self._turns_just_played())
+            given = [name for name in ("old_per_token_logps", "ref_per_token_logps") if name in output]
+            self.columns = ["advantages", *given]
+            self._add_log_probabilities()
         self._log_sizes(int(self._scored[own].sum()), len(inputs))
         return output
 
-    def _learnt_rows(self) -> list[_Row]:
-        """Return the turns in the futures of the replies just scored."""
-        return [
-            _Row(turn.reply, turn.call, self.reward_weights[index].item() * turn.advantage)
-            for index, reward in self._played
-            for turn in turns_of(reward.last)
-            if not self.mask_truncated_completions or turn.call.completion[-1] in self.eos_token_ids
-        ]
+    def _turns_just_played(self) -> Iterator[Row]:
+        ((index, reward),) = self.played
+        for turn in turns_of(reward.last):
+            if self.compares_futures and turn.advantage is None:
+                continue
+            call = turn.call
+            learnt = not self.mask_truncated_completions or call.completion[-1] in self.eos_token_ids
+            credit = self.reward_weights[index] * (turn.advantage or 0.0)
+            credits = credit.to(self.accelerator.device).expand(len(call.completion))
+            yield Row(turn.reply, turn.future, call, learnt, {"advantages": credits})
 
-    def _add_log_probabilities(self, *, old: bool) -> None:
-        """Give the rows what TRL gives the replies: the reference's log-probabilities, and if needed their own."""
+    def _add_log_probabilities(self) -> None:
+        """Give the rows the log-probabilities that TRL gives the replies."""
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            for rows in self._micro_batches(self._rows):
-                if old:
-                    for row, values in zip(rows, self._log_probabilities(self.model, rows), strict=True):
-                        row.old = values
-                if self.beta == 0.0:
+            for rows in self.micro_batches(self.rows):
+                if "old_per_token_logps" in self.columns:
+                    self.fill(rows, "old_per_token_logps", self.log_probabilities(self.model, rows))
+                if "ref_per_token_logps" not in self.columns:
                     continue
                 if self.ref_model is not None:
-                    references = self._log_probabilities(self.ref_model, rows)
+                    reference = self.log_probabilities(self.ref_model, rows)
                 else:
                     model = self.accelerator.unwrap_model(self.model)
                     with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-                        references = self._log_probabilities(self.model, rows)
-                for row, values in zip(rows, references, strict=True):
-                    row.reference = values
+                        reference = self.log_probabilities(self.model, rows)
+                self.fill(rows, "ref_per_token_logps", reference)
 
-    def _log_probabilities(self, model: nn.Module, rows: Sequence[_Row]) -> list[torch.Tensor]:
+    def log_probabilities(self, model: nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+        """Return the log-probabilities (B, T) of the rows' tokens, padded on the right."""
         batch = self._collated(rows)
-        logps, _, _ = self._get_per_token_logps_and_entropies(
+        logps: torch.Tensor = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
             torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
             batch["completion_ids"].shape[1],
-        )
-        return [values[: len(row.call.completion)] for row, values in zip(rows, logps, strict=True)]
+        )[0]
+        return logps
+
+    def fill(self, rows: Sequence[Row], name: str, values: torch.Tensor) -> None:
+        """Give the rows a column, from values (B, T) that are padded on the right."""
+        for row, own in zip(rows, values, strict=True):
+            row.columns[name] = own[: len(row.call.completion)]
 
     def _log_sizes(self, scored: int, replies: int) -> None:
-        if not self._played:
+        if not self.played:
             return
-        calls = replies + sum(one.made for _, reward in self._played for one in reward.last)
-        rows = len(self._rows) if self.args.learn == "tree" else 0
-        sizes = torch.tensor([[scored + rows, calls]], device=self.accelerator.device)
+        calls = replies + sum(one.made for _, reward in self.played for one in reward.last)
+        sizes = torch.tensor([[scored + sum(row.learnt for row in self.rows), calls]], device=self.accelerator.device)
         turns, made = self.accelerator.gather(sizes).sum(dim=0).tolist()
         self._metrics["train"]["tree/turns"].append(turns)
         self._metrics["train"]["tree/calls"].append(made)
@@ -190,63 +205,53 @@ class TreeGRPOTrainer(GRPOTrainer):
             return generation_batch
         inputs = super()._prepare_inputs(generation_batch)
         if "reply" in inputs:
-            replies = inputs["reply"].tolist()
-            self._following = self._after(replies)
+            self._following = self._after(inputs["reply"].tolist())
         return inputs
 
     def _after(self, replies: list[int]) -> list[_Turns]:
-        """Return the turns that follow these replies, in micro-batches that are as many and as large on every process."""
+        """Return the turns that follow these replies, in micro-batches as many and as large on every process."""
         kept = set(replies)
-        parts = list(self._micro_batches([row for row in self._rows if row.reply in kept]))
+        parts = list(self.micro_batches([row for row in self.rows if row.reply in kept]))
         if self.accelerator.num_processes > 1:
             count = torch.tensor([len(parts)], device=self.accelerator.device)
             parts += [[] for _ in range(int(self.accelerator.gather(count).max()) - len(parts))]
             size = self.args.per_device_train_batch_size
-            parts = [[*part, *[self._empty()] * (size - len(part))] for part in parts]
+            empty = Row(0, 0, Call([self._tokenizer.pad_token_id], [self._tokenizer.pad_token_id]), learnt=False)
+            parts = [[*part, *[empty] * (size - len(part))] for part in parts]
         return [self._collated(rows, replies=len(replies)) for rows in parts]
 
-    def _micro_batches(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    def micro_batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
+        """Yield the rows in batches of similar lengths."""
         size = self.args.per_device_train_batch_size
         ordered = sorted(rows, key=lambda row: len(row.call.prompt) + len(row.call.completion))
         for start in range(0, len(ordered), size):
             yield ordered[start : start + size]
 
-    def _empty(self) -> _Row:
-        """Return a row that teaches nothing, for a process that has fewer turns than another."""
-        nothing = torch.zeros(1, device=self.accelerator.device)
-        call = Call([self._tokenizer.pad_token_id], [self._tokenizer.pad_token_id])
-        return _Row(0, call, 0.0, learnt=0, old=nothing, reference=nothing)
-
-    def _collated(self, rows: Sequence[_Row], *, replies: int = 1) -> _Turns:
+    def _collated(self, rows: Sequence[Row], *, replies: int = 1) -> _Turns:
         """Return the rows as a batch, whose share is such that TRL's mean over rows becomes one over replies."""
-        device = self.accelerator.device
-
-        def padded(values: Sequence[Any], side: str, value: float = 0) -> torch.Tensor:
-            tensors = [torch.as_tensor(one, device=device) for one in values]
-            result: torch.Tensor = pad(
-                tensors, padding_value=value, padding_side=side, pad_to_multiple_of=self.pad_to_multiple_of
-            )
-            return result
-
+        ((_, reward),) = self.played
         prompts = [row.call.prompt for row in rows]
         completions = [row.call.completion for row in rows]
         empty = self._tokenizer.pad_token_id
         batch = _Turns(
-            prompt_ids=padded(prompts, "left", empty),
-            prompt_mask=padded([[1] * len(one) for one in prompts], "left"),
-            completion_ids=padded(completions, "right", empty),
-            completion_mask=padded([[1] * len(one) for one in completions], "right"),
-            tool_mask=padded([[row.learnt] * len(row.call.completion) for row in rows], "right"),
-            advantages=torch.tensor([row.advantage for row in rows], device=device),
-            share=len(rows) / (replies * self._played[0][1].lookahead.futures),
+            prompt_ids=self._padded(prompts, "left", empty),
+            prompt_mask=self._padded([[1] * len(one) for one in prompts], "left"),
+            completion_ids=self._padded(completions, "right", empty),
+            completion_mask=self._padded([[1] * len(one) for one in completions], "right"),
+            tool_mask=self._padded([[int(row.learnt)] * len(row.call.completion) for row in rows], "right"),
+            share=len(rows) / (replies * reward.lookahead.futures),
         )
-        for name, values in (
-            ("old_per_token_logps", [row.old for row in rows]),
-            ("ref_per_token_logps", [row.reference for row in rows]),
-        ):
-            if all(one is not None for one in values):
-                batch[name] = padded(values, "right")
+        for name in self.columns:
+            columns = [row.columns.get(name, torch.zeros(len(row.call.completion))) for row in rows]
+            batch[name] = self._padded(columns, "right")
         return batch
+
+    def _padded(self, values: Sequence[Any], side: str, value: int = 0) -> torch.Tensor:
+        tensors = [torch.as_tensor(one, device=self.accelerator.device) for one in values]
+        result: torch.Tensor = pad(
+            tensors, padding_value=value, padding_side=side, pad_to_multiple_of=self.pad_to_multiple_of
+        )
+        return result
 
     def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
         loss: torch.Tensor = super()._compute_loss(model, inputs) * inputs.get("share", 1.0)

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from collab_agents.judges import Conversation, as_judge
 from collab_agents.messages import text_of
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
-from collab_agents.training import MultiturnRewardFunction, PolicyConfig, PPOConfig, TreeGRPOConfig, train_grpo
-from collab_agents.training.arguments import trainer_arguments
+from collab_agents.training import MultiturnRewardFunction, PolicyConfig, TreeGRPOConfig, train_grpo, train_ppo
 from collab_agents.training.calls import Call
 from collab_agents.training.rewards import Scored
 from collab_agents.training.tree import leave_one_out, turns_of
 from tests.support.tiny import tiny_model
 
 REPLIES, FUTURES, PROMPTS, LONGEST = 4, 3, 2, 10
+GAMMA, LAM, VF = 0.98, 0.9, 0.3
 QUICK: dict[str, Any] = {
     "logging_steps": 1,
     "save_strategy": "no",
@@ -201,8 +201,9 @@ def test_a_turn_is_compared_with_the_other_futures_of_its_reply_that_count() -> 
         Scored(task, None, [], [], {"reward": 1.0, "futures": futures[:3]}, [[call]] * 3, 3),
         Scored(task, None, [], [], {"reward": None, "error": "it failed"}, [], 0),
     ]
-    # Two of four futures count, so each weighs as two. In the second reply only one does.
-    assert [(one.reply, one.advantage) for one in turns_of(replies)] == [(0, -1.0), (0, 1.0), (0, 1.0)]
+    # Two of four futures count, so each weighs as two. The second reply has one of one, so it has no sibling.
+    found = [(one.reply, one.future, one.advantage) for one in turns_of(replies)]
+    assert found == [(0, 2, -1.0), (0, 3, 1.0), (0, 3, 1.0), (1, 2, None)]
     assert leave_one_out([1.0, None, 0.0, 0.5]) == pytest.approx([0.75, 0.0, -0.75, 0.0])
 
 
@@ -265,75 +266,154 @@ def prompts(count: int = 8) -> DatasetDict:
     return DatasetDict({"train": Dataset.from_list(rows)})
 
 
-def train(tiny: str, out: Path, reward: Any, **trainer: Any) -> dict[str, float]:
+def train(tiny: str, out: Path, reward: Any, method: Any = train_grpo, **trainer: Any) -> dict[str, float]:
     policy = PolicyConfig(name=tiny, dtype="float32", lora=None)
-    return train_grpo(policy, prompts(), reward, out, trainer={**QUICK, "learn": "tree", **trainer})
+    logs: dict[str, float] = method(policy, prompts(), reward, out, trainer={**QUICK, "learn": "tree", **trainer})
+    return logs
 
 
-def logps(model: Any, prompt: list[int], completion: list[int]) -> torch.Tensor:
-    logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].float()
-    return torch.log_softmax(logits, -1)[torch.arange(len(completion)), completion]
+class Said:
+    """The tokens of a turn, and what learning from them takes."""
+
+    def __init__(self, prompt: list[int], tokens: list[int], weight: float = 1.0) -> None:
+        self.prompt, self.tokens, self.weight = prompt, tokens, weight
+        self.advantage: Any = 0.0
+        self.returns: Any = 0.0
+
+    def logps(self, model: Any) -> torch.Tensor:
+        logits = model(torch.tensor([self.prompt + self.tokens])).logits[0, len(self.prompt) - 1 : -1].float()
+        return torch.log_softmax(logits, -1)[torch.arange(len(self.tokens)), self.tokens]
+
+    def values(self, model: Any, head: torch.nn.Linear) -> torch.Tensor:
+        hidden = model.model(torch.tensor([self.prompt + self.tokens])).last_hidden_state
+        result: torch.Tensor = head(hidden[0, len(self.prompt) - 1 : -1])[:, 0]
+        return result
+
+    def estimate(self, end: float, values: list[float]) -> float:
+        """Set the generalized advantages of a turn that ends with a reward, and return what it is worth before it."""
+        after, carry, found = 0.0, 0.0, []
+        for token in reversed(range(len(values))):
+            received = end if token == len(values) - 1 else 0.0
+            carry = received + GAMMA * after - values[token] + GAMMA * LAM * carry
+            after = values[token]
+            found.append(carry)
+        self.advantage = torch.tensor(found[::-1])
+        self.returns = self.advantage + torch.tensor(values)
+        return GAMMA * (after + LAM * carry)
 
 
-def directly(tiny: str, reward: Any, *, rate: float, beta: float, iterations: int) -> Any:
-    """Train as `learn: tree` does, in plain torch, a row at a time, on what was sampled before."""
+Tree = list[tuple[Said, list[list[Said]]]]
+"""Replies, each with the turns of its futures."""
+
+
+def batches(reward: Any, tokenizer: Any) -> Iterator[tuple[Tree, list[float], list[list[float]]]]:
+    """Each batch that was sampled, with the rewards of the replies and of their futures."""
+    for completions, rewards, scored in reward.seen:
+        batch = []
+        for ids, one in zip(completions, scored, strict=True):
+            text = tokenizer.apply_chat_template(one.prompt, tokenize=False, add_generation_prompt=True)
+            asked = tokenizer(text, add_special_tokens=False)["input_ids"]
+            turns = [[Said(call.prompt, call.completion, 1 / FUTURES) for call in calls] for calls in one.calls]
+            batch.append((Said(asked, ids), turns))
+        yield batch, rewards, [[future["reward"] for future in one.result["futures"]] for one in scored]
+
+
+def every(batch: Tree) -> list[Said]:
+    return [row for reply, turns in batch for row in (reply, *(call for calls in turns for call in calls))]
+
+
+def compare(batch: Tree, rewards: list[float], futures: list[list[float]], replies: int) -> None:
+    """The advantages of GRPO: a reward minus the mean of its siblings'."""
+    for i, (reply, turns) in enumerate(batch):
+        others = [rewards[j] for j in range(len(batch)) if j // replies == i // replies and j != i]
+        reply.advantage = rewards[i] - sum(others) / len(others)
+        for f, calls in enumerate(turns):
+            others = [futures[i][g] for g in range(FUTURES) if g != f]
+            for call in calls:
+                call.advantage = futures[i][f] - sum(others) / len(others)
+
+
+def estimate(batch: Tree, futures: list[list[float]], value: Callable[[Said], list[float]]) -> None:
+    """The advantages of PPO, whitened over the tokens of the batch."""
+    for (reply, turns), rewards in zip(batch, futures, strict=True):
+        ends = []
+        for end, calls in zip(rewards, turns, strict=True):
+            for call in reversed(calls):
+                end = call.estimate(end, value(call))
+            ends.append(end)
+        reply.estimate(sum(ends) / FUTURES, value(reply))
+    rows = every(batch)
+    count = sum(row.weight * len(row.tokens) for row in rows)
+    mean = sum(row.weight * row.advantage.sum() for row in rows) / count
+    variance = sum(row.weight * ((row.advantage - mean) ** 2).sum() for row in rows) / count
+    for row in rows:
+        row.advantage = (row.advantage - mean) / (variance + 1e-8) ** 0.5
+
+
+def directly(
+    tiny: str, reward: Any, *, rate: float, beta: float, iterations: int, ppo: bool = False, replies: int = REPLIES
+) -> Any:
+    """Train as `learn: tree` does, in plain torch, a turn at a time, on what was sampled before."""
     model: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     reference = copy.deepcopy(model)
-    tokenizer: Any = AutoTokenizer.from_pretrained(tiny)
-    for completions, rewards, scored in reward.seen:
-        rows = []
-        for i, (ids, one) in enumerate(zip(completions, scored, strict=True)):
-            text = tokenizer.apply_chat_template(one.prompt, tokenize=False, add_generation_prompt=True)
-            group = range(i // REPLIES * REPLIES, (i // REPLIES + 1) * REPLIES)
-            others = [rewards[j] for j in group if j != i]
-            asked = tokenizer(text, add_special_tokens=False)["input_ids"]
-            rows.append((asked, ids, rewards[i] - sum(others) / len(others), 1.0))
-            values = [future["reward"] for future in one.result["futures"]]
-            for f, calls in enumerate(one.calls):
-                others = [values[g] for g in range(FUTURES) if g != f]
-                advantage = values[f] - sum(others) / len(others)
-                rows += [(call.prompt, call.completion, advantage, 1 / FUTURES) for call in calls]
+    head = torch.nn.Linear(model.config.hidden_size, 1)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    for batch, rewards, futures in batches(reward, AutoTokenizer.from_pretrained(tiny)):
+        rows = every(batch)
         with torch.no_grad():
-            before = [logps(model, asked, said) for asked, said, _, _ in rows]
-            origin = [logps(reference, asked, said) for asked, said, _, _ in rows]
+            before = [row.logps(model) for row in rows]
+            origin = [row.logps(reference) for row in rows]
+            expected = [row.values(model, head) for row in rows]
+            if ppo:
+                estimate(batch, futures, lambda said: said.values(model, head).tolist())
+            else:
+                compare(batch, rewards, futures, replies)
         for _ in range(iterations):
             loss = torch.zeros(())
-            for (asked, said, advantage, weight), old, ref in zip(rows, before, origin, strict=True):
-                now = logps(model, asked, said)
+            for row, old, ref, was in zip(rows, before, origin, expected, strict=True):
+                now = row.logps(model)
                 ratio = torch.exp(now - old)
-                gain = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+                gain = torch.min(ratio * row.advantage, ratio.clamp(0.8, 1.2) * row.advantage)
                 divergence = torch.exp(ref - now) - (ref - now) - 1
-                loss = loss + weight * (beta * ratio * divergence - gain).sum()  # use_bias_correction_kl
-            (loss / (len(completions) * LONGEST)).backward()
+                loss = loss + row.weight * (beta * ratio * divergence - gain).sum()  # use_bias_correction_kl
+                if ppo:
+                    value = row.values(model, head)
+                    near = was + (value - was).clamp(-0.2, 0.2)
+                    missed = torch.max((value - row.returns) ** 2, (near - row.returns) ** 2)
+                    loss = loss + row.weight * VF * 0.5 * missed.sum()
+            (loss / (len(batch) * LONGEST)).backward()
             with torch.no_grad():
-                for weights in model.parameters():
+                for weights in (*model.parameters(), *head.parameters()):
                     if weights.grad is not None:
                         weights -= rate * weights.grad
                         weights.grad = None
     return model
 
 
-@pytest.mark.parametrize(("beta", "iterations"), [(0.0, 1), (0.2, 2)])
+@pytest.mark.parametrize(
+    ("ppo", "beta", "iterations"), [(False, 0.0, 1), (False, 0.2, 2), (True, 0.0, 1), (True, 0.2, 2)]
+)
 def test_training_on_trees_is_that_of_a_direct_implementation(
-    tiny: str, tmp_path: Path, beta: float, iterations: int
+    tiny: str, tmp_path: Path, ppo: bool, beta: float, iterations: int
 ) -> None:
     reward = Watched()
-    logs = train(
-        tiny, tmp_path / "out", reward, max_steps=2 * iterations, beta=beta, num_iterations=iterations,
-        learning_rate=0.5,
-    )  # fmt: skip
+    options: dict[str, Any] = {"max_steps": 2 * iterations, "beta": beta, "num_iterations": iterations}
+    if ppo:
+        options |= {"gamma": GAMMA, "lam": LAM, "vf_coef": VF}
+    logs = train(tiny, tmp_path / "out", reward, train_ppo if ppo else train_grpo, learning_rate=0.5, **options)
     assert len(reward.seen) == 2
     start: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    direct = directly(tiny, reward, rate=0.5, beta=beta, iterations=iterations)
+    direct = directly(tiny, reward, rate=0.5, beta=beta, iterations=iterations, ppo=ppo)
     trained: Any = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=torch.float32)
     moved = 0.0
     for before, mine, theirs in zip(start.parameters(), direct.parameters(), trained.parameters(), strict=True):
         moved = max(moved, (before - mine).abs().max().item())
         assert torch.allclose(mine, theirs, atol=1e-5, rtol=0)
     assert moved > 1e-2
-    turns = sum(len(calls) for one in reward.seen[-1][2] for calls in one.calls)
-    assert turns > 8
-    assert logs["tree/turns"] == logs["tree/calls"] == REPLIES * PROMPTS + turns
+    turns = [sum(len(calls) for one in scored for calls in one.calls) for _, _, scored in reward.seen]
+    assert min(turns) > 8
+    assert logs["tree/turns"] == logs["tree/calls"] == REPLIES * PROMPTS + turns[-1]
 
 
 def test_the_tokens_that_learn_are_those_that_were_sampled(tiny: str, tmp_path: Path) -> None:
@@ -377,7 +457,7 @@ def test_replies_alone_learn_by_default_and_the_calls_are_counted(tiny: str, tmp
     [
         (Watched, {"loss_type": "dapo"}, "loss_type must be 'dr_grpo' with learn: tree, got 'dapo'"),
         (Watched, {"scale_rewards": "group"}, "scale_rewards must be 'none' with learn: tree, got 'group'"),
-        (lambda: Watched(lookahead=Lookahead(futures=1, window=1)), {}, "reward.futures must be at least 2 and"),
+        (lambda: Watched(lookahead=Lookahead(futures=1, window=1)), {}, "reward.futures must be at least 2, got 1"),
         (lambda: Watched(temperature=0.5), {}, r"must be trainer.temperature \(1.0\), got 0.5"),
         (
             lambda: Watched(assistant=GenericFakeChatModel(messages=iter([]))),
@@ -391,8 +471,3 @@ def test_trees_that_cannot_be_learnt_from_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said_so):
         train(tiny, tmp_path / "out", reward(), max_steps=1, **trainer)
-
-
-def test_ppo_says_that_it_learns_from_replies(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="learn: tree is for grpo"):
-        trainer_arguments(PPOConfig, {"learn": "tree"}, tmp_path)
