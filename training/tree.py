@@ -15,10 +15,10 @@ for any baselines B and C that do not depend on the action they are subtracted f
 - Each future weighs 1/F, so the subtree of a reply weighs as one rollout whatever its futures' lengths.
 - The sum is divided by constants only: the number of replies and the longest reply. Dividing by the number of turns or
   tokens, or by a standard deviation, would make an action's weight depend on the action where the policy decides when
-  the conversation ends, and prefer short or long ones (https://github.com/verl-project/verl/issues/7244).
+  the conversation ends. (https://github.com/verl-project/verl/issues/7244 derives such a bias for rewards per turn.)
 
-A mean that includes the own sample would be shorter by (n - 1)/n, which differs between replies and futures. Hence the
-means over the others.
+A mean that includes the own sample would scale an advantage by (n - 1)/n, which differs between replies and futures.
+Hence the means over the others.
 """
 
 from collections.abc import Sequence

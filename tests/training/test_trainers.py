@@ -36,6 +36,8 @@ from collab_agents.training import (
     PolicyConfig,
     PPOConfig,
     PPOTrainer,
+    TreeGRPOConfig,
+    TreeGRPOTrainer,
     arguments,
     opening_rows,
     prompt_row,
@@ -75,6 +77,13 @@ QUICK = {
 
 OVERRIDDEN: dict[type[Any], list[str]] = {
     PPOTrainer: ["_calculate_rewards", "_generate_and_score_completions", "_compute_loss", "_save"],
+    TreeGRPOTrainer: [
+        "_calculate_rewards",
+        "_generate_and_score_completions",
+        "_prepare_inputs",
+        "_compute_loss",
+        "training_step",
+    ],
     OnlineDPOTrainer: ["_calculate_rewards_from_functions", "_forward", "log"],
 }
 
@@ -234,6 +243,7 @@ def test_every_method_of_trl_that_is_overridden_is_still_called(tiny: str, tmp_p
 
     for trainer, shape, more in (
         (PPOTrainer, PPOConfig, {"max_completion_length": 4}),
+        (TreeGRPOTrainer, TreeGRPOConfig, {"max_completion_length": 4}),
         (OnlineDPOTrainer, OnlineDPOConfig, {"max_new_tokens": 4}),
     ):
         assert all(name in vars(trainer) and hasattr(trainer.__mro__[1], name) for name in OVERRIDDEN[trainer])
@@ -437,6 +447,7 @@ def train(method, out, *more):
 
 train("sft", "sft")
 train("online-dpo", "online-dpo")
+train("grpo", "grpo")
 train("ppo", "ppo")
 if torch.distributed.get_rank() == 0:
     for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
@@ -482,6 +493,16 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
         }
         reward = {"judges": [{"name": "token_cost"}], "futures": 1, "max_tokens": 8}
         write(name, {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward)
+    # A group of four is on both processes, whose replies are followed by different numbers of turns.
+    trainer = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "num_generations": 4,
+        "learn": "tree",
+        "max_completion_length": 8,
+    }
+    reward |= {"futures": 2, "window": 2}
+    write("grpo", {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward)
 
     assert run("train", "sft", "--config", tmp_path / "one.yaml", "--out", tmp_path / "one") == 0
     (tmp_path / "in_turn.py").write_text(IN_TWO_PROCESSES)
@@ -497,6 +518,8 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
         assert json.loads((tmp_path / name / "training_log.json").read_text())[0]["judges/token_cost"] < 0
         assert [sample.step for sample in read_samples(tmp_path / name)] == [1, 2]
     assert list(losses(tmp_path / "ppo")) == [1, 2]
+    grown = json.loads((tmp_path / "grpo" / "training_log.json").read_text())
+    assert all(4 < entry["tree/turns"] <= entry["tree/calls"] for entry in grown if "loss" in entry)
 
 
 @pytest.mark.parametrize(
