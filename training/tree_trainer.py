@@ -8,6 +8,8 @@ pass of its own, and the peak memory is that of a batch. These private methods o
 - `_generate_and_score_completions` takes the turns from the reward function, and the log-probabilities they need.
 - `_prepare_inputs` picks the turns that belong to the replies of a step, and lets a micro-batch of turns pass.
 - `_compute_loss` gives such a micro-batch its weight.
+
+`training_step`, which is public, then lets the turns follow. PPOTrainer builds on the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,6 +65,7 @@ class Row:
     future: int
     call: Call
     learnt: bool
+    """False if it only takes a place, or was cut and `mask_truncated_completions` is set."""
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
