@@ -1,16 +1,22 @@
-"""Online DPO with the multiturn-aware reward: of two replies to each prompt, the better one is preferred."""
+"""Online DPO with the multiturn-aware reward: of two replies to each prompt, the better one is preferred.
+
+TRL (1.16) has its trainer in `trl.experimental`, which promises nothing. The reward functions are joined to one, which
+TRL calls as it calls any. One private method is overridden: `_forward`, whose result has the log-probabilities that the
+loss is computed from, a row a reply, because a pair that does not count cannot be left out in any other way.
+"""
 
 import asyncio
+import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
 from datasets import DatasetDict
-from trl.trainer.utils import is_async_callable, start_event_loop_in_daemon
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig, SamplesConfig
@@ -29,38 +35,31 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
     and the loss is the mean over the other pairs. (TRL counts a missing reward as 0 and prefers the first of equals.)
     """
 
+    reward_funcs: list[Any]
+    reward_processing_classes: list[Any]
+    reward_weights: torch.Tensor
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if any(isinstance(one, torch.nn.Module) for one in self.reward_funcs):
+            raise ConfigError("online-dpo takes reward functions here: use the judge reward_model for a reward model")
+        self._functions = list(zip(self.reward_funcs, self.reward_weights.tolist(), strict=True))
+        self.reward_funcs, self.reward_processing_classes = [self._rewards], [None]
+        self.reward_weights = torch.ones(1)
         self._weights = torch.zeros(0)
         self._logged: dict[str, list[float]] = defaultdict(list)
-        _, self._loop, ready = start_event_loop_in_daemon("online-dpo-rewards")
-        ready.wait()
+        self._loop = asyncio.new_event_loop()
+        Thread(target=self._loop.run_forever, name="online-dpo-rewards", daemon=True).start()
 
-    def _calculate_rewards_from_functions(
-        self,
-        prompts: Sequence[object],
-        completions: Sequence[object],
-        completion_ids_list: list[list[int]],
-        **columns: object,
-    ) -> torch.Tensor:
+    def _rewards(self, prompts: Sequence[object], **given: object) -> list[float]:
+        """Return the sum of the functions' rewards, and keep which pairs count."""
         device = self.accelerator.device
-        given = columns | {
-            "prompts": prompts,
-            "completions": completions,
-            "completion_ids": completion_ids_list,
-            "trainer_state": self.state,
-            "log_metric": self._log_metric,
-        }
+        given |= {"prompts": prompts, "log_metric": self._log_metric}
         total = torch.zeros(len(prompts), device=device)
         scored = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        weights = self.reward_weights if self.reward_weights is not None else torch.ones(len(self.reward_funcs))
-        for function, weight in zip(self.reward_funcs, weights.tolist(), strict=True):
-            if isinstance(function, torch.nn.Module):
-                raise ConfigError(
-                    "online-dpo takes reward functions here: use the judge reward_model for a reward model"
-                )
+        for function, weight in self._functions:
             values = function(**given)
-            if is_async_callable(function):
+            if inspect.iscoroutine(values):
                 values = asyncio.run_coroutine_threadsafe(values, self._loop).result()
             rewards = torch.tensor([torch.nan if one is None else one for one in values], device=device)
             scored |= ~rewards.isnan()
@@ -70,7 +69,7 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         self._logged["pairs_kept"].append(kept.float().mean().item())
         # The loss is the mean over all pairs, so the pairs that count are weighted up for those that do not.
         self._weights = (kept.float() * len(kept) / kept.sum().clamp(min=1)).repeat(2)
-        return total
+        return total.tolist()
 
     def _forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         logprobs: torch.Tensor = super()._forward(*args, **kwargs)

@@ -2,7 +2,13 @@
 
 TRL removed its PPO trainer (huggingface/trl#7020). This one builds on GRPOTrainer, which provides sampling, rewards,
 old and reference log-probabilities, the clipped policy loss and several epochs per rollout, and whose loss accepts
-one advantage per token.
+one advantage per token. How a batch is changed between generation and loss is in tree_trainer.py.
+
+What is private and used here, because nothing public does it:
+
+- `Trainer._save` and `_load_from_checkpoint` (transformers) keep the value head in a file beside the model.
+- `VLLMGeneration._iter_named_params` (TRL 1.16) leaves out the value head, which vLLM does not know.
+- `_name` is what the cards of checkpoints call the method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,10 +92,9 @@ class PPOTrainer(TreeGRPOTrainer):
         model.value_head = head
         self._head = head
         self._seen: list[torch.Tensor] | None = None
-        self._rewards = torch.zeros(0)
         # Inside the forward pass, so that wrappers of the model see that the head is used.
         base.base_model.register_forward_hook(self._value_of)
-        if self.use_vllm:  # vLLM does not know the head's weights.
+        if self.args.use_vllm:  # vLLM does not know the head's weights.
             every = self.vllm_generation._iter_named_params
             self.vllm_generation._iter_named_params = lambda: (
                 (name, weight) for name, weight in every() if not name.startswith("value_head.")
@@ -115,42 +120,28 @@ class PPOTrainer(TreeGRPOTrainer):
     def _warming_up(self) -> bool:
         return self.state.global_step < self.args.value_warmup_steps
 
-    def _calculate_rewards(self, inputs: Sequence[Mapping[str, object]], *args: Any, **kwargs: Any) -> torch.Tensor:
-        per_function: torch.Tensor = super()._calculate_rewards(inputs, *args, **kwargs)  # of all processes
-        rewards = (per_function * self.reward_weights.to(per_function.device)).nansum(dim=1)
-        rewards[per_function.isnan().all(dim=1)] = torch.nan
-        start = self.accelerator.process_index * len(inputs)
-        self._rewards = rewards[start : start + len(inputs)]
-        return per_function
-
-    def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Any]:
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+    def rolled_out(self, output: dict[str, Any], own: slice) -> None:
+        super().rolled_out(output, own)
         mask = output["completion_mask"] * output.get("tool_mask", 1)
-        length = mask.shape[1]
         with torch.no_grad():
             self._seen = []
-            logps, _, _ = self._get_per_token_logps_and_entropies(
-                self.model,
-                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-                length,
-                batch_size=self.args.per_device_train_batch_size,
-            )
-            values = self._values(length)
+            logps = self.log_probabilities(self.model, output)
+            values = self._values(mask.shape[1])
         output.setdefault("old_per_token_logps", logps)
-        scored = ~self._rewards.isnan()
-        ends = self._rewards.nan_to_num().float()
+        rewards = self.rewards[own]
+        scored = ~rewards.isnan().all(dim=1)
+        ends = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).float()
         rows = self.rows if "reply" in output else []
         if rows:
             ends = self._credit_turns(ends)
-        rewards = at_the_end(ends, mask)
-        advantages, returns = generalized_advantages(rewards, values, mask, gamma=self.args.gamma, lam=self.args.lam)
+        final = at_the_end(ends, mask)
+        advantages, returns = generalized_advantages(final, values, mask, gamma=self.args.gamma, lam=self.args.lam)
         learnt = mask * scored[:, None]
         if self.args.whiten_advantages:
             moments = moments_of(advantages, learnt)
             for row in rows:
-                own = moments_of(row.columns["advantages"], row.columns["value_mask"])
-                moments = moments + own / self.played[0][1].lookahead.futures
+                turn = moments_of(row.columns["advantages"], row.columns["value_mask"])
+                moments = moments + turn / self.played[0][1].lookahead.futures
             moments = self.accelerator.reduce(moments, reduction="sum")
             advantages = whitened(advantages, learnt, moments)
             for row in rows:
@@ -163,15 +154,14 @@ class PPOTrainer(TreeGRPOTrainer):
             "tool_mask": learnt,  # So that a reply without a reward has no KL term either.
             "num_items_in_batch": self.accelerator.gather(learnt.sum()).sum(),
         }
-        return output
 
-    def _add_log_probabilities(self) -> None:
-        super()._add_log_probabilities()
+    def add_log_probabilities(self) -> None:
+        super().add_log_probabilities()
         self.columns = list({*self.columns, "old_per_token_logps", "returns", "old_values", "value_mask"})
         with torch.no_grad():
             for rows in self.micro_batches(self.rows):
                 self._seen = []
-                logps = self.log_probabilities(self.model, rows)
+                logps = self.log_probabilities(self.model, self.collated(rows))
                 self.fill(rows, "old_per_token_logps", logps)
                 self.fill(rows, "old_values", self._values(logps.shape[1]))
 
@@ -206,9 +196,11 @@ class PPOTrainer(TreeGRPOTrainer):
         row.columns |= {"advantages": advantages[0], "returns": returns[0], "value_mask": mask[0] * row.learnt}
         return float(gamma * (values[0, 0] + lam * advantages[0, 0]))
 
-    def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
+    def compute_loss(
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         self._seen = []
-        policy_loss = super()._compute_loss(model, inputs)
+        policy_loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         values = self._values(inputs["returns"].shape[1])
         returns, old, mask = inputs["returns"], inputs["old_values"], inputs["value_mask"]
         near = old + (values - old).clamp(-self.args.cliprange_value, self.args.cliprange_value)
@@ -216,23 +208,20 @@ class PPOTrainer(TreeGRPOTrainer):
         # With trees, the sum is divided by a constant, as that of the policy's loss is.
         count = mask.shape[0] * self.args.max_completion_length if self.on_trees else mask.sum().clamp(min=1)
         value_loss = 0.5 * (squares * mask).sum() / count * inputs.get("share", 1.0)
-        mode = "train" if self.model.training else "eval"
-        self._note(mode, values.detach(), returns, mask, value_loss.detach())
-        accumulated = self.current_gradient_accumulation_steps if mode == "train" else 1.0
+        self._note_values(values.detach(), returns, mask, value_loss.detach())
+        accumulated = self.current_gradient_accumulation_steps if self.model.training else 1.0
         return policy_loss * (0.0 if self._warming_up() else 1.0) + self.args.vf_coef * value_loss / accumulated
 
-    def _note(
-        self, mode: str, values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, loss: torch.Tensor
-    ) -> None:
+    def _note_values(self, values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, loss: torch.Tensor) -> None:
         of_returns, of_errors = moments_of(returns, mask), moments_of(returns - values, mask)
         sums = self.accelerator.reduce(torch.stack([of_returns, of_errors]), reduction="sum")
         means = sums[:, 1] / sums[:, 0].clamp(min=1)
         spread, missed = (sums[:, 2] / sums[:, 0].clamp(min=1) - means**2).tolist()
-        self._metrics[mode]["value_loss"].append(self.accelerator.gather(loss).mean().item())
-        self._metrics[mode]["value/returns_mean"].append(means[0].item())
-        self._metrics[mode]["value/values_mean"].append((means[0] - means[1]).item())
+        self.note("value_loss", self.accelerator.gather(loss).mean().item())
+        self.note("value/returns_mean", means[0].item())
+        self.note("value/values_mean", (means[0] - means[1]).item())
         if spread > 1e-8:
-            self._metrics[mode]["explained_variance"].append(1 - missed / spread)
+            self.note("explained_variance", 1 - missed / spread)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save the value head beside the model, so that the model can be loaded without it."""

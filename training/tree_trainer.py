@@ -2,26 +2,28 @@
 
 TRL (1.16) prepares a fixed number of replies per step. The turns, whose number varies and whose prompts differ, would
 not fit into these batches. So they follow them in micro-batches of the same size, each with a forward and a backward
-pass of its own, and the peak memory is that of a batch. These private methods of GRPOTrainer are overridden:
+pass of its own, and the peak memory is that of a batch.
 
-- `_calculate_rewards` keeps all processes' rewards, from which the number of scored replies of each prompt is known.
-- `_generate_and_score_completions` takes the turns from the reward function, and the log-probabilities they need.
-- `_prepare_inputs` picks the turns that belong to the replies of a step, and lets a micro-batch of turns pass.
-- `_compute_loss` gives such a micro-batch its weight.
+Three private methods of GRPOTrainer are used, here and nowhere else, because TRL has no public way to change a batch
+between generation and loss. PPOTrainer builds on what they give.
 
-`training_step`, which is public, then lets the turns follow. PPOTrainer builds on the same.
+- `_calculate_rewards` is overridden to keep all processes' rewards: reward functions see those of one.
+- `_generate_and_score_completions` is overridden to hand its batch to `rolled_out`.
+- `_get_per_token_logps_and_entropies` is called for log-probabilities that are computed as TRL computes its own.
+
+A batch is assumed to have the keys that the loss reads, see tests/training/test_trl.py.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import Trainer
+from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOConfig, GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import pad, use_adapter
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.calls import Call
@@ -80,7 +82,7 @@ class TreeGRPOTrainer(GRPOTrainer):
     model in training that it took.
 
     Raises:
-        ConfigError: With `learn: tree`, if the reward function does not play such turns, or with DeepSpeed.
+        ConfigError: With `learn: tree`, if the reward function does not play such turns, or with DeepSpeed or LOMO.
     """
 
     args: TreeGRPOConfig
@@ -98,8 +100,10 @@ class TreeGRPOTrainer(GRPOTrainer):
         self.rows: list[Row] = []
         self.columns = ["advantages"]
         """What the loss needs of every row."""
+        self.rewards = torch.zeros(0)
+        """The reward of every reply of all processes by every function, (B, F); NaN for none."""
         self._following: list[_Turns] = []
-        self._scored = torch.zeros(0, dtype=torch.bool)
+        self._noted: dict[bool, dict[str, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
         if self.on_trees:
             self._check()
 
@@ -111,6 +115,11 @@ class TreeGRPOTrainer(GRPOTrainer):
             )
         if self.is_deepspeed_enabled:
             raise ConfigError("trainer.learn: tree does not run with DeepSpeed: choose DDP, or learn: reply")
+        if "lomo" in self.args.optim:  # It updates the weights in each backward pass.
+            raise ConfigError(
+                f"trainer.learn: tree does not run with trainer.optim: {self.args.optim.value}: choose another, such "
+                "as adamw_torch"
+            )
         ((_, one),) = self.played
         if one.lookahead.window < 1:
             raise ConfigError(
@@ -128,28 +137,37 @@ class TreeGRPOTrainer(GRPOTrainer):
             )
 
     def _calculate_rewards(self, inputs: Sequence[Mapping[str, object]], *args: Any, **kwargs: Any) -> torch.Tensor:
-        per_function: torch.Tensor = super()._calculate_rewards(inputs, *args, **kwargs)
-        self._scored = ~per_function.isnan().all(dim=1)  # of all processes
-        return per_function
+        self.rewards = super()._calculate_rewards(inputs, *args, **kwargs)
+        return self.rewards
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if not self.model.training:
-            return output
         start = self.accelerator.process_index * len(inputs)
-        own = slice(start, start + len(inputs))
+        self.rolled_out(output, slice(start, start + len(inputs)))
+        return output
+
+    def rolled_out(self, output: dict[str, Any], own: slice) -> None:
+        """Prepare the loss on new replies.
+
+        Args:
+            output: The batch, which is changed in place.
+            own: Which of the replies of all processes it has.
+        """
+        if not self.model.training:
+            return
+        scored = ~self.rewards.isnan().all(dim=1)
+        replies = own.stop - own.start
         if self.on_trees:
-            groups = self._scored.view(-1, self.num_generations).sum(dim=1)
+            groups = scored.view(-1, self.args.num_generations).sum(dim=1)
             # TRL's mean includes the own reply.
-            alone = (groups / (groups - 1).clamp(min=1)).repeat_interleave(self.num_generations)
+            alone = (groups / (groups - 1).clamp(min=1)).repeat_interleave(self.args.num_generations)
             output["advantages"] = output["advantages"] * alone[own]
-            output["reply"] = torch.arange(len(inputs), device=self.accelerator.device)
+            output["reply"] = torch.arange(replies, device=self.accelerator.device)
             self.rows = list(self._turns_just_played())
             given = [name for name in ("old_per_token_logps", "ref_per_token_logps") if name in output]
             self.columns = ["advantages", *given]
-            self._add_log_probabilities()
-        self._log_sizes(int(self._scored[own].sum()), len(inputs))
-        return output
+            self.add_log_probabilities()
+        self._note_sizes(int(scored[own].sum()), replies)
 
     def _turns_just_played(self) -> Iterator[Row]:
         ((index, reward),) = self.played
@@ -157,35 +175,48 @@ class TreeGRPOTrainer(GRPOTrainer):
             if self.compares_futures and turn.advantage is None:
                 continue
             call = turn.call
-            learnt = not self.mask_truncated_completions or call.completion[-1] in self.eos_token_ids
+            learnt = not self.args.mask_truncated_completions or call.completion[-1] in self.eos_token_ids
             credit = self.reward_weights[index] * (turn.advantage or 0.0)
             credits = credit.to(self.accelerator.device).expand(len(call.completion))
             yield Row(turn.reply, turn.future, call, learnt, {"advantages": credits})
 
-    def _add_log_probabilities(self) -> None:
+    def add_log_probabilities(self) -> None:
         """Give the rows the log-probabilities that TRL gives the replies."""
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        with torch.no_grad():
             for rows in self.micro_batches(self.rows):
+                batch = self.collated(rows)
                 if "old_per_token_logps" in self.columns:
-                    self.fill(rows, "old_per_token_logps", self.log_probabilities(self.model, rows))
-                if "ref_per_token_logps" not in self.columns:
-                    continue
-                if self.ref_model is not None:
-                    reference = self.log_probabilities(self.ref_model, rows)
-                else:
-                    model = self.accelerator.unwrap_model(self.model)
-                    with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
-                        reference = self.log_probabilities(self.model, rows)
-                self.fill(rows, "ref_per_token_logps", reference)
+                    self.fill(rows, "old_per_token_logps", self.log_probabilities(self.model, batch))
+                if "ref_per_token_logps" in self.columns:
+                    with self._reference() as reference:
+                        self.fill(rows, "ref_per_token_logps", self.log_probabilities(reference, batch))
 
-    def log_probabilities(self, model: nn.Module, rows: Sequence[Row]) -> torch.Tensor:
-        """Return the log-probabilities (B, T) of the rows' tokens, padded on the right."""
-        batch = self._collated(rows)
+    @contextmanager
+    def _reference(self) -> Iterator[nn.Module]:
+        """Yield the reference: a model, the adapter "ref" that TRL adds to a PeftModel, or the model without one."""
+        if self.ref_model is not None:
+            yield self.ref_model
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        if "ref" not in model.peft_config:
+            with model.disable_adapter():
+                yield self.model
+            return
+        active = model.active_adapter
+        model.set_adapter("ref")
+        try:
+            yield self.model
+        finally:
+            model.set_adapter(active)
+
+    def log_probabilities(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the log-probabilities (B, T) of the tokens of a batch's completions."""
         logps: torch.Tensor = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
             torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
             batch["completion_ids"].shape[1],
+            batch_size=self.args.per_device_train_batch_size,
         )[0]
         return logps
 
@@ -194,22 +225,25 @@ class TreeGRPOTrainer(GRPOTrainer):
         for row, own in zip(rows, values, strict=True):
             row.columns[name] = own[: len(row.call.completion)]
 
-    def _log_sizes(self, scored: int, replies: int) -> None:
+    def _note_sizes(self, scored: int, replies: int) -> None:
         if not self.played:
             return
         calls = replies + sum(one.made for _, reward in self.played for one in reward.last)
         sizes = torch.tensor([[scored + sum(row.learnt for row in self.rows), calls]], device=self.accelerator.device)
         turns, made = self.accelerator.gather(sizes).sum(dim=0).tolist()
-        self._metrics["train"]["tree/turns"].append(turns)
-        self._metrics["train"]["tree/calls"].append(made)
+        self.note("tree/turns", turns)
+        self.note("tree/calls", made)
 
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        if isinstance(generation_batch, _Turns):
-            return generation_batch
-        inputs = super()._prepare_inputs(generation_batch)
-        if "reply" in inputs:
-            self._following = self._after(inputs["reply"].tolist())
-        return inputs
+    def note(self, name: str, value: float) -> None:
+        """Log the mean of the values since the last log."""
+        self._noted[self.model.training][name].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        noted = self._noted[self.model.training]
+        prefix = "" if self.model.training else "eval_"
+        logs |= {f"{prefix}{name}": sum(values) / len(values) for name, values in noted.items()}
+        noted.clear()
+        super().log(logs, start_time)
 
     def _after(self, replies: list[int]) -> list[_Turns]:
         """Return the turns that follow these replies, in micro-batches as many and as large on every process."""
@@ -219,9 +253,10 @@ class TreeGRPOTrainer(GRPOTrainer):
             count = torch.tensor([len(parts)], device=self.accelerator.device)
             parts += [[] for _ in range(int(self.accelerator.gather(count).max()) - len(parts))]
             size = self.args.per_device_train_batch_size
-            empty = Row(0, 0, Call([self._tokenizer.pad_token_id], [self._tokenizer.pad_token_id]), learnt=False)
+            token = self.processing_class.pad_token_id
+            empty = Row(0, 0, Call([token], [token]), learnt=False)
             parts = [[*part, *[empty] * (size - len(part))] for part in parts]
-        return [self._collated(rows, replies=len(replies)) for rows in parts]
+        return [self.collated(rows, replies=len(replies)) for rows in parts]
 
     def micro_batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
         """Yield the rows in batches of similar lengths."""
@@ -230,12 +265,12 @@ class TreeGRPOTrainer(GRPOTrainer):
         for start in range(0, len(ordered), size):
             yield ordered[start : start + size]
 
-    def _collated(self, rows: Sequence[Row], *, replies: int = 1) -> _Turns:
+    def collated(self, rows: Sequence[Row], *, replies: int = 1) -> _Turns:
         """Return the rows as a batch, whose share is such that TRL's mean over rows becomes one over replies."""
         ((_, reward),) = self.played
         prompts = [row.call.prompt for row in rows]
         completions = [row.call.completion for row in rows]
-        empty = self._tokenizer.pad_token_id
+        empty = self.processing_class.pad_token_id
         batch = _Turns(
             prompt_ids=self._padded(prompts, "left", empty),
             prompt_mask=self._padded([[1] * len(one) for one in prompts], "left"),
@@ -251,18 +286,24 @@ class TreeGRPOTrainer(GRPOTrainer):
 
     def _padded(self, values: Sequence[Any], side: str, value: int = 0) -> torch.Tensor:
         tensors = [torch.as_tensor(one, device=self.accelerator.device) for one in values]
-        result: torch.Tensor = pad(
-            tensors, padding_value=value, padding_side=side, pad_to_multiple_of=self.pad_to_multiple_of
-        )
-        return result
+        result = pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+        more = -result.shape[1] % (self.args.pad_to_multiple_of or 1)
+        return nn.functional.pad(result, (more, 0) if side == "left" else (0, more), value=value)
 
-    def _compute_loss(self, model: nn.Module, inputs: Mapping[str, Any]) -> torch.Tensor:
-        loss: torch.Tensor = super()._compute_loss(model, inputs) * inputs.get("share", 1.0)
-        return loss
+    def compute_loss(
+        self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        if "reply" in inputs:
+            self._following = self._after(inputs["reply"].tolist())
+        loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return loss * inputs.get("share", 1.0)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        total: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         following, self._following = self._following, []
         for turns in following:
-            loss = loss + Trainer.training_step(self, model, turns, num_items_in_batch)
-        return loss
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, turns)
+            self.accelerator.backward(loss)
+            total = total + loss.detach()
+        return total

@@ -76,15 +76,15 @@ QUICK = {
 
 
 OVERRIDDEN: dict[type[Any], list[str]] = {
-    PPOTrainer: ["_calculate_rewards", "_generate_and_score_completions", "_compute_loss", "_save"],
+    PPOTrainer: ["compute_loss", "_save"],
     TreeGRPOTrainer: [
         "_calculate_rewards",
         "_generate_and_score_completions",
-        "_prepare_inputs",
-        "_compute_loss",
+        "compute_loss",
         "training_step",
+        "log",
     ],
-    OnlineDPOTrainer: ["_calculate_rewards_from_functions", "_forward", "log"],
+    OnlineDPOTrainer: ["_forward", "log"],
 }
 
 

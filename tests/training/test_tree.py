@@ -468,6 +468,7 @@ def test_replies_alone_learn_by_default_and_the_calls_are_counted(tiny: str, tmp
         (Watched, {"loss_type": "dapo"}, "loss_type must be 'dr_grpo' with learn: tree, got 'dapo'"),
         (Watched, {"scale_rewards": "group"}, "scale_rewards must be 'none' with learn: tree, got 'group'"),
         (lambda: Watched(lookahead=Lookahead(futures=1, window=1)), {}, "reward.futures must be at least 2, got 1"),
+        (Watched, {"optim": "lomo"}, "does not run with trainer.optim: lomo: choose another, such as adamw_torch"),
         (lambda: Watched(temperature=0.5), {}, r"must be trainer.temperature \(1.0\), got 0.5"),
         (
             lambda: Watched(assistant=GenericFakeChatModel(messages=iter([]))),
