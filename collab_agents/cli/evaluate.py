@@ -22,13 +22,11 @@ from collab_agents.runs import evaluate as play
 from collab_agents.runs.directory import read_failures
 from collab_agents.runs.evaluate import run_folders
 from collab_agents.runs.parts import PartFormat, Parts
-from collab_agents.runs.scorecard import Difference, Estimate, Scorecard, SetScores
+from collab_agents.runs.scorecard import Scorecard, SetScores
+from collab_agents.runs.scorecard_text import BRACKETS, cells_of, scorecard_markdown, title_of, unscored_in
 from collab_agents.runs.workers import RayOptions
 from collab_agents.trajectories import opener
 from collab_agents.usage import track_usage
-
-BRACKETS = "In brackets: 95% bootstrap intervals over tasks."
-ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
 async def evaluate(
@@ -79,7 +77,7 @@ async def evaluate(
     _write(scorecard, out, private=private)
     for one in scorecard.sets:
         console.print(_table(one, console))
-        for line in _unscored(one):
+        for line in unscored_in(one):
             console.print(Text(harmless(line), style="yellow"), soft_wrap=True)
     folders = run_folders([one.name for one in sets], list(assistants), repeats).values()
     console.print(usage_table(progress.usage, "model calls"))
@@ -133,15 +131,10 @@ def _plain(section: BaseModel) -> dict[str, object]:
 
 
 def _write(scorecard: Scorecard, out: Path, *, private: bool) -> None:
-    parts = ["# Scorecard\n"]
-    for one in scorecard.sets:
-        header, rows = _cells(one)
-        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-        table = "\n".join("| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |" for line in lines)
-        parts.append(f"## {_title(one)}\n\n{table}\n")
-        parts.extend(f"{line}\n" for line in _unscored(one))
-    parts.append(f"{BRACKETS}\n")
-    texts = {"scorecard.json": scorecard.model_dump_json(indent=2) + "\n", "scorecard.md": "\n".join(parts)}
+    texts = {
+        "scorecard.json": scorecard.model_dump_json(indent=2) + "\n",
+        "scorecard.md": scorecard_markdown(scorecard),
+    }
     place = place_at(out)
     for name, text in texts.items():
         file = place / name
@@ -160,11 +153,11 @@ def wide_console() -> Console:
 
 def _table(scores: SetScores, console: Console) -> Table:
     """Return a table with a column per measure or, if that is too wide, a row per measure."""
-    header, rows = _cells(scores)
-    table = _rich(_title(scores), [header, *rows])
+    header, rows = cells_of(scores)
+    table = _rich(title_of(scores), [header, *rows])
     if Console(width=10_000).measure(table).maximum <= console.width:
         return table
-    return _rich(_title(scores), list(zip(header, *rows, strict=True)))
+    return _rich(title_of(scores), list(zip(header, *rows, strict=True)))
 
 
 def _rich(title: str, lines: Sequence[Sequence[str]]) -> Table:
@@ -174,44 +167,3 @@ def _rich(title: str, lines: Sequence[Sequence[str]]) -> Table:
     for line in lines[1:]:
         table.add_row(*(Text(cell) for cell in line))
     return table
-
-
-def _unscored(scores: SetScores) -> list[str]:
-    return [
-        f"{side.name}: {judge} gave no score to {found.count} of {side.finished} conversations: {found.reason}"
-        for side in scores.sides
-        for judge, found in side.unscored.items()
-    ]
-
-
-def _title(scores: SetScores) -> str:
-    seeds = f", {len(scores.seeds)} seeds" if len(scores.seeds) > 1 else ""
-    return f"{scores.name}: {scores.tasks} tasks{seeds}"
-
-
-def _cells(scores: SetScores) -> tuple[list[str], list[list[str]]]:
-    """Return the cells of CollabLLM's table 1: a row per assistant, baseline first, then the difference."""
-    measures = list(scores.better)
-    header = ["", *(f"{name.replace('_', ' ')} {ARROWS[scores.better[name]]}".strip() for name in measures)]
-    rows = []
-    for side in reversed(scores.sides):
-        failed = f"\n({side.failed} failed)" if side.failed else ""
-        rows.append([side.name + failed, *(_estimate(side.measures[name]) for name in measures)])
-    if scores.difference is not None:
-        rows.append(["difference", *(_estimate(scores.difference[name], sign="+") for name in measures)])
-        rows.append(["rel. improvement", *(_improvement(scores.difference[name]) for name in measures)])
-    return header, rows
-
-
-def _estimate(estimate: Estimate, sign: str = "") -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "-"
-    largest = max(abs(estimate.value), abs(estimate.low), abs(estimate.high))
-    digits = 3 if largest < 1 else 2 if largest < 10 else 1 if largest < 100 else 0
-    # Adding 0 turns -0 into 0.
-    shown = [f"{round(one, digits) + 0.0:{sign}.{digits}f}" for one in (estimate.value, estimate.low, estimate.high)]
-    return f"{shown[0]}\n[{shown[1]}, {shown[2]}]"
-
-
-def _improvement(difference: Difference) -> str:
-    return "-" if difference.improvement is None else f"{difference.improvement + 0.0:+.1%}"
