@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         split_by_task,
     )
     from collab_agents.training.dpo import train_dpo
+    from collab_agents.training.export import export_gguf
     from collab_agents.training.grpo import train_grpo
     from collab_agents.training.made import Made
     from collab_agents.training.online_dpo import OnlineDPOTrainer, train_online_dpo
@@ -55,6 +56,7 @@ _HOMES = {
         "split_by_task",
     ),
     "dpo": ("train_dpo",),
+    "export": ("export_gguf",),
     "grpo": ("train_grpo",),
     "made": ("Made",),
     "online_dpo": (
@@ -103,6 +105,7 @@ __all__ = [
     "SamplesConfig",
     "TreeGRPOConfig",
     "TreeGRPOTrainer",
+    "export_gguf",
     "from_published",
     "merge_adapter",
     "opening_rows",

@@ -434,6 +434,21 @@ def merge(
 
 
 @app.command()
+def export(
+    model: Annotated[str, typer.Option(help="smollm2, a folder, an adapter's folder or a Hub repository.")],
+    gguf: Annotated[Path, typer.Option(help="The GGUF file to write; a Modelfile for Ollama is written beside it.")],
+    type: Annotated[
+        Literal["f16", "bf16", "f32", "q8_0"], typer.Option(help="How the numbers of matrices are stored.")
+    ] = "f16",
+) -> None:
+    """Write a model, or an adapter merged into its model, as one file for Ollama and llama.cpp."""
+    with _needing("train"):
+        from collab_agents.cli.export import export as write
+
+    write(model, gguf, type)
+
+
+@app.command()
 def improve(
     config: Annotated[Path, typer.Option(help="The loop's YAML file.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],

@@ -55,7 +55,7 @@ from collab_agents.training.made_from import MadeFrom
 from collab_agents.training.rounds import HeldOut, Mean, Round, Rounds, Step
 from collab_agents.training.samples import Sample, SampledReply
 from collab_agents.trajectories import Candidate, Failure, Future, Trajectory, Turn, read_trajectories
-from tests.support.tiny import tiny_model
+from tests.support.tiny import tiny_chat_model
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -72,6 +72,8 @@ NOT_RUN = {
     "torchrun": "starts several processes",
     "collab-agents evaluate --config examples/evaluate/proactive.yaml": "minutes of the embedded model",
     "collab-agents train ppo --config examples/train_collaborator": "minutes of the embedded model",
+    "ollama": "another program",
+    "llama-server": "another program",
     "collab-agents improve": "hours of the embedded model; test_improve has a loop of a tiny one",
 }
 """Shell lines that are parsed and not run, by how they begin, and why."""
@@ -145,7 +147,7 @@ def folder(api: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 @pytest.mark.parametrize("page", BLOCKS)
 def test_the_blocks_of_a_page_run_from_top_to_bottom(page: str, folder: Path) -> None:
     if any(HUB_MODEL in block.text for block in BLOCKS[page]):
-        tiny_model(folder / HUB_MODEL, context=4096)
+        tiny_chat_model(folder / HUB_MODEL, "qwen2", max_position_embeddings=4096)
     for block in BLOCKS[page]:
         if block.file:
             (folder / block.file).write_text(block.text)
