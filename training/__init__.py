@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collab_agents.training.ppo import PPOConfig, PPOTrainer, train_ppo
     from collab_agents.training.prompts import opening_rows
     from collab_agents.training.published import from_published, to_flat, to_nested
+    from collab_agents.training.push import push_model
     from collab_agents.training.recorder import record_samples
     from collab_agents.training.reward_model import train_reward_model
     from collab_agents.training.rewards import MultiturnRewardFunction
@@ -75,6 +76,7 @@ _HOMES = {
         "to_flat",
         "to_nested",
     ),
+    "push": ("push_model",),
     "recorder": ("record_samples",),
     "reward_model": ("train_reward_model",),
     "rewards": ("MultiturnRewardFunction",),
@@ -113,6 +115,7 @@ __all__ = [
     "prompt_row",
     "prompt_rows",
     "push_dataset",
+    "push_model",
     "read_all",
     "read_dataset",
     "read_samples",

@@ -15,6 +15,7 @@ from huggingface_hub import HfApi
 
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.training.datasets import check_share, empty_side_error, is_held_out, load_splits
+from collab_agents.training.hub import pushing
 from collab_agents.training.made import Made, Spread
 from collab_agents.training.on_disk import Seen
 
@@ -159,12 +160,9 @@ def push_dataset(folder: str | Path, repo: str, *, private: bool = True) -> str:
         ConfigError: If the dataset cannot be uploaded.
     """
     api = HfApi()
-    try:
+    with pushing(f"the dataset {repo!r}", folder):
         url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=str(folder))
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"the dataset {repo!r} cannot be pushed: {reason}; it is saved in {folder}") from error
     return str(url)
 
 

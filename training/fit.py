@@ -12,14 +12,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from collab_agents.errors import CollabError, ConfigError, RunDirectoryError
 from collab_agents.training.arguments import trainer_arguments
-from collab_agents.training.card import model_card
+from collab_agents.training.card import ModelCard
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.curves import plot_curves
+from collab_agents.training.made_from import read_made_from
+from collab_agents.training.records import CONFIG, LOG, last_values, trainings_of, versions
 from collab_agents.training.tiles import fit_tiles
 
 A = TypeVar("A", bound=TrainingArguments)
-CONFIG = "training.json"
-LOG = "training_log.json"
 
 
 class DivergedError(CollabError):
@@ -86,7 +86,7 @@ def _claim_folder(folder: Path, config: dict[str, object], *, resume: bool) -> N
         if not resume:
             raise RunDirectoryError(f"{folder} already holds a training: resume it, or choose another directory")
         before = json.loads(there.read_text(encoding="utf-8")) if there.exists() else {}
-        for key in sorted({*before, *config}):
+        for key in sorted({*before, *config} - {"versions"}):
             if before.get(key) != config.get(key):
                 raise RunDirectoryError(
                     f"{folder} was made with {key} = {before.get(key)!r}, and now it is {config.get(key)!r}: resume "
@@ -96,7 +96,7 @@ def _claim_folder(folder: Path, config: dict[str, object], *, resume: bool) -> N
     if folder.exists() and not there.exists() and any(folder.iterdir()):
         raise RunDirectoryError(f"{folder} is not empty: choose another directory")
     folder.mkdir(parents=True, exist_ok=True)
-    there.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    there.write_text(json.dumps({**config, "versions": versions()}, indent=2) + "\n", encoding="utf-8")
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -131,12 +131,12 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     history: list[dict[str, float]] = trainer.state.log_history
-    last: dict[str, float] = {}
-    for entry in history:
-        last.update({key: value for key, value in entry.items() if isinstance(value, int | float)})
+    last = last_values(history)
     if trainer.accelerator.is_main_process:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        (folder / "README.md").write_text(model_card(folder.name, config, last), encoding="utf-8")
+        trainings, base = trainings_of(folder)
+        adapter = (folder / "adapter_config.json").exists()
+        card = ModelCard(folder.name, adapter, trainings, base, read_made_from(folder), last)
+        (folder / "README.md").write_text(card.text(), encoding="utf-8")
         plot_curves(history, folder / "training_curves.png")
         (folder / LOG).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()

@@ -19,6 +19,7 @@ from collab_agents.models.smollm2 import smollm2
 from collab_agents.models.sources import check_folder, loading
 from collab_agents.models.weights import load_weights, placement
 from collab_agents.training.config import LoraSection, PolicyConfig
+from collab_agents.training.records import copy_records
 from collab_agents.trajectories import Message
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
     shutil.rmtree(draft, ignore_errors=True)
     merged.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
+    copy_records(folder, draft)
     draft.replace(target)
     return target
 

