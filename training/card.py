@@ -75,6 +75,9 @@ class ModelCard:
         )
         if self.base == _EMBEDDED:
             what += " It was trained on the embedded form of that model, whose weights are rounded to 4 bits."
+        imports = [f"from transformers import {loader}, AutoTokenizer"]
+        if self.adapter:
+            imports = [f"from peft import {loader}", "from transformers import AutoTokenizer"]
         merge = " This is an adapter; `collab-agents merge` turns it into a plain model." if self.adapter else ""
         return [
             f"# {self.name}",
@@ -82,8 +85,7 @@ class ModelCard:
             f"{what if by else 'How it was trained is not recorded.'}{merge}",
             "",
             "```python",
-            f"from {'peft' if self.adapter else 'transformers'} import {loader}",
-            "from transformers import AutoTokenizer",
+            *imports,
             "",
             f'model = {loader}.from_pretrained("{self.name}")',
             f'tokenizer = AutoTokenizer.from_pretrained("{self.name}")',
