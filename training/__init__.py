@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         split_by_task,
     )
     from collab_agents.training.dpo import train_dpo
+    from collab_agents.training.evaluation import HeldOutEvaluation
     from collab_agents.training.export import export_gguf
     from collab_agents.training.grpo import train_grpo
     from collab_agents.training.made import Made
@@ -57,6 +58,7 @@ _HOMES = {
         "split_by_task",
     ),
     "dpo": ("train_dpo",),
+    "evaluation": ("HeldOutEvaluation",),
     "export": ("export_gguf",),
     "grpo": ("train_grpo",),
     "made": ("Made",),
@@ -95,6 +97,7 @@ _HOMES = {
 _load = names_from(__name__, _HOMES)
 
 __all__ = [
+    "HeldOutEvaluation",
     "LoraSection",
     "Made",
     "MultiturnRewardFunction",

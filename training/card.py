@@ -10,7 +10,9 @@ import yaml
 from collab_agents.models.smollm2 import HUB_ID
 from collab_agents.runs.scorecard import Scorecard
 from collab_agents.runs.scorecard_text import scorecard_markdown
+from collab_agents.training.held_out import REWARD, best_of
 from collab_agents.training.made_from import MadeFrom, Spread
+from collab_agents.training.records import last_values
 
 _EMBEDDED = "smollm2"
 _TRAINER_SEED = 42
@@ -39,8 +41,10 @@ class ModelCard:
     """The model that the first of them began with."""
     made_from: MadeFrom | None = None
     """What the data of the last training was made from."""
-    last: Mapping[str, float] = field(default_factory=dict)
-    """The last value of everything that it logged."""
+    log: Sequence[Mapping[str, Any]] = ()
+    """What it logged."""
+    best_step: str | None = None
+    """A sentence on the step with the best held-out reward, if held-out conversations were played while it trained."""
     held_out: HeldOutResult | None = None
     loop: Mapping[str, Any] | None = None
     """`loop.yaml`, if it is a round's of a loop."""
@@ -49,7 +53,15 @@ class ModelCard:
 
     def text(self) -> str:
         """Return Markdown with the Hub's metadata."""
-        lines = [*self._about(), *self._scores(), *self._data(), *self._how(), *self._logged(), *self._licence()]
+        lines = [
+            *self._about(),
+            *self._scores(),
+            *self._data(),
+            *self._how(),
+            *self._evaluated(),
+            *self._logged(),
+            *self._licence(),
+        ]
         return "---\n" + yaml.safe_dump(self._head(), sort_keys=False) + "---\n\n" + "\n".join(lines)
 
     def _head(self) -> dict[str, Any]:
@@ -150,11 +162,27 @@ class ModelCard:
             lines += ["Versions: " + ", ".join(f"{library} {number}" for library, number in found.items()) + ".", ""]
         return lines
 
-    def _logged(self) -> list[str]:
-        if not self.last:
+    def _evaluated(self) -> list[str]:
+        best = best_of([entry for entry in self.log if REWARD in entry])
+        if not best:
             return []
-        rows = [f"| {measure} | {value:.5g} |" for measure, value in self.last.items()]
-        return ["## Last logged values", "", "| measure | value |", "| --- | ---: |", *rows, ""]
+        rows = [
+            f"| {name.removeprefix('heldout/')} | {best[name]:.5g} | {best[low]:.5g} to {best[f'{name}/high']:.5g} |"
+            for name, low in ((name, f"{name}/low") for name in best)
+            if low in best
+        ]
+        told = self.best_step or f"The best held-out reward was that of step {best['step']}."
+        head = ["| measure | best step | 95% interval |", "| --- | ---: | ---: |"]
+        return ["## Held-out conversations while it trained", "", told, "", *head, *rows, ""]
+
+    def _logged(self) -> list[str]:
+        rows = [
+            f"| {measure} | {value:.5g} |"
+            for measure, value in last_values(self.log).items()
+            if not measure.startswith("heldout/")
+        ]
+        head = ["## Last logged values", "", "| measure | value |", "| --- | ---: |"]
+        return [*head, *rows, ""] if rows else []
 
     def _licence(self) -> list[str]:
         name = self.hub.get("license_name") or self.hub.get("license")

@@ -69,11 +69,31 @@ class DataConfig(Section):
         return self
 
 
+class EvaluationConfig(Section):
+    """Held-out conversations that the model in training plays, and by which the best step is chosen."""
+
+    config: str | dict[str, Any]
+    """An `eval.yaml`, relative to the training's file, or its sections. The model of its assistant is set."""
+    every: PositiveInt = 50
+    """Steps from one evaluation to the next. There is also one before the first step, and one after the last."""
+    patience: PositiveInt | None = None
+    """The training ends after so many evaluations in turn without a better reward; null never ends it."""
+    load_best: bool = True
+    """Whether the model at the end is that of the best step instead of the last one."""
+    repeats: PositiveInt = 1
+    """How often each task is played."""
+    batch_size: PositiveInt = 32
+    """Replies that are generated together."""
+    conversations: NonNegativeInt = 2
+    """The conversations of each set of tasks that the loggers get as text."""
+
+
 class OfflineConfig(Section):
     """`train.yaml` for `sft` and `dpo`."""
 
     model: PolicyConfig
     data: DataConfig
+    evaluation: EvaluationConfig | None = None
     trainer: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -141,4 +161,5 @@ class OnlineConfig(Section):
     data: PromptsConfig
     reward: RewardConfig
     samples: SamplesConfig = Field(default_factory=SamplesConfig)
+    evaluation: EvaluationConfig | None = None
     trainer: dict[str, Any] = Field(default_factory=dict)

@@ -6,20 +6,24 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 _SHOWN = (
-    "loss", "reward", "judges/", "kl", "entropy", "value", "explained", "rewards/", "completions/mean_length",
-    "objective/", "mean_token_accuracy", "grad_norm", "learning_rate",
+    "loss", "heldout/reward", "reward", "judges/", "kl", "entropy", "value", "explained", "rewards/",
+    "completions/mean_length", "objective/", "mean_token_accuracy", "grad_norm", "learning_rate",
 )  # fmt: skip
 _MOST = 12
 
 
 def plot_curves(history: Sequence[Mapping[str, float]], file: Path) -> None:
-    """Plot each logged measure over the steps, with its "eval_" curve in the same panel, if anything was logged."""
+    """Plot each logged measure over the steps, if anything was logged.
+
+    The "eval_" curve of a measure is in the same panel, and so is the interval of the held-out reward.
+    """
     series: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
         for key, value in entry.items():
             if isinstance(value, int | float) and "step" in entry and key.removeprefix("eval_").startswith(_SHOWN):
                 series.setdefault(key, []).append((entry["step"], value))
     names = [key for key in series if not key.startswith("eval_") and len(series[key]) > 1]
+    names = [key for key in names if not key.startswith("heldout/reward/")]
     names.sort(key=lambda key: next(i for i, prefix in enumerate(_SHOWN) if key.startswith(prefix)))
     names = names[:_MOST]
     if not names:
@@ -32,6 +36,9 @@ def plot_curves(history: Sequence[Mapping[str, float]], file: Path) -> None:
         for key, label in ((name, "train"), (f"eval_{name}", "eval")):
             if key in series:
                 axis.plot(*zip(*series[key], strict=True), label=label)
+        if f"{name}/low" in series:
+            steps, low = zip(*series[f"{name}/low"], strict=True)
+            axis.fill_between(steps, low, [high for _, high in series[f"{name}/high"]], alpha=0.2)
         axis.set_title(name)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict
 from trl import DPOConfig, DPOTrainer
 
 from collab_agents.training.config import PolicyConfig
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.fit import building, claim, fit
 from collab_agents.training.policy import Policy, fitting, load_policy, tokens, without_nulls
 
@@ -18,6 +19,7 @@ def train_dpo(
     out: str | Path,
     *,
     trainer: Mapping[str, object] | None = None,
+    evaluation: HeldOutEvaluation | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -31,10 +33,11 @@ def train_dpo(
         data: The splits `train` and optionally `eval`.
         out: The folder to write.
         trainer: Keys of TRL's DPOConfig.
+        evaluation: Held-out conversations to play while it trains.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
     """
-    args = claim("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    args = claim("dpo", DPOConfig, model, out, trainer=trainer, resume=resume, settings=settings, evaluation=evaluation)
     policy = load_policy(model)
     sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
     with building(args):
@@ -46,7 +49,7 @@ def train_dpo(
             processing_class=policy.tokenizer,
             peft_config=policy.peft,
         )
-    return fit(learner, out, resume=resume)
+    return fit(learner, out, resume=resume, evaluation=evaluation)
 
 
 def _prepared(policy: Policy, rows: Dataset, args: DPOConfig, split: str) -> Dataset:

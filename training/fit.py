@@ -15,6 +15,7 @@ from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.card import ModelCard
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.curves import plot_curves
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.made_from import read_made_from
 from collab_agents.training.records import CONFIG, LOG, last_values, trainings_of, versions
 from collab_agents.training.tiles import fit_tiles
@@ -35,6 +36,7 @@ def claim(
     trainer: Mapping[str, object] | None,
     resume: bool,
     settings: Mapping[str, object] | None,
+    evaluation: HeldOutEvaluation | None = None,
 ) -> A:
     """Check the trainer's arguments and return them, and create or check its folder. It may be called again.
 
@@ -43,6 +45,8 @@ def claim(
         RunDirectoryError: For a folder that is in use.
     """
     args = trainer_arguments(shape, trainer or {}, out)
+    if evaluation is not None:
+        evaluation.check(args)
     if args.process_index == 0:
         kept = {"method": method, "model": model.model_dump(), "trainer": dict(trainer or {}), **(settings or {})}
         _claim_folder(Path(out), json.loads(json.dumps(kept)), resume=resume)
@@ -112,7 +116,9 @@ def _is_whole(state: Path) -> bool:
         return False
 
 
-def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str, float]:
+def fit(
+    trainer: Trainer, out: str | Path, *, resume: bool = False, evaluation: HeldOutEvaluation | None = None
+) -> dict[str, float]:
     """Train, save the model in `out`, and return the last value of everything logged.
 
     With `resume`, training continues from the last checkpoint if there is one. The tokenizer, a card,
@@ -121,6 +127,8 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
     folder = Path(out)
     checkpoint = last_checkpoint(folder) if resume else None
     trainer.add_callback(_StopAtNan())
+    if evaluation is not None:
+        evaluation.bind(trainer, resume=checkpoint is not None)
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except ValueError as error:
@@ -131,13 +139,13 @@ def fit(trainer: Trainer, out: str | Path, *, resume: bool = False) -> dict[str,
         trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     history: list[dict[str, float]] = trainer.state.log_history
-    last = last_values(history)
     if trainer.accelerator.is_main_process:
         trainings, base = trainings_of(folder)
         adapter = (folder / "adapter_config.json").exists()
-        card = ModelCard(folder.name, adapter, trainings, base, read_made_from(folder), last)
+        best = evaluation and evaluation.summary()
+        card = ModelCard(folder.name, adapter, trainings, base, read_made_from(folder), history, best_step=best)
         (folder / "README.md").write_text(card.text(), encoding="utf-8")
         plot_curves(history, folder / "training_curves.png")
         (folder / LOG).write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     trainer.accelerator.wait_for_everyone()
-    return last
+    return last_values(history)

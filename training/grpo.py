@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets import DatasetDict
 
 from collab_agents.training.config import PolicyConfig, SamplesConfig
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
 from collab_agents.training.tree_trainer import TreeGRPOConfig, TreeGRPOTrainer
 
@@ -18,6 +19,7 @@ def train_grpo(
     *,
     trainer: Mapping[str, object] | None = None,
     samples: SamplesConfig | None = None,
+    evaluation: HeldOutEvaluation | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -33,6 +35,7 @@ def train_grpo(
         out: The folder to write.
         trainer: Keys of `TreeGRPOConfig`: TRL's GRPOConfig, and `learn`.
         samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
+        evaluation: Held-out conversations to play while it trains.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
     """
@@ -46,6 +49,7 @@ def train_grpo(
         out,
         trainer=trainer,
         samples=samples,
+        evaluation=evaluation,
         resume=resume,
         settings=settings,
     )

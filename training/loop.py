@@ -7,22 +7,26 @@ trained, and which runs are learnt from.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.config import EvalConfig, RunConfig, Section, load_config
-from collab_agents.config.load import read_yaml, validated
+from collab_agents.config.load import validated
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import OfflineConfig, OnlineConfig
 from collab_agents.training.methods import Method
-
-Raw = dict[str, Any]
-"""A configuration as its file has it."""
-
-FileOrSections = str | Raw
-"""A file, relative to the loop's, or what it would hold."""
+from collab_agents.training.played import (
+    FileOrSections,
+    Raw,
+    bare,
+    check_played,
+    played_by,
+    read_sections,
+    with_evaluation,
+    with_values,
+)
 
 
 class TrainingConfig(Section):
@@ -92,8 +96,8 @@ class Training:
 
     def filled(self, model: str, runs: Sequence[str]) -> Raw:
         """Return its file for a round, which begins with this model and learns from these runs."""
-        raw = {**self.raw, "model": _with(self.raw.get("model"), name=model)}
-        return raw if not self.needs_runs else {**raw, "data": _with(self.raw.get("data"), runs=list(runs))}
+        raw = {**self.raw, "model": with_values(self.raw.get("model"), name=model)}
+        return raw if not self.needs_runs else {**raw, "data": with_values(self.raw.get("data"), runs=list(runs))}
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,13 @@ def read_loop(path: str | Path) -> Loop:
         ConfigError: If one of them cannot be read or is invalid, naming the file, the key and the value.
     """
     config = load_config(path, LoopConfig)
-    model = _bare(config.model)
+    model = bare(config.model)
     methods = [one.method for one in config.train]
     trainings = []
     for index, one in enumerate(config.train):
         shape = OnlineConfig if one.method.online else OfflineConfig
-        raw, where = _read(path, f"train.{index}.config", one.config, shape)
+        raw, where = read_sections(path, f"train.{index}.config", one.config, shape)
+        raw = with_evaluation(raw, Path(path).parent / one.config if isinstance(one.config, str) else path)
         name = (
             one.method.value
             if methods.count(one.method) == 1
@@ -163,44 +168,7 @@ def read_loop(path: str | Path) -> Loop:
     )
 
 
-def played_by(raw: Raw, model: str) -> Raw:
-    """Return a `run.yaml` or `eval.yaml` whose assistant is this model."""
-    return {**raw, "assistant": _with(raw.get("assistant"), model=_model(raw, model))}
-
-
 def _playing(path: str | Path, section: str, given: FileOrSections, model: str, shape: type[Section]) -> Raw:
-    raw, where = _read(path, section, given, shape)
-    assistant = raw.get("assistant") or {}
-    if isinstance(assistant, Mapping):
-        if "app" in assistant:
-            raise ConfigError(f"{where}: assistant.app: a loop trains a chat model; give assistant.model instead")
-        if isinstance(assistant.get("model"), Mapping) and assistant["model"].get("base_url"):
-            raise ConfigError(
-                f"{where}: assistant.model.base_url: a loop plays the models it trains itself; leave it out"
-            )
-    validated(played_by(raw, model), shape, where)
+    raw, where = read_sections(path, section, given, shape)
+    check_played(raw, where, model, shape)
     return raw
-
-
-def _read(path: str | Path, section: str, given: FileOrSections, shape: type[Section]) -> tuple[Raw, str]:
-    if not isinstance(given, str):
-        return given, f"{path}: {section}"
-    file = Path(path).parent / given
-    return read_yaml(file, shape), str(file)
-
-
-def _model(raw: Raw, model: str) -> object:
-    assistant = raw.get("assistant")
-    before = assistant.get("model") if isinstance(assistant, Mapping) else None
-    return _with(before, name=f"local:{_bare(model)}")
-
-
-def _with(section: object, **values: object) -> object:
-    """Return a section with some values set. A model's name alone is a section too."""
-    if section is None or isinstance(section, str):
-        return values
-    return {**section, **values} if isinstance(section, Mapping) else section
-
-
-def _bare(model: str) -> str:
-    return model.removeprefix("local:")

@@ -8,7 +8,9 @@ from datasets import Dataset, DatasetDict
 from transformers import Trainer, TrainingArguments
 
 from collab_agents.errors import ConfigError
+from collab_agents.training.answering import check_whole
 from collab_agents.training.config import PolicyConfig, SamplesConfig
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.fit import building, claim, fit
 from collab_agents.training.policy import Policy, fitting, load_policy, tokens, without_nulls
 from collab_agents.training.recorder import record_samples
@@ -31,11 +33,12 @@ def train_online(
     *,
     trainer: Mapping[str, object] | None,
     samples: SamplesConfig | None = None,
+    evaluation: HeldOutEvaluation | None = None,
     resume: bool,
     settings: Mapping[str, object] | None,
 ) -> dict[str, float]:
     """Train as described in `train_grpo`; `shape` is the trainer's configuration class."""
-    args = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings)
+    args = claim(method, shape, model, out, trainer=trainer, resume=resume, settings=settings, evaluation=evaluation)
     policy = load_policy(model)
     sets = {split: _fitting(policy, rows, args, split) for split, rows in data.items()}
     rewards = list(reward) if isinstance(reward, Sequence) else [reward]
@@ -57,16 +60,16 @@ def train_online(
     samples = samples or SamplesConfig()
     if multiturn and samples.prompts:
         record_samples(learner, multiturn[0], samples)
-    return fit(learner, out, resume=resume)
+    return fit(learner, out, resume=resume, evaluation=evaluation)
 
 
 def _bind(reward: MultiturnRewardFunction, learner: Trainer) -> None:
-    stage = getattr(getattr(learner.accelerator.state, "deepspeed_plugin", None), "zero_stage", 0)
-    if learner.is_fsdp_enabled or stage == 3:
-        raise ConfigError(
-            "reward.policy: a model that is spread over processes (FSDP, DeepSpeed ZeRO-3) cannot play the futures in "
-            "this process: serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', base_url: URL}"
-        )
+    check_whole(
+        learner,
+        "reward.policy",
+        "the futures",
+        "serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', base_url: URL}",
+    )
     reward.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
 
 

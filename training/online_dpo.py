@@ -20,6 +20,7 @@ from datasets import DatasetDict
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig, SamplesConfig
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
@@ -99,6 +100,7 @@ def train_online_dpo(
     *,
     trainer: Mapping[str, object] | None = None,
     samples: SamplesConfig | None = None,
+    evaluation: HeldOutEvaluation | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -113,6 +115,7 @@ def train_online_dpo(
         out: The folder to write.
         trainer: Keys of TRL's OnlineDPOConfig.
         samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
+        evaluation: Held-out conversations to play while it trains.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
 
@@ -134,6 +137,7 @@ def train_online_dpo(
         out,
         trainer=trainer,
         samples=samples,
+        evaluation=evaluation,
         resume=resume,
         settings=settings,
     )

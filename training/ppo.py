@@ -25,6 +25,7 @@ from collab_agents.graphs.futures import rewards_of
 from collab_agents.rewards import mean
 from collab_agents.training.advantages import at_the_end, generalized_advantages, moments_of, whitened
 from collab_agents.training.config import PolicyConfig, SamplesConfig
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
 from collab_agents.training.tree_trainer import Row, TreeGRPOConfig, TreeGRPOTrainer
 
@@ -236,8 +237,15 @@ class PPOTrainer(TreeGRPOTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_head(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_head(self.state.best_model_checkpoint)
+
+    def _load_head(self, checkpoint: str) -> None:
         if not self.is_fsdp_enabled:  # FSDP's checkpoint includes the head.
-            self._head.load_state_dict(load_file(Path(resume_from_checkpoint, VALUE_HEAD)))
+            self._head.load_state_dict(load_file(Path(checkpoint, VALUE_HEAD)))
 
 
 def train_ppo(
@@ -248,6 +256,7 @@ def train_ppo(
     *,
     trainer: Mapping[str, object] | None = None,
     samples: SamplesConfig | None = None,
+    evaluation: HeldOutEvaluation | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -262,6 +271,7 @@ def train_ppo(
         out: The folder to write.
         trainer: Keys of `PPOConfig`.
         samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
+        evaluation: Held-out conversations to play while it trains.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json.
     """
@@ -275,6 +285,7 @@ def train_ppo(
         out,
         trainer=trainer,
         samples=samples,
+        evaluation=evaluation,
         resume=resume,
         settings=settings,
     )

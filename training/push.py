@@ -21,7 +21,7 @@ from collab_agents.runs.scorecard import Scorecard
 from collab_agents.training.card import HeldOutResult, ModelCard
 from collab_agents.training.hub import pushing
 from collab_agents.training.made_from import read_made_from
-from collab_agents.training.records import LOG, last_values, records_of, trainings_of
+from collab_agents.training.records import LOG, records_of, trainings_of
 from collab_agents.training.rounds import IMPROVE, Rounds, read_rounds
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _card(
         trainings=trainings,
         base=base,
         made_from=read_made_from(records),
-        last=last_values(json.loads(log.read_text(encoding="utf-8"))) if log.is_file() else {},
+        log=json.loads(log.read_text(encoding="utf-8")) if log.is_file() else [],
         held_out=held_out,
         loop=rounds.config if rounds else None,
         hub={**({"base_model": on_hub} if on_hub else {}), **licence},

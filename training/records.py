@@ -5,6 +5,7 @@ They are in the training's folder, and in a folder in that of a model that its a
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def trainings_of(folder: Path) -> tuple[list[dict[str, Any]], str | None]:
     return found, base
 
 
-def last_values(history: list[dict[str, Any]]) -> dict[str, float]:
+def last_values(history: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return the last value of everything that a training logged."""
     last: dict[str, float] = {}
     for entry in history:

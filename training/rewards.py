@@ -8,8 +8,7 @@ TRL's threads.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +33,7 @@ from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.runs.workers import RayOptions
 from collab_agents.tasks import Task
+from collab_agents.training.answering import answering, base_of
 from collab_agents.training.calls import Call, PolicyEngine, calls_in, recording
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.loggers import cell_of
@@ -153,10 +153,7 @@ class MultiturnRewardFunction:
         if not self.needs_policy:
             return
         self._model = model
-        # PEFT puts an adapter into the layers of the model it wraps, so transformers' own generation uses it.
-        engine = PolicyEngine(
-            getattr(model, "get_base_model", lambda: model)(), tokenizer, max_batch_size=self._batch_size
-        )
+        engine = PolicyEngine(base_of(model), tokenizer, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
         self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self.lookahead)
 
@@ -215,7 +212,7 @@ class MultiturnRewardFunction:
                         logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason)
                         return {"reward": None, "scores": {}, "error": reason}, heard
 
-        with _answering(self._model):
+        with answering(self._model):
             scored = await asyncio.gather(*(score(state) for state in states))
         ends = [end for end, _ in scored]
         rewards = [end["reward"] for end in ends]
@@ -292,17 +289,3 @@ class MultiturnRewardFunction:
                 _PATIENCE,
                 what,
             )
-
-
-@contextmanager
-def _answering(model: torch.nn.Module | None) -> Iterator[None]:
-    """Put the model in eval mode while it answers; the trainer waits meanwhile."""
-    if model is None:
-        yield
-        return
-    trained = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(trained)

@@ -20,6 +20,9 @@ from collab_agents.trajectories import Record
 IMPROVE = "improve.json"
 """The file in a loop's folder, with a `Rounds`."""
 
+EVALUATIONS = "evaluations"
+"""The folder in a training's folder with an evaluation a step, `step-N`."""
+
 
 class Step(Record):
     """A command of a round that is done."""

@@ -10,6 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig
 from collab_agents.training.conversations import IGNORED, labelled
+from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.fit import building, claim, fit
 from collab_agents.training.policy import Policy, fitting, load_policy
 
@@ -22,6 +23,7 @@ def train_sft(
     out: str | Path,
     *,
     trainer: Mapping[str, object] | None = None,
+    evaluation: HeldOutEvaluation | None = None,
     resume: bool = False,
     settings: Mapping[str, object] | None = None,
 ) -> dict[str, float]:
@@ -34,6 +36,7 @@ def train_sft(
         data: The splits `train` and optionally `eval`.
         out: The folder for the model, its checkpoints, logs and card.
         trainer: Keys of TRL's SFTConfig.
+        evaluation: Held-out conversations to play while it trains.
         resume: Whether to continue from the last checkpoint in `out`.
         settings: More settings to keep in training.json, and to compare when the training is resumed.
 
@@ -49,7 +52,7 @@ def train_sft(
         data = split_by_task(sft_rows(read_all(["runs/first"])).dataset(), eval_share=0.1)
         logs = train_sft(PolicyConfig(name="smollm2"), data, "tuned", trainer={"num_train_epochs": 1})
     """
-    args = claim("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings)
+    args = claim("sft", SFTConfig, model, out, trainer=trainer, resume=resume, settings=settings, evaluation=evaluation)
     policy = load_policy(model)
     sets = {split: _prepared(policy, rows, args, split) for split, rows in data.items()}
     with building(args):
@@ -61,7 +64,7 @@ def train_sft(
             processing_class=policy.tokenizer,
             peft_config=policy.peft,
         )
-    return fit(learner, out, resume=resume)
+    return fit(learner, out, resume=resume, evaluation=evaluation)
 
 
 def _prepared(policy: Policy, rows: Dataset, args: SFTConfig, split: str) -> Dataset:

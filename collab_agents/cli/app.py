@@ -383,16 +383,15 @@ def _training(method: Method) -> Callable[..., None]:
         out: Annotated[Path, typer.Option(help="The folder to write.")],
         resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
     ) -> None:
-        from collab_agents.config import load_config
-
         with _needing("train"):
             from collab_agents.cli.train import train_offline, train_online
             from collab_agents.training.config import OfflineConfig, OnlineConfig
+            from collab_agents.training.played import read_training
 
         if not method.online:
-            train_offline(method, load_config(config, OfflineConfig), out, resume=resume)
+            train_offline(method, read_training(config, OfflineConfig), out, resume=resume)
         else:
-            train_online(method, load_config(config, OnlineConfig), out, resume=resume)
+            train_online(method, read_training(config, OnlineConfig), out, resume=resume)
 
     return run
 

@@ -12,8 +12,9 @@ from collab_agents.config import EvalConfig, RunConfig
 from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.runs import check_tasks
-from collab_agents.training.config import OnlineConfig
-from collab_agents.training.loop import Loop, Training, played_by, read_loop
+from collab_agents.training.config import OfflineConfig, OnlineConfig
+from collab_agents.training.loop import Loop, Training, read_loop
+from collab_agents.training.played import evaluation_of, played_by
 from collab_agents.value import value_of
 
 
@@ -74,10 +75,15 @@ def _check_generation(config: RunConfig) -> int:
 
 def _check_training(training: Training, model: str, path: Path) -> None:
     from collab_agents.training.arguments import trainer_arguments
+    from collab_agents.training.evaluation import check_arguments
 
-    trainer_arguments(training.method.arguments, training.raw.get("trainer") or {}, path.parent)
-    if training.method.online:
-        config = OnlineConfig.model_validate(training.filled(model, ["trajectories"]))
+    args = trainer_arguments(training.method.arguments, training.raw.get("trainer") or {}, path.parent)
+    shape = OnlineConfig if training.method.online else OfflineConfig
+    config = shape.model_validate(training.filled(model, ["trajectories"]))
+    if config.evaluation is not None:
+        check_arguments(args, load_best=config.evaluation.load_best)
+        _check_evaluation(evaluation_of(config.evaluation, model))
+    if isinstance(config, OnlineConfig):
         models = Models.within(config.reward.limits)
         user_of(config.reward.user, models)
         reward_of(config.reward.judges, models)

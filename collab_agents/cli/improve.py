@@ -18,8 +18,9 @@ from collab_agents.cli.evaluate import wide_console
 from collab_agents.cli.steps import run_step
 from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.runs.scorecard import Scorecard
-from collab_agents.training.loop import Loop, Raw, Training, played_by, read_loop
+from collab_agents.training.loop import Loop, Training, read_loop
 from collab_agents.training.made_from import read_made_from
+from collab_agents.training.played import Raw, played_by
 from collab_agents.training.rounds import (
     IMPROVE,
     HeldOut,

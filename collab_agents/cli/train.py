@@ -13,15 +13,21 @@ from datasets import DatasetDict
 from rich.console import Console
 from rich.table import Table
 
+from collab_agents.assistants import Assistant
 from collab_agents.cli.dataset import rows_of
-from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
+from collab_agents.cli.evaluate import task_set
+from collab_agents.config import EvalConfig
+from collab_agents.config.build import Models, assistant_of, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
 from collab_agents.lookahead import Lookahead
+from collab_agents.models import LimitedChatModel
 from collab_agents.models.load import check_chat_models
+from collab_agents.models.local import ENGINE_OPTIONS
 from collab_agents.rewards import MultiturnReward
 from collab_agents.runs import check_tasks
 from collab_agents.tasks import Task
 from collab_agents.training import (
+    HeldOutEvaluation,
     Made,
     MultiturnRewardFunction,
     merge_adapter,
@@ -31,14 +37,17 @@ from collab_agents.training import (
     read_dataset,
     split_by_task,
 )
-from collab_agents.training.config import DataConfig, OfflineConfig, OnlineConfig
+from collab_agents.training.config import DataConfig, EvaluationConfig, OfflineConfig, OnlineConfig
 from collab_agents.training.datasets import dataset_of, task_of_row
+from collab_agents.training.evaluation import check_arguments
 from collab_agents.training.fit import claim, last_checkpoint
 from collab_agents.training.made_from import MADE_FROM
 from collab_agents.training.methods import Method
+from collab_agents.training.played import evaluation_of
 from collab_agents.users import SimulatedUser
 
 if TYPE_CHECKING:
+    from transformers import TrainingArguments
     from trl import GRPOConfig
 
     from collab_agents.training.online_dpo import OnlineDPOConfig
@@ -54,19 +63,29 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 def train_offline(method: Method, config: OfflineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
-    kept = {"data": config.data.model_dump()}
-    claim(method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept)
+    kept = {"data": config.data.model_dump(), **_kept(config.evaluation)}
+    args = claim(
+        method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept
+    )
+    evaluation = _evaluation(config.evaluation, config.model.name, args)
     data = _data(method, config.data, out, console)
-    logs = method.train(config.model, data, out, trainer=config.trainer, resume=resume, settings=kept)
-    _finish(console, method, logs, out)
+    logs = method.train(
+        config.model, data, out, trainer=config.trainer, evaluation=evaluation, resume=resume, settings=kept
+    )
+    _finish(console, method, logs, out, evaluation)
 
 
 def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
-    kept = {"data": config.data.model_dump(mode="json"), "reward": config.reward.model_dump(mode="json")}
+    kept = {
+        "data": config.data.model_dump(mode="json"),
+        "reward": config.reward.model_dump(mode="json"),
+        **_kept(config.evaluation),
+    }
     args: GRPOConfig | OnlineDPOConfig = claim(
         method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept
     )
+    evaluation = _evaluation(config.evaluation, config.model.name, args)
     models = Models.within(config.reward.limits)
     reward, user = reward_of(config.reward.judges, models), user_of(config.reward.user, models)
     assistant = models.get(config.reward.policy) if config.reward.policy else None
@@ -93,10 +112,52 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
         out,
         trainer=config.trainer,
         samples=config.samples,
+        evaluation=evaluation,
         resume=resume,
         settings=kept,
     )
-    _finish(console, method, logs, out)
+    _finish(console, method, logs, out, evaluation)
+
+
+def _kept(section: EvaluationConfig | None) -> dict[str, object]:
+    """Return what training.json says of the evaluation."""
+    return {} if section is None else {"evaluation": section.model_dump(mode="json")}
+
+
+def _evaluation(section: EvaluationConfig | None, model: str, args: "TrainingArguments") -> HeldOutEvaluation | None:
+    """Return the evaluation of a training, with everything that it takes loaded and checked."""
+    if section is None:
+        return None
+    check_arguments(args, load_best=section.load_best)
+    config = evaluation_of(section, model)
+    models = Models.within(config.limits)
+    sets = [task_set(config, tasks, models) for tasks in config.tasks]
+    chosen = config.assistant.model
+    assert chosen is not None
+    sampling = {"temperature": chosen.temperature, "max_tokens": chosen.max_tokens, **chosen.options}
+    evaluation = HeldOutEvaluation(
+        sets,
+        every=section.every,
+        patience=section.patience,
+        load_best=section.load_best,
+        assistant=lambda chat: _assistant(config, chat),
+        sampling={name: value for name, value in sampling.items() if name not in ENGINE_OPTIONS},
+        batch_size=section.batch_size,
+        repeats=section.repeats,
+        seed=config.seed,
+        max_concurrency=config.limits.max_concurrency,
+        conversations=section.conversations,
+        prices=config.prices,
+        checkpoints=config.checkpoints,
+        settings=config.assistant.model_dump(mode="json"),
+    )
+    asyncio.run(_reachable(models))
+    return evaluation
+
+
+def _assistant(config: EvalConfig, chat: LimitedChatModel) -> Assistant:
+    assert config.assistant.model is not None
+    return assistant_of(config.assistant, Models(config.limits, {config.assistant.model.model_dump_json(): chat}))
 
 
 async def _reachable(models: Models) -> None:
@@ -178,13 +239,17 @@ def _console() -> Console:
     return Console(highlight=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
-def _finish(console: Console, method: str, logs: dict[str, float], out: Path) -> None:
+def _finish(
+    console: Console, method: str, logs: dict[str, float], out: Path, evaluation: HeldOutEvaluation | None
+) -> None:
     table = Table(title=f"{method}: last logged values")
     table.add_column("measure")
     table.add_column("value", justify="right")
     for name in _shown(logs):
         table.add_row(name, f"{logs[name]:.4g}")
     console.print(table)
+    if evaluation is not None and (summary := evaluation.summary()):
+        console.print(summary, soft_wrap=True)
     console.print(f"The model, its logs and training_curves.png are in {out}.", soft_wrap=True)
 
 

@@ -101,7 +101,7 @@ class Pages:
 
     async def _overview(self, request: Request, place: Place) -> Response:
         part = request.query_params.get("part")
-        if place.kind in ("evaluation", "loop"):
+        if place.kind in ("evaluation", "loop", "training"):
             await run_in_threadpool(find_new, self._places)
         if place.kind == "loop":
             return await self._rounds.overview(place, part)

@@ -21,7 +21,7 @@ def is_training(folder: Path) -> bool:
 
 
 def read_curves(folder: Path) -> dict[str, dict[str, Points]]:
-    """Return the points of each measure, in training and, as far as there was any, in evaluation.
+    """Return the points of each measure, in training and in evaluation; of held-out ones the mean and its interval.
 
     While the training is under way, it is what its last checkpoint holds.
 
@@ -51,7 +51,15 @@ def _curves(entries: list[Mapping[str, Any]]) -> dict[str, dict[str, Points]]:
         for name, value in entry.items():
             if name in ("step", "epoch") or not isinstance(value, int | float) or not math.isfinite(value):
                 continue
-            kind = "evaluation" if name.startswith("eval_") else "training"
-            points = curves.setdefault(name.removeprefix("eval_"), {}).setdefault(kind, [])
+            measure, kind = _kind_of(name)
+            points = curves.setdefault(measure, {}).setdefault(kind, [])
             points.append((float(entry["step"]), float(value)))
     return {name: kinds for name, kinds in curves.items() if max(map(len, kinds.values())) > 1}
+
+
+def _kind_of(name: str) -> tuple[str, str]:
+    """Return the measure, and which of its lines a logged name is."""
+    if name.startswith("heldout/"):
+        measure, _, end = name.rpartition("/")
+        return (measure, end) if end in ("low", "high") else (name, "mean")
+    return (name.removeprefix("eval_"), "evaluation" if name.startswith("eval_") else "training")

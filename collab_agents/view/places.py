@@ -9,7 +9,7 @@ from typing import Literal
 
 from collab_agents._internal.addresses import Address, place_at, spelled
 from collab_agents.errors import RunDirectoryError
-from collab_agents.training.rounds import IMPROVE
+from collab_agents.training.rounds import EVALUATIONS, IMPROVE
 from collab_agents.trajectories import is_run
 from collab_agents.variance import Reliability
 from collab_agents.view.curves import SETTINGS, is_training
@@ -31,9 +31,9 @@ class Place:
     name: str
     kind: Literal["run", "evaluation", "training", "loop"]
     within: "Place | None" = None
-    """The evaluation or loop that it is in."""
+    """The evaluation, training or loop that it is in."""
     inside: list["Place"] = field(default_factory=list)
-    """The runs of an evaluation, or what is in a loop."""
+    """The runs of an evaluation, the evaluations of a training, or what is in a loop."""
     _table: RunTable | None = None
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reading: asyncio.Task[None] | None = None
@@ -106,7 +106,7 @@ async def _read_all(table: RunTable) -> None:
 
 
 def places_at(paths: Iterable[str | Path]) -> list[Place]:
-    """Return what the folders or files hold; what is in evaluations and loops follows.
+    """Return what the folders or files hold; what is in evaluations, trainings and loops follows.
 
     Raises:
         RunDirectoryError: For a folder that is none of these.
@@ -122,8 +122,8 @@ def places_at(paths: Iterable[str | Path]) -> list[Place]:
 
 
 def find_new(places: list[Place]) -> None:
-    """Append what has come into evaluations and loops since."""
-    for place in [one for one in places if one.kind in ("evaluation", "loop") and one.within is None]:
+    """Append what has come into evaluations, trainings and loops since."""
+    for place in [one for one in places if one.kind != "run" and one.within is None]:
         _look_into(place, places)
 
 
@@ -139,7 +139,7 @@ def _kind_of(path: str | Path) -> Literal["run", "evaluation", "training", "loop
 
 
 def _look_into(place: Place, places: list[Place]) -> None:
-    """Append what is in an evaluation or a loop and is not known yet."""
+    """Append what is in an evaluation, a training or a loop and is not known yet."""
     known = {one.path for one in place.inside}
     for path, kind in _parts_of(place):
         if str(path) not in known:
@@ -155,6 +155,10 @@ def _parts_of(place: Place) -> Iterator[tuple[Path, Literal["run", "evaluation",
     folder = Path(place.path)
     if place.kind == "evaluation":
         yield from ((run, "run") for run in _runs_in(folder))
+    elif place.kind == "training":
+        for step in sorted(folder.glob(f"{EVALUATIONS}/step-*/"), key=_step):
+            if _runs_in(step):
+                yield step, "evaluation"
     elif place.kind == "loop":
         for name in ("evaluation", "test"):
             if _runs_in(folder / name):
@@ -168,6 +172,11 @@ def _parts_of(place: Place) -> Iterator[tuple[Path, Literal["run", "evaluation",
 
 def _runs_in(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.glob("*/*/seed-*/run.json"))
+
+
+def _step(folder: Path) -> int:
+    number = folder.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else 0
 
 
 def _order(part: Path) -> tuple[int, bool, str]:

@@ -23,7 +23,8 @@ class RoundsPages:
 
     async def overview(self, place: Place, part: str | None) -> Response:
         """Return the page, or nothing if it has not changed since `part`."""
-        parts = [*place.inside, *(run for one in place.inside for run in one.inside)]
+        wholes = [one for one in place.inside if one.kind == "evaluation"]
+        parts = [*place.inside, *(run for one in wholes for run in one.inside)]
         stamp = f"{(Path(place.path) / IMPROVE).stat().st_mtime_ns}-{len(parts)}"
         if part == stamp:
             return Response(status_code=204)
@@ -39,7 +40,7 @@ class RoundsPages:
                 if one.reward is not None
             ],
             links={number: _links(number, parts) for number in range(len(record.rounds) + 1)},
-            wholes=[one for one in place.inside if one.kind == "evaluation"],
+            wholes=wholes,
             next=len(record.rounds),
             sets=_sets(record),
             trained=[(one.number, name, made) for one in record.rounds for name, made in one.data.items()],

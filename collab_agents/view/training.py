@@ -1,4 +1,4 @@
-"""The pages of a training: its curves, and for each step of which there are samples, the replies and their futures."""
+"""The pages of a training: its curves, its evaluations, and for each sampled step the replies and their futures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ class TrainingPages:
         curves = await run_in_threadpool(read_curves, Path(place.path))
         steps = await run_in_threadpool(samples.all)
         points = sum(len(line) for kinds in curves.values() for line in kinds.values())
-        stamp = f"{points}-{samples.end}"
+        stamp = f"{points}-{samples.end}-{len(place.inside)}"
         if part == stamp:
             return Response(status_code=204)
         config = await run_in_threadpool(_text_of, Path(place.path) / SETTINGS)
@@ -46,6 +46,7 @@ class TrainingPages:
             curves=curves,
             config=config,
             problems=samples.problems,
+            evaluations=place.inside,
             steps=steps[offset:last],
             recorded=len(steps),
             first=offset + 1,

@@ -49,7 +49,7 @@ from collab_agents.personas import Persona
 from collab_agents.server.settings import Settings
 from collab_agents.tasks import TASK_SETS, Task
 from collab_agents.tasks.agenda import Agenda
-from collab_agents.training.config import OfflineConfig, OnlineConfig, RewardConfig, SamplesConfig
+from collab_agents.training.config import EvaluationConfig, OfflineConfig, OnlineConfig, RewardConfig, SamplesConfig
 from collab_agents.training.loop import LoopConfig, read_loop
 from collab_agents.training.made_from import MadeFrom
 from collab_agents.training.rounds import HeldOut, Mean, Round, Rounds, Step
@@ -366,7 +366,7 @@ def test_every_command_and_section_is_documented() -> None:
     assert all(re.search(rf"`(collab-agents )?{name}\b", text) for name in GROUP.commands)
     assert all(f"| `{name}` |" in text for name in RunConfig.model_fields)
     records = (Trajectory, Turn, Candidate, Future, Sample, SampledReply, MadeFrom, Rounds, Round, Step, HeldOut, Mean)
-    for record in (*records, LoopConfig):
+    for record in (*records, LoopConfig, EvaluationConfig):
         assert all(f"`{name}`" in text for name in record.model_fields)
 
 

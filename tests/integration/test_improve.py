@@ -205,11 +205,11 @@ def check_resumed(config: Path, out: Path) -> None:
         ({"generate": {"lookahed": {}}}, "generate.yaml: lookahed: unknown field; did you mean 'lookahead'?"),
         (
             {"evaluate": {"assistant": {"app": "my:app"}}},
-            "evaluate.yaml: assistant.app: a loop trains a chat model; give assistant.model instead",
+            "evaluate.yaml: assistant.app: what is trained is a chat model; give assistant.model instead",
         ),
         (
             {"generate": {"assistant": {"model": {"name": "x", "base_url": "http://localhost"}}}},
-            "generate.yaml: assistant.model.base_url: a loop plays the models it trains itself; leave it out",
+            "generate.yaml: assistant.model.base_url: the model that is trained is played here; leave it out",
         ),
         ({"dpo": {"data": {"run": ["x"]}}}, "dpo.yaml: data.run: unknown field; did you mean 'runs'?"),
         (

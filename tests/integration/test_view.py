@@ -444,6 +444,20 @@ async def test_a_training_shows_its_curves(tmp_path: Path, page: Page, view: Vie
     await page.reload()
     await expect(page.get_by_role("img", name="loss over steps 1 to 9")).to_be_visible()
     await expect(page.get_by_text('"method": "dpo"')).to_be_visible()
+    held_out = [
+        {"step": n, "heldout/reward": n / 9, "heldout/reward/low": 0.1, "heldout/reward/high": 0.9} for n in (0, 9)
+    ]
+    (tmp_path / "training" / "training_log.json").write_text(json.dumps([*log, *held_out]))
+    tasks = TaskSet("letters", numbered(2), ScriptedUser(["{goal}"]), REWARD)
+    step = tmp_path / "training" / "evaluations" / "step-9"
+    scorecard = await evaluate([tasks], {"policy": Says(lambda messages, context: "yes")}, out=step)
+    (step / "scorecard.json").write_text(scorecard.model_dump_json())
+    await page.reload()
+    label = "heldout/reward over steps 0 to 9: mean from 0 to 1, low from 0.1 to 0.1, high from 0.9 to 0.9"
+    await expect(page.get_by_role("img", name=label)).to_be_visible()
+    await page.get_by_role("link", name="evaluations/step-9").click()
+    await page.get_by_role("link", name="letters/policy/seed-0").click()
+    await expect(page.get_by_role("list", name="Summary")).to_contain_text("2 trajectories")
 
 
 async def test_a_training_shows_what_it_sampled_as_it_goes_on(tmp_path: Path, page: Page, view: View) -> None:

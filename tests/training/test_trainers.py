@@ -480,10 +480,18 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
 
+    scene = {
+        "assistant": {"model": {"max_tokens": 8}},
+        "user": {"kind": "agenda"},
+        "judges": [{"name": "token_cost"}],
+        "lookahead": {"max_exchanges": 1},
+        "tasks": {"source": "tasks.jsonl", "limit": 2},
+    }
     for name, batch in (("one", 8), ("sft", 4)):
         trainer = {"learning_rate": 3e-3, "max_steps": 6, "train_sampling_strategy": "sequential"}
         data = {"dataset": str(tmp_path / "rows.jsonl")}
-        write(name, data, {**trainer, "per_device_train_batch_size": batch})
+        evaluation = {"config": scene, "every": 4, "load_best": False} if name == "sft" else None
+        write(name, data, {**trainer, "per_device_train_batch_size": batch}, evaluation=evaluation)
     for name, length in (("ppo", "max_completion_length"), ("online-dpo", "max_new_tokens")):
         trainer = {
             "max_steps": 2,
@@ -493,7 +501,8 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
             length: 8,
         }
         reward = {"judges": [{"name": "token_cost"}], "futures": 1, "max_tokens": 8}
-        write(name, {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward)
+        evaluation = {"config": scene, "every": 2} if name == "ppo" else None
+        write(name, {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward, evaluation=evaluation)
     # A group of four is on both processes, whose replies are followed by different numbers of turns.
     trainer = {
         "max_steps": 2,
@@ -516,9 +525,13 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
     assert losses(tmp_path / "sft") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
     assert done.stdout.count("8 prompts rows of 8 tasks") >= 2
     for name in ("ppo", "online-dpo"):
-        assert json.loads((tmp_path / name / "training_log.json").read_text())[0]["judges/token_cost"] < 0
+        log = json.loads((tmp_path / name / "training_log.json").read_text())
+        assert next(entry for entry in log if "loss" in entry)["judges/token_cost"] < 0
         assert [sample.step for sample in read_samples(tmp_path / name)] == [1, 2]
     assert list(losses(tmp_path / "ppo")) == [1, 2]
+    for name, steps in (("sft", [0, 4, 6]), ("ppo", [0, 2])):
+        log = json.loads((tmp_path / name / "training_log.json").read_text())
+        assert [entry["step"] for entry in log if "heldout/reward" in entry] == steps
     grown = json.loads((tmp_path / "grpo" / "training_log.json").read_text())
     assert all(4 < entry["tree/turns"] <= entry["tree/calls"] for entry in grown if "loss" in entry)
 
