@@ -99,6 +99,7 @@ class Looping:
         return self.process.wait(60)
 
 
+@pytest.mark.timeout(900)  # It starts TRL nine times.
 def test_a_loop_that_is_killed_again_and_again_ends_as_its_commands_do_by_hand(tmp_path: Path) -> None:
     config, out = begun(tmp_path)
     looping = Looping(config, out, "--resume")
@@ -112,7 +113,7 @@ def test_a_loop_that_is_killed_again_and_again_ends_as_its_commands_do_by_hand(t
     looping.wait_for(lambda: any(out.glob("round-1/sft/checkpoint-*")))
     assert looping.end(signal.SIGKILL) == -signal.SIGKILL
     looping = Looping(config, out, "--resume")  # The step of the killed one may still be there.
-    assert looping.process.wait(240) == 0, looping.said.read_text()
+    assert looping.process.wait(600) == 0, looping.said.read_text()
 
     record = read_rounds(out)
     check_record(record, out)
@@ -235,7 +236,7 @@ def test_what_is_wrong_in_a_file_is_one_sentence_before_anything_starts(
 def test_a_step_in_which_too_much_failed_ends_the_loop(tmp_path: Path) -> None:
     config, out = begun(tmp_path, evaluate={"user": {"kind": "tests.support.letters:Leaves"}})
     looping = Looping(config, out, "--resume")
-    assert looping.process.wait(240) == 1
+    assert looping.process.wait(600) == 1
     said = looping.said.read_text()
     assert "error: round 0: 1 of 8 failed in evaluation, and most_failures is 0.05: see what is wrong above" in said
     assert read_rounds(out).rounds == []
