@@ -6,7 +6,8 @@ one advantage per token. How a batch is changed between generation and loss is i
 
 What is private and used here, because nothing public does it:
 
-- `Trainer._save` and `_load_from_checkpoint` (transformers) keep the value head in a file beside the model.
+- `Trainer._save`, `_load_from_checkpoint` and `_load_best_model` (transformers) keep the value head in a file beside
+  the model.
 - `VLLMGeneration._iter_named_params` (TRL 1.16) leaves out the value head, which vLLM does not know.
 - `_name` is what the cards of checkpoints call the method.
 """

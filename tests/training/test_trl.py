@@ -33,6 +33,8 @@ PRIVATE: list[tuple[str, str | None, str]] = [
     ("trl.generation.vllm_generation:VLLMGeneration._iter_named_params", "", "ppo.py"),
     ("transformers:Trainer._save", "output_dir, state_dict", "ppo.py"),
     ("transformers:Trainer._load_from_checkpoint", "resume_from_checkpoint, model", "ppo.py"),
+    ("transformers:Trainer._load_best_model", "", "ppo.py"),
+    ("transformers:Trainer._save_checkpoint", "model, trial", "evaluation.py"),
     (
         f"{ONLINE}._forward",
         "model, prompt_ids, prompt_mask, completion_ids, completion_mask, vision_inputs",
