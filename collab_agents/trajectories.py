@@ -14,6 +14,7 @@ from collab_agents._internal.parts import Part, files_in, parsed, part_at, parts
 from collab_agents._internal.reasons import first_problem
 from collab_agents._internal.secrets import mask
 from collab_agents._internal.text import valid
+from collab_agents._internal.whole import replacing
 from collab_agents.errors import RunDirectoryError
 from collab_agents.lookahead import Components
 from collab_agents.personas import Persona
@@ -232,12 +233,8 @@ class JsonlStore:
 
     def replace(self, records: Iterable[BaseModel]) -> None:
         """Put the records in the place of all there are, in one step."""
-        draft = self.path.with_name(self.path.name + ".new")
-        with open(draft, "w", encoding="utf-8", opener=self.opener) as file:
+        with replacing(self.path, self.opener) as file:
             file.writelines(f"{mask(line_of(one))}\n" for one in records)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path)
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Line numbers and objects, one at a time; nothing if there is no file."""

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 
 from collab_agents.errors import CollabError, ConfigError, RunDirectoryError
+from collab_agents.models.sources import ADAPTER
 from collab_agents.training.arguments import trainer_arguments
 from collab_agents.training.card import ModelCard
 from collab_agents.training.config import PolicyConfig
@@ -141,7 +142,7 @@ def fit(
     history: list[dict[str, float]] = trainer.state.log_history
     if trainer.accelerator.is_main_process:
         trainings, base = trainings_of(folder)
-        adapter = (folder / "adapter_config.json").exists()
+        adapter = (folder / ADAPTER).exists()
         best = evaluation and evaluation.summary()
         card = ModelCard(folder.name, adapter, trainings, base, read_made_from(folder), history, best_step=best)
         (folder / "README.md").write_text(card.text(), encoding="utf-8")

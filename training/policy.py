@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from collab_agents.errors import ConfigError, RunDirectoryError
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.smollm2 import smollm2
-from collab_agents.models.sources import check_folder, loading
+from collab_agents.models.sources import ADAPTER, check_folder, loading
 from collab_agents.models.weights import load_weights, placement
 from collab_agents.training.config import LoraSection, PolicyConfig
 from collab_agents.training.records import copy_records
@@ -49,7 +49,7 @@ def load_policy(config: PolicyConfig) -> Policy:
     Raises:
         ConfigError: For a model that cannot be loaded, an adapter, or a tokenizer without a chat template.
     """
-    if Path(config.name.removeprefix("local:"), "adapter_config.json").is_file():
+    if Path(config.name.removeprefix("local:"), ADAPTER).is_file():
         raise ConfigError(
             f"model.name {config.name!r} is an adapter: merge it first (collab-agents merge --adapter {config.name} "
             "--out FOLDER) and train the merged model"
@@ -94,8 +94,8 @@ def merge_adapter(adapter: str | Path, out: str | Path) -> Path:
         RunDirectoryError: If `out` is not empty.
     """
     folder, target = Path(adapter), Path(out)
-    if not (folder / "adapter_config.json").is_file():
-        raise ConfigError(f"{folder}: there is no adapter_config.json; choose a folder that a training wrote")
+    if not (folder / ADAPTER).is_file():
+        raise ConfigError(f"{folder}: there is no {ADAPTER}; choose a folder that a training wrote")
     if target.exists() and any(target.iterdir()):
         raise RunDirectoryError(f"{target} is not empty: choose another directory")
     merged, tokenizer = load_weights(str(folder), str(folder), "auto")

@@ -4,7 +4,6 @@ It loads no trainer, so that a loop can be looked at where none is installed.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from collab_agents._internal.reasons import first_problem
+from collab_agents._internal.whole import replacing
 from collab_agents.errors import RunDirectoryError
 from collab_agents.runs.scorecard import Difference, Estimate, Scorecard
 from collab_agents.training.made_from import MadeFrom
@@ -123,12 +123,8 @@ def read_rounds(folder: str | Path) -> Rounds:
 
 def write_rounds(rounds: Rounds, folder: Path) -> None:
     """Write the record of a loop. Whoever reads it meets the old one or the new one, whole."""
-    draft = folder / f"{IMPROVE}.new"
-    with open(draft, "w", encoding="utf-8") as file:
+    with replacing(folder / IMPROVE) as file:
         file.write(rounds.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / IMPROVE)
 
 
 def held_out(scorecard: Scorecard, name: str) -> dict[str, HeldOut]:

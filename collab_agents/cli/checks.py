@@ -11,6 +11,7 @@ from collab_agents.cli.evaluate import task_set
 from collab_agents.config import EvalConfig, RunConfig
 from collab_agents.config.build import Models, personas_of, reward_of, tasks_of, user_of
 from collab_agents.errors import ConfigError
+from collab_agents.models.sources import ADAPTER
 from collab_agents.runs import check_tasks
 from collab_agents.training.config import OfflineConfig, OnlineConfig
 from collab_agents.training.loop import Loop, Training, read_loop
@@ -55,7 +56,7 @@ def _check_model(loop: Loop, path: Path) -> None:
     from collab_agents.training.policy import source_of
 
     with _naming(str(path)):
-        if Path(source_of(loop.config.model), "adapter_config.json").is_file():
+        if Path(source_of(loop.config.model), ADAPTER).is_file():
             raise ConfigError(f"model {loop.config.model!r} is an adapter: merge it first (collab-agents merge)")
 
 

@@ -17,6 +17,7 @@ from collab_agents.cli.checks import check_loop
 from collab_agents.cli.evaluate import wide_console
 from collab_agents.cli.steps import run_step
 from collab_agents.errors import CollabError, RunDirectoryError
+from collab_agents.models.sources import ADAPTER
 from collab_agents.runs.scorecard import Scorecard
 from collab_agents.training.loop import Loop, Training, read_loop
 from collab_agents.training.made_from import read_made_from
@@ -169,7 +170,7 @@ class _Improvement:
                 this.data[name] = found
 
         self._do(this, name, train)
-        if not (folder / "adapter_config.json").exists():
+        if not (folder / ADAPTER).exists():
             return str(folder)
         merged = folder.with_name(f"{name}-model")
 

@@ -16,7 +16,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.models.batching import Entry, MicroBatcher
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.smollm2 import smollm2
-from collab_agents.models.sources import check_folder, loading
+from collab_agents.models.sources import ADAPTER, check_folder, loading
 from collab_agents.trajectories import Message
 
 Features = NDArray[np.float32]
@@ -85,7 +85,7 @@ def load_features(name: str, layers: int | None = None) -> FeatureEngine:
 def _load(name: str, layers: int | None, device: str) -> FeatureEngine:
     label = f"value model's model {name!r}"
     source = smollm2() if name == "smollm2" else check_folder(name, label)
-    if Path(source, "adapter_config.json").is_file():
+    if Path(source, ADAPTER).is_file():
         raise ConfigError(f"{label} is an adapter: merge it first (collab-agents merge)")
     with loading(label), _without_load_report():
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

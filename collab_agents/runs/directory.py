@@ -25,6 +25,7 @@ from collab_agents._internal.parts import parsed, parts_of, whole_lines
 from collab_agents._internal.parts import turns_in as turns_in
 from collab_agents._internal.secrets import mask, remember_environment
 from collab_agents._internal.stream import until_done
+from collab_agents._internal.whole import replacing
 from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.lookahead import Lookahead
 from collab_agents.personas import Persona
@@ -327,14 +328,9 @@ class RunDirectory:
         return read_json(self.path / "run.json")
 
     def _write(self, run: dict[str, Any]) -> None:
-        draft = self.path / "run.json.new"
-        text = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n")
-        with explained(self.path / "run.json"):
-            with open(draft, "w", encoding="utf-8", opener=self._failures.opener) as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.path / "run.json")
+        text, path = mask(json.dumps(run, indent=2, ensure_ascii=False) + "\n"), self.path / "run.json"
+        with explained(path), replacing(path, self._failures.opener) as file:
+            file.write(text)
 
 
 def _positive(counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A model in training plays held-out conversations in between: the best step is kept, and the training is the same."""
 
-import asyncio
 import json
 import multiprocessing
 import signal
@@ -30,7 +29,6 @@ from collab_agents.training import (
     LoraSection,
     MultiturnRewardFunction,
     PolicyConfig,
-    opening_rows,
     train_dpo,
     train_grpo,
     train_online_dpo,
@@ -44,7 +42,6 @@ from collab_agents.users import AgendaUser, ScriptedUser
 from tests.support.commands import exit_code as run
 from tests.support.letters import Leaves
 from tests.support.tasks import party
-from tests.support.tiny import tiny_model
 
 ASK = [{"role": "user", "content": "say"}]
 QUICK = {
@@ -58,17 +55,6 @@ QUICK = {
 }
 SAMPLING = {"max_tokens": 8}
 METHODS = {"sft": train_sft, "dpo": train_dpo, "online-dpo": train_online_dpo, "grpo": train_grpo, "ppo": train_ppo}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def prompts() -> DatasetDict:
-    made = asyncio.run(opening_rows([party(str(number)) for number in range(8)], AgendaUser()))
-    return DatasetDict({"train": made.dataset()})
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +111,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_with_every_trainer_conversations_are_played_before_between_and_after(
-    tiny: str, tmp_path: Path, prompts: DatasetDict, words: DatasetDict, method: str
+    tiny: str, tmp_path: Path, openings: DatasetDict, words: DatasetDict, method: str
 ) -> None:
     train: Any = METHODS[method]
     chosen, rejected = ([{"role": "assistant", "content": letter}] for letter in "eq")
     pairs = Dataset.from_list([{"prompt": ASK, "chosen": chosen, "rejected": rejected}] * 8)
-    data = {"sft": words, "dpo": DatasetDict({"train": pairs})}.get(method, prompts)
+    data = {"sft": words, "dpo": DatasetDict({"train": pairs})}.get(method, openings)
     more = {
         "online-dpo": {"max_new_tokens": 8},
         "grpo": {"num_generations": 2, "max_completion_length": 8},
@@ -161,7 +147,7 @@ def test_with_every_trainer_conversations_are_played_before_between_and_after(
 
 @pytest.mark.parametrize("method", ["sft", "grpo"])
 def test_a_training_is_the_same_with_evaluations_and_without(
-    tiny: str, tmp_path: Path, prompts: DatasetDict, words: DatasetDict, method: str
+    tiny: str, tmp_path: Path, openings: DatasetDict, words: DatasetDict, method: str
 ) -> None:
     def draw(conversation: Conversation, task: Task) -> float:
         import random
@@ -179,7 +165,7 @@ def test_a_training_is_the_same_with_evaluations_and_without(
         else:
             trainer |= {"num_generations": 2, "max_completion_length": 8}
             train_grpo(
-                policy(tiny, dropout=0.3), prompts, futures_reward(), tmp_path / name, trainer=trainer, **options
+                policy(tiny, dropout=0.3), openings, futures_reward(), tmp_path / name, trainer=trainer, **options
             )
     assert same(adapter(tmp_path / "without"), adapter(tmp_path / "with"))
     assert not same(adapter(tmp_path / "with"), adapter(tmp_path / "with" / "checkpoint-1"))
@@ -191,7 +177,7 @@ def test_a_training_is_the_same_with_evaluations_and_without(
 
 
 def test_the_best_step_is_the_model_at_the_end_and_the_training_stops_early(
-    tiny: str, tmp_path: Path, words: DatasetDict, prompts: DatasetDict
+    tiny: str, tmp_path: Path, words: DatasetDict, openings: DatasetDict
 ) -> None:
     def evaluation(**options: Any) -> HeldOutEvaluation:
         judge = giving(0.1, 0.5, 0.9, 0.3, 0.9, 1.0)
@@ -211,7 +197,7 @@ def test_the_best_step_is_the_model_at_the_end_and_the_training_stops_early(
 
     out = tmp_path / "best"
     trainer |= {"num_iterations": 1, "max_completion_length": 8, "save_total_limit": 1}
-    train_ppo(policy(tiny), prompts, futures_reward(), out, trainer=trainer, evaluation=evaluation())
+    train_ppo(policy(tiny), openings, futures_reward(), out, trainer=trainer, evaluation=evaluation())
     assert list(logged(out)) == [0, 1, 2, 3, 4]
     assert [one.name for one in out.glob("checkpoint-*")] == ["checkpoint-2"]
     for file in ("adapter_model.safetensors", "value_head.safetensors"):

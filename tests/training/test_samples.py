@@ -1,6 +1,5 @@
 """What an online training samples is recorded as it goes on, survives a kill, and reaches the loggers."""
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -29,7 +28,6 @@ from collab_agents.training import (
     MultiturnRewardFunction,
     PolicyConfig,
     SamplesConfig,
-    opening_rows,
     read_samples,
     record_samples,
     train_grpo,
@@ -42,7 +40,6 @@ from collab_agents.trajectories import Future
 from collab_agents.users import AgendaUser, ScriptedUser
 from tests.support.commands import exit_code as run
 from tests.support.tasks import party
-from tests.support.tiny import tiny_model
 
 QUICK = {
     "logging_steps": 1,
@@ -54,17 +51,6 @@ QUICK = {
     "per_device_train_batch_size": 4,
 }
 GRPO = {**QUICK, "num_generations": 2, "max_completion_length": 8}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def data() -> DatasetDict:
-    made = asyncio.run(opening_rows([party(str(number)) for number in range(8)], AgendaUser()))
-    return DatasetDict({"train": made.dataset()})
 
 
 def policy(name: str) -> PolicyConfig:
@@ -83,10 +69,12 @@ def reward_function(futures: int = 2) -> MultiturnRewardFunction:
     [(train_grpo, "max_completion_length"), (train_ppo, "max_completion_length"), (train_online_dpo, "max_new_tokens")],
 )
 def test_a_prompt_of_each_step_is_recorded_with_all_its_replies_and_a_future_of_each(
-    tiny: str, tmp_path: Path, data: DatasetDict, train: Any, new: str
+    tiny: str, tmp_path: Path, openings: DatasetDict, train: Any, new: str
 ) -> None:
     more = {train_ppo: {"num_iterations": 1}, train_grpo: {"num_generations": 4}}.get(train, {})
-    train(policy(tiny), data, reward_function(), tmp_path / "out", trainer={**QUICK, **more, new: 8, "max_steps": 2})
+    train(
+        policy(tiny), openings, reward_function(), tmp_path / "out", trainer={**QUICK, **more, new: 8, "max_steps": 2}
+    )
     samples = list(read_samples(tmp_path / "out"))
     assert [one.step for one in samples] == [1, 2]
     for sample in samples:
@@ -102,9 +90,11 @@ def test_a_prompt_of_each_step_is_recorded_with_all_its_replies_and_a_future_of_
             assert future.scores.keys() == {"token_cost"}
 
 
-def test_steps_are_recorded_so_many_apart_and_evaluation_is_not(tiny: str, tmp_path: Path, data: DatasetDict) -> None:
+def test_steps_are_recorded_so_many_apart_and_evaluation_is_not(
+    tiny: str, tmp_path: Path, openings: DatasetDict
+) -> None:
     options = {**GRPO, "max_steps": 5, "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 8}
-    both = DatasetDict({"train": data["train"], "eval": data["train"].select(range(4))})
+    both = DatasetDict({"train": openings["train"], "eval": openings["train"].select(range(4))})
     train_grpo(
         policy(tiny), both, reward_function(futures=1), tmp_path / "out",
         trainer={**options, "eval_on_start": True}, samples=SamplesConfig(every=2, prompts=2, futures=0),
@@ -114,7 +104,7 @@ def test_steps_are_recorded_so_many_apart_and_evaluation_is_not(tiny: str, tmp_p
     assert all(len({one.task.id for one in samples if one.step == step}) == 2 for step in (1, 3, 5))
     assert all(len(one.replies) == 2 and not reply.futures for one in samples for reply in one.replies)
     train_grpo(
-        policy(tiny), data, reward_function(futures=1), tmp_path / "none",
+        policy(tiny), openings, reward_function(futures=1), tmp_path / "none",
         trainer={**GRPO, "max_steps": 1}, samples=SamplesConfig(prompts=0),
     )  # fmt: skip
     assert not (tmp_path / "none" / "samples.jsonl").exists()
@@ -156,9 +146,9 @@ def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
         list(read_samples(tmp_path))
 
 
-def test_tensorboard_shows_what_was_said_as_text(tiny: str, tmp_path: Path, data: DatasetDict) -> None:
+def test_tensorboard_shows_what_was_said_as_text(tiny: str, tmp_path: Path, openings: DatasetDict) -> None:
     options = {**GRPO, "max_steps": 2, "report_to": ["tensorboard"]}
-    train_grpo(policy(tiny), data, reward_function(), tmp_path / "out", trainer=options)
+    train_grpo(policy(tiny), openings, reward_function(), tmp_path / "out", trainer=options)
     (folder,) = {file.parent for file in (tmp_path / "out").rglob("events.out.tfevents.*")}
     events = EventAccumulator(str(folder))
     events.Reload()
@@ -169,9 +159,9 @@ def test_tensorboard_shows_what_was_said_as_text(tiny: str, tmp_path: Path, data
         assert "    User: " + sample.replies[1].futures[0].messages[0]["content"] in texts[sample.step]
 
 
-def test_trls_table_of_completions_has_scores_and_futures_too(tiny: str, tmp_path: Path, data: DatasetDict) -> None:
+def test_trls_table_of_completions_has_scores_and_futures_too(tiny: str, tmp_path: Path, openings: DatasetDict) -> None:
     options = {**GRPO, "max_steps": 1, "log_completions": True}
-    train_grpo(policy(tiny), data, reward_function(), tmp_path / "out", trainer=options)
+    train_grpo(policy(tiny), openings, reward_function(), tmp_path / "out", trainer=options)
     (file,) = (tmp_path / "out" / "completions").glob("*.parquet")
     table = pandas.read_parquet(file)
     assert len(table) == 4
@@ -200,7 +190,7 @@ def test_tables_have_a_row_a_reply_and_none_without_a_run() -> None:
 
 
 def test_a_trainer_of_ones_own_records_too_and_says_why_a_reply_has_no_reward(
-    tiny: str, tmp_path: Path, data: DatasetDict
+    tiny: str, tmp_path: Path, openings: DatasetDict
 ) -> None:
     def strict(conversation: Conversation, task: Task) -> float:
         if text_of(conversation.messages[1]):
@@ -214,7 +204,7 @@ def test_a_trainer_of_ones_own_records_too_and_says_why_a_reply_has_no_reward(
         assistant=GenericFakeChatModel(messages=iter([])),
     )
     args = GRPOConfig(str(tmp_path / "out"), use_cpu=True, max_steps=1, **GRPO)
-    trainer = GRPOTrainer(tiny, reward_funcs=reward, args=args, train_dataset=data["train"])
+    trainer = GRPOTrainer(tiny, reward_funcs=reward, args=args, train_dataset=openings["train"])
     record_samples(trainer, reward, SamplesConfig(prompts=8))
     trainer.train()
     replies = [reply for sample in read_samples(tmp_path / "out") for reply in sample.replies]

@@ -88,11 +88,6 @@ OVERRIDDEN: dict[type[Any], list[str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
 def policy(name: str, *, full: bool = False) -> PolicyConfig:
     return PolicyConfig(name=name, dtype="float32", lora=None if full else LoraSection(r=8, alpha=16))
 

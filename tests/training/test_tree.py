@@ -24,7 +24,6 @@ from collab_agents.training import MultiturnRewardFunction, PolicyConfig, TreeGR
 from collab_agents.training.calls import Call
 from collab_agents.training.rewards import Scored
 from collab_agents.training.tree import leave_one_out, turns_of
-from tests.support.tiny import tiny_model
 
 REPLIES, FUTURES, PROMPTS, LONGEST = 4, 3, 2, 10
 GAMMA, LAM, VF = 0.98, 0.9, 0.3
@@ -263,11 +262,6 @@ class Watched(MultiturnRewardFunction):
         rewards = await super().__call__(*args, **kwargs)
         self.seen.append((kwargs["completion_ids"], rewards, self.last))
         return rewards
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def prompts(count: int = 8) -> DatasetDict:
