@@ -404,8 +404,8 @@ async def test_a_node_with_the_wrong_package_is_named(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
-    serve: Callable[..., Server], tmp_path: Path
+def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own_and_goes_on_in_a_cluster(
+    cluster: Cluster, serve: Callable[..., Server], tmp_path: Path
 ) -> None:
     """And ends in good order when it is terminated."""
     server = serve("--deterministic", "--latency", "0.2")
@@ -432,7 +432,7 @@ def test_the_command_line_plays_an_app_of_ones_own_on_a_ray_of_its_own(
     assert 0 < len(finished) < 16
     assert read_totals(out)["calls"] >= sum(one.usage.calls for one in read_trajectories(out))
 
-    process = start(*command)
+    process = start(*command, cluster.address, "--workers", "1")
     output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert "16/16" in output
