@@ -7,9 +7,9 @@ trained, and which runs are learnt from.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from collab_agents._internal.seeds import derive_seed
 from collab_agents.config import EvalConfig, RunConfig, Section, load_config
@@ -39,6 +39,21 @@ class TrainingConfig(Section):
     """The rounds that have it; by default all."""
 
 
+class GenerationConfig(Section):
+    """How the trajectories of some rounds are generated."""
+
+    config: FileOrSections
+    """Their `run.yaml`."""
+    rounds: list[PositiveInt] | None = None
+    """The rounds that have it; by default all that none before it in the list has."""
+
+
+def _as_list(given: object) -> object:
+    if given is None:
+        return []
+    return [{"config": given}] if isinstance(given, str | Mapping) else given
+
+
 class LoopConfig(Section):
     """The whole of `loop.yaml`."""
 
@@ -48,8 +63,8 @@ class LoopConfig(Section):
     """The loop ends after so many rounds in turn without a better held-out reward."""
     model: str = "smollm2"
     """The model that the first round begins with: "smollm2", a folder or a Hub repository."""
-    generate: FileOrSections | None = None
-    """The `run.yaml` of the rounds' trajectories. Without it, trainings cannot learn from runs."""
+    generate: Annotated[list[GenerationConfig], BeforeValidator(_as_list)] = Field(default_factory=list)
+    """The `run.yaml` of the rounds' trajectories, or several. Without it, trainings cannot learn from runs."""
     train: list[TrainingConfig] = Field(min_length=1)
     """The trainings of a round, one after the other."""
     evaluate: FileOrSections
@@ -85,7 +100,7 @@ class Training:
 
     def is_in(self, number: int) -> bool:
         """Whether a round has it."""
-        return self.rounds is None or number in self.rounds
+        return is_in(number, self.rounds)
 
     @property
     def needs_runs(self) -> bool:
@@ -101,11 +116,21 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """A way to generate trajectories, with its sections as they were written."""
+
+    raw: Raw
+    where: str
+    """Where it is named, for messages."""
+    rounds: Sequence[int] | None
+
+
+@dataclass(frozen=True)
 class Loop:
     """A loop whose files were all read and are valid."""
 
     config: LoopConfig
-    generate: Raw | None
+    generations: Sequence[Generation]
     trainings: Sequence[Training]
     evaluate: Raw
     test: Raw | None
@@ -118,18 +143,26 @@ class Loop:
             for one in self.trainings
         ]
         return kept | {
-            "generate": self.generate,
+            "generate": [{"config": one.raw, "rounds": one.rounds and list(one.rounds)} for one in self.generations],
             "train": trainings,
             "evaluate": self.evaluate,
             "test": self.test,
         }
 
-    def generating(self, number: int, model: str) -> Raw:
+    def generation_in(self, number: int) -> int | None:
+        """Return the index of the generation of a round, None if it has none."""
+        return next((i for i, one in enumerate(self.generations) if is_in(number, one.rounds)), None)
+
+    def generating(self, number: int, generation: Generation, model: str) -> Raw:
         """Return the `run.yaml` of a round. The first has the seed of the file, and later ones have derived seeds."""
-        assert self.generate is not None
-        raw = played_by(self.generate, model)
+        raw = played_by(generation.raw, model)
         seed = raw.get("seed", 0)
         return raw if number == 1 else {**raw, "seed": derive_seed(seed, "round", number)}
+
+
+def is_in(number: int, rounds: Sequence[int] | None) -> bool:
+    """Whether a round is one of these; None is all of them."""
+    return rounds is None or number in rounds
 
 
 def read_loop(path: str | Path) -> Loop:
@@ -153,19 +186,29 @@ def read_loop(path: str | Path) -> Loop:
         )
         training = Training(name, one.method, raw, where, one.rounds)
         validated(training.filled(model, ["trajectories"]), shape, where)
-        if training.needs_runs and config.generate is None:
+        if training.needs_runs and not config.generate:
             raise ConfigError(
                 f"{path}: generate is missing: {where} learns from trajectories; give a run.yaml, or name a dataset"
                 f"{' or tasks' if one.method.online else ''} in its data"
             )
         trainings.append(training)
-    return Loop(
+    loop = Loop(
         config,
-        None if config.generate is None else _playing(path, "generate", config.generate, model, RunConfig),
+        [_generation(path, index, config, model) for index in range(len(config.generate))],
         trainings,
         _playing(path, "evaluate", config.evaluate, model, EvalConfig),
         None if config.test is None else _playing(path, "test", config.test, model, EvalConfig),
     )
+    for number in range(1, config.rounds + 1):
+        if loop.generation_in(number) is None and any(one.needs_runs and one.is_in(number) for one in trainings):
+            raise ConfigError(f"{path}: generate: round {number} has none; add {number} to the rounds of one")
+    return loop
+
+
+def _generation(path: str | Path, index: int, config: LoopConfig, model: str) -> Generation:
+    section = f"generate.{index}.config" if len(config.generate) > 1 else "generate"
+    one = config.generate[index]
+    return Generation(_playing(path, section, one.config, model, RunConfig), f"{path}: {section}", one.rounds)
 
 
 def _playing(path: str | Path, section: str, given: FileOrSections, model: str, shape: type[Section]) -> Raw:

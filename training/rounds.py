@@ -86,8 +86,8 @@ class Rounds(Record):
 
     config: dict[str, Any]
     """`loop.yaml` and the files that it names."""
-    tasks: int | None = None
-    """The tasks of a round's trajectories; None if the loop generates none."""
+    tasks: list[int] = Field(default_factory=list)
+    """By entry of `generate`, the tasks of its trajectories."""
     rounds: list[Round] = Field(default_factory=list)
     best: int | None = None
     """The round with the highest held-out reward, the first of equals. None before round 0 is evaluated."""

@@ -19,8 +19,8 @@ from collab_agents.training.played import evaluation_of, played_by
 from collab_agents.value import value_of
 
 
-def check_loop(path: Path) -> int | None:
-    """Check what `read_loop` cannot see, and return the number of tasks of a round, None if it generates nothing.
+def check_loop(path: Path) -> list[int]:
+    """Check what `read_loop` cannot see, and return the number of tasks of each generation.
 
     It is done in another process, so that what it loads does not stay in memory.
 
@@ -35,17 +35,18 @@ def check_loop(path: Path) -> int | None:
         return pool.submit(_check, path).result()
 
 
-def _check(path: Path) -> int | None:
+def _check(path: Path) -> list[int]:
     loop = read_loop(path)
     _check_model(loop, path)
     for section, raw in (("evaluate", loop.evaluate), ("test", loop.test)):
         if raw is not None:
             with _naming(f"{path}: {section}"):
                 _check_evaluation(EvalConfig.model_validate(played_by(raw, loop.config.model)))
-    tasks = None
-    if loop.generate is not None:
-        with _naming(f"{path}: generate"):
-            tasks = _check_generation(RunConfig.model_validate(loop.generating(1, loop.config.model)))
+    tasks = []
+    for generation in loop.generations:
+        with _naming(generation.where):
+            run = loop.generating(1, generation, loop.config.model)
+            tasks.append(_check_generation(RunConfig.model_validate(run)))
     for one in loop.trainings:
         with _naming(one.where):
             _check_training(one, loop.config.model, path)

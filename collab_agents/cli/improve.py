@@ -144,13 +144,17 @@ class _Improvement:
         self._evaluate(this, model)
 
     def _generate(self, this: Round, model: str) -> None:
+        index = self._loop.generation_in(this.number)
+        assert index is not None
+        generation, tasks = self._loop.generations[index], self._record.tasks[index]
+
         def work() -> None:
-            file = self._write(this, "generate", self._loop.generating(this.number, model))
+            file = self._write(this, "generate", self._loop.generating(this.number, generation, model))
             run = self._folder(this) / "trajectories"
             code = self._run(this, "generate", "--config", file, "--out", run, "--resume")
             totals = json.loads((run / "run.json").read_text(encoding="utf-8")).get("totals", {}) if code == 1 else {}
             failed, finished = totals.get("failures", 0), totals.get("trajectories", 0)
-            self._check(this, "generate", code, failed, failed + finished == self._record.tasks, finished)
+            self._check(this, "generate", code, failed, failed + finished == tasks, finished)
 
         self._do(this, "generate", work)
 

@@ -43,8 +43,9 @@ TRAINER = {
 
 def written(folder: Path, **changes: Any) -> Path:
     """The files of a loop: SFT of all weights in the first round, then DPO of an adapter."""
+    run = {**SCENE, "lookahead": LOOKAHEAD, "tasks": {"source": "offline", "split": "train", "limit": 8}}
     files: dict[str, Any] = {
-        "generate": {**SCENE, "lookahead": LOOKAHEAD, "tasks": {"source": "offline", "split": "train", "limit": 8}},
+        "generate": run,
         "evaluate": {**SCENE, "lookahead": {"max_exchanges": 1}, "tasks": {"source": "offline", "limit": 8}},
         "dpo": {
             "model": {"name": "another", "lora": {"r": 4}},
@@ -58,7 +59,10 @@ def written(folder: Path, **changes: Any) -> Path:
         "patience": 2,
         "trajectories": "all",
         "model": str(folder / "tiny"),
-        "generate": "generate.yaml",
+        "generate": [
+            {"config": "generate.yaml", "rounds": [1]},
+            {"config": {**run, "tasks": {"source": "offline", "split": "train", "limit": 6}}},
+        ],
         "train": [
             {"method": "sft", "config": sft, "rounds": [1]},
             {"method": "dpo", "config": "dpo.yaml", "rounds": [2]},
@@ -76,7 +80,7 @@ def begun(folder: Path, **changes: Any) -> tuple[Path, Path]:
     config, out = written(folder, **changes), folder / "out"
     tiny_model(folder / "tiny")
     out.mkdir()
-    write_rounds(Rounds(config=read_loop(config).dump(), tasks=8), out)
+    write_rounds(Rounds(config=read_loop(config).dump(), tasks=[8, 6]), out)
     return config, out
 
 
@@ -137,7 +141,7 @@ def check_record(record: Rounds, out: Path) -> None:
     assert pairs == read_made_from(out / "round-2/dpo")
     assert pairs.gaps is not None
     assert pairs.rows == pairs.gaps.count > 0
-    assert pairs.rows + sum(pairs.dropped.values()) == pairs.made_from == 16  # Of both rounds.
+    assert pairs.rows + sum(pairs.dropped.values()) == pairs.made_from == 14  # Of both rounds.
 
     rewards = [one.reward.value for one in record.rounds if one.reward]
     assert record.best == rewards.index(max(rewards)) == 2
@@ -199,6 +203,14 @@ def check_resumed(config: Path, out: Path) -> None:
         ({"loop": {"trajectories": "some"}}, "loop.yaml: trajectories: input should be 'round' or 'all', got 'some'"),
         ({"loop": {"evaluate": "none.yaml"}}, "none.yaml: No such file or directory"),
         ({"loop": {"rounds": 3}}, "loop.yaml: train: round 3 has no training; add 3 to the rounds of one"),
+        (
+            {"loop": {"generate": [{"config": "generate.yaml", "round": [1]}]}},
+            "loop.yaml: generate.0.round: unknown field",
+        ),
+        (
+            {"loop": {"generate": [{"config": "generate.yaml", "rounds": [1]}]}},
+            "loop.yaml: generate: round 2 has none; add 2 to the rounds of one",
+        ),
         (
             {"loop": {"generate": None}},
             "loop.yaml: generate is missing: {loop}: train.0.config learns from trajectories",
