@@ -1,9 +1,13 @@
-"""Plot a training's logs."""
+"""Plot a training's logs, and the rounds of a loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from collab_agents.training.rounds import Rounds
 
 _SHOWN = (
     "loss", "heldout/reward", "reward", "judges/", "kl", "entropy", "value", "explained", "rewards/",
@@ -28,23 +32,51 @@ def plot_curves(history: Sequence[Mapping[str, float]], file: Path) -> None:
     names = names[:_MOST]
     if not names:
         return
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
+    with _panels(names, "step", file) as panels:
+        for axis, name in zip(panels, names, strict=True):
+            for key, label in ((name, "train"), (f"eval_{name}", "eval")):
+                if key in series:
+                    axis.plot(*zip(*series[key], strict=True), label=label)
+            if f"{name}/low" in series:
+                steps, low = zip(*series[f"{name}/low"], strict=True)
+                axis.fill_between(steps, low, [high for _, high in series[f"{name}/high"]], alpha=0.2)
+            if f"eval_{name}" in series:
+                axis.legend()
+
+
+def plot_rounds(record: Rounds, file: Path) -> None:
+    """Plot each measure of the held-out conversations over the rounds, with its 95% interval, by set of tasks."""
+    rounds = [one for one in record.rounds if one.sets]
+    names = list(dict.fromkeys(name for one in rounds for held in one.sets.values() for name in held.measures))
+    names = sorted(names, key=lambda name: name != "reward")[:_MOST]
+    sets = list(dict.fromkeys(name for one in rounds for name in one.sets))
+    with _panels([name.replace("_", " ") for name in names], "round", file) as panels:
+        for axis, name in zip(panels, names, strict=True):
+            for held in sets:
+                found = [(one.number, one.sets[held].measures[name]) for one in rounds]
+                shown = [(number, one.value, one.low, one.high) for number, one in found if one.value is not None]
+                if shown:
+                    numbers, values, low, high = zip(*shown, strict=True)
+                    (line,) = axis.plot(numbers, values, marker="o", label=held)
+                    axis.fill_between(numbers, low, high, alpha=0.2, color=line.get_color())
+            axis.set_xticks([one.number for one in rounds])
+            if len(sets) > 1:
+                axis.legend()
+
+
+@contextmanager
+def _panels(titles: Sequence[str], below: str, file: Path) -> Iterator[list[Axes]]:
+    """Yield an empty panel for each title, and write what was drawn to the file."""
+    columns = min(3, len(titles))
+    rows = -(-len(titles) // columns)
     figure = Figure(figsize=(4.5 * columns, 3 * rows))
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=False):
-        for key, label in ((name, "train"), (f"eval_{name}", "eval")):
-            if key in series:
-                axis.plot(*zip(*series[key], strict=True), label=label)
-        if f"{name}/low" in series:
-            steps, low = zip(*series[f"{name}/low"], strict=True)
-            axis.fill_between(steps, low, [high for _, high in series[f"{name}/high"]], alpha=0.2)
-        axis.set_title(name)
-        axis.set_xlabel("step")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, title in zip(axes, titles, strict=False):
+        axis.set_title(title)
+        axis.set_xlabel(below)
         axis.grid(alpha=0.3)
-        if f"eval_{name}" in series:
-            axis.legend()
-    for axis in axes.flat[len(names) :]:
+    for axis in axes[len(titles) :]:
         axis.set_visible(False)
+    yield axes[: len(titles)]
     figure.tight_layout()
     figure.savefig(file, dpi=100)

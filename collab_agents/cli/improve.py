@@ -19,6 +19,7 @@ from collab_agents.cli.steps import run_step
 from collab_agents.errors import CollabError, RunDirectoryError
 from collab_agents.models.sources import ADAPTER
 from collab_agents.runs.scorecard import Scorecard
+from collab_agents.training.curves import plot_rounds
 from collab_agents.training.loop import Loop, Training, read_loop
 from collab_agents.training.made_from import read_made_from
 from collab_agents.training.played import Raw, played_by
@@ -194,6 +195,7 @@ class _Improvement:
             this.reward, this.difference = self._means(this.sets)
             self._record.choose_best()
             self._link_best()
+            plot_rounds(self._record, self._out / "rounds.svg")
 
         if self._do(this, "evaluate", work):
             self._print()

@@ -146,6 +146,7 @@ def check_record(record: Rounds, out: Path) -> None:
     rewards = [one.reward.value for one in record.rounds if one.reward]
     assert record.best == rewards.index(max(rewards)) == 2
     assert record.ended == "all 2 rounds are done"
+    assert "<svg" in (out / "rounds.svg").read_text()
     assert (out / "best").resolve() == out / "round-2/dpo-model"
     for number, one in enumerate(record.rounds):
         (card,) = Scorecard.model_validate_json((out / f"round-{number}/scorecard.json").read_text()).sets
