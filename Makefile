@@ -1,6 +1,6 @@
 # make demo    the main job with the embedded model, from nothing to a printed tree
 # make chat    you are the user of the embedded model, and see what lookahead makes of each reply
-# make train-demo   trajectories, SFT, DPO, and the trained model against the untouched one on held-out tasks
+# make train-demo   rounds of trajectories and SFT, and the trained model against the untouched one on held-out tasks
 # make test    lint, types and tests
 # make bench   the main job against the published package, and plain conversations against two others, side by side
 # make bench-local   the demo's work on each engine for local models
@@ -50,13 +50,7 @@ chat: $(READY)
 
 train-demo: $(READY)
 	rm -rf $(TRAIN)
-	$(BIN)/collab-agents generate --config examples/train_collaborator/generate.yaml --out $(TRAIN)/trajectories
-	$(BIN)/collab-agents train sft --config examples/train_collaborator/sft.yaml --out $(TRAIN)/sft
-	$(BIN)/collab-agents merge --adapter $(TRAIN)/sft --out $(TRAIN)/sft-model
-	$(BIN)/collab-agents train dpo --config examples/train_collaborator/dpo.yaml --out $(TRAIN)/dpo
-	$(BIN)/collab-agents merge --adapter $(TRAIN)/dpo --out $(TRAIN)/model
-	$(BIN)/collab-agents evaluate --config examples/train_collaborator/trained.yaml \
-		--against examples/train_collaborator/untouched.yaml --out $(TRAIN)/scorecard
+	$(BIN)/collab-agents improve --config examples/train_collaborator/loop.yaml --out $(TRAIN)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -53,6 +53,8 @@ class DataConfig(Section):
     seed: int = 0
     lower_bounds: dict[str, float] = Field(default_factory=dict)
     """For SFT: the lowest score of a conversation, by judge."""
+    best_share: float = Field(default=1.0, gt=0, le=1)
+    """For SFT: the share of the tasks to learn from, those whose conversations have the highest rewards."""
     minimum_gap: float = Field(default=0.0, ge=0)
     """For preferences: the smallest difference in reward of a pair."""
     minimum_probability: float = Field(default=0.0, ge=0, lt=1)

@@ -158,6 +158,7 @@ def sft_rows(
     trajectories: Iterable[Trajectory],
     *,
     lower_bounds: Mapping[str, float] | None = None,
+    best_share: float = 1.0,
     system_prompt: str | None = None,
 ) -> Made:
     """Make rows for supervised fine-tuning: the conversation of each task with the highest reward.
@@ -166,18 +167,21 @@ def sft_rows(
         trajectories: Scored trajectories.
         lower_bounds: The lowest score by judge, or by "reward". Conversations with a lower score, or without that
             score, are left out.
+        best_share: The share of the tasks to keep, those with the highest rewards, in (0, 1]; rounded up.
         system_prompt: Put before every conversation that has none.
 
     Returns:
         Rows with the columns `messages`, `task_id` and `reward`.
 
     Raises:
-        ConfigError: For a bound of an unknown judge, or if there are no rows.
+        ConfigError: For a bound of an unknown judge, a share that is none, or if there are no rows.
 
     Example:
         made = sft_rows(read_all(["runs/first"]), lower_bounds={"fact_coverage": 0.5})
         splits = split_by_task(made.dataset(), eval_share=0.1)
     """
+    if not 0 < best_share <= 1:
+        raise ConfigError(f"best_share must be above 0 and at most 1, got {best_share}")
     made = Made("sft")
     bounds = lower_bounds or {}
     best = Best()
@@ -201,8 +205,12 @@ def sft_rows(
             )
     if len(best) < len(made):
         made.dropped["conversations that are not their task's best"] = len(made) - len(best)
-        made.keep(number for number, _ in best.rows())
-    for _, reward in best.rows():
+    most = math.ceil(best_share * len(best))
+    if most < len(best):
+        made.dropped[f"tasks beyond the best share of {best_share}"] = len(best) - most
+    if most < len(made):
+        made.keep(number for number, _ in best.rows(most))
+    for _, reward in best.rows(most):
         made.rewards.add(reward)
     return _checked(made, "lower the bounds, or generate more")
 

@@ -161,9 +161,12 @@ class Best:
     def __len__(self) -> int:
         return self._database.execute("SELECT count(*) FROM best").fetchone()[0]
 
-    def rows(self) -> Iterator[tuple[int, float]]:
-        """Yield the numbers of the rows, in ascending order, and their rewards."""
-        yield from self._database.execute("SELECT number, reward FROM best ORDER BY number")
+    def rows(self, most: int) -> Iterator[tuple[int, float]]:
+        """Yield the numbers of the rows with the highest rewards, in ascending order, and their rewards."""
+        yield from self._database.execute(
+            "SELECT number, reward FROM (SELECT * FROM best ORDER BY reward DESC, number LIMIT ?) ORDER BY number",
+            (most,),
+        )
 
 
 def _temporary_database() -> sqlite3.Connection:

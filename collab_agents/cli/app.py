@@ -353,6 +353,9 @@ def dataset(
     ] = 0.0,
     pairs: Annotated[Pairs, typer.Option(help="Pairs per turn: best and worst, or all.")] = Pairs.best_worst,
     lower_bound: Annotated[list[str] | None, typer.Option(help="JUDGE=NUMBER: for sft, the lowest score.")] = None,
+    best_share: Annotated[
+        float, typer.Option(min=1e-6, max=1, help="For sft, the share of the tasks to keep, the best.")
+    ] = 1.0,
     push_to_hub: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository.")] = None,
 ) -> None:
     """Make a dataset for TRL from scored trajectories, as Parquet files with a card."""
@@ -369,6 +372,7 @@ def dataset(
         minimum_probability=minimum_probability,
         pairs=pairs.value,
         lower_bounds=dict(_bound(one) for one in lower_bound or []),
+        best_share=best_share,
         push_to_hub=push_to_hub,
     )
 

@@ -25,6 +25,7 @@ def make_dataset(
     minimum_probability: float,
     pairs: str,
     lower_bounds: dict[str, float],
+    best_share: float,
     push_to_hub: str | None,
 ) -> None:
     console = Console()
@@ -38,6 +39,7 @@ def make_dataset(
             minimum_probability=minimum_probability,
             pairs=pairs,
             lower_bounds=lower_bounds,
+            best_share=best_share,
         )
         made = rows_of(kind, options)
     how: dict[str, object] = {"kind": kind, "from": sources, "eval_share": eval_share, "seed": seed}
@@ -45,6 +47,8 @@ def make_dataset(
         how |= {"minimum_gap": minimum_gap, "minimum_probability": minimum_probability, "pairs": pairs}
     if lower_bounds:
         how["lower_bounds"] = lower_bounds
+    if best_share < 1:
+        how["best_share"] = best_share
     splits = save_rows(made, out, eval_share=eval_share, seed=seed, how=how)
     counts = ", ".join(f"{rows} {split}" for split, rows in splits.items())
     console.print(f"{made.report()}. In {out}: {counts}.", soft_wrap=True, highlight=False)
@@ -71,7 +75,12 @@ def _counted(trajectories: Iterable[Trajectory], made: Made) -> Iterator[Traject
 def rows_of(kind: str, config: DataConfig) -> Made:
     trajectories = read_all(config.runs)
     if kind == "sft":
-        return sft_rows(trajectories, lower_bounds=config.lower_bounds, system_prompt=config.system_prompt)
+        return sft_rows(
+            trajectories,
+            lower_bounds=config.lower_bounds,
+            best_share=config.best_share,
+            system_prompt=config.system_prompt,
+        )
     if kind == "preference":
         return preference_rows(
             trajectories,

@@ -118,4 +118,4 @@ def test_the_example_configurations_are_valid() -> None:
         assert load_config(ROOT / "examples" / name, RunConfig).judges
     for name in ("paper.yaml", "evaluate/plain.yaml", "evaluate/proactive.yaml"):
         assert load_config(ROOT / "examples" / name, EvalConfig).tasks
-    assert check_loop(ROOT / "examples/train_collaborator/loop.yaml") == [80]
+    assert check_loop(ROOT / "examples/train_collaborator/loop.yaml") == [80, 112]

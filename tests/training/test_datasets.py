@@ -88,6 +88,20 @@ def test_sft_takes_the_best_conversation_of_each_task_and_counts_the_rest() -> N
     assert made.report().startswith("1 sft rows of 4 trajectories; left out: 1 conversations")
 
 
+def test_sft_keeps_a_share_of_the_tasks_those_with_the_best_conversations() -> None:
+    finals = {"a": 0.1, "b": 0.5, "c": 0.3, "d": 0.5, "e": 0.2}
+    conversations = [trajectory(name, 0.1, final=final) for name, final in finals.items()]
+    made = sft_rows([*conversations, trajectory("c", 0.1, final=0.4)], best_share=0.5)
+    assert [(row["task_id"], row["reward"]) for row in made.dataset()] == [("b", 0.5), ("d", 0.5), ("c", 0.4)]
+    assert made.dropped == {
+        "conversations that are not their task's best": 1,
+        "tasks beyond the best share of 0.5": 2,
+    }
+    for share in (0.0, 1.5):
+        with pytest.raises(ConfigError, match=f"best_share must be above 0 and at most 1, got {share}"):
+            sft_rows(conversations, best_share=share)
+
+
 def test_preferences_are_best_against_worst_or_all_pairs_beyond_a_gap() -> None:
     one = trajectory("a", 0.5, None, 0.9, 0.1)
     made = preference_rows([one])
