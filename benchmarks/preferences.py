@@ -17,10 +17,9 @@ The last two cost fewer calls than the others, and both the same. A probability 
 looks at. With equally many futures a candidate, the probability of a pair depends on its gap alone, so that
 `probability:P` and `largest:P` are the same pairs: what P adds is the gap that it takes, given the noise.
 
-All models then play the held-out tasks with the same users and seeds. Intervals are 95% bootstrap intervals over tasks,
-paired by task and seed. They leave out what another training seed would change, which the last column shows. A step
-whose result is in the folder is not repeated, so the same command goes on after an interruption. `results.json` there
-has everything that is printed.
+All models then play the held-out tasks with the same users and seeds. The last column shows what another training seed
+changes, see `trained.py`. A step whose result is in the folder is not repeated, so the same command goes on after an
+interruption. `results.json` there has everything that is printed.
 """
 
 import argparse
@@ -39,11 +38,11 @@ from rich.table import Table
 
 from benchmarks.recipe import recipe
 from benchmarks.steps import DONE, Commands, Steps
+from benchmarks.trained import Conversations, Results, alone, cells, compared, read_played, table
 from collab_agents import Trajectory, offline_tasks, read_trajectories, reliability
 from collab_agents.errors import ConfigError
 from collab_agents.runs.directory import read_totals
 from collab_agents.runs.evaluate import run_folders
-from collab_agents.runs.scorecard import Estimate, Played, SetScores, score_set
 from collab_agents.training import Made, preference_rows, read_all, save_rows
 from collab_agents.training.published import Row
 from collab_agents.trajectories import Candidate
@@ -54,8 +53,6 @@ MAY_CHANGE = {"out", "arms", "seeds", "concurrency", "parallel", "seconds"}
 """The options that may be others when a folder is continued."""
 EVERY = 1e-9
 """A minimum probability that every pair has."""
-
-Results = dict[str, Any]
 
 
 class Study:
@@ -265,10 +262,6 @@ def _models(study: Study, steps: Steps, threads: ThreadPoolExecutor, arms: Seque
     return {threads.submit(steps.run, name, chain): name for name, chain in chains.items()}
 
 
-Conversations = list[list[list[Played]]]
-"""By training seed and repeat."""
-
-
 def results(study: Study) -> Results:
     """Return what the folder shows so far."""
     folder = study.folder
@@ -279,9 +272,9 @@ def results(study: Study) -> Results:
         found["reliability"] = _reliability(study)
     found["arms"] = [one | {"steps": _optimizer_steps(study, one["arm"])} for one in arms]
     played = _played(study, [one["arm"] for one in arms])
-    found["models"] = {name: _alone(name, seeds) for name, seeds in played.items()}
+    found["models"] = {name: alone(name, seeds, MEASURES) for name, seeds in played.items()}
     found["differences"] = [
-        {"of": name, "to": other, **_compared(played[name], played[other])}
+        {"of": name, "to": other, **compared(played[name], played[other], MEASURES)}
         for other in ("sft", *study.given.arms)
         for name in played
         if other in played and name not in (other, "untouched")
@@ -327,53 +320,14 @@ def _played(study: Study, arms: Sequence[str]) -> dict[str, Conversations]:
     names = {one: [one] for one in ("untouched", "sft")}
     names |= {arm: [trained(arm, seed) for seed in range(study.given.seeds)] for arm in arms}
     found = {
-        model: [
-            [[Played.of(each) for each in read_trajectories(run)] for run in study.conversations(name)]
-            for name in each_seed
-            if (study.scores(name) / DONE).exists()
-        ]
+        model: [read_played(study.conversations(name)) for name in each_seed if (study.scores(name) / DONE).exists()]
         for model, each_seed in names.items()
     }
     return {model: seeds for model, seeds in found.items() if seeds}
 
 
-def _alone(name: str, seeds: Conversations) -> Results:
-    scores = _score({name: _flat(seeds)})
-    return {"training_seeds": len(seeds), **_shown(scores.sides[0].measures, len(seeds))}
-
-
-def _compared(first: Conversations, second: Conversations) -> Results:
-    """Compare two models, pairing their training seeds; the model before DPO has one, which is taken for each."""
-    if len(second) == 1:
-        second = second * len(first)
-    seeds = min(len(first), len(second))
-    scores = _score({"first": _flat(first[:seeds]), "second": _flat(second[:seeds])})
-    assert scores.difference is not None
-    return {"training_seeds": seeds, **_shown(scores.difference, seeds)}
-
-
-def _score(sides: Mapping[str, list[list[Played]]]) -> SetScores:
-    repeats = len(next(iter(sides.values())))
-    return score_set("offline", sides, {}, seeds=list(range(repeats)), metric="fact_coverage")
-
-
-def _flat(seeds: Conversations) -> list[list[Played]]:
-    return [repeat for repeats in seeds for repeat in repeats]
-
-
-def _shown(measures: Mapping[str, Estimate], seeds: int) -> Results:
-    shown: Results = {}
-    for name in MEASURES:
-        one = measures[name]
-        each = [value or 0.0 for value in one.per_seed]
-        repeats = len(each) // seeds
-        by_seed = [statistics.fmean(each[seed * repeats : (seed + 1) * repeats]) for seed in range(seeds)]
-        shown[name] = {"value": one.value, "low": one.low, "high": one.high, "by_training_seed": by_seed}
-    return shown
-
-
 def tables(found: Results) -> Iterator[Table]:
-    arms = _table("Pairs", "arm", "pairs", "mean gap", "smallest", "mean probability", "smallest", "optimizer steps")
+    arms = table("Pairs", "arm", "pairs", "mean gap", "smallest", "mean probability", "smallest", "optimizer steps")
     for one in found["arms"]:
         if not one["pairs"]:
             arms.add_row(one["arm"], "0", one["reason"])
@@ -382,33 +336,14 @@ def tables(found: Results) -> Iterator[Table]:
         steps = f"as {one['same_as']}: same pairs" if one["same_as"] else str(one["steps"] or "")
         arms.add_row(one["arm"], str(one["pairs"]), *(f"{number:.3f}" for number in numbers), steps)
     yield arms
-    models = _table("Held-out tasks", "model", "training seeds", *MEASURES, "reward by training seed")
+    models = table("Held-out tasks", "model", "training seeds", *MEASURES, "reward by training seed")
     for name, one in found["models"].items():
-        models.add_row(name, str(one["training_seeds"]), *_cells(one))
+        models.add_row(name, str(one["training_seeds"]), *cells(one, MEASURES))
     yield models
-    differences = _table("Differences", "model", "minus", "training seeds", *MEASURES, "reward by training seed")
+    differences = table("Differences", "model", "minus", "training seeds", *MEASURES, "reward by training seed")
     for one in found["differences"]:
-        differences.add_row(one["of"], one["to"], str(one["training_seeds"]), *_cells(one, "+"))
+        differences.add_row(one["of"], one["to"], str(one["training_seeds"]), *cells(one, MEASURES, "+"))
     yield differences
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, column in enumerate(columns):
-        table.add_column(column.replace("_", " "), justify="right" if number else "left")
-    return table
-
-
-def _cells(one: Results, sign: str = "") -> list[str]:
-    cells = [_range(one[name], sign) for name in MEASURES]
-    return [*cells, " ".join(f"{value:{sign}.3f}" for value in one["reward"]["by_training_seed"])]
-
-
-def _range(measure: Results, sign: str) -> str:
-    if measure["value"] is None:
-        return "-"
-    value, low, high = (f"{measure[key]:{sign}.3f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def arm_of(text: str) -> str:
@@ -447,8 +382,8 @@ def main() -> None:
         console.print(event)
         found = results(study)
         (study.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    for table in tables(found):
-        console.print(table)
+    for one in tables(found):
+        console.print(one)
     console.print(f"calls: {found['calls']}")
     if "reliability" in found:
         console.print(found["reliability"]["advice"])

@@ -72,7 +72,7 @@ def follow(commands: Commands) -> None:
         out = Path(command[-1])
         if (out / DONE).exists():
             continue
-        resumable = command[0] in ("generate", "evaluate")
+        resumable = command[0] in ("generate", "evaluate", "improve")
         if not resumable:
             shutil.rmtree(out, ignore_errors=True)
         begin = time.monotonic()
