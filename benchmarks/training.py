@@ -2,6 +2,7 @@
 
     python -m benchmarks.training --out runs/training
     python -m benchmarks.training --out runs/training --rows untouched sft rounds dpo --seeds 1
+    python -m benchmarks.training --out runs/training --rows ablations
 
 Rows, each once a seed, which decides what is generated, trained and played:
 
@@ -16,8 +17,16 @@ Rows, each once a seed, which decides what is generated, trained and played:
     grpo-tree    the same, and the turns in the futures learn too
     ppo, online-dpo   `sft`, trained by their files in online/
 
+With `ablations`, `sft` again, after a first round with one setting changed:
+
+    window-0     the reward of a reply looks at no future: the single-turn reward
+    window-2     futures of two exchanges instead of one
+    futures-3, futures-8   the mean of so many futures instead of one
+    no-cost      the reward of a reply leaves the cost of tokens out
+
 The online trainings get the same number of calls of the model. Each model plays the 48 held-out tasks once a seed, all
-with the same users and seeds; differences are to `untouched`, and of the trainings from `sft` to `dpo`. A step whose
+with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings
+to `dpo`. A step whose
 result is in the folder is not repeated, so the same command goes on after an interruption. One seed of all rows takes
 about two hours on two cores. `results.json` there has everything that is printed.
 """
@@ -42,6 +51,13 @@ MEASURES = ("reward", "fact_coverage", "asks_first", "assistant_ktokens", "user_
 SERVED = ("untouched", "proactive", "lookahead", "value")
 ONLINE = ("grpo", "grpo-tree", "ppo", "online-dpo")
 ROWS = (*SERVED, "sft", "rounds", "dpo", *ONLINE)
+ABLATIONS: dict[str, dict[str, int]] = {
+    "window-0": {"window": 0},
+    "window-2": {"window": 2},
+    "futures-3": {"futures": 3},
+    "futures-8": {"futures": 8},
+    "no-cost": {},
+}
 MODEL = "smollm2"
 CANDIDATES = 4
 
@@ -66,6 +82,8 @@ class Seed:
         if row in SERVED:
             return [self._evaluate(row, MODEL)]
         loop = self._loop()
+        if row in ABLATIONS:
+            return [*self._ablate(row), self._evaluate(row, str(self.folder / row / "model"))]
         if row == "rounds":
             return [loop, self._evaluate(row, str(self.loop / "best"))]
         if row == "sft":
@@ -97,6 +115,21 @@ class Seed:
         del settings["test"]
         return ["improve", "--config", self._written("loop", settings), "--out", str(self.loop)]
 
+    def _ablate(self, row: str) -> Commands:
+        settings = {**recipe("generate"), "seed": self.number}
+        settings["lookahead"] |= ABLATIONS[row]
+        if row == "no-cost":
+            settings["judges"] = [
+                {**one, "weight": 0.0} if one["name"] == "token_cost" else one for one in settings["judges"]
+            ]
+        trajectories = str(self.folder / row / "trajectories")
+        training = self._seeded(recipe("sft"))
+        training["model"]["name"], training["data"]["runs"] = MODEL, [trajectories]
+        return [
+            ["generate", "--config", self._written(f"generate-{row}", settings), "--out", trajectories],
+            *self._trained(row, "sft", training),
+        ]
+
     def _train(self, row: str) -> Commands:
         method = row.removesuffix("-tree")
         settings = self._seeded(recipe("dpo" if row == "dpo" else f"online/{method}-cpu"))
@@ -109,6 +142,9 @@ class Seed:
             settings["trainer"] |= {"max_steps": self.steps}
         if row == "grpo-tree":
             settings["trainer"]["learn"] = "tree"
+        return self._trained(row, method, settings)
+
+    def _trained(self, row: str, method: str, settings: Settings) -> Commands:
         adapter = str(self.folder / row / "adapter")
         return [
             ["train", method, "--config", self._written(f"train-{row}", settings), "--out", adapter],
@@ -162,15 +198,20 @@ def play(folder: Path, given: argparse.Namespace) -> Iterator[str]:
     steps = Steps(folder / "logs", parallel=1, seconds=given.seconds)
     for number in range(given.seeds):
         seed = Seed(folder, number, given.steps)
-        for row in given.rows:
+        for row in rows_of(given):
             done = steps.run(f"seed-{number}-{row}", seed.commands(row))
             yield f"seed {number}: {'' if done else 'no '}{row}"
+
+
+def rows_of(given: argparse.Namespace) -> list[str]:
+    return [row for name in given.rows for row in (ABLATIONS if name == "ablations" else [name])]
 
 
 def results(folder: Path, given: argparse.Namespace) -> Results:
     """Return what the folder shows so far."""
     seeds = [Seed(folder, number, given.steps) for number in range(given.seeds)]
-    done = {row: [one for one in seeds if is_done(one.commands(row))] for row in given.rows}
+    rows = [*ROWS, *ABLATIONS]
+    done = {row: [one for one in seeds if is_done(one.commands(row))] for row in rows}
     played = {
         row: {one.number: read_played([one.played(row)]) for one in having} for row, having in done.items() if having
     }
@@ -181,7 +222,8 @@ def results(folder: Path, given: argparse.Namespace) -> Results:
             "training_calls": [_training_calls(one, row) for one in done[row]],
         }
     pairs = [(row, "untouched") for row in played if row != "untouched"]
-    pairs += [(row, other) for other in ("sft", "dpo") for row in ("rounds", "dpo", *ONLINE) if row != other]
+    pairs += [(row, "sft") for row in ("rounds", "dpo", *ONLINE, *ABLATIONS)]
+    pairs += [(row, "dpo") for row in ("rounds", *ONLINE)]
     for row, other in pairs:
         both = [number for number in played.get(row, {}) if number in played.get(other, {})]
         if both:
@@ -196,8 +238,12 @@ def _training_calls(seed: Seed, row: str) -> int | None:
     if row in ONLINE and log.exists():
         entries = json.loads(log.read_text(encoding="utf-8"))
         return round(sum(entry.get("tree/calls", 0) for entry in entries))
-    runs = {"dpo": ["round-1"], "sft": ["round-1"], "rounds": ["round-1", "round-2", "round-3"]}.get(row, [])
-    totals = [read_totals(run) for one in runs if (run := seed.loop / one / "trajectories").exists()]
+    if row in ABLATIONS:
+        runs = [seed.folder / row]
+    else:
+        rounds = {"dpo": [1], "sft": [1], "rounds": [1, 2, 3]}.get(row, [])
+        runs = [seed.loop / f"round-{number}" for number in rounds]
+    totals = [read_totals(run) for one in runs if (run := one / "trajectories").exists()]
     return sum(one.get("calls", 0) for one in totals) or None
 
 
@@ -216,7 +262,7 @@ def tables(found: Results) -> Iterator[Table]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True, help="the folder; with results, the same command goes on")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "ablations"], default=ROWS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="of the online trainings")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends with what there is")
