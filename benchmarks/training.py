@@ -25,10 +25,9 @@ With `ablations`, `sft` again, after a first round with one setting changed:
     no-cost      the reward of a reply leaves the cost of tokens out
 
 The online trainings get the same number of calls of the model. Each model plays the 48 held-out tasks once a seed, all
-with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings
-to `dpo`. A step whose
-result is in the folder is not repeated, so the same command goes on after an interruption. One seed of all rows takes
-about two hours on two cores. `results.json` there has everything that is printed.
+with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings to `dpo`. A step
+whose result is in the folder is not repeated, so the same command goes on after an interruption. One seed of all rows
+takes about two hours on two cores. `results.json` there has everything that is printed.
 """
 
 import argparse
