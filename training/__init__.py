@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collab_agents.training.recorder import record_samples
     from collab_agents.training.reward_model import train_reward_model
     from collab_agents.training.rewards import MultiturnRewardFunction
-    from collab_agents.training.samples import Sample, SampledReply, read_samples
+    from collab_agents.training.samples import Sample, SampledFuture, SampledReply, read_samples
     from collab_agents.training.sft import train_sft
     from collab_agents.training.tree_trainer import TreeGRPOConfig, TreeGRPOTrainer
     from collab_agents.training.value import train_value
@@ -84,6 +84,7 @@ _HOMES = {
     "rewards": ("MultiturnRewardFunction",),
     "samples": (
         "Sample",
+        "SampledFuture",
         "SampledReply",
         "read_samples",
     ),
@@ -106,6 +107,7 @@ __all__ = [
     "PPOTrainer",
     "PolicyConfig",
     "Sample",
+    "SampledFuture",
     "SampledReply",
     "SamplesConfig",
     "TreeGRPOConfig",

@@ -7,13 +7,13 @@ the text of a turn, which may have several tokenizations, and lacks special toke
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collab_agents.graphs.futures import future_seed
 from collab_agents.graphs.nodes import assistant_seed
-from collab_agents.models.engines.base import Completion, Job
-from collab_agents.models.engines.transformers import TransformersEngine
+from collab_agents.models.engines.base import Completion, Engine, Job
+from collab_agents.trajectories import Message
 
 _heard: ContextVar[dict[int, "Call"] | None] = ContextVar("collab_agents_calls", default=None)
 
@@ -26,16 +26,30 @@ class Call:
     """The tokens of the prompt, as the model was given them."""
     completion: list[int]
     """The tokens that were sampled, with the one that ended the turn."""
+    logprobs: list[float | None] = field(default_factory=list)
+    """Their log-probabilities by the engine, None where unknown; empty if it does not tell."""
 
 
-class PolicyEngine(TransformersEngine):
+class PolicyEngine:
     """The engine of the model in training, which records its calls."""
 
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.context = engine.context
+        self.temperature = engine.temperature
+        self.constrains = engine.constrains
+
+    def encode(self, messages: Sequence[Message], tools: Sequence[Mapping[str, object]] | None = None) -> list[int]:
+        return self._engine.encode(messages, tools)
+
+    def tokens(self, text: str) -> list[int]:
+        return self._engine.tokens(text)
+
     async def complete(self, job: Job) -> Completion:
-        completion = await super().complete(job)
+        completion = await self._engine.complete(job)
         heard = _heard.get()
         if heard is not None:
-            heard[job.seed] = Call(job.prompt, completion.ids)
+            heard[job.seed] = Call(job.prompt, completion.ids, completion.logprobs)
         return completion
 
 

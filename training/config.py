@@ -139,6 +139,9 @@ class RewardConfig(Section):
     """Replies of the model in training that are generated together."""
     max_concurrency: PositiveInt = 256
     """Replies scored at once."""
+    max_staleness: NonNegativeInt = 0
+    """With trainer.use_vllm: the most optimizer steps by which the weights of vLLM may be behind those in training when
+    it plays futures. Older ones are synced first."""
     ray: RayOptions | None = None
     """Plays the futures in worker processes. It needs a `policy`."""
     limits: RunLimits = Field(default_factory=RunLimits)

@@ -55,7 +55,7 @@ def train_online(
         )
     multiturn = [one for one in rewards if isinstance(one, MultiturnRewardFunction)]
     for one in multiturn:
-        if one.needs_policy:
+        if one.needs_policy and not args.use_vllm:  # Otherwise the trainer did.
             _bind(one, learner)
     samples = samples or SamplesConfig()
     if multiturn and samples.prompts:
@@ -68,7 +68,7 @@ def _bind(reward: MultiturnRewardFunction, learner: Trainer) -> None:
         learner,
         "reward.policy",
         "the futures",
-        "serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', base_url: URL}",
+        "set trainer.use_vllm, or serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', base_url: URL}",
     )
     reward.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
 

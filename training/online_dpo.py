@@ -10,7 +10,7 @@ import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -22,6 +22,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
+from collab_agents.training.vllm import vllm_of
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
     warnings.simplefilter("ignore")
@@ -34,6 +35,8 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
 
     If a reply has no reward, or both rewards of a pair are equal, the pair has no preference: its gradient is zero,
     and the loss is the mean over the other pairs. (TRL counts a missing reward as 0 and prefers the first of equals.)
+
+    With `use_vllm`, the vLLM that samples replies plays their futures too.
     """
 
     reward_funcs: list[Any]
@@ -45,6 +48,7 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         if any(isinstance(one, torch.nn.Module) for one in self.reward_funcs):
             raise ConfigError("online-dpo takes reward functions here: use the judge reward_model for a reward model")
         self._functions = list(zip(self.reward_funcs, self.reward_weights.tolist(), strict=True))
+        self.vllm = vllm_of(self, self.reward_funcs)
         self.reward_funcs, self.reward_processing_classes = [self._rewards], [None]
         self.reward_weights = torch.ones(1)
         self._weights = torch.zeros(0)
@@ -58,10 +62,9 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         given |= {"prompts": prompts, "log_metric": self._log_metric}
         total = torch.zeros(len(prompts), device=device)
         scored = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        for function, weight in self._functions:
-            values = function(**given)
-            if inspect.iscoroutine(values):
-                values = asyncio.run_coroutine_threadsafe(values, self._loop).result()
+        with self.vllm.ready() if self.vllm is not None else nullcontext():
+            found = [self._call(function, given) for function, _ in self._functions]
+        for values, (_, weight) in zip(found, self._functions, strict=True):
             rewards = torch.tensor([torch.nan if one is None else one for one in values], device=device)
             scored |= ~rewards.isnan()
             total += weight * rewards.nan_to_num()
@@ -71,6 +74,12 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         # The loss is the mean over all pairs, so the pairs that count are weighted up for those that do not.
         self._weights = (kept.float() * len(kept) / kept.sum().clamp(min=1)).repeat(2)
         return total.tolist()
+
+    def _call(self, function: Any, given: Mapping[str, object]) -> Sequence[float | None]:
+        values = function(**given)
+        if inspect.iscoroutine(values):
+            values = asyncio.run_coroutine_threadsafe(values, self._loop).result()
+        return values
 
     def _forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         logprobs: torch.Tensor = super()._forward(*args, **kwargs)

@@ -10,8 +10,8 @@ from collab_agents.training.config import SamplesConfig
 from collab_agents.training.loggers import report
 from collab_agents.training.policy import clean
 from collab_agents.training.rewards import MultiturnRewardFunction, Scored
-from collab_agents.training.samples import SAMPLES, Sample, SampledReply, read_samples
-from collab_agents.trajectories import Future, JsonlStore
+from collab_agents.training.samples import SAMPLES, Sample, SampledFuture, SampledReply, read_samples
+from collab_agents.trajectories import JsonlStore
 
 
 def record_samples(trainer: Trainer, reward: MultiturnRewardFunction, samples: SamplesConfig | None = None) -> None:
@@ -92,7 +92,10 @@ def _samples(step: int, replies: list[Scored], config: SamplesConfig) -> list[Sa
                 reward=one.result["reward"],
                 scores=one.result["scores"],
                 played=len(futures),
-                futures=[Future.model_validate(future) for future in futures[: config.futures]],
+                futures=[
+                    SampledFuture.model_validate({**future, "policy_step": one.policy_step})
+                    for future in futures[: config.futures]
+                ],
                 error=one.result.get("error"),
             )
         )

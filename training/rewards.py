@@ -8,7 +8,8 @@ TRL's threads.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,6 +29,9 @@ from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
 from collab_agents.messages import from_dicts, text_of
+from collab_agents.models.engines.base import Engine
+from collab_agents.models.engines.transformers import TransformersEngine
+from collab_agents.models.limits import Limits
 from collab_agents.models.local import LocalChatModel
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward, mean
@@ -46,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 5
 """Calls in a row with equal rewards before a warning is logged."""
+_LIMITS = Limits(timeout=600)
+"""Of the calls of the model in training, which may wait for a large batch."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Scored:
     """What the model in training sampled in each future, a call a turn. Empty if another assistant played them."""
     made: int
     """All calls of the model in training, those of futures that failed included."""
+    policy_step: int | None = None
+    """The optimizer steps behind the weights that played the futures; None if another assistant played them."""
 
 
 class MultiturnRewardFunction:
@@ -78,13 +86,15 @@ class MultiturnRewardFunction:
         reward: Scores each future.
         lookahead: How many `futures`, and their `window`.
         assistant: Plays the assistant in the futures. None is the model in training with its current weights, adapter
-            active, without gradients; its replies are generated in batches in this process. This package's trainers
-            bind it (`bind`). A model that is sharded over processes (FSDP, DeepSpeed ZeRO-3) cannot generate here: pass
-            a served assistant instead.
+            active, without gradients. This package's trainers bind it. With `use_vllm`, the vLLM that they sample with
+            plays it. Otherwise replies are generated in batches in this process (`bind`), which a model that is sharded
+            over processes (FSDP, DeepSpeed ZeRO-3) cannot do.
         temperature: The temperature of the model in training in the futures.
         max_tokens: The most tokens of a reply by the model in training in the futures.
         batch_size: Replies of the model in training that are generated together.
         max_concurrency: Replies scored at once.
+        max_staleness: The most optimizer steps by which an engine's weights may be behind those in training when
+            futures begin. This package's trainers sync older ones first; with other trainers, they are an error.
         seed: The seed of the futures.
         ray: Plays the futures in worker processes instead of this one, with the same rewards. It needs an `assistant`:
             the model in training cannot be sent to them. Each training process has workers of its own.
@@ -94,6 +104,8 @@ class MultiturnRewardFunction:
         last: The replies of the last batch.
         lookahead: How many futures, and their window.
         temperature: The temperature of the model in training in the futures.
+        max_staleness: The most steps by which an engine's weights may be behind.
+        needs_policy: Whether the model in training plays the assistant.
 
     Raises:
         ConfigError: If `ray` is given without an assistant, or a person would have to play futures.
@@ -114,6 +126,7 @@ class MultiturnRewardFunction:
         max_tokens: int = 256,
         batch_size: int = 32,
         max_concurrency: int = 256,
+        max_staleness: int = 0,
         seed: int = 0,
         ray: RayOptions | None = None,
     ) -> None:
@@ -126,11 +139,13 @@ class MultiturnRewardFunction:
         self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
         self._batch_size = batch_size
         self._max_concurrency = max_concurrency
+        self.max_staleness = max_staleness
         self._seed = seed
-        self._calls = 0
         self._equal = 0
         self._model: torch.nn.Module | None = None
+        self._version: Callable[[], int] | None = None
         self._graph: Graph | None = None
+        self._begun: tuple[object, object, Future[list[Scored]]] | None = None
         self.needs_policy = assistant is None
         self.on_scored: Callable[[list[Scored]], None] | None = None
         self.last: list[Scored] = []
@@ -149,13 +164,44 @@ class MultiturnRewardFunction:
             self._scorer.close()
 
     def bind(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Let this model play the assistant in the futures, unless another assistant was given."""
+        """Let this model play the assistant in the futures, in this process, unless another assistant was given."""
         if not self.needs_policy:
             return
         self._model = model
-        engine = PolicyEngine(base_of(model), tokenizer, max_batch_size=self._batch_size)
-        chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
+        self._play_by(TransformersEngine(base_of(model), tokenizer, max_batch_size=self._batch_size))
+
+    def bind_engine(self, engine: Engine, version: Callable[[], int]) -> None:
+        """Let an engine with a copy of the model in training play the assistant, unless another assistant was given.
+
+        Args:
+            engine: The engine.
+            version: Returns the optimizer steps behind the weights that it has.
+        """
+        if not self.needs_policy:
+            return
+        self._version = version
+        self._play_by(engine)
+
+    def _play_by(self, engine: Engine) -> None:
+        policy = PolicyEngine(engine)
+        label = "the model in training"
+        chat = LocalChatModel.over(policy, name="policy", label=label, limits=_LIMITS, **self._sampling)
         self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self.lookahead)
+
+    def begin(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        prompts: Sequence[object],
+        completions: Sequence[object],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        **columns: object,
+    ) -> None:
+        """Begin to score replies on a running loop. The next call with these replies waits for them.
+
+        The trainer can compute meanwhile. The model in training must not be needed in this process.
+        """
+        scoring = self._score(prompts, completions, completion_ids, columns)
+        self._begun = prompts, completions, asyncio.run_coroutine_threadsafe(scoring, loop)
 
     async def __call__(
         self,
@@ -177,16 +223,44 @@ class MultiturnRewardFunction:
             **columns: The dataset's columns, and whatever else TRL passes.
 
         Raises:
-            ConfigError: For a prompt that is not a conversation, a row without `goal`, or a model in training that was
-                not bound.
+            ConfigError: For a prompt that is not a conversation, a row without `goal`, a model in training that was not
+                bound, or an engine with weights that are too old.
         """
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[:2] == (prompts, completions):
+            scored = await asyncio.wrap_future(begun[2])
+        else:
+            if begun is not None:
+                begun[2].cancel()
+            scored = await self._score(prompts, completions, completion_ids, columns)
+        ends = [one.result for one in scored]
+        rewards = [end["reward"] for end in ends]
+        if log_metric is not None:
+            self._log(ends, log_metric)
+            if self._version is not None:
+                log_metric("policy/staleness", _step(columns) - (scored[0].policy_step or 0))
+        if log_extra is not None:
+            self._log_columns(ends, log_extra)
+        self.last = scored
+        if self.on_scored is not None:
+            self.on_scored(self.last)
+        self._watch(rewards)
+        return rewards
+
+    async def _score(
+        self,
+        prompts: Sequence[object],
+        completions: Sequence[object],
+        completion_ids: Sequence[Sequence[int]] | None,
+        columns: Mapping[str, object],
+    ) -> list[Scored]:
         graph = self._graph
         if graph is None:
             raise ConfigError(
                 "the reward's assistant is the model in training, and none is bound: call bind(model, tokenizer)"
             )
-        self._calls += 1
-        step = getattr(columns.get("trainer_state"), "global_step", 0)
+        step = _step(columns)
+        version = self._current_version(step)
         ids: Sequence[Sequence[int] | None] = completion_ids or [None] * len(prompts)
         rows = [
             {name: column[i] for name, column in columns.items() if isinstance(column, list | tuple)}
@@ -214,13 +288,7 @@ class MultiturnRewardFunction:
 
         with answering(self._model):
             scored = await asyncio.gather(*(score(state) for state in states))
-        ends = [end for end, _ in scored]
-        rewards = [end["reward"] for end in ends]
-        if log_metric is not None:
-            self._log(ends, log_metric)
-        if log_extra is not None:
-            self._log_columns(ends, log_extra)
-        self.last = [
+        return [
             Scored(
                 state["task"],
                 state["persona"],
@@ -229,13 +297,22 @@ class MultiturnRewardFunction:
                 end,
                 calls_in(heard, state["seed"], len(state["messages"]), end.get("futures", [])),
                 len(heard),
+                version,
             )
             for prompt, completion, state, (end, heard) in zip(prompts, completions, states, scored, strict=True)
         ]
-        if self.on_scored is not None:
-            self.on_scored(self.last)
-        self._watch(rewards)
-        return rewards
+
+    def _current_version(self, step: int) -> int | None:
+        """Return the step of the weights that play the futures, if the model in training plays them."""
+        if self._version is None:
+            return step if self._model is not None else None
+        version = self._version()
+        if step - version > self.max_staleness:
+            raise ConfigError(
+                f"reward.max_staleness is {self.max_staleness}, and at step {step} the engine has the weights of step "
+                f"{version}: sync them before the futures are played, or raise it"
+            )
+        return version
 
     def _state(
         self, prompt: object, completion: object, tokens: Sequence[int] | None, row: dict[str, Any], step: int
@@ -289,3 +366,7 @@ class MultiturnRewardFunction:
                 _PATIENCE,
                 what,
             )
+
+
+def _step(columns: Mapping[str, object]) -> int:
+    return getattr(columns.get("trainer_state"), "global_step", 0)

@@ -17,6 +17,13 @@ SAMPLES = "samples.jsonl"
 """The file in a training's folder, with a `Sample` a line."""
 
 
+class SampledFuture(Future):
+    """A future of a reply that the model in training sampled."""
+
+    policy_step: int | None = None
+    """The optimizer steps behind the weights that played it; None if another assistant played it."""
+
+
 class SampledReply(Record):
     """A reply that the model in training sampled."""
 
@@ -28,7 +35,7 @@ class SampledReply(Record):
     """Each judge's mean over the same futures."""
     played: int = 0
     """The number of its futures."""
-    futures: list[Future] = Field(default_factory=list)
+    futures: list[SampledFuture] = Field(default_factory=list)
     """The first of them."""
     error: str | None = None
     """Why no future was played."""

@@ -4,19 +4,22 @@ TRL (1.16) prepares a fixed number of replies per step. The turns, whose number 
 not fit into these batches. So they follow them in micro-batches of the same size, each with a forward and a backward
 pass of its own, and the peak memory is that of a batch.
 
-Three private methods of GRPOTrainer are used, here and nowhere else, because TRL has no public way to change a batch
-between generation and loss. PPOTrainer builds on what they give.
+Four private methods of GRPOTrainer are used, here and nowhere else, because TRL has no public way to act between
+generation and loss. PPOTrainer builds on what they give.
 
-- `_calculate_rewards` is overridden to keep all processes' rewards: reward functions see those of one.
+- `_generate` is overridden to begin the futures that are played elsewhere. TRL computes log-probabilities meanwhile.
+- `_calculate_rewards` is overridden to keep all processes' rewards: reward functions see those of one. vLLM is awake
+  meanwhile.
 - `_generate_and_score_completions` is overridden to hand its batch to `rolled_out`.
 - `_get_per_token_logps_and_entropies` is called for log-probabilities that are computed as TRL computes its own.
 
 A batch is assumed to have the keys that the loss reads, see tests/training/test_trl.py.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -27,10 +30,14 @@ from trl import GRPOConfig, GRPOTrainer
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.calls import Call
+from collab_agents.training.correction import importance_ratio
 from collab_agents.training.rewards import MultiturnRewardFunction
 from collab_agents.training.tree import turns_of
+from collab_agents.training.vllm import vllm_of
 
 _TRL = {one.name: one.default for one in fields(GRPOConfig)}
+_PER_TOKEN = ("old_per_token_logps", "ref_per_token_logps", "sampling_per_token_logps", "importance_sampling_ratio")
+"""What a batch may have beside advantages. The last two are of tokens that vLLM sampled."""
 
 
 @dataclass
@@ -53,7 +60,7 @@ class TreeGRPOConfig(GRPOConfig):
         super().__post_init__()
         if not tree:
             return
-        needed |= {"multi_objective_aggregation": "sum_then_normalize", "use_vllm": False}
+        needed["multi_objective_aggregation"] = "sum_then_normalize"
         for name, value in needed.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must be {value!r} with learn: tree, got {getattr(self, name)!r}")
@@ -78,11 +85,14 @@ class _Turns(dict[str, Any]):
 class TreeGRPOTrainer(GRPOTrainer):
     """TRL's GRPOTrainer, which with `learn: tree` learns from the policy's turns in the futures too.
 
+    With `use_vllm`, the vLLM that samples replies plays their futures too.
+
     `tree/turns` is the number of turns that a generation batch teaches, and `tree/calls` the number of calls of the
     model in training that it took.
 
     Raises:
-        ConfigError: With `learn: tree`, if the reward function does not play such turns, or with DeepSpeed or LOMO.
+        ConfigError: With `learn: tree`, if the reward function does not play such turns, or with DeepSpeed or LOMO; and
+            as for `TrainerVLLM`.
     """
 
     args: TreeGRPOConfig
@@ -106,6 +116,15 @@ class TreeGRPOTrainer(GRPOTrainer):
         self._noted: dict[bool, dict[str, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
         if self.on_trees:
             self._check()
+        self.vllm = vllm_of(self, self.reward_funcs)
+        self._elsewhere = [
+            one
+            for one in self.reward_funcs
+            if isinstance(one, MultiturnRewardFunction)
+            and (not one.needs_policy or (self.vllm is not None and self.vllm.served))
+        ]
+        """The reward functions whose futures are played without this process."""
+        self._inputs: Sequence[Mapping[str, object]] = []
 
     def _check(self) -> None:
         if len(self.played) != 1:
@@ -136,11 +155,26 @@ class TreeGRPOTrainer(GRPOTrainer):
                 f"trainer.temperature ({self.args.temperature}), got {one.temperature}"
             )
 
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        generated: tuple[Any, ...] = super()._generate(prompts)
+        if not self._elsewhere:
+            return generated
+        if self.vllm is not None:
+            self.vllm.refresh()
+        _, completion_ids, _, completions, *_ = generated
+        names = [name for name in self._inputs[0] if name not in ("prompt", "completion", "completion_ids")]
+        columns = {name: [row[name] for row in self._inputs] for name in names}
+        for one in self._elsewhere:
+            one.begin(self.async_loop, prompts, completions, completion_ids, trainer_state=self.state, **columns)
+        return generated
+
     def _calculate_rewards(self, inputs: Sequence[Mapping[str, object]], *args: Any, **kwargs: Any) -> torch.Tensor:
-        self.rewards = super()._calculate_rewards(inputs, *args, **kwargs)
+        with self.vllm.ready() if self.vllm is not None else nullcontext():
+            self.rewards = super()._calculate_rewards(inputs, *args, **kwargs)
         return self.rewards
 
     def _generate_and_score_completions(self, inputs: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+        self._inputs = inputs
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         start = self.accelerator.process_index * len(inputs)
         self.rolled_out(output, slice(start, start + len(inputs)))
@@ -164,8 +198,7 @@ class TreeGRPOTrainer(GRPOTrainer):
             output["advantages"] = output["advantages"] * alone[own]
             output["reply"] = torch.arange(replies, device=self.accelerator.device)
             self.rows = list(self._turns_just_played())
-            given = [name for name in ("old_per_token_logps", "ref_per_token_logps") if name in output]
-            self.columns = ["advantages", *given]
+            self.columns = ["advantages", *(name for name in _PER_TOKEN if name in output)]
             self.add_log_probabilities()
         self._note_sizes(int(scored[own].sum()), replies)
 
@@ -177,8 +210,11 @@ class TreeGRPOTrainer(GRPOTrainer):
             call = turn.call
             learnt = not self.args.mask_truncated_completions or call.completion[-1] in self.eos_token_ids
             credit = self.reward_weights[index] * (turn.advantage or 0.0)
-            credits = credit.to(self.accelerator.device).expand(len(call.completion))
-            yield Row(turn.reply, turn.future, call, learnt, {"advantages": credits})
+            columns = {"advantages": credit.to(self.accelerator.device).expand(len(call.completion))}
+            if call.logprobs:
+                sampled = [torch.nan if one is None else one for one in call.logprobs]
+                columns["sampling_per_token_logps"] = torch.tensor(sampled, device=self.accelerator.device)
+            yield Row(turn.reply, turn.future, call, learnt, columns)
 
     def add_log_probabilities(self) -> None:
         """Give the rows the log-probabilities that TRL gives the replies."""
@@ -187,9 +223,16 @@ class TreeGRPOTrainer(GRPOTrainer):
                 batch = self.collated(rows)
                 if "old_per_token_logps" in self.columns:
                     self.fill(rows, "old_per_token_logps", self.log_probabilities(self.model, batch))
+                if "importance_sampling_ratio" in self.columns:
+                    self._correct(rows)
                 if "ref_per_token_logps" in self.columns:
                     with self._reference() as reference:
                         self.fill(rows, "ref_per_token_logps", self.log_probabilities(reference, batch))
+
+    def _correct(self, rows: Sequence[Row]) -> None:
+        for columns in (row.columns for row in rows if row.call.logprobs):
+            old, sampled = columns["old_per_token_logps"], columns["sampling_per_token_logps"]
+            columns["importance_sampling_ratio"] = importance_ratio(old, sampled, self.args)
 
     @contextmanager
     def _reference(self) -> Iterator[nn.Module]:
@@ -248,20 +291,18 @@ class TreeGRPOTrainer(GRPOTrainer):
     def _after(self, replies: list[int]) -> list[_Turns]:
         """Return the turns that follow these replies, in micro-batches as many and as large on every process."""
         kept = set(replies)
-        parts = list(self.micro_batches([row for row in self.rows if row.reply in kept]))
-        if self.accelerator.num_processes > 1:
-            count = torch.tensor([len(parts)], device=self.accelerator.device)
-            parts += [[] for _ in range(int(self.accelerator.gather(count).max()) - len(parts))]
-            size = self.args.per_device_train_batch_size
-            token = self.processing_class.pad_token_id
-            empty = Row(0, 0, Call([token], [token]), learnt=False)
-            parts = [[*part, *[empty] * (size - len(part))] for part in parts]
+        parts = self.micro_batches([row for row in self.rows if row.reply in kept])
         return [self.collated(rows, replies=len(replies)) for rows in parts]
 
     def micro_batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """Yield the rows in batches of similar lengths."""
+        """Yield the rows in batches of similar lengths, with several processes as many and as large on each of them."""
         size = self.args.per_device_train_batch_size
         ordered = sorted(rows, key=lambda row: len(row.call.prompt) + len(row.call.completion))
+        if self.accelerator.num_processes > 1:
+            count = torch.tensor([math.ceil(len(rows) / size)], device=self.accelerator.device)
+            places = size * int(self.accelerator.gather(count).max())
+            token = self.processing_class.pad_token_id
+            ordered += [Row(0, 0, Call([token], [token]), learnt=False) for _ in range(places - len(rows))]
         for start in range(0, len(ordered), size):
             yield ordered[start : start + size]
 

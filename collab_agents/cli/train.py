@@ -100,6 +100,7 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
         max_tokens=config.reward.max_tokens or new_tokens or 256,
         batch_size=config.reward.batch_size,
         max_concurrency=config.reward.max_concurrency,
+        max_staleness=config.reward.max_staleness,
         seed=config.reward.seed,
         ray=config.reward.ray,
     )

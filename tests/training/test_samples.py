@@ -35,8 +35,7 @@ from collab_agents.training import (
     train_ppo,
 )
 from collab_agents.training.loggers import log_table
-from collab_agents.training.samples import Sample, SampledReply
-from collab_agents.trajectories import Future
+from collab_agents.training.samples import Sample, SampledFuture, SampledReply
 from collab_agents.users import AgendaUser, ScriptedUser
 from tests.support.commands import exit_code as run
 from tests.support.tasks import party
@@ -174,7 +173,7 @@ def test_tables_have_a_row_a_reply_and_none_without_a_run() -> None:
     """By what W&B and Trackio have in common. Neither is installed here."""
     logged: list[dict[str, Any]] = []
     logger = SimpleNamespace(run=object(), Table=lambda dataframe: dataframe, log=logged.append)
-    future = Future(messages=[{"role": "user", "content": "Thanks."}], reward=0.5)
+    future = SampledFuture(messages=[{"role": "user", "content": "Thanks."}], reward=0.5)
     replies = [
         SampledReply(messages=[{"role": "assistant", "content": "a"}], reward=0.5, scores={"x": 0.5}, futures=[future]),
         SampledReply(messages=[{"role": "assistant", "content": "b"}], error="no"),

@@ -78,6 +78,7 @@ QUICK = {
 OVERRIDDEN: dict[type[Any], list[str]] = {
     PPOTrainer: ["compute_loss", "_save"],
     TreeGRPOTrainer: [
+        "_generate",
         "_calculate_rewards",
         "_generate_and_score_completions",
         "compute_loss",

@@ -1,47 +1,27 @@
 """Learning from whole trees: the gradient is that of the expected reward, on the tokens that were sampled."""
 
-import copy
+import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import BaseMessage, HumanMessage
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from collab_agents import Lookahead
 from collab_agents.errors import ConfigError
-from collab_agents.judges import Conversation, as_judge
-from collab_agents.messages import text_of
-from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
-from collab_agents.training import MultiturnRewardFunction, PolicyConfig, TreeGRPOConfig, train_grpo, train_ppo
+from collab_agents.training import TreeGRPOConfig, train_grpo, train_ppo
 from collab_agents.training.calls import Call
+from collab_agents.training.correction import importance_ratio
 from collab_agents.training.rewards import Scored
 from collab_agents.training.tree import leave_one_out, turns_of
-
-REPLIES, FUTURES, PROMPTS, LONGEST = 4, 3, 2, 10
-GAMMA, LAM, VF = 0.98, 0.9, 0.3
-QUICK: dict[str, Any] = {
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "report_to": "none",
-    "gradient_checkpointing": False,
-    "bf16": False,
-    "disable_tqdm": True,
-    "optim": "sgd",
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 0.0,
-    "num_generations": REPLIES,
-    "per_device_train_batch_size": REPLIES,
-    "gradient_accumulation_steps": PROMPTS,
-    "max_completion_length": LONGEST,
-}
+from tests.support.trees import GAMMA, LAM, PROMPTS, REPLIES, VF, Watched, compare_models, directly, train
 
 # A conversation as a game. The policy replies, and in every state it may end the conversation. A state is a tuple of
 # the actions so far and of the user's answers between them.
@@ -93,6 +73,19 @@ class Game:
                     total += self.gradient((*after, answer), reached * chances[action] / 2)
         return total
 
+    def surrogate(self, engine: "Game", state: State = (), reached: float = 1.0) -> Any:
+        """The gradient of PPO's surrogate around another policy, which chooses where one gets and what it is worth."""
+        total = numpy.zeros_like(self.logits)
+        chances = self.policy(state)
+        worths = numpy.array([engine.worth((*state, action)) for action in range(self.actions)])
+        total[self.index[state]] = reached * chances * (worths - chances @ worths)
+        for action in range(self.actions):
+            if not self.ends((*state, action)):
+                for answer in range(2):
+                    further = reached * engine.policy(state)[action] / 2
+                    total += self.surrogate(engine, (*state, action, answer), further)
+        return total
+
     def score(self, state: State, action: int) -> Any:
         """The gradient of the action's log-probability."""
         result = numpy.zeros_like(self.logits)
@@ -123,13 +116,15 @@ class Game:
         return Scored(Task(id="game", goal="win"), None, [], [], result, calls, sum(map(len, calls)))
 
 
-def whole_tree(game: Game, tree: list[Scored]) -> Any:
-    """What `learn: tree` adds up: the gradient of one tree."""
+def whole_tree(game: Game, tree: list[Scored], weight: Callable[[State, int], float] = lambda state, action: 1) -> Any:
+    """What `learn: tree` adds up: the gradient of one tree. `weight` is the correction of a turn."""
     rewards = leave_one_out([one.result["reward"] for one in tree])
-    total = sum(a * game.score((), one.result["action"]) for a, one in zip(rewards, tree, strict=True))
+    replies = [one.result["action"] for one in tree]
+    total = sum(a * weight((), one) * game.score((), one) for a, one in zip(rewards, replies, strict=True))
     for turn in turns_of(tree):
-        (action,) = turn.call.completion
-        total = total + turn.advantage * game.score(tuple(turn.call.prompt), action) / len(tree[turn.reply].calls)
+        state, (action,) = tuple(turn.call.prompt), turn.call.completion
+        share = weight(state, action) / len(tree[turn.reply].calls)
+        total = total + (turn.advantage or 0.0) * share * game.score(state, action)
     return total / len(tree)
 
 
@@ -186,6 +181,28 @@ def test_the_mean_over_trees_is_the_gradient_of_the_expected_reward(
     assert reward is varied or numpy.abs((mean - scale * exact) / error).max() > 10
 
 
+def test_corrected_for_another_engines_probabilities_the_mean_is_the_gradient_of_the_surrogate_around_it() -> None:
+    game, engine = (Game(2, lambda state: state[-1] == 0 or len(state) >= 5, varied) for _ in range(2))
+    engine.logits = engine.logits + numpy.random.default_rng(3).normal(size=engine.logits.shape) * 0.5
+    unbounded: Any = SimpleNamespace(
+        vllm_importance_sampling_mode="sequence_mask",
+        vllm_importance_sampling_clip_min=None,
+        vllm_importance_sampling_clip_max=None,
+    )
+
+    def weight(state: State, action: int) -> float:
+        old, sampled = (torch.tensor([math.log(one.policy(state)[action])]) for one in (game, engine))
+        return float(importance_ratio(old, sampled, unbounded))
+
+    exact = game.surrogate(engine)
+    assert game.surrogate(game) == pytest.approx(game.gradient())
+    mean, error = estimates(engine, lambda _, tree: whole_tree(game, tree, weight), trees=1000)
+    assert numpy.abs((mean - exact) / error).max() < 4.5
+    assert cosine(mean, exact) > 0.99
+    plain, error = estimates(engine, lambda _, tree: whole_tree(game, tree), trees=1000)
+    assert numpy.abs((plain - exact) / error).max() > 10
+
+
 def test_no_length_of_a_conversation_is_preferred_where_all_are_worth_the_same() -> None:
     # Ending at once gives 0.2, and going on 1 with probability 0.2.
     game = Game(2, lambda state: state[-1] == 0 or len(state) >= 3, lambda state: {0.2: 1.0} if len(state) == 1 else
@@ -215,185 +232,6 @@ def test_a_turn_is_compared_with_the_other_futures_of_its_reply_that_count() -> 
     assert leave_one_out([1.0, None, 0.0, 0.5]) == pytest.approx([0.75, 0.0, -0.75, 0.0])
 
 
-class Leaves:
-    """A user who is done when a reply has certain letters, so that the policy decides when the conversation ends."""
-
-    async def respond(
-        self, messages: Sequence[BaseMessage], memory: dict[str, Any], context: Any
-    ) -> tuple[BaseMessage | None, dict[str, Any]]:
-        said = text_of(messages[-1])
-        return (None if len(said) % 4 == 0 else HumanMessage(f"and {said[:2]}")), memory
-
-
-def variety(conversation: Conversation, task: Task) -> float:
-    said = "".join(conversation.assistant_texts())
-    return len(set(said)) / 10 - len(said) / 40
-
-
-class Watched(MultiturnRewardFunction):
-    """A reward function that keeps what it was given and what the model in training generated."""
-
-    def __init__(self, **options: Any) -> None:
-        lookahead = options.pop("lookahead", Lookahead(futures=FUTURES, window=2))
-        judges = MultiturnReward({"variety": as_judge(variety)})
-        super().__init__(Leaves(), judges, lookahead, max_tokens=8, **options)
-        self.seen: list[tuple[list[list[int]], list[float | None], list[Scored]]] = []
-        self.generated: list[list[int]] = []
-        self.learnt: list[list[int]] = []
-
-    def bind(self, model: Any, tokenizer: Any) -> None:
-        generate = model.generate
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            rows = generate(*args, **kwargs)
-            self.generated += rows.tolist()
-            return rows
-
-        def keep(module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-            if torch.is_grad_enabled() and kwargs.get("labels") is not None:
-                for ids, mask in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True):
-                    self.learnt.append(ids[mask.bool()].tolist())
-
-        model.generate = watched
-        model.register_forward_pre_hook(keep, with_kwargs=True)
-        super().bind(model, tokenizer)
-
-    async def __call__(self, *args: Any, **kwargs: Any) -> list[float | None]:
-        rewards = await super().__call__(*args, **kwargs)
-        self.seen.append((kwargs["completion_ids"], rewards, self.last))
-        return rewards
-
-
-def prompts(count: int = 8) -> DatasetDict:
-    rows = [{"prompt": [{"role": "user", "content": f"say {i}"}], "goal": "z", "task_id": str(i)} for i in range(count)]
-    return DatasetDict({"train": Dataset.from_list(rows)})
-
-
-def train(tiny: str, out: Path, reward: Any, method: Any = train_grpo, **trainer: Any) -> dict[str, float]:
-    policy = PolicyConfig(name=tiny, dtype="float32", lora=None)
-    logs: dict[str, float] = method(policy, prompts(), reward, out, trainer={**QUICK, "learn": "tree", **trainer})
-    return logs
-
-
-class Said:
-    """The tokens of a turn, and what learning from them takes."""
-
-    def __init__(self, prompt: list[int], tokens: list[int], weight: float = 1.0) -> None:
-        self.prompt, self.tokens, self.weight = prompt, tokens, weight
-        self.advantage: Any = 0.0
-        self.returns: Any = 0.0
-
-    def logps(self, model: Any) -> torch.Tensor:
-        logits = model(torch.tensor([self.prompt + self.tokens])).logits[0, len(self.prompt) - 1 : -1].float()
-        return torch.log_softmax(logits, -1)[torch.arange(len(self.tokens)), self.tokens]
-
-    def values(self, model: Any, head: torch.nn.Linear) -> torch.Tensor:
-        hidden = model.model(torch.tensor([self.prompt + self.tokens])).last_hidden_state
-        result: torch.Tensor = head(hidden[0, len(self.prompt) - 1 : -1])[:, 0]
-        return result
-
-    def estimate(self, end: float, values: list[float]) -> float:
-        """Set the generalized advantages of a turn that ends with a reward, and return what it is worth before it."""
-        after, carry, found = 0.0, 0.0, []
-        for token in reversed(range(len(values))):
-            received = end if token == len(values) - 1 else 0.0
-            carry = received + GAMMA * after - values[token] + GAMMA * LAM * carry
-            after = values[token]
-            found.append(carry)
-        self.advantage = torch.tensor(found[::-1])
-        self.returns = self.advantage + torch.tensor(values)
-        return GAMMA * (after + LAM * carry)
-
-
-Tree = list[tuple[Said, list[list[Said]]]]
-"""Replies, each with the turns of its futures."""
-
-
-def batches(reward: Any, tokenizer: Any) -> Iterator[tuple[Tree, list[float], list[list[float]]]]:
-    """Each batch that was sampled, with the rewards of the replies and of their futures."""
-    for completions, rewards, scored in reward.seen:
-        batch = []
-        for ids, one in zip(completions, scored, strict=True):
-            text = tokenizer.apply_chat_template(one.prompt, tokenize=False, add_generation_prompt=True)
-            asked = tokenizer(text, add_special_tokens=False)["input_ids"]
-            turns = [[Said(call.prompt, call.completion, 1 / FUTURES) for call in calls] for calls in one.calls]
-            batch.append((Said(asked, ids), turns))
-        yield batch, rewards, [[future["reward"] for future in one.result["futures"]] for one in scored]
-
-
-def every(batch: Tree) -> list[Said]:
-    return [row for reply, turns in batch for row in (reply, *(call for calls in turns for call in calls))]
-
-
-def compare(batch: Tree, rewards: list[float], futures: list[list[float]], replies: int) -> None:
-    """The advantages of GRPO: a reward minus the mean of its siblings'."""
-    for i, (reply, turns) in enumerate(batch):
-        others = [rewards[j] for j in range(len(batch)) if j // replies == i // replies and j != i]
-        reply.advantage = rewards[i] - sum(others) / len(others)
-        for f, calls in enumerate(turns):
-            others = [futures[i][g] for g in range(FUTURES) if g != f]
-            for call in calls:
-                call.advantage = futures[i][f] - sum(others) / len(others)
-
-
-def estimate(batch: Tree, futures: list[list[float]], value: Callable[[Said], list[float]]) -> None:
-    """The advantages of PPO, whitened over the tokens of the batch."""
-    for (reply, turns), rewards in zip(batch, futures, strict=True):
-        ends = []
-        for end, calls in zip(rewards, turns, strict=True):
-            for call in reversed(calls):
-                end = call.estimate(end, value(call))
-            ends.append(end)
-        reply.estimate(sum(ends) / FUTURES, value(reply))
-    rows = every(batch)
-    count = sum(row.weight * len(row.tokens) for row in rows)
-    mean = sum(row.weight * row.advantage.sum() for row in rows) / count
-    variance = sum(row.weight * ((row.advantage - mean) ** 2).sum() for row in rows) / count
-    for row in rows:
-        row.advantage = (row.advantage - mean) / (variance + 1e-8) ** 0.5
-
-
-def directly(
-    tiny: str, reward: Any, *, rate: float, beta: float, iterations: int, ppo: bool = False, replies: int = REPLIES
-) -> Any:
-    """Train as `learn: tree` does, in plain torch, a turn at a time, on what was sampled before."""
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    reference = copy.deepcopy(model)
-    head = torch.nn.Linear(model.config.hidden_size, 1)
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    for batch, rewards, futures in batches(reward, AutoTokenizer.from_pretrained(tiny)):
-        rows = every(batch)
-        with torch.no_grad():
-            before = [row.logps(model) for row in rows]
-            origin = [row.logps(reference) for row in rows]
-            expected = [row.values(model, head) for row in rows]
-            if ppo:
-                estimate(batch, futures, lambda said: said.values(model, head).tolist())
-            else:
-                compare(batch, rewards, futures, replies)
-        for _ in range(iterations):
-            loss = torch.zeros(())
-            for row, old, ref, was in zip(rows, before, origin, expected, strict=True):
-                now = row.logps(model)
-                ratio = torch.exp(now - old)
-                gain = torch.min(ratio * row.advantage, ratio.clamp(0.8, 1.2) * row.advantage)
-                divergence = torch.exp(ref - now) - (ref - now) - 1
-                loss = loss + row.weight * (beta * ratio * divergence - gain).sum()  # use_bias_correction_kl
-                if ppo:
-                    value = row.values(model, head)
-                    near = was + (value - was).clamp(-0.2, 0.2)
-                    missed = torch.max((value - row.returns) ** 2, (near - row.returns) ** 2)
-                    loss = loss + row.weight * VF * 0.5 * missed.sum()
-            (loss / (len(batch) * LONGEST)).backward()
-            with torch.no_grad():
-                for weights in (*model.parameters(), *head.parameters()):
-                    if weights.grad is not None:
-                        weights -= rate * weights.grad
-                        weights.grad = None
-    return model
-
-
 @pytest.mark.parametrize(
     ("ppo", "beta", "iterations"), [(False, 0.0, 1), (False, 0.2, 2), (True, 0.0, 1), (True, 0.2, 2)]
 )
@@ -406,14 +244,10 @@ def test_training_on_trees_is_that_of_a_direct_implementation(
         options |= {"gamma": GAMMA, "lam": LAM, "vf_coef": VF}
     logs = train(tiny, tmp_path / "out", reward, train_ppo if ppo else train_grpo, learning_rate=0.5, **options)
     assert len(reward.seen) == 2
-    start: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
     direct = directly(tiny, reward, rate=0.5, beta=beta, iterations=iterations, ppo=ppo)
-    trained: Any = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=torch.float32)
-    moved = 0.0
-    for before, mine, theirs in zip(start.parameters(), direct.parameters(), trained.parameters(), strict=True):
-        moved = max(moved, (before - mine).abs().max().item())
-        assert torch.allclose(mine, theirs, atol=1e-5, rtol=0)
+    moved, apart = compare_models(tiny, direct, tmp_path / "out")
     assert moved > 1e-2
+    assert apart < 1e-5
     turns = [sum(len(calls) for one in scored for calls in one.calls) for _, _, scored in reward.seen]
     assert min(turns) > 8
     assert logs["tree/turns"] == logs["tree/calls"] == REPLIES * PROMPTS + turns[-1]

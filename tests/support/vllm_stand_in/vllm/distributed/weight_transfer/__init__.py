@@ -1,0 +1,1 @@
+"""Sending weights to a server."""

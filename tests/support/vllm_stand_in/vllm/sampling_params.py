@@ -1,0 +1,5 @@
+"""What TRL imports of vLLM's sampling parameters."""
+
+
+class StructuredOutputsParams:
+    pass
