@@ -72,6 +72,11 @@ NOT_RUN = {
     "torchrun": "starts several processes",
     "collab-agents evaluate --config examples/evaluate/proactive.yaml": "minutes of the embedded model",
     "collab-agents train ppo --config examples/train_collaborator": "minutes of the embedded model",
+    **{
+        f"collab-agents {command} --config examples/train_collaborator/gpu": "a GPU; test_recipes has tiny models"
+        for command in ("generate", "train sft", "train dpo", "train grpo")
+    },
+    "collab-agents merge --adapter runs/qwen3-4b": "a GPU; test_recipes has tiny models",
     "collab-agents push": "needs a token; test_push has a Hub",
     "ollama": "another program",
     "llama-server": "another program",

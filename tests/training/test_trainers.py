@@ -643,20 +643,22 @@ def test_bfloat16_is_not_imitated_on_a_processor(
 
 
 @pytest.mark.parametrize(
-    "file", sorted((ROOT / "examples" / "train_collaborator").rglob("*.yaml")), ids=lambda f: f.stem
+    "file",
+    [file for file in sorted((ROOT / "examples" / "train_collaborator").rglob("*.yaml")) if file.stem != "fsdp2"],
+    ids=lambda file: f"{file.parent.name}-{file.stem}",
 )
 def test_every_file_of_the_recipe_is_understood(file: Path, tmp_path: Path) -> None:
-    if file.parent.name == "online":
-        method = file.stem.rpartition("-")[0]
+    name = file.stem.removesuffix("-cpu")
+    if name in list(Method) and Method(name).online:
         online = load_config(file, OnlineConfig)
-        assert trainer_arguments(Method(method).arguments, online.trainer, tmp_path)
+        assert trainer_arguments(Method(name).arguments, online.trainer, tmp_path)
         assert online.data.tasks is not None
-    elif file.stem in list(Method):
-        assert trainer_arguments(Method(file.stem).arguments, load_config(file, OfflineConfig).trainer, tmp_path)
-    elif file.stem == "loop":
+    elif name in list(Method):
+        assert trainer_arguments(Method(name).arguments, load_config(file, OfflineConfig).trainer, tmp_path)
+    elif name == "loop":
         assert read_loop(file).trainings
     else:
-        shape: type[RunConfig] | type[EvalConfig] = RunConfig if file.stem == "generate" else EvalConfig
+        shape: type[RunConfig] | type[EvalConfig] = RunConfig if name == "generate" else EvalConfig
         assert load_config(file, shape).judges
 
 
