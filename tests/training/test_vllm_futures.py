@@ -279,21 +279,10 @@ import json, os, pickle, sys
 import torch.distributed
 import vllm
 from pathlib import Path
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
+import tests.support.sharded
 from collab_agents.training import LoraSection, PolicyConfig, train_grpo
 from tests.support import trees
 
-built = AcceleratorState.__init__
-
-def init(self, *args, fsdp_plugin=None, **kwargs):
-    # accelerate shards on accelerators only. PyTorch does so on processors too.
-    built(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-    if fsdp_plugin is not None:
-        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-
-AcceleratorState.__init__ = init
 reward = trees.Watched()
 logs = []
 for name, lora, more in (
