@@ -42,6 +42,7 @@ class TrainerVLLM:
         self.served = args.vllm_mode == "server"
         self._generation = getattr(trainer, "vllm_generation", None)  # Online DPO has none.
         self._llm: Any = None
+        self._own: InProcessEngine | None = None
         self.engine: Engine
         if self.served:
             url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
@@ -54,7 +55,8 @@ class TrainerVLLM:
                 "or choose trainer.vllm_mode: server, whose server may be tensor parallel"
             )
         self._llm = self._generation.llm if self._generation is not None else self._trainer.llm
-        self.engine = InProcessEngine(self._llm, trainer.processing_class, trainer.accelerator.device)
+        self._own = InProcessEngine(self._llm, trainer.processing_class, trainer.accelerator.device)
+        self.engine = self._own
 
     def version(self) -> int:
         """Return the optimizer step whose weights it has; -1 before the trainer gave it any."""
@@ -70,18 +72,21 @@ class TrainerVLLM:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Keep it awake, with weights that are recent enough. Every process has to enter this, on its main thread."""
-        if self.served or not self._trainer.args.vllm_enable_sleep_mode:
+        sleeps = self._own is not None and self._trainer.args.vllm_enable_sleep_mode
+        if sleeps:
+            self._sync()  # TRL puts it to sleep after sampling, and its weights are lost.
+            self._llm.wake_up(tags=["kv_cache"])
+        else:
             self.refresh()
-            yield
-            return
-        self._sync()  # TRL puts it to sleep after sampling, and its weights are lost.
-        self._llm.wake_up(tags=["kv_cache"])
         try:
             yield
         finally:
-            self._llm.sleep(level=2)
-            if self._generation is not None:
-                self._generation._llm_weights_sleeping = True
+            if self._own is not None:
+                self._own.settle()
+            if sleeps:
+                self._llm.sleep(level=2)
+                if self._generation is not None:
+                    self._generation._llm_weights_sleeping = True
 
     def _sync(self) -> None:
         for module in self._trainer.model.modules():

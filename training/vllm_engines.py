@@ -5,6 +5,7 @@ Nothing here knows the trainer. Both return the tokens that were sampled, with t
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -106,6 +107,7 @@ class InProcessEngine(Tokenizes):
         self.tokenizer = tokenizer
         self._llm = llm
         self._device = device
+        self._generating = Lock()
         self.context: int = llm.llm_engine.model_config.max_model_len
         self._batcher: MicroBatcher[Job, Completion] = MicroBatcher(
             self._generate, max_batch=_GREATEST_BATCH, max_wait=0.02
@@ -114,12 +116,18 @@ class InProcessEngine(Tokenizes):
     async def complete(self, job: Job) -> Completion:
         return await self._batcher.submit(job).outcome()
 
+    def settle(self) -> None:
+        """Wait for what is being generated although nobody waits for it, such as calls that took too long."""
+        with self._generating:
+            pass
+
     def _generate(self, entries: list[Entry[Job, Completion]]) -> list[Completion]:
         if self._device.type != "cpu":  # A thread begins with the first device.
             torch.accelerator.set_device_index(self._device.index or 0)
         jobs = [entry.job for entry in entries]
         prompts = [{"prompt_token_ids": job.prompt} for job in jobs]
-        outputs = self._llm.generate(prompts, sampling_params=[_sampling(job) for job in jobs], use_tqdm=False)
+        with self._generating:
+            outputs = self._llm.generate(prompts, sampling_params=[_sampling(job) for job in jobs], use_tqdm=False)
         return [_from_output(job, output) for job, output in zip(jobs, outputs, strict=True)]
 
 

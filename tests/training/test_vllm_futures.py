@@ -30,12 +30,13 @@ from tests.support.trees import Said, compare_models, directly
 from tests.support.vllm_server import VLLMServer
 
 BEGIN = """
-import itertools, json, sys
+import asyncio, json, sys, threading
 import torch
 import vllm
 from pathlib import Path
 from transformers import AutoTokenizer
 from collab_agents.errors import ConfigError
+from collab_agents.models.engines.base import Job
 from collab_agents.training import TreeGRPOConfig, TreeGRPOTrainer, train_grpo, train_ppo
 from tests.support import trees
 
@@ -107,6 +108,21 @@ for most in (0, 2):
         with trainer.vllm.ready():
             found.append([trainer.vllm.version(), trainer.vllm_generation.llm.loads])
     print(json.dumps({"versions, loads": found}))
+
+async def give_up():
+    begun, llm = threading.Event(), trainer.vllm_generation.llm
+    generate = llm.generate
+    llm.generate = lambda *given, **more: (begun.set(), generate(*given, **more))[1]
+    job = Job([4, 5, 6], max_tokens=200, temperature=1.0, top_p=1.0, seed=0)
+    with trainer.vllm.ready():
+        call = asyncio.create_task(trainer.vllm.engine.complete(job))
+        await asyncio.to_thread(begun.wait)
+        call.cancel()
+        await asyncio.wait([call])
+
+vllm.calls.clear()
+asyncio.run(give_up())
+print(json.dumps({"finished": len(vllm.calls)}))
 """
 
 
@@ -134,7 +150,7 @@ def test_in_one_process_the_engine_that_samples_plays_the_futures_and_trees_lear
 def test_online_dpo_plays_futures_by_its_engine_and_engines_that_processes_share_are_refused(
     tiny: str, tmp_path: Path
 ) -> None:
-    plain, asleep, refused, fresh, stale = script(tmp_path, BEGIN + PAIRS, tiny)
+    plain, asleep, refused, fresh, stale, given_up = script(tmp_path, BEGIN + PAIRS, tiny)
     for found, loads in ((plain, [1, 1, 2, 2]), (asleep, [1, 2, 3, 4])):
         assert found["steps"] == [[0], [1]]
         assert found["futures"] > 8
@@ -144,6 +160,7 @@ def test_online_dpo_plays_futures_by_its_engine_and_engines_that_processes_share
     assert "vllm_tensor_parallel_size must be 1 where the model in training plays the futures, got 2" in refused
     assert fresh["versions, loads"] == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert stale["versions, loads"] == [[0, 1], [0, 1], [0, 1], [3, 2]]
+    assert given_up["finished"] == 1  # The trainer may use the engine only then.
 
 
 async def test_an_engine_with_older_weights_than_allowed_plays_no_future(tiny: str, server: VLLMServer) -> None:
