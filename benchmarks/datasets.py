@@ -1,9 +1,9 @@
 """Datasets of large runs: the peak of the memory of `collab-agents dataset`, a process each, by the turns in the run.
 
-    python -m benchmarks.datasets                          # 10,000 and 100,000 turns, about 10 minutes
+    python -m benchmarks.datasets                          # 10,000 and 100,000 turns, about 8 minutes
     python -m benchmarks.datasets --turns 1000 10000
 
-A trajectory has 5 turns with 3 candidates of 2 futures each, about 5 KB a turn. Half of a dataset's tasks are held out.
+A trajectory has 5 turns with 3 candidates of 2 futures each, about 7 KB a turn. Half of a dataset's tasks are held out.
 """
 
 import argparse

@@ -50,8 +50,8 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 5
 """Calls in a row with equal rewards before a warning is logged."""
-_LIMITS = Limits(timeout=600)
-"""Of the calls of the model in training, which may wait for a large batch."""
+_LIMITS = Limits(max_concurrent_calls=1024, timeout=600)
+"""Of the calls of the model in training. Its engine makes batches of them, and a call may wait for a large one."""
 
 
 @dataclass(frozen=True)
