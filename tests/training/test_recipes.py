@@ -19,29 +19,29 @@ STEPS = """
 import os, sys
 from collab_agents.cli.app import run_command
 
+name, sharded = sys.argv[1], "RANK" in os.environ
+
 def run(*command):
     if run_command(list(command)):
         sys.exit(f"{command} failed")
 
 def alone(*command):
-    if os.environ.get("RANK", "0") == "0":
+    if not sharded or torch.distributed.get_rank() == 0:
         run(*command)
-    if "RANK" in os.environ:
+    if sharded:
         torch.distributed.barrier()
 
-if "RANK" in os.environ:
+if sharded:
     import torch.distributed
     import tests.support.sharded
     torch.distributed.init_process_group("gloo")
 
-name = sys.argv[1]
 alone("generate", "--config", "generate.yaml", "--out", f"runs/{name}/trajectories")
 for method in ("sft", "dpo"):
     run("train", method, "--config", f"{method}.yaml", "--out", f"runs/{name}/{method}")
     alone("merge", "--adapter", f"runs/{name}/{method}", "--out", f"runs/{name}/{method}-model")
 run("train", "grpo", "--config", "grpo.yaml", "--out", f"runs/{name}/grpo")
-if "RANK" in os.environ:
-    assert tests.support.sharded.AcceleratorState().is_fsdp2
+assert not sharded or tests.support.sharded.AcceleratorState().is_fsdp2
 """
 
 SMALL = {"max_steps": 2, "bf16": False, "report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
