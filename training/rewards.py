@@ -2,7 +2,7 @@
 
 All it knows about trainers is how they call a reward function (TRL 1.16: keyword arguments `prompts`, `completions`,
 `completion_ids`, the dataset's columns, `trainer_state`, `log_metric` and `log_extra`), from an event loop on one of
-TRL's threads.
+TRL's threads. With an app, each completion is the first call of a turn, which is in the column `turn`.
 """
 
 import asyncio
@@ -27,17 +27,19 @@ from collab_agents.graphs import create_lookahead_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
-from collab_agents.messages import from_dicts, text_of
+from collab_agents.messages import from_dicts, text_of, to_dicts
 from collab_agents.models.local import LocalChatModel
+from collab_agents.models.policy import Served, serving
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.runs.workers import RayOptions
 from collab_agents.tasks import Task
 from collab_agents.training.answering import answering, base_of
-from collab_agents.training.calls import Call, PolicyEngine, calls_in, recording
+from collab_agents.training.calls import Call, Heard, PolicyEngine, calls_in, recording
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.loggers import cell_of
 from collab_agents.training.policy import clean
+from collab_agents.training.turns import TURN, PlayedTurn, TrainedApp
 from collab_agents.training.workers import RemoteScorer
 from collab_agents.trajectories import Message
 from collab_agents.users import AnyUser
@@ -59,9 +61,9 @@ class Scored:
     result: dict[str, Any]
     """`reward`, `scores`, and `futures` as records; or an `error`."""
     calls: list[list[Call]]
-    """What the model in training sampled in each future, a call a turn. Empty if another assistant played them."""
+    """What the model in training sampled in each future, in order. Empty if another assistant played them."""
     made: int
-    """All calls of the model in training, those of futures that failed included."""
+    """All calls of the model in training in futures, those of futures that failed included."""
 
 
 class MultiturnRewardFunction:
@@ -94,6 +96,9 @@ class MultiturnRewardFunction:
         last: The replies of the last batch.
         lookahead: How many futures, and their window.
         temperature: The temperature of the model in training in the futures.
+        batch_size: Replies of the model in training that are generated together.
+        max_concurrency: Replies scored at once.
+        app: The app that plays the futures, with the model in training as its chat model, if it is set before `bind`.
 
     Raises:
         ConfigError: If `ray` is given without an assistant, or a person would have to play futures.
@@ -124,8 +129,8 @@ class MultiturnRewardFunction:
         self.lookahead = lookahead
         self.temperature = temperature
         self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
-        self._batch_size = batch_size
-        self._max_concurrency = max_concurrency
+        self.batch_size = batch_size
+        self.max_concurrency = max_concurrency
         self._seed = seed
         self._calls = 0
         self._equal = 0
@@ -134,6 +139,8 @@ class MultiturnRewardFunction:
         self.needs_policy = assistant is None
         self.on_scored: Callable[[list[Scored]], None] | None = None
         self.last: list[Scored] = []
+        self.app: TrainedApp | None = None
+        self._policy: Served | None = None
         self._scorer: RemoteScorer | None = None
         if assistant is not None:
             chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
@@ -153,9 +160,14 @@ class MultiturnRewardFunction:
         if not self.needs_policy:
             return
         self._model = model
-        engine = PolicyEngine(base_of(model), tokenizer, max_batch_size=self._batch_size)
-        chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
-        self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self.lookahead)
+        engine = PolicyEngine(base_of(model), tokenizer, max_batch_size=self.batch_size)
+        assistant: Assistant | None = self.app
+        if assistant is None:
+            chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
+            assistant = ChatAssistant(chat)
+        else:
+            self._policy = Served(engine, **self._sampling)
+        self._graph = create_lookahead_graph(self._user, assistant, self._reward, self.lookahead)
 
     async def __call__(
         self,
@@ -170,7 +182,7 @@ class MultiturnRewardFunction:
 
         Args:
             prompts: Conversations of role/content dicts.
-            completions: The replies, as lists of role/content dicts.
+            completions: The replies, as lists of role/content dicts. A column `turn` with `PlayedTurn`s replaces them.
             completion_ids: The replies' tokens, which are counted for judges of length.
             log_metric: Called with the name and value of each metric.
             log_extra: Called with the name and values of each column of TRL's table of completions.
@@ -196,9 +208,11 @@ class MultiturnRewardFunction:
             self._state(prompt, completion, tokens, row, step)
             for prompt, completion, tokens, row in zip(prompts, completions, ids, rows, strict=True)
         ]
-        free = asyncio.Semaphore(self._max_concurrency)
+        free = asyncio.Semaphore(self.max_concurrency)
 
-        async def score(state: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Call]]:
+        async def score(state: dict[str, Any], turn: PlayedTurn | None) -> tuple[dict[str, Any], Heard]:
+            if turn and turn.error:
+                return {"reward": None, "scores": {}, "error": turn.error}, {}
             async with free:
                 with recording() as heard:
                     try:
@@ -212,8 +226,8 @@ class MultiturnRewardFunction:
                         logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason)
                         return {"reward": None, "scores": {}, "error": reason}, heard
 
-        with answering(self._model):
-            scored = await asyncio.gather(*(score(state) for state in states))
+        with answering(self._model), serving(self._policy):
+            scored = await asyncio.gather(*map(score, states, (row.get(TURN) for row in rows)))
         ends = [end for end, _ in scored]
         rewards = [end["reward"] for end in ends]
         if log_metric is not None:
@@ -225,12 +239,14 @@ class MultiturnRewardFunction:
                 state["task"],
                 state["persona"],
                 prompt,  # type: ignore[arg-type]
-                completion,  # type: ignore[arg-type]
+                to_dicts(row[TURN].messages) if TURN in row else completion,  # type: ignore[arg-type]
                 end,
                 calls_in(heard, state["seed"], len(state["messages"]), end.get("futures", [])),
-                len(heard),
+                sum(map(len, heard.values())),
             )
-            for prompt, completion, state, (end, heard) in zip(prompts, completions, states, scored, strict=True)
+            for prompt, completion, row, state, (end, heard) in zip(
+                prompts, completions, rows, states, scored, strict=True
+            )
         ]
         if self.on_scored is not None:
             self.on_scored(self.last)
@@ -250,8 +266,9 @@ class MultiturnRewardFunction:
         said = from_dicts(clean(prompt))
         system = [text_of(message) for message in said if message.type == "system"]
         messages = [message for message in said if message.type != "system"]
-        reply = from_dicts(clean(completion))
-        if tokens is not None and len(reply) == 1 and isinstance(reply[0], AIMessage):
+        turn: PlayedTurn | None = row.get(TURN)
+        reply = turn.messages if turn else from_dicts(clean(completion))
+        if turn is None and tokens is not None and len(reply) == 1 and isinstance(reply[0], AIMessage):
             usage = UsageMetadata(input_tokens=0, output_tokens=len(tokens), total_tokens=len(tokens))
             reply = [reply[0].model_copy(update={"usage_metadata": usage})]
         return {
@@ -260,6 +277,7 @@ class MultiturnRewardFunction:
             "persona": persona_of_row(row),
             "seed": derive_seed(self._seed, task.id, len(messages), step),
             "system_prompt": "\n\n".join(system) or None,
+            **({"assistant_memory": turn.memory} if turn else {}),
         }
 
     def _log(self, ends: Sequence[dict[str, Any]], log_metric: Callable[[str, float], None]) -> None:

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 
 from collab_agents._internal.importing import attribute_at
 from collab_agents.training import OnlineDPOTrainer, PPOTrainer, TreeGRPOTrainer
+from collab_agents.training.app_trainer import AppGRPOTrainer
 
 TRAINING = Path(__file__).parents[2] / "training"
 GRPO, ONLINE = "trl:GRPOTrainer", "trl.experimental.online_dpo:OnlineDPOTrainer"
@@ -48,13 +49,14 @@ PRIVATE: list[tuple[str, str | None, str]] = [
 ATTRIBUTES: list[tuple[str, str, str]] = [
     *((GRPO, name, "tree_trainer.py") for name in ("eos_token_ids", "ref_model", "reward_funcs", "reward_weights")),
     (GRPO, "vllm_generation", "ppo.py"),
+    *((GRPO, name, "turns.py") for name in ("async_loop", "rollout_func")),
     *((ONLINE, name, "online_dpo.py") for name in ("reward_funcs", "reward_processing_classes", "reward_weights")),
 ]
 
 # A batch of TRL's GRPO, as far as it is read or written: what the loss reads of it.
 KEYS = (
     "prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps",
-    "ref_per_token_logps", "num_items_in_batch",
+    "ref_per_token_logps", "sampling_per_token_logps", "num_items_in_batch",
 )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def test_nothing_else_is_private_in_what_the_trainers_use_of_trl() -> None:
     for file in TRAINING.glob("*.py"):
         for imported in imports(ast.parse(file.read_text(encoding="utf-8"))):
             assert not imported.startswith("trl") or imported in modules, f"{file.name} imports {imported}"
-    for trainer in (TreeGRPOTrainer, PPOTrainer, OnlineDPOTrainer):
+    for trainer in (TreeGRPOTrainer, AppGRPOTrainer, PPOTrainer, OnlineDPOTrainer):
         base = next(one for one in trainer.__mro__ if not one.__module__.startswith("collab_agents"))
         theirs = {*dir(base), *inspect.unwrap(base.__init__).__code__.co_names, *dir(Trainer)}
         used = {*vars(trainer), *(name for one in vars(trainer).values() for name in names_in(one))}

@@ -45,6 +45,8 @@ class Completion:
     finish_reason: str
     ids: list[int] = field(default_factory=list)
     """The tokens that were sampled, with the one that ended the text; empty if the engine does not tell."""
+    logprobs: list[float] = field(default_factory=list)
+    """Their log-probabilities at the job's temperature, before `top_p`."""
 
 
 class Engine(Protocol):
