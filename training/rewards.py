@@ -96,6 +96,7 @@ class MultiturnRewardFunction:
         last: The replies of the last batch.
         lookahead: How many futures, and their window.
         temperature: The temperature of the model in training in the futures.
+        max_tokens: The most tokens of a reply by the model in training in the futures.
         batch_size: Replies of the model in training that are generated together.
         max_concurrency: Replies scored at once.
         app: The app that plays the futures, with the model in training as its chat model, if it is set before `bind`.
@@ -128,7 +129,7 @@ class MultiturnRewardFunction:
         self._reward = reward
         self.lookahead = lookahead
         self.temperature = temperature
-        self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
+        self.max_tokens = max_tokens
         self.batch_size = batch_size
         self.max_concurrency = max_concurrency
         self._seed = seed
@@ -163,10 +164,16 @@ class MultiturnRewardFunction:
         engine = PolicyEngine(base_of(model), tokenizer, max_batch_size=self.batch_size)
         assistant: Assistant | None = self.app
         if assistant is None:
-            chat = LocalChatModel.over(engine, name="policy", label="the model in training", **self._sampling)
+            chat = LocalChatModel.over(
+                engine,
+                name="policy",
+                label="the model in training",
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+            )
             assistant = ChatAssistant(chat)
         else:
-            self._policy = Served(engine, **self._sampling)
+            self._policy = Served(engine, self.temperature, self.max_tokens)
         self._graph = create_lookahead_graph(self._user, assistant, self._reward, self.lookahead)
 
     async def __call__(

@@ -38,9 +38,9 @@ class PlayedTurn:
 
     messages: list[BaseMessage]
     """The app's reply: tool calls and results before the final words."""
-    memory: Memory
+    memory: Memory = field(repr=False)
     """What the app remembers after it."""
-    calls: list[Call]
+    calls: list[Call] = field(repr=False)
     """The calls of the model in training, in order."""
     error: str | None = None
     """Why the app gave no reply."""
@@ -103,13 +103,12 @@ class AppRollouts:
         policy = Served(self._engine, trainer.args.temperature, trainer.args.max_completion_length)
         with answering(self._model):
             self.last = _on_the_loop_of(trainer, self._play(prompts, batch, policy))
+        failed = [turn.error for turn in self.last if turn.error]
         if not any(turn.calls for turn in self.last):
-            failed = next((turn.error for turn in self.last if turn.error), None)
-            raise ConfigError(
-                f"no turn of the app called the model in training: {failed}"
-                if failed
-                else "no turn of the app called the model in training: load its chat model by load_chat_model('policy')"
-            )
+            why = failed[0] if failed else "load its chat model by load_chat_model('policy')"
+            raise ConfigError(f"no turn of the app called the model in training: {why}")
+        if failed:
+            logger.warning("%d of %d turns of the app failed, the first: %s", len(failed), len(self.last), failed[0])
         # A turn without calls only takes a place.
         empty = Call([trainer.processing_class.eos_token_id], [trainer.processing_class.eos_token_id], [0.0])
         firsts = [turn.calls[0] if turn.calls else empty for turn in self.last]
@@ -133,9 +132,7 @@ class AppRollouts:
                     try:
                         reply, memory = await self.app.respond(from_dicts(clean(prompt)), {}, context)
                     except Exception as error:
-                        reason = reason_of(error)
-                        logger.warning("a turn of the app could not be played: %s", reason)
-                        return PlayedTurn([], {}, list(heard.get(seed, ())), reason)
+                        return PlayedTurn([], {}, list(heard.get(seed, ())), reason_of(error))
                 return PlayedTurn(reply, memory, list(heard.get(seed, ())))
 
         with serving(policy):

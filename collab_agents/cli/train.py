@@ -132,7 +132,7 @@ def _app(method: Method, config: OnlineConfig) -> Assistant | None:
         raise ConfigError("data.system_prompt: an app has prompts of its own: leave it out")
     if config.reward.policy is not None:
         raise ConfigError("reward.policy: the app that is trained plays the futures of its turns: leave it out")
-    if isinstance(config.evaluation and config.evaluation.config, dict) and "assistant" in config.evaluation.config:
+    if config.evaluation is not None and "assistant" in config.evaluation.config:  # Its sections were read.
         raise ConfigError("evaluation.config.assistant: the app that is trained is evaluated: leave it out")
     return load_assistant(config.assistant.app, options=config.assistant.options)
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, DatasetDict
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,17 +17,15 @@ from benchmarks.process import ROOT
 from collab_agents import GraphAssistant, Lookahead, load_chat_model
 from collab_agents.errors import ConfigError, ModelError
 from collab_agents.judges import Conversation, as_judge
-from collab_agents.messages import text_of, to_dicts
-from collab_agents.models.chat_template import chat_tokens
+from collab_agents.messages import text_of
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
 from collab_agents.training import MultiturnRewardFunction, PolicyConfig, read_samples, train_grpo
 from collab_agents.training.calls import Call
 from collab_agents.training.rewards import Scored
 from collab_agents.training.turns import PlayedTurn
-from examples.existing_agent import cancel, my_orders
 from tests.support.commands import exit_code as run
-from tests.support.tiny import tiny_chat_model
+from tests.support.taught import ASK, HELLO, LOOKED, lesson, taught_model
 
 REPLIES, FUTURES, PROMPTS, LONGEST = 4, 2, 2, 8
 QUICK: dict[str, Any] = {
@@ -235,12 +232,12 @@ def test_training_on_an_app_is_that_of_a_direct_implementation(
 ) -> None:
     reward = Watched(max_tokens=LONGEST)
     options: dict[str, Any] = {"max_steps": 2 * iterations, "beta": beta, "num_iterations": iterations, "learn": learn}
-    train(tiny, tmp_path / "out", reward, learning_rate=0.5, **options)
+    train(tiny, tmp_path / "out", reward, learning_rate=0.1, **options)
     batches = weighted(reward, learn == "tree")
     assert len(batches) == 2
     assert all(len(batch) > REPLIES * PROMPTS for batch in batches)
     start: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    direct = directly(tiny, batches, rate=0.5, beta=beta, iterations=iterations)
+    direct = directly(tiny, batches, rate=0.1, beta=beta, iterations=iterations)
     trained: Any = AutoModelForCausalLM.from_pretrained(str(tmp_path / "out"), dtype=torch.float32)
     moved = 0.0
     for before, mine, theirs in zip(start.parameters(), direct.parameters(), trained.parameters(), strict=True):
@@ -249,83 +246,18 @@ def test_training_on_an_app_is_that_of_a_direct_implementation(
     assert moved > 1e-2
 
 
-# A tiny model that was taught what the agent of examples/existing_agent.py may say: it asks which order is meant in
-# half of the cases, and cancels the first in the others.
-
-TEMPLATE = (
-    "{% if tools %}<|im_start|>{% for tool in tools %}{{ tool.function.name }} {% endfor %}<|im_end|>{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{% for call in message.tool_calls or [] %}<tool_call>"
-    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
-    "</tool_call>{% endfor %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-HELLO = HumanMessage("Please cancel my order")
-LOOKED = [
-    AIMessage("", tool_calls=[{"name": "my_orders", "args": {}, "id": "a"}]),
-    ToolMessage("7: two mugs, 8: a lamp", tool_call_id="a"),
-]
-TOOLS = [convert_to_openai_tool(tool) for tool in (my_orders, cancel)]
-ASK = "Which one?"
-
-
-def cancelling(order: str) -> str:
-    return f'<tool_call>{{"name": "cancel", "arguments": {{"order": "{order}"}}}}</tool_call>'
-
-
-def cancelled(order: str, what: str) -> list[BaseMessage]:
-    call = {"name": "cancel", "args": {"order": order}, "id": "b"}
-    return [AIMessage("", tool_calls=[call]), ToolMessage(f"cancelled {order}: {what}", tool_call_id="b")]
-
-
-def asked(tokenizer: Any, messages: list[BaseMessage]) -> list[int]:
-    return chat_tokens(tokenizer, to_dicts(messages), tools=TOOLS, add_generation_prompt=True)
-
-
-def lessons(tokenizer: Any) -> list[tuple[list[int], list[int]]]:
-    looked = [HELLO, *LOOKED]
-    taught: list[tuple[list[BaseMessage], str]] = [
-        ([HELLO], '<tool_call>{"name": "my_orders", "arguments": {}}</tool_call>'),
-        (looked, ASK),
-        (looked, cancelling("7")),
-    ]
-    for order, what in (("7", "two mugs"), ("8", "a lamp")):
-        answered = [*looked, AIMessage(ASK), HumanMessage(f"Number {order}, {what}.")]
-        taught += [(answered, cancelling(order)), ([*answered, *cancelled(order, what)], "Done.")]
-    taught.append(([*looked, *cancelled("7", "two mugs")], "Done."))
-    return [
-        (asked(tokenizer, messages), [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id])
-        for messages, text in taught
-    ]
-
-
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tiny_chat_model(tmp_path_factory.mktemp("taught"), "qwen2", max_position_embeddings=1024)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    pairs = lessons(tokenizer)
-    width = max(len(prompt) + len(text) for prompt, text in pairs)
-    ids = torch.tensor([[*prompt, *text, *[0] * (width - len(prompt) - len(text))] for prompt, text in pairs])
-    labels = torch.tensor(
-        [[*[-100] * len(prompt), *text, *[-100] * (width - len(prompt) - len(text))] for prompt, text in pairs]
-    )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(folder)
-    return folder
+    """A model that asks which order is meant in half of the cases, and cancels the first in the others."""
+    return taught_model(tmp_path_factory.mktemp("taught"))
 
 
 def chance_of_asking(folder: str | Path) -> float:
     """The probability that the model asks which order is meant, in [0, 1]."""
     model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
-    text = [*tokenizer(ASK, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return float(logps(model, Call(asked(tokenizer, [HELLO, *LOOKED]), text)).sum().exp())
+    with torch.no_grad():
+        return float(logps(model, Call(*lesson(tokenizer, [HELLO, *LOOKED], ASK))).sum().exp())
 
 
 EXAMPLE = ROOT / "examples" / "existing_agent.yaml"
@@ -337,7 +269,7 @@ def example(folder: Path, model: str, **sections: Any) -> Path:
     raw["model"] = {"name": model, "dtype": "float32", "lora": None}
     raw["data"]["tasks"]["source"] = str(ROOT / "examples" / "existing_agent.jsonl")
     quick = {name: QUICK[name] for name in ("report_to", "save_strategy", "gradient_checkpointing", "disable_tqdm")}
-    raw["trainer"] |= {**quick, "bf16": False, "max_steps": 8, "learning_rate": 2e-3, "max_completion_length": 64}
+    raw["trainer"] |= {**quick, "bf16": False, "max_steps": 8, "learning_rate": 1e-4, "max_completion_length": 96}
     for section, values in sections.items():
         raw[section] = {**raw.get(section, {}), **values} if isinstance(values, dict) else values
     file = folder / "grpo.yaml"
@@ -350,7 +282,7 @@ def test_the_agent_of_the_example_learns_to_ask_first(taught: str, tmp_path: Pat
     assert 0.2 < before < 0.8
     file = example(tmp_path, taught)
     assert run("train", "grpo", "--config", str(file), "--out", str(tmp_path / "out")) == 0
-    assert chance_of_asking(tmp_path / "out") > 0.9
+    assert chance_of_asking(tmp_path / "out") > 0.8
     log = json.loads((tmp_path / "out" / "training_log.json").read_text())
     rewards = [entry["reward"] for entry in log if "reward" in entry]
     assert rewards[-1] > rewards[0] + 0.3
@@ -393,7 +325,7 @@ def test_turns_in_which_the_app_fails_are_told_and_move_nothing(
     reward = Watched(max_tokens=LONGEST)
     app = GraphAssistant(graph.compile(name="till"))
     logs = train(tiny, tmp_path / "out", reward, app, max_steps=2, learning_rate=0.5)
-    assert "app 'till', node 'answer': the till is closed" in caplog.text
+    assert "8 of 8 turns of the app failed, the first: app 'till', node 'answer': RuntimeError: the till" in caplog.text
     assert {value for _, rewards, _ in reward.seen for value in rewards} == {None}
     assert (logs["app/failed"], logs["app/calls"], logs["tree/turns"]) == (1, 1, 0)
     before: Any = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
@@ -401,13 +333,12 @@ def test_turns_in_which_the_app_fails_are_told_and_move_nothing(
     assert all(torch.equal(one, other) for one, other in zip(before.parameters(), after.parameters(), strict=True))
 
 
-def replying(_: MessagesState) -> Any:
-    return {"messages": [AIMessage("Hello.")]}
-
-
 def without_model() -> Any:
+    def answer(state: MessagesState) -> Any:
+        return {"messages": [AIMessage("Hello.")]}
+
     graph = StateGraph(MessagesState)
-    graph.add_node("answer", replying)
+    graph.add_node("answer", answer)
     graph.add_edge(START, "answer")
     return GraphAssistant(graph.compile(name="rules"))
 
@@ -454,7 +385,7 @@ def test_a_file_that_cannot_be_followed_is_refused_in_a_sentence(
     said_so: str,
 ) -> None:
     file = example(tmp_path, taught, **sections)
-    assert run("train", method, "--config", str(file), "--out", str(tmp_path / "out")) == 2
+    assert run("train", method, "--config", str(file), "--out", str(tmp_path / "out")) == 1
     assert said_so in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
@@ -464,5 +395,5 @@ async def test_the_policy_answers_in_a_training_only() -> None:
         await load_chat_model("policy").ainvoke("Hello")
     with pytest.raises(ConfigError, match="model 'policy' runs in this process and takes neither base_url nor api_key"):
         load_chat_model("policy", base_url="http://localhost:8000/v1")
-    with pytest.raises(ConfigError, match="model 'policy' has no option 'temprature': did you mean 'temperature'"):
+    with pytest.raises(ConfigError, match="model 'policy' has no option 'temprature'; did you mean 'temperature'"):
         load_chat_model("policy", temprature=0.5)
