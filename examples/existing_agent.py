@@ -2,7 +2,7 @@
 
 The agent cancels orders, and sometimes the wrong one, because it guesses. Looking ahead it asks first. Its model is
 made of rules so that this needs no API: give another name, and nothing else changes. The name "policy" trains it:
-collab-agents train grpo --config examples/existing_agent.yaml --out runs/shop
+collab-agents train grpo --config examples/train_app/grpo.yaml --out runs/shop
 """
 
 import asyncio

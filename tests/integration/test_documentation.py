@@ -72,6 +72,11 @@ NOT_RUN = {
     "torchrun": "starts several processes",
     "collab-agents evaluate --config examples/evaluate/proactive.yaml": "minutes of the embedded model",
     "collab-agents train ppo --config examples/train_collaborator": "minutes of the embedded model",
+    **{
+        f"collab-agents {command} examples/train_app": "minutes of the embedded model; test_apps trains a tiny one"
+        for command in ("generate --config", "train sft --config", "train grpo --config")
+    },
+    "collab-agents merge --adapter runs/shop": "the embedded model again",
     "collab-agents push": "needs a token; test_push has a Hub",
     "ollama": "another program",
     "llama-server": "another program",

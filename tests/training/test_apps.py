@@ -260,14 +260,14 @@ def chance_of_asking(folder: str | Path) -> float:
         return float(logps(model, Call(*lesson(tokenizer, [HELLO, *LOOKED], ASK))).sum().exp())
 
 
-EXAMPLE = ROOT / "examples" / "existing_agent.yaml"
+EXAMPLE = ROOT / "examples" / "train_app"
 
 
 def example(folder: Path, model: str, **sections: Any) -> Path:
     """The example's file, for a tiny model."""
-    raw = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    raw = yaml.safe_load((EXAMPLE / "grpo.yaml").read_text(encoding="utf-8"))
     raw["model"] = {"name": model, "dtype": "float32", "lora": None}
-    raw["data"]["tasks"]["source"] = str(ROOT / "examples" / "existing_agent.jsonl")
+    raw["data"]["tasks"]["source"] = str(EXAMPLE / "tasks.jsonl")
     quick = {name: QUICK[name] for name in ("report_to", "save_strategy", "gradient_checkpointing", "disable_tqdm")}
     raw["trainer"] |= {**quick, "bf16": False, "max_steps": 8, "learning_rate": 1e-4, "max_completion_length": 96}
     for section, values in sections.items():
@@ -295,10 +295,10 @@ def test_the_agent_of_the_example_learns_to_ask_first(taught: str, tmp_path: Pat
 
 
 def test_held_out_conversations_are_played_by_the_app_that_is_trained(taught: str, tmp_path: Path) -> None:
-    raw = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    raw = yaml.safe_load((EXAMPLE / "grpo.yaml").read_text(encoding="utf-8"))
     played = {
         **{name: raw["reward"][name] for name in ("user", "judges")},
-        "tasks": {"source": str(ROOT / "examples" / "existing_agent.jsonl")},
+        "tasks": {"source": str(EXAMPLE / "tasks.jsonl"), "limit": 2},
         "lookahead": {"max_exchanges": 2},
     }
     evaluation = {"config": played, "every": 1, "load_best": False}
