@@ -241,6 +241,8 @@ class MultiturnRewardFunction:
             self._log(ends, log_metric)
         if log_extra is not None:
             self._log_columns(ends, log_extra)
+            if turns := [row[TURN] for row in rows if TURN in row]:
+                log_extra(TURN, [cell_of(to_dicts(turn.messages)) for turn in turns])
         self.last = [
             Scored(
                 state["task"],

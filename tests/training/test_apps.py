@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -263,10 +264,10 @@ def chance_of_asking(folder: str | Path) -> float:
 EXAMPLE = ROOT / "examples" / "train_app"
 
 
-def example(folder: Path, model: str, **sections: Any) -> Path:
+def example(folder: Path, tiny: str, **sections: Any) -> Path:
     """The example's file, for a tiny model."""
     raw = yaml.safe_load((EXAMPLE / "grpo.yaml").read_text(encoding="utf-8"))
-    raw["model"] = {"name": model, "dtype": "float32", "lora": None}
+    raw["model"] = {"name": tiny, "dtype": "float32", "lora": None}
     raw["data"]["tasks"]["source"] = str(EXAMPLE / "tasks.jsonl")
     quick = {name: QUICK[name] for name in ("report_to", "save_strategy", "gradient_checkpointing", "disable_tqdm")}
     raw["trainer"] |= {**quick, "bf16": False, "max_steps": 8, "learning_rate": 1e-4, "max_completion_length": 96}
@@ -302,7 +303,7 @@ def test_held_out_conversations_are_played_by_the_app_that_is_trained(taught: st
         "lookahead": {"max_exchanges": 2},
     }
     evaluation = {"config": played, "every": 1, "load_best": False}
-    file = example(tmp_path, taught, evaluation=evaluation, trainer={"max_steps": 1})
+    file = example(tmp_path, taught, model={"lora": {"r": 4}}, evaluation=evaluation, trainer={"max_steps": 1})
     assert run("train", "grpo", "--config", str(file), "--out", str(tmp_path / "out")) == 0
     lines = (tmp_path / "out").glob("evaluations/step-1/**/trajectories.jsonl")
     trajectories = [json.loads(line) for file in lines for line in file.read_text().splitlines()]
@@ -343,9 +344,27 @@ def without_model() -> Any:
     return GraphAssistant(graph.compile(name="rules"))
 
 
+def on_its_own_thread() -> Any:
+    model = load_chat_model("policy")
+
+    async def answer(state: MessagesState) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return {"messages": [pool.submit(model.invoke, state["messages"]).result()]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("answer", answer)
+    graph.add_edge(START, "answer")
+    return GraphAssistant(graph.compile(name="threads"))
+
+
 @pytest.mark.parametrize(
     ("app", "trainer", "said_so"),
     [
+        (
+            on_its_own_thread,
+            {},
+            "training: app 'threads', node 'answer': .*on a thread of the app's own use contextvars",
+        ),
         (without_model, {}, r"no turn of the app called the model in training: load its chat model by load_chat_mo"),
         (
             lambda: GraphAssistant(drafting()),
