@@ -81,7 +81,7 @@ def _call(name: str, **arguments: str) -> AIMessage:
 _ids = itertools.count()
 
 
-def create_app(model: str) -> Any:
+def create_app(model: str = "rules") -> Any:
     """The agent as it was before: any compiled graph will do, such as one made by langchain's `create_agent`."""
     tools = [my_orders, cancel]
     chat = (ShopModel() if model == "rules" else load_chat_model(model)).bind_tools(tools)

@@ -170,6 +170,7 @@ def _policy(
 
     _check_served_here(name, base_url, api_key)
     _check_options(name, options, PolicyChatModel)
+    options = {"cache": False, **options}  # What is not sampled cannot be learnt from.
     return PolicyChatModel(model_name=name, label=name, limits=local_limits(limits), **options)
 
 
