@@ -78,7 +78,7 @@ def train_offline(method: Method, config: OfflineConfig, out: Path, *, resume: b
 def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
     app = _app(method, config)
-    kept = {
+    kept: dict[str, Any] = {
         "data": config.data.model_dump(mode="json"),
         "reward": config.reward.model_dump(mode="json"),
         **({"assistant": config.assistant.model_dump(mode="json")} if config.assistant else {}),
@@ -87,7 +87,7 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
     args: GRPOConfig | OnlineDPOConfig = claim(
         method.value, _arguments(method, app), config.model, out, trainer=config.trainer, resume=resume, settings=kept
     )
-    evaluation = _evaluation(config.evaluation, config.model.name, args, app)
+    evaluation = _evaluation(config.evaluation, config.model.name, args, app, kept.get("assistant"))
     models = Models.within(config.reward.limits)
     reward, user = reward_of(config.reward.judges, models), user_of(config.reward.user, models)
     assistant = models.get(config.reward.policy) if config.reward.policy else None
@@ -151,7 +151,11 @@ def _kept(section: EvaluationConfig | None) -> dict[str, object]:
 
 
 def _evaluation(
-    section: EvaluationConfig | None, model: str, args: "TrainingArguments", app: Assistant | None = None
+    section: EvaluationConfig | None,
+    model: str,
+    args: "TrainingArguments",
+    app: Assistant | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> HeldOutEvaluation | None:
     """Return the evaluation of a training, with everything that it takes loaded and checked."""
     if section is None:
@@ -177,7 +181,7 @@ def _evaluation(
         conversations=section.conversations,
         prices=config.prices,
         checkpoints=config.checkpoints,
-        settings=config.assistant.model_dump(mode="json"),
+        settings=settings or config.assistant.model_dump(mode="json"),
     )
     asyncio.run(_reachable(models))
     return evaluation

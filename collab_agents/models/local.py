@@ -136,9 +136,12 @@ class LocalChatModel(LimitedChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         if kwargs.get("tools"):  # Whether a text is a call is known at its end.
-            result = await self._agenerate(messages, stop, run_manager, **kwargs)
-            (whole,) = result.generations
-            yield ChatGenerationChunk(message=AIMessageChunk(**whole.message.model_dump(exclude={"type"})))
+            whole = (await self._agenerate(messages, stop, run_manager, **kwargs)).generations[0].message
+            assert isinstance(whole, AIMessage)
+            chunk = AIMessageChunk(
+                content=text_of(whole), tool_calls=whole.tool_calls, usage_metadata=whole.usage_metadata
+            )
+            yield ChatGenerationChunk(message=chunk)
             return
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[str | None] = asyncio.Queue()

@@ -351,6 +351,18 @@ def without_model() -> Any:
     return GraphAssistant(graph.compile(name="rules"))
 
 
+def test_any_reward_function_of_trl_is_given_the_turns(tiny: str, tmp_path: Path) -> None:
+    given: list[PlayedTurn] = []
+
+    def calls(completions: Any, turn: list[PlayedTurn], **_: Any) -> list[float]:
+        given.extend(turn)
+        return [float(len(one.calls)) for one in turn]
+
+    logs = train(tiny, tmp_path / "out", calls, max_steps=2, off_policy_mask_threshold=0.5)
+    assert logs["reward"] == logs["app/calls"] > 2
+    assert len(given) == 2 * REPLIES * PROMPTS
+
+
 def on_its_own_thread() -> Any:
     model = load_chat_model("policy")
 
