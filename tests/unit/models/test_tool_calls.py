@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from transformers import AutoTokenizer
 
+from benchmarks.process import ROOT
 from collab_agents import load_chat_model
 from collab_agents.models.chat_template import chat_tokens
 from collab_agents.models.smollm2 import smollm2
@@ -103,6 +106,15 @@ def test_a_template_that_knows_no_tools_is_told_of_them_in_words() -> None:
     assert ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 4  # The one in the tool's result is text.
     beginning = chat_tokens(tokenizer, [{"role": "system", "content": "Be kind."}, *CONVERSATION], tools=[PAY])
     assert tokenizer.decode(beginning).startswith("<|im_start|>system\nBe kind.\n\n# Tools")
+
+
+def test_the_example_shows_a_model_the_tools_in_the_words_that_the_agent_will_use() -> None:
+    raw = yaml.safe_load((ROOT / "examples" / "train_app" / "sft.yaml").read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(smollm2())
+    asked = [{"role": "user", "content": "Please cancel my order"}]
+    told = chat_tokens(tokenizer, asked, tools=[convert_to_openai_tool(tool) for tool in TOOLS])
+    shown = [{"role": "system", "content": raw["data"]["system_prompt"]}, *asked]
+    assert chat_tokens(tokenizer, shown) == told
 
 
 @pytest.fixture(scope="module")
