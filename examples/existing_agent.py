@@ -1,7 +1,8 @@
 """An agent that exists already, with tools and a checkpointer, improved by lookahead: python examples/existing_agent.py
 
 The agent cancels orders, and sometimes the wrong one, because it guesses. Looking ahead it asks first. Its model is
-made of rules so that this needs no API: put a ChatOpenAI there, and nothing else changes.
+made of rules so that this needs no API: give another name, and nothing else changes. The name "policy" trains it:
+collab-agents train grpo --config examples/train_app/grpo.yaml --out runs/shop
 """
 
 import asyncio
@@ -19,9 +20,17 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from collab_agents import Budget, GraphAssistant, Lookahead, MultiturnReward, Task, create_lookahead_agent
+from collab_agents import (
+    Budget,
+    GraphAssistant,
+    Lookahead,
+    MultiturnReward,
+    Task,
+    create_lookahead_agent,
+    load_chat_model,
+)
 from collab_agents.judges import Conversation, token_cost
-from collab_agents.users import Memory
+from collab_agents.users import Memory, UserContext
 
 ORDERS = {"7": "two mugs", "8": "a lamp"}
 
@@ -57,6 +66,9 @@ class ShopModel(BaseChatModel):
             reply = AIMessage(f"Done: {last}.")
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
+        return self
+
     @property
     def _llm_type(self) -> str:
         return "shop"
@@ -69,38 +81,60 @@ def _call(name: str, **arguments: str) -> AIMessage:
 _ids = itertools.count()
 
 
-def create_app() -> Any:
+def create_app(model: str = "rules") -> Any:
     """The agent as it was before: any compiled graph will do, such as one made by langchain's `create_agent`."""
-    model = ShopModel()
+    tools = [my_orders, cancel]
+    chat = (ShopModel() if model == "rules" else load_chat_model(model)).bind_tools(tools)
+
+    async def answer(state: MessagesState) -> Any:
+        return {"messages": [await chat.ainvoke(state["messages"])]}
+
     graph = StateGraph(MessagesState)
-    graph.add_node("model", lambda state: {"messages": [model.invoke(state["messages"])]})
-    graph.add_node("tools", ToolNode([my_orders, cancel]))
+    graph.add_node("model", answer)
+    graph.add_node("tools", ToolNode(tools))
     graph.add_edge(START, "model")
     graph.add_conditional_edges("model", tools_condition)
     graph.add_edge("tools", "model")
     return graph.compile(checkpointer=InMemorySaver(), name="shop")
 
 
-async def customer(messages: Sequence[BaseMessage], memory: Memory) -> tuple[BaseMessage | None, Memory]:
-    """The simulated user: wants the lamp cancelled, and says so when asked. With a model: `LLMUser`."""
-    return (HumanMessage("The lamp, number 8.") if "?" in str(messages[-1].content) else None), memory
+def create_assistant(model: str = "rules") -> GraphAssistant:
+    """The agent on stand-ins of its tools: in simulations nothing is really cancelled."""
+    return GraphAssistant(
+        create_app(model),
+        simulate_tools={"cancel": lambda order: f"cancelled {order}: {ORDERS.get(order, 'nothing')}"},
+        timeout=None,  # A model in this process may be slow.
+    )
+
+
+async def customer(
+    messages: Sequence[BaseMessage], memory: Memory, context: UserContext
+) -> tuple[BaseMessage | None, Memory]:
+    """The simulated user: wants one order cancelled, and says which when asked. With a model: `LLMUser`."""
+    if not messages:
+        return HumanMessage("Please cancel my order"), memory
+    order = wanted(context.task)
+    return (HumanMessage(f"Number {order}, {ORDERS[order]}.") if "?" in str(messages[-1].content) else None), memory
 
 
 def right_order(conversation: Conversation, task: Task) -> float:
-    """The judge: the lamp and nothing else was cancelled. With a model: `rubric`."""
-    done = " ".join(conversation.assistant_texts())
-    return float("cancelled 8" in done) - float("cancelled 7" in done)
+    """The judge: the order that is meant was cancelled and no other. With a model: `rubric`."""
+    results = [str(message.content) for message in conversation.messages if message.type == "tool"]
+    cancelled = {number for number in ORDERS for result in results if result.startswith(f"cancelled {number}")}
+    order = wanted(task)
+    return float(order in cancelled) - float(bool(cancelled - {order}))
+
+
+def wanted(task: Task) -> str:
+    return str(task.metadata.get("order", "8"))
 
 
 async def main() -> None:
-    app = create_app()
+    assistant = create_assistant()
     thread: RunnableConfig = {"configurable": {"thread_id": "customer-42"}}
-    await app.ainvoke({"messages": [HumanMessage("Hello")]}, thread)
+    await assistant.app.ainvoke({"messages": [HumanMessage("Hello")]}, thread)
 
-    # The live thread is forked; in the simulations nothing is really cancelled.
-    assistant = GraphAssistant(
-        app, simulate_tools={"cancel": lambda order: f"cancelled {order}: {ORDERS.get(order, 'nothing')}"}
-    )
+    # The live thread is forked, and only the chosen reply is executed.
     reward = MultiturnReward({"right": right_order, "cost": token_cost()})
     agent = create_lookahead_agent(
         assistant, customer, reward, Lookahead(candidates=4, futures=1, window=1), budget=Budget(seconds=20)

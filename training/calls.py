@@ -1,21 +1,21 @@
-"""What the model in training was asked in the futures of a reply, and the tokens it sampled.
+"""What the model in training was asked, and the tokens it sampled.
 
-A call is known by its seed, which the branch, the future and the turn decide. So the tokens need not be guessed from
-the text of a turn, which may have several tokenizations, and lacks special tokens.
+A call is known by the seed of its turn, which the branch, the future and the turn decide. So the tokens need not be
+guessed from the text of a turn, which may have several tokenizations, and lacks special tokens.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from collab_agents._internal.seeds import branch_seed
 from collab_agents.graphs.futures import future_seed
 from collab_agents.graphs.nodes import assistant_seed
 from collab_agents.models.engines.base import Completion, Engine, Job
 from collab_agents.trajectories import Message
-
-_heard: ContextVar[dict[int, "Call"] | None] = ContextVar("collab_agents_calls", default=None)
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,14 @@ class Call:
     """The tokens of the prompt, as the model was given them."""
     completion: list[int]
     """The tokens that were sampled, with the one that ended the turn."""
-    logprobs: list[float | None] = field(default_factory=list)
+    logprobs: Sequence[float | None] = field(default_factory=list)
     """Their log-probabilities by the engine, None where unknown; empty if it does not tell."""
+
+
+Heard = Mapping[int, Sequence[Call]]
+"""The calls of turns, by the turns' seeds. An app may make several in a turn."""
+
+_heard: ContextVar[defaultdict[int, list[Call]] | None] = ContextVar("collab_agents_calls", default=None)
 
 
 class PolicyEngine:
@@ -49,14 +55,16 @@ class PolicyEngine:
         completion = await self._engine.complete(job)
         heard = _heard.get()
         if heard is not None:
-            heard[job.seed] = Call(job.prompt, completion.ids, completion.logprobs)
+            turn = branch_seed()  # The seeds of an app's calls are derived from that of its turn.
+            call = Call(job.prompt, completion.ids, completion.logprobs)
+            heard[job.seed if turn is None else turn].append(call)
         return completion
 
 
 @contextmanager
-def recording() -> Iterator[dict[int, Call]]:
-    """Yield the calls of the model in training that are made inside, in tasks started there too, by their seeds."""
-    heard: dict[int, Call] = {}
+def recording() -> Iterator[Heard]:
+    """Yield the calls of the model in training that are made inside, in tasks started there too."""
+    heard: defaultdict[int, list[Call]] = defaultdict(list)
     token = _heard.set(heard)
     try:
         yield heard
@@ -64,13 +72,11 @@ def recording() -> Iterator[dict[int, Call]]:
         _heard.reset(token)
 
 
-def calls_in(
-    heard: Mapping[int, Call], seed: int, start: int, futures: Sequence[Mapping[str, Any]]
-) -> list[list[Call]]:
-    """Return the calls of each future's assistant turns, in order. A turn that no call gave has none.
+def calls_in(heard: Heard, seed: int, start: int, futures: Sequence[Mapping[str, Any]]) -> list[list[Call]]:
+    """Return the calls of each future's assistant turns, in order. A turn of another model has none.
 
     Args:
-        heard: The calls, by their seeds.
+        heard: The calls.
         seed: The seed of the reply's lookahead.
         start: How many messages came before the futures.
         futures: The futures' records, in order.
@@ -78,7 +84,6 @@ def calls_in(
     found = []
     for index, future in enumerate(futures):
         branch = future_seed(seed, index)
-        turns = [i for i, message in enumerate(future["messages"]) if message["role"] == "assistant"]
-        seeds = [assistant_seed(branch, start + turn) for turn in turns]
-        found.append([heard[one] for one in seeds if one in heard])
+        seeds = [assistant_seed(branch, start + said) for said in range(len(future["messages"]))]
+        found.append([call for one in seeds for call in heard.get(one, ())])
     return found

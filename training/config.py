@@ -130,7 +130,7 @@ class RewardConfig(Section):
     window: NonNegativeInt = SERVING.window
     drop_faulty: bool = SERVING.drop_faulty
     policy: Model | None = None
-    """The assistant in the futures; null is the model in training, with its current weights."""
+    """The assistant in the futures; null is the model in training, with its current weights, or the app with it."""
     temperature: PositiveFloat | None = None
     """The temperature of the model in training in the futures; by default the trainer's."""
     max_tokens: PositiveInt | None = None
@@ -159,10 +159,21 @@ class SamplesConfig(Section):
     """The futures of a reply."""
 
 
+class AppConfig(Section):
+    """The app to train, whose chat model is `load_chat_model("policy")`."""
+
+    app: str
+    """"module:attribute", as in a `run.yaml`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The options of `GraphAssistant`, or the arguments of a class or function."""
+
+
 class OnlineConfig(Section):
     """`train.yaml` for `ppo`, `grpo` and `online-dpo`."""
 
     model: PolicyConfig
+    assistant: AppConfig | None = None
+    """For `grpo`: the app in which the model is trained; null is the model alone."""
     data: PromptsConfig
     reward: RewardConfig
     samples: SamplesConfig = Field(default_factory=SamplesConfig)

@@ -20,6 +20,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.humans import check_simulated
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.local import LocalChatModel
+from collab_agents.models.policy import Served, serving
 from collab_agents.runs import ProgressBar, TaskSet, check_tasks, evaluate
 from collab_agents.runs.evaluate import run_folders
 from collab_agents.training.answering import answering, base_of, check_whole, same_randomness
@@ -138,6 +139,7 @@ class HeldOutEvaluation(TrainerCallback):
         }
         self._trainer: Trainer | None = None
         self._assistant: Assistant | None = None
+        self._policy: Served | None = None
         self._goes_on = False
         self._due = False
         self._over = False
@@ -168,6 +170,7 @@ class HeldOutEvaluation(TrainerCallback):
         engine = TransformersEngine(base_of(model), trainer.processing_class, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name=_SIDE, label="the model in training", **self._sampling)
         self._assistant = self._make_assistant(chat)
+        self._policy = Served(engine)  # For an app, which has its own sampling.
         self._trainer = trainer
         self._goes_on = resume
         trainer.args.load_best_model_at_end = self._load_best
@@ -238,7 +241,7 @@ class HeldOutEvaluation(TrainerCallback):
         assert self._trainer is not None
         logs: list[Any] = [None]
         if state.is_world_process_zero:
-            with same_randomness(), answering(self._trainer.model):
+            with same_randomness(), answering(self._trainer.model), serving(self._policy):
                 logs = [self._play(args, state)]
         (entry,) = broadcast_object_list(logs)
         should_log = control.should_log

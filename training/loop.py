@@ -186,6 +186,11 @@ def read_loop(path: str | Path) -> Loop:
         )
         training = Training(name, one.method, raw, where, one.rounds)
         validated(training.filled(model, ["trajectories"]), shape, where)
+        if raw.get("assistant") is not None:
+            raise ConfigError(
+                f"{where}: assistant: a loop generates with and evaluates a chat model alone: train an app by "
+                "collab-agents train grpo"
+            )
         if training.needs_runs and not config.generate:
             raise ConfigError(
                 f"{path}: generate is missing: {where} learns from trajectories; give a run.yaml, or name a dataset"

@@ -7,7 +7,9 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict
 from transformers import Trainer, TrainingArguments
 
+from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError
+from collab_agents.humans import check_simulated
 from collab_agents.training.answering import check_whole
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.evaluation import HeldOutEvaluation
@@ -15,6 +17,7 @@ from collab_agents.training.fit import building, claim, fit
 from collab_agents.training.policy import Policy, fitting, load_policy, tokens, without_nulls
 from collab_agents.training.recorder import record_samples
 from collab_agents.training.rewards import MultiturnRewardFunction
+from collab_agents.training.turns import AppRollouts, TrainedApp, check_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ def train_online(
     trainer: Mapping[str, object] | None,
     samples: SamplesConfig | None = None,
     evaluation: HeldOutEvaluation | None = None,
+    app: Assistant | None = None,
     resume: bool,
     settings: Mapping[str, object] | None,
 ) -> dict[str, float]:
@@ -43,6 +47,12 @@ def train_online(
     sets = {split: _fitting(policy, rows, args, split) for split, rows in data.items()}
     rewards = list(reward) if isinstance(reward, Sequence) else [reward]
     _check_count(len(sets["train"]), args)
+    multiturn = [one for one in rewards if isinstance(one, MultiturnRewardFunction)]
+    rollouts = None
+    if app is not None:
+        rollouts = _rollouts(app, multiturn)
+        for rows in sets.values():
+            check_prompts(rows)
     with building(args):
         learner = trainer_class(
             model=policy.model,
@@ -52,25 +62,37 @@ def train_online(
             eval_dataset=sets.get("eval"),
             processing_class=policy.tokenizer,
             peft_config=policy.peft,
+            **({} if rollouts is None else {"rollout_func": rollouts}),
         )
-    multiturn = [one for one in rewards if isinstance(one, MultiturnRewardFunction)]
+    if rollouts is not None:
+        _bind(rollouts, learner, "app", "its turns", "train a chat model, or choose DDP")
     for one in multiturn:
         if one.needs_policy and not args.use_vllm:  # Otherwise the trainer did.
-            _bind(one, learner)
+            served = (
+                "set trainer.use_vllm, or serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', "
+                "base_url: URL}"
+            )
+            _bind(one, learner, "reward.policy", "the futures", served)
     samples = samples or SamplesConfig()
     if multiturn and samples.prompts:
         record_samples(learner, multiturn[0], samples)
     return fit(learner, out, resume=resume, evaluation=evaluation)
 
 
-def _bind(reward: MultiturnRewardFunction, learner: Trainer) -> None:
-    check_whole(
-        learner,
-        "reward.policy",
-        "the futures",
-        "set trainer.use_vllm, or serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', base_url: URL}",
-    )
-    reward.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
+def _rollouts(app: Assistant, rewards: Sequence[MultiturnRewardFunction]) -> AppRollouts:
+    check_simulated(app, instead="train an app")
+    rollouts = AppRollouts(TrainedApp(app))
+    for one in rewards:
+        if not one.needs_policy:
+            raise ConfigError("reward.policy: the app that is trained plays the futures of its turns: leave it out")
+        one.app = rollouts.app
+        rollouts.batch_size, rollouts.max_concurrency = one.batch_size, one.max_concurrency
+    return rollouts
+
+
+def _bind(player: AppRollouts | MultiturnRewardFunction, learner: Trainer, field: str, what: str, instead: str) -> None:
+    check_whole(learner, field, what, instead)
+    player.bind(learner.accelerator.unwrap_model(learner.model), learner.processing_class)
 
 
 def _check_count(prompts: int, args: TrainingArguments) -> None:

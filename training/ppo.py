@@ -171,7 +171,7 @@ class PPOTrainer(TreeGRPOTrainer):
         """Give the turns their advantages and returns, and return the rewards (B,) with what follows each reply."""
         ((index, function),) = self.played
         weight = self.reward_weights[index].item()
-        turns: dict[tuple[int, int], list[Row]] = {}
+        turns: dict[tuple[int, int | None], list[Row]] = {}
         for row in self.rows:
             turns.setdefault((row.reply, row.future), []).append(row)
         ends = rewards.clone()

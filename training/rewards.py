@@ -2,7 +2,7 @@
 
 All it knows about trainers is how they call a reward function (TRL 1.16: keyword arguments `prompts`, `completions`,
 `completion_ids`, the dataset's columns, `trainer_state`, `log_metric` and `log_extra`), from an event loop on one of
-TRL's threads.
+TRL's threads. With an app, each completion is the first call of a turn, which is in the column `turn`.
 """
 
 import asyncio
@@ -28,20 +28,22 @@ from collab_agents.graphs import create_lookahead_graph
 from collab_agents.graphs.conversation import Graph
 from collab_agents.humans import check_simulated
 from collab_agents.lookahead import SERVING, Lookahead
-from collab_agents.messages import from_dicts, text_of
+from collab_agents.messages import from_dicts, text_of, to_dicts
 from collab_agents.models.engines.base import Engine
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.limits import Limits
 from collab_agents.models.local import LocalChatModel
+from collab_agents.models.policy import Served, serving
 from collab_agents.personas import Persona
 from collab_agents.rewards import MultiturnReward, mean
 from collab_agents.runs.workers import RayOptions
 from collab_agents.tasks import Task
 from collab_agents.training.answering import answering, base_of
-from collab_agents.training.calls import Call, PolicyEngine, calls_in, recording
+from collab_agents.training.calls import Call, Heard, PolicyEngine, calls_in, recording
 from collab_agents.training.datasets import persona_of_row, task_of_row
 from collab_agents.training.loggers import cell_of
 from collab_agents.training.policy import clean
+from collab_agents.training.turns import TURN, PlayedTurn, TrainedApp
 from collab_agents.training.workers import RemoteScorer
 from collab_agents.trajectories import Message
 from collab_agents.users import AnyUser
@@ -65,9 +67,9 @@ class Scored:
     result: dict[str, Any]
     """`reward`, `scores`, and `futures` as records; or an `error`."""
     calls: list[list[Call]]
-    """What the model in training sampled in each future, a call a turn. Empty if another assistant played them."""
+    """What the model in training sampled in each future, in order. Empty if another assistant played them."""
     made: int
-    """All calls of the model in training, those of futures that failed included."""
+    """All calls of the model in training in futures, those of futures that failed included."""
     policy_step: int | None = None
     """The optimizer steps behind the weights that played the futures; None if another assistant played them."""
 
@@ -106,6 +108,10 @@ class MultiturnRewardFunction:
         temperature: The temperature of the model in training in the futures.
         max_staleness: The most steps by which an engine's weights may be behind.
         needs_policy: Whether the model in training plays the assistant.
+        max_tokens: The most tokens of a reply by the model in training in the futures.
+        batch_size: Replies of the model in training that are generated together.
+        max_concurrency: Replies scored at once.
+        app: The app that plays the futures, with the model in training as its chat model, if it is set before `bind`.
 
     Raises:
         ConfigError: If `ray` is given without an assistant, or a person would have to play futures.
@@ -136,9 +142,9 @@ class MultiturnRewardFunction:
         self._reward = reward
         self.lookahead = lookahead
         self.temperature = temperature
-        self._sampling = {"temperature": temperature, "max_tokens": max_tokens}
-        self._batch_size = batch_size
-        self._max_concurrency = max_concurrency
+        self.max_tokens = max_tokens
+        self.batch_size = batch_size
+        self.max_concurrency = max_concurrency
         self.max_staleness = max_staleness
         self._seed = seed
         self._equal = 0
@@ -149,6 +155,8 @@ class MultiturnRewardFunction:
         self.needs_policy = assistant is None
         self.on_scored: Callable[[list[Scored]], None] | None = None
         self.last: list[Scored] = []
+        self.app: TrainedApp | None = None
+        self._policy: Served | None = None
         self._scorer: RemoteScorer | None = None
         if assistant is not None:
             chosen = ChatAssistant(assistant) if isinstance(assistant, BaseChatModel) else assistant
@@ -168,7 +176,8 @@ class MultiturnRewardFunction:
         if not self.needs_policy:
             return
         self._model = model
-        self._play_by(TransformersEngine(base_of(model), tokenizer, max_batch_size=self._batch_size))
+        engine = TransformersEngine(base_of(model), tokenizer, max_batch_size=self.batch_size)
+        self._play_by(engine)
 
     def bind_engine(self, engine: Engine, version: Callable[[], int]) -> None:
         """Let an engine with a copy of the model in training play the assistant, unless another assistant was given.
@@ -184,9 +193,15 @@ class MultiturnRewardFunction:
 
     def _play_by(self, engine: Engine) -> None:
         policy = PolicyEngine(engine)
-        label = "the model in training"
-        chat = LocalChatModel.over(policy, name="policy", label=label, limits=_LIMITS, **self._sampling)
-        self._graph = create_lookahead_graph(self._user, ChatAssistant(chat), self._reward, self.lookahead)
+        assistant: Assistant | None = self.app
+        if assistant is None:
+            sampling = {"temperature": self.temperature, "max_tokens": self.max_tokens}
+            label = "the model in training"
+            chat = LocalChatModel.over(policy, name="policy", label=label, limits=_LIMITS, **sampling)
+            assistant = ChatAssistant(chat)
+        else:
+            self._policy = Served(policy, self.temperature, self.max_tokens)
+        self._graph = create_lookahead_graph(self._user, assistant, self._reward, self.lookahead)
 
     def begin(
         self,
@@ -216,7 +231,7 @@ class MultiturnRewardFunction:
 
         Args:
             prompts: Conversations of role/content dicts.
-            completions: The replies, as lists of role/content dicts.
+            completions: The replies, as lists of role/content dicts. A column `turn` with `PlayedTurn`s replaces them.
             completion_ids: The replies' tokens, which are counted for judges of length.
             log_metric: Called with the name and value of each metric.
             log_extra: Called with the name and values of each column of TRL's table of completions.
@@ -241,6 +256,8 @@ class MultiturnRewardFunction:
                 log_metric("policy/staleness", _step(columns) - (scored[0].policy_step or 0))
         if log_extra is not None:
             self._log_columns(ends, log_extra)
+            if isinstance(turns := columns.get(TURN), list):
+                log_extra(TURN, [cell_of(to_dicts(turn.messages)) for turn in turns])
         self.last = scored
         if self.on_scored is not None:
             self.on_scored(self.last)
@@ -270,9 +287,11 @@ class MultiturnRewardFunction:
             self._state(prompt, completion, tokens, row, step)
             for prompt, completion, tokens, row in zip(prompts, completions, ids, rows, strict=True)
         ]
-        free = asyncio.Semaphore(self._max_concurrency)
+        free = asyncio.Semaphore(self.max_concurrency)
 
-        async def score(state: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Call]]:
+        async def score(state: dict[str, Any], turn: PlayedTurn | None) -> tuple[dict[str, Any], Heard]:
+            if turn and turn.error:
+                return {"reward": None, "scores": {}, "error": turn.error}, {}
             async with free:
                 with recording() as heard:
                     try:
@@ -286,20 +305,22 @@ class MultiturnRewardFunction:
                         logger.warning("task %s: a reply could not be scored: %s", state["task"].id, reason)
                         return {"reward": None, "scores": {}, "error": reason}, heard
 
-        with answering(self._model):
-            scored = await asyncio.gather(*(score(state) for state in states))
+        with answering(self._model), serving(self._policy):
+            scored = await asyncio.gather(*map(score, states, (row.get(TURN) for row in rows)))
         return [
             Scored(
                 state["task"],
                 state["persona"],
                 prompt,  # type: ignore[arg-type]
-                completion,  # type: ignore[arg-type]
+                to_dicts(row[TURN].messages) if TURN in row else completion,  # type: ignore[arg-type]
                 end,
                 calls_in(heard, state["seed"], len(state["messages"]), end.get("futures", [])),
-                len(heard),
+                sum(map(len, heard.values())),
                 version,
             )
-            for prompt, completion, state, (end, heard) in zip(prompts, completions, states, scored, strict=True)
+            for prompt, completion, row, state, (end, heard) in zip(
+                prompts, completions, rows, states, scored, strict=True
+            )
         ]
 
     def _current_version(self, step: int) -> int | None:
@@ -327,8 +348,9 @@ class MultiturnRewardFunction:
         said = from_dicts(clean(prompt))
         system = [text_of(message) for message in said if message.type == "system"]
         messages = [message for message in said if message.type != "system"]
-        reply = from_dicts(clean(completion))
-        if tokens is not None and len(reply) == 1 and isinstance(reply[0], AIMessage):
+        turn: PlayedTurn | None = row.get(TURN)
+        reply = turn.messages if turn else from_dicts(clean(completion))
+        if turn is None and tokens is not None and len(reply) == 1 and isinstance(reply[0], AIMessage):
             usage = UsageMetadata(input_tokens=0, output_tokens=len(tokens), total_tokens=len(tokens))
             reply = [reply[0].model_copy(update={"usage_metadata": usage})]
         return {
@@ -337,6 +359,7 @@ class MultiturnRewardFunction:
             "persona": persona_of_row(row),
             "seed": derive_seed(self._seed, task.id, len(messages), step),
             "system_prompt": "\n\n".join(system) or None,
+            **({"assistant_memory": turn.memory} if turn else {}),
         }
 
     def _log(self, ends: Sequence[dict[str, Any]], log_metric: Callable[[str, float], None]) -> None:

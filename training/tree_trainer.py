@@ -2,7 +2,7 @@
 
 TRL (1.16) prepares a fixed number of replies per step. The turns, whose number varies and whose prompts differ, would
 not fit into these batches. So they follow them in micro-batches of the same size, each with a forward and a backward
-pass of its own, and the peak memory is that of a batch.
+pass of its own, and the peak memory is that of a batch. The further calls of an app's turns follow in the same way.
 
 Four private methods of GRPOTrainer are used, here and nowhere else, because TRL has no public way to act between
 generation and loss. PPOTrainer builds on what they give.
@@ -20,7 +20,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -51,27 +51,33 @@ class TreeGRPOConfig(GRPOConfig):
     scale_rewards: str | None = field(default=None)
     """As in TRL; "none" for trees."""
 
+    @property
+    def with_rows(self) -> str | None:
+        """Why further rows follow TRL's batch, so that sums are divided by constants only; None if none do."""
+        return "learn: tree" if self.learn == "tree" else None
+
     def __post_init__(self) -> None:
-        tree = self.learn == "tree"
+        why = self.with_rows
         needed: dict[str, object] = {"loss_type": "dr_grpo", "scale_rewards": "none"}
         for name, value in needed.items():
             if getattr(self, name) is None:
-                setattr(self, name, value if tree else _TRL[name])
+                setattr(self, name, value if why else _TRL[name])
         super().__post_init__()
-        if not tree:
+        if not why:
             return
         needed["multi_objective_aggregation"] = "sum_then_normalize"
         for name, value in needed.items():
             if getattr(self, name) != value:
-                raise ValueError(f"{name} must be {value!r} with learn: tree, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {value!r} with {why}, got {getattr(self, name)!r}")
 
 
 @dataclass
 class Row:
-    """A turn to learn from, with what TRL's batches have for each token of a completion."""
+    """A call to learn from, with what TRL's batches have for each token of a completion."""
 
     reply: int
-    future: int
+    future: int | None
+    """None if the call is part of the reply itself, which weighs as much as all its futures."""
     call: Call
     learnt: bool
     """False if it only takes a place, or was cut and `mask_truncated_completions` is set."""
@@ -87,8 +93,8 @@ class TreeGRPOTrainer(GRPOTrainer):
 
     With `use_vllm`, the vLLM that samples replies plays their futures too.
 
-    `tree/turns` is the number of turns that a generation batch teaches, and `tree/calls` the number of calls of the
-    model in training that it took.
+    `tree/turns` is the number of turns that a generation batch teaches, `tree/tokens` that of their tokens, and
+    `tree/calls` the number of calls of the model in training that it took.
 
     Raises:
         ConfigError: With `learn: tree`, if the reward function does not play such turns, or with DeepSpeed or LOMO; and
@@ -114,8 +120,10 @@ class TreeGRPOTrainer(GRPOTrainer):
         """The reward of every reply of all processes by every function, (B, F); NaN for none."""
         self._following: list[_Turns] = []
         self._noted: dict[bool, dict[str, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
+        if self.args.with_rows:
+            self._check(self.args.with_rows)
         if self.on_trees:
-            self._check()
+            self._check_trees()
         self.vllm = vllm_of(self, self.reward_funcs)
         self._elsewhere = [
             one
@@ -126,18 +134,20 @@ class TreeGRPOTrainer(GRPOTrainer):
         """The reward functions whose futures are played without this process."""
         self._inputs: Sequence[Mapping[str, object]] = []
 
-    def _check(self) -> None:
+    def _check(self, why: str) -> None:
+        if self.is_deepspeed_enabled:
+            raise ConfigError(f"trainer: {why} does not run with DeepSpeed: choose DDP")
+        if "lomo" in self.args.optim:  # It updates the weights in each backward pass.
+            raise ConfigError(
+                f"trainer: {why} does not run with trainer.optim: {self.args.optim.value}: choose another, such as "
+                "adamw_torch"
+            )
+
+    def _check_trees(self) -> None:
         if len(self.played) != 1:
             raise ConfigError(
                 "trainer.learn: tree needs one multiturn-aware reward whose futures the model in training plays, got "
                 f"{len(self.played)}: leave reward.policy out, or choose learn: reply"
-            )
-        if self.is_deepspeed_enabled:
-            raise ConfigError("trainer.learn: tree does not run with DeepSpeed: choose DDP, or learn: reply")
-        if "lomo" in self.args.optim:  # It updates the weights in each backward pass.
-            raise ConfigError(
-                f"trainer.learn: tree does not run with trainer.optim: {self.args.optim.value}: choose another, such "
-                "as adamw_torch"
             )
         ((_, one),) = self.played
         if one.lookahead.window < 1:
@@ -191,30 +201,40 @@ class TreeGRPOTrainer(GRPOTrainer):
             return
         scored = ~self.rewards.isnan().all(dim=1)
         replies = own.stop - own.start
-        if self.on_trees:
+        if self.args.with_rows:
             groups = scored.view(-1, self.args.num_generations).sum(dim=1)
             # TRL's mean includes the own reply.
             alone = (groups / (groups - 1).clamp(min=1)).repeat_interleave(self.args.num_generations)
             output["advantages"] = output["advantages"] * alone[own]
             output["reply"] = torch.arange(replies, device=self.accelerator.device)
-            self.rows = list(self._turns_just_played())
+            self.rows = list(self.rows_after(output, scored[own]))
             self.columns = ["advantages", *(name for name in _PER_TOKEN if name in output)]
             self.add_log_probabilities()
-        self._note_sizes(int(scored[own].sum()), replies)
+        self._note_sizes(output, scored[own])
 
-    def _turns_just_played(self) -> Iterator[Row]:
+    def rows_after(self, output: Mapping[str, torch.Tensor], scored: torch.Tensor) -> Iterator[Row]:
+        """Yield what is to be learnt besides the batch.
+
+        Args:
+            output: The batch.
+            scored: Which of its replies have a reward.
+        """
+        if not self.on_trees:
+            return
         ((index, reward),) = self.played
         for turn in turns_of(reward.last):
             if self.compares_futures and turn.advantage is None:
                 continue
-            call = turn.call
-            learnt = not self.args.mask_truncated_completions or call.completion[-1] in self.eos_token_ids
-            credit = self.reward_weights[index] * (turn.advantage or 0.0)
-            columns = {"advantages": credit.to(self.accelerator.device).expand(len(call.completion))}
-            if call.logprobs:
-                sampled = [torch.nan if one is None else one for one in call.logprobs]
-                columns["sampling_per_token_logps"] = torch.tensor(sampled, device=self.accelerator.device)
-            yield Row(turn.reply, turn.future, call, learnt, columns)
+            yield self.row(turn.reply, turn.future, turn.call, self.reward_weights[index] * (turn.advantage or 0.0))
+
+    def row(self, reply: int, future: int | None, call: Call, advantage: torch.Tensor) -> Row:
+        """Return a call as a row whose tokens all have this advantage."""
+        learnt = not self.args.mask_truncated_completions or call.completion[-1] in self.eos_token_ids
+        columns = {"advantages": advantage.to(self.accelerator.device).expand(len(call.completion))}
+        if call.logprobs:
+            sampled = [torch.nan if one is None else one for one in call.logprobs]
+            columns["sampling_per_token_logps"] = torch.tensor(sampled, device=self.accelerator.device)
+        return Row(reply, future, call, learnt, columns)
 
     def add_log_probabilities(self) -> None:
         """Give the rows the log-probabilities that TRL gives the replies."""
@@ -268,14 +288,21 @@ class TreeGRPOTrainer(GRPOTrainer):
         for row, own in zip(rows, values, strict=True):
             row.columns[name] = own[: len(row.call.completion)]
 
-    def _note_sizes(self, scored: int, replies: int) -> None:
+    def _note_sizes(self, output: Mapping[str, torch.Tensor], scored: torch.Tensor) -> None:
         if not self.played:
             return
-        calls = replies + sum(one.made for _, reward in self.played for one in reward.last)
-        sizes = torch.tensor([[scored + sum(row.learnt for row in self.rows), calls]], device=self.accelerator.device)
-        turns, made = self.accelerator.gather(sizes).sum(dim=0).tolist()
-        self.note("tree/turns", turns)
-        self.note("tree/calls", made)
+        learnt = output["completion_mask"] * output.get("tool_mask", 1) * scored[:, None]
+        rows = [row for row in self.rows if row.learnt]
+        turns = int(learnt.any(dim=1).sum()) + len(rows)
+        tokens = int(learnt.sum()) + sum(len(row.call.completion) for row in rows)
+        calls = self.calls_of_replies(len(scored)) + sum(one.made for _, reward in self.played for one in reward.last)
+        sizes = torch.tensor([[turns, tokens, calls]], device=self.accelerator.device)
+        for name, value in zip(("turns", "tokens", "calls"), self.accelerator.gather(sizes).sum(dim=0), strict=True):
+            self.note(f"tree/{name}", value.item())
+
+    def calls_of_replies(self, replies: int) -> int:
+        """Return how many calls of the model in training so many replies took."""
+        return replies
 
     def note(self, name: str, value: float) -> None:
         """Log the mean of the values since the last log."""
@@ -295,20 +322,26 @@ class TreeGRPOTrainer(GRPOTrainer):
         return [self.collated(rows, replies=len(replies)) for rows in parts]
 
     def micro_batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        """Yield the rows in batches of similar lengths, with several processes as many and as large on each of them."""
+        """Yield the rows in batches of equal weights and similar lengths.
+
+        With several processes they are as many and as large on each of them.
+        """
         size = self.args.per_device_train_batch_size
-        ordered = sorted(rows, key=lambda row: len(row.call.prompt) + len(row.call.completion))
-        if self.accelerator.num_processes > 1:
-            count = torch.tensor([math.ceil(len(rows) / size)], device=self.accelerator.device)
-            places = size * int(self.accelerator.gather(count).max())
-            token = self.processing_class.pad_token_id
-            ordered += [Row(0, 0, Call([token], [token]), learnt=False) for _ in range(places - len(rows))]
-        for start in range(0, len(ordered), size):
-            yield ordered[start : start + size]
+        for of_replies in (True, False):
+            alike = [row for row in rows if (row.future is None) == of_replies]
+            ordered = sorted(alike, key=lambda row: len(row.call.prompt) + len(row.call.completion))
+            if self.accelerator.num_processes > 1:
+                count = torch.tensor([math.ceil(len(alike) / size)], device=self.accelerator.device)
+                places = size * int(self.accelerator.gather(count).max())
+                token = self.processing_class.pad_token_id
+                empty = Row(0, None if of_replies else 0, Call([token], [token]), learnt=False)
+                ordered += [replace(empty, columns={}) for _ in range(places - len(alike))]
+            for start in range(0, len(ordered), size):
+                yield ordered[start : start + size]
 
     def collated(self, rows: Sequence[Row], *, replies: int = 1) -> _Turns:
         """Return the rows as a batch, whose share is such that TRL's mean over rows becomes one over replies."""
-        ((_, reward),) = self.played
+        among = 1 if rows[0].future is None else self.played[0][1].lookahead.futures
         prompts = [row.call.prompt for row in rows]
         completions = [row.call.completion for row in rows]
         empty = self.processing_class.pad_token_id
@@ -318,7 +351,7 @@ class TreeGRPOTrainer(GRPOTrainer):
             completion_ids=self._padded(completions, "right", empty),
             completion_mask=self._padded([[1] * len(one) for one in completions], "right"),
             tool_mask=self._padded([[int(row.learnt)] * len(row.call.completion) for row in rows], "right"),
-            share=len(rows) / (replies * reward.lookahead.futures),
+            share=len(rows) / (replies * among),
         )
         for name in self.columns:
             columns = [row.columns.get(name, torch.zeros(len(row.call.completion))) for row in rows]

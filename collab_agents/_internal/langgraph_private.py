@@ -71,12 +71,14 @@ class Interceptor:
     def begin(self, node: ToolNode, name: str, arguments: Mapping[str, object]) -> None:
         """Called before each call of a tool, outside the node's own wrappers."""
 
-    def run(self, request: ToolCallRequest, execute: Callable[[], ToolResult]) -> ToolResult:
+    def run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Return the tool's result, inside the node's own wrappers."""
-        return execute()
+        return execute(request)
 
-    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
-        return await execute()
+    async def arun(
+        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[ToolResult]]
+    ) -> ToolResult:
+        return await execute(request)
 
 
 def intercept(node: ToolNode, by: Interceptor) -> None:
@@ -99,10 +101,10 @@ def intercept(node: ToolNode, by: Interceptor) -> None:
         return await arun_one(call, *arguments)
 
     def execute_intercepted(request: ToolCallRequest, *arguments: Any) -> ToolResult:
-        return by.run(request, lambda: execute(request, *arguments))
+        return by.run(request, lambda one: execute(one, *arguments))
 
     async def aexecute_intercepted(request: ToolCallRequest, *arguments: Any) -> ToolResult:
-        return await by.arun(request, lambda: aexecute(request, *arguments))
+        return await by.arun(request, lambda one: aexecute(one, *arguments))
 
     vars(node).update(
         _run_one=run_one_intercepted,

@@ -13,7 +13,7 @@ from datasets import DatasetDict
 from rich.console import Console
 from rich.table import Table
 
-from collab_agents.assistants import Assistant
+from collab_agents.assistants import Assistant, load_assistant
 from collab_agents.cli.dataset import rows_of
 from collab_agents.cli.evaluate import task_set
 from collab_agents.config import EvalConfig
@@ -77,15 +77,17 @@ def train_offline(method: Method, config: OfflineConfig, out: Path, *, resume: b
 
 def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: bool) -> None:
     console = _console()
-    kept = {
+    app = _app(method, config)
+    kept: dict[str, Any] = {
         "data": config.data.model_dump(mode="json"),
         "reward": config.reward.model_dump(mode="json"),
+        **({"assistant": config.assistant.model_dump(mode="json")} if config.assistant else {}),
         **_kept(config.evaluation),
     }
     args: GRPOConfig | OnlineDPOConfig = claim(
-        method.value, method.arguments, config.model, out, trainer=config.trainer, resume=resume, settings=kept
+        method.value, _arguments(method, app), config.model, out, trainer=config.trainer, resume=resume, settings=kept
     )
-    evaluation = _evaluation(config.evaluation, config.model.name, args)
+    evaluation = _evaluation(config.evaluation, config.model.name, args, app, kept.get("assistant"))
     models = Models.within(config.reward.limits)
     reward, user = reward_of(config.reward.judges, models), user_of(config.reward.user, models)
     assistant = models.get(config.reward.policy) if config.reward.policy else None
@@ -116,8 +118,32 @@ def train_online(method: Method, config: OnlineConfig, out: Path, *, resume: boo
         evaluation=evaluation,
         resume=resume,
         settings=kept,
+        **({"app": app} if app else {}),
     )
     _finish(console, method, logs, out, evaluation)
+
+
+def _app(method: Method, config: OnlineConfig) -> Assistant | None:
+    """Return the app to train, if the file names one."""
+    if config.assistant is None:
+        return None
+    if method is not Method.grpo:
+        raise ConfigError(f"assistant: {method} trains a chat model alone: train the app by grpo, or leave it out")
+    if config.data.system_prompt is not None:
+        raise ConfigError("data.system_prompt: an app has prompts of its own: leave it out")
+    if config.reward.policy is not None:
+        raise ConfigError("reward.policy: the app that is trained plays the futures of its turns: leave it out")
+    if config.evaluation is not None and "assistant" in config.evaluation.config:  # Its sections were read.
+        raise ConfigError("evaluation.config.assistant: the app that is trained is evaluated: leave it out")
+    return load_assistant(config.assistant.app, options=config.assistant.options)
+
+
+def _arguments(method: Method, app: Assistant | None) -> "type[Any]":
+    if app is None:
+        return method.arguments
+    from collab_agents.training.app_trainer import AppGRPOConfig  # Imports TRL's trainer.
+
+    return AppGRPOConfig
 
 
 def _kept(section: EvaluationConfig | None) -> dict[str, object]:
@@ -125,7 +151,13 @@ def _kept(section: EvaluationConfig | None) -> dict[str, object]:
     return {} if section is None else {"evaluation": section.model_dump(mode="json")}
 
 
-def _evaluation(section: EvaluationConfig | None, model: str, args: "TrainingArguments") -> HeldOutEvaluation | None:
+def _evaluation(
+    section: EvaluationConfig | None,
+    model: str,
+    args: "TrainingArguments",
+    app: Assistant | None = None,
+    settings: dict[str, Any] | None = None,
+) -> HeldOutEvaluation | None:
     """Return the evaluation of a training, with everything that it takes loaded and checked."""
     if section is None:
         return None
@@ -141,7 +173,7 @@ def _evaluation(section: EvaluationConfig | None, model: str, args: "TrainingArg
         every=section.every,
         patience=section.patience,
         load_best=section.load_best,
-        assistant=lambda chat: _assistant(config, chat),
+        assistant=lambda chat: app or _assistant(config, chat),
         sampling={name: value for name, value in sampling.items() if name not in ENGINE_OPTIONS},
         batch_size=section.batch_size,
         repeats=section.repeats,
@@ -150,7 +182,7 @@ def _evaluation(section: EvaluationConfig | None, model: str, args: "TrainingArg
         conversations=section.conversations,
         prices=config.prices,
         checkpoints=config.checkpoints,
-        settings=config.assistant.model_dump(mode="json"),
+        settings=settings or config.assistant.model_dump(mode="json"),
     )
     asyncio.run(_reachable(models))
     return evaluation

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from collab_agents.models.tool_prompts import for_template
 from collab_agents.trajectories import Message
 
 if TYPE_CHECKING:
@@ -15,12 +16,19 @@ def _text(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], opt
     return tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
 
 
-def chat_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], **options: Any) -> list[int]:
+def chat_tokens(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    **options: Any,
+) -> list[int]:
     """Return the tokens of a conversation of role/content dicts in the tokenizer's chat template.
 
-    The text of a special token in a message, such as `<|im_start|>`, is tokenized like any other text. `options` are
-    those of `apply_chat_template`.
+    The text of a special token in a message, such as `<|im_start|>`, is tokenized like any other text. Tools are told
+    of in the template's own way, or in Hermes' if it has none. `options` are those of `apply_chat_template`.
     """
+    messages, options["tools"] = for_template(tokenizer, messages, tools)
     special = _special(tokenizer)
     if special is None or not _holds(messages, special):
         return _ids(tokenizer, _text(tokenizer, messages, options))

@@ -18,6 +18,9 @@ from collab_agents.usage import record_usage
 
 Provider = Callable[..., LimitedChatModel]
 
+POLICY = "policy"
+"""The name of the model in training, in an app that is trained."""
+
 
 def load_chat_model(
     name: str,
@@ -40,6 +43,7 @@ def load_chat_model(
             - "local:smollm2": the embedded SmolLM2-135M-Instruct.
             - "<provider>:<model>": any other provider of LangChain's `init_chat_model`, such as "anthropic:...". Its
               package reads its key from the environment.
+            - "policy": the model in training, in an app that is trained (`train_grpo`).
         base_url: The address of a server with the provider's API.
         api_key: By default OPENAI_API_KEY or HF_TOKEN from the environment. Those are sent to their own providers
             only: a server at `base_url` gets a key only if it is given here.
@@ -54,14 +58,14 @@ def load_chat_model(
         served = load_chat_model("openai:Qwen/Qwen3-8B", base_url="http://localhost:8000/v1")
     """
     provider, separator, model = name.partition(":")
-    if not separator or not model:
+    if name != POLICY and (not separator or not model):
         raise _unknown(name, provider)
     remember_environment()
     remember_secret(api_key)
     if base_url is not None:
         _check_url(name, base_url)
     try:
-        make: Provider = PROVIDERS.get(provider, _other)
+        make: Provider = _policy if name == POLICY else PROVIDERS.get(provider, _other)
         return make(name, model, base_url, api_key, limits, options)
     except ValidationError as error:
         raise ConfigError(f"model {name!r}: {first_problem(error)}") from error
@@ -148,8 +152,7 @@ def _unknown(name: str, provider: str) -> ConfigError:
 def _local(
     name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
 ) -> LimitedChatModel:
-    if base_url or api_key:
-        raise ConfigError(f"model {name!r} runs in this process and takes neither base_url nor api_key")
+    _check_served_here(name, base_url, api_key)
     try:
         from collab_agents.models.local import ENGINE_OPTIONS, LocalChatModel, load_local
 
@@ -157,6 +160,23 @@ def _local(
         return load_local(model, limits=limits, label=name, **options)
     except ImportError as error:
         raise _needs_extra(name, error) from error
+
+
+def _policy(
+    name: str, model: str, base_url: str | None, api_key: str | None, limits: Limits | None, options: dict[str, Any]
+) -> LimitedChatModel:
+    from collab_agents.models.local import local_limits
+    from collab_agents.models.policy import PolicyChatModel
+
+    _check_served_here(name, base_url, api_key)
+    _check_options(name, options, PolicyChatModel)
+    options = {"cache": False, **options}  # What is not sampled cannot be learnt from.
+    return PolicyChatModel(model_name=name, label=name, limits=local_limits(limits), **options)
+
+
+def _check_served_here(name: str, base_url: str | None, api_key: str | None) -> None:
+    if base_url or api_key:
+        raise ConfigError(f"model {name!r} runs in this process and takes neither base_url nor api_key")
 
 
 PROVIDERS: dict[str, Provider] = {

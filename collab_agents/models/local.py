@@ -28,6 +28,7 @@ from collab_agents.models.engines.base import CannotRun, Engine, Job
 from collab_agents.models.engines.objects import complete_object
 from collab_agents.models.limits import LimitedChatModel, Limits
 from collab_agents.models.smollm2 import smollm2, smollm2_openvino
+from collab_agents.models.tool_calls import read_calls
 
 EngineName = Literal["auto", "openvino", "vllm", "transformers"]
 ENGINE_OPTIONS = ("engine", "reproducible", "cache_gb", "max_batch_size", "dtype", "device")
@@ -87,7 +88,7 @@ class LocalChatModel(LimitedChatModel):
 
     @property
     def takes_schemas(self) -> bool:
-        return self.structured and self._engine.constrains
+        return self.structured and self.engine.constrains
 
     @property
     def _llm_type(self) -> str:
@@ -100,7 +101,7 @@ class LocalChatModel(LimitedChatModel):
     def bind_tools(
         self, tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Tell the model's chat template of tools. Calls in its text are not parsed."""
+        """Tell the model of tools. Its text is read for calls, see `read_calls`; no call is enforced."""
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
 
     async def _request(
@@ -112,15 +113,17 @@ class LocalChatModel(LimitedChatModel):
     ) -> ChatResult:
         job = self._job(messages, stop, kwargs)
         if "json_schema" in kwargs:
-            completion = await complete_object(self._engine, job, kwargs["json_schema"]["schema"])
+            completion = await complete_object(self.engine, job, kwargs["json_schema"]["schema"])
         else:
-            completion = await self._engine.complete(job)
+            completion = await self.engine.complete(job)
         usage = UsageMetadata(
             input_tokens=len(job.prompt),
             output_tokens=completion.tokens,
             total_tokens=len(job.prompt) + completion.tokens,
         )
-        message = AIMessage(completion.text, usage_metadata=usage)
+        tools = kwargs.get("tools")
+        words, calls = read_calls(completion.text, tools, job.seed) if tools else (completion.text, [])
+        message = AIMessage(words, tool_calls=calls, usage_metadata=usage)
         return ChatResult(
             generations=[ChatGeneration(message=message, generation_info={"finish_reason": completion.finish_reason})]
         )
@@ -132,6 +135,14 @@ class LocalChatModel(LimitedChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
+        if kwargs.get("tools"):  # Whether a text is a call is known at its end.
+            whole = (await self._agenerate(messages, stop, run_manager, **kwargs)).generations[0].message
+            assert isinstance(whole, AIMessage)
+            chunk = AIMessageChunk(
+                content=text_of(whole), tool_calls=whole.tool_calls, usage_metadata=whole.usage_metadata
+            )
+            yield ChatGenerationChunk(message=chunk)
+            return
         loop = asyncio.get_running_loop()
         heard: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -155,12 +166,12 @@ class LocalChatModel(LimitedChatModel):
         yield ChatGenerationChunk(message=rest)
 
     def _job(self, messages: list[BaseMessage], stop: list[str] | None, call: dict[str, Any]) -> Job:
-        ids = self._engine.encode(to_dicts(messages), call.get("tools"))
+        ids = self.engine.encode(to_dicts(messages), call.get("tools"))
         max_tokens = call.get("max_tokens") or self.max_tokens or 256
-        if len(ids) + max_tokens > self._engine.context:
+        if len(ids) + max_tokens > self.engine.context:
             raise ModelError(
                 f"a prompt of {len(ids)} tokens and {max_tokens} new ones exceed the model's context of "
-                f"{self._engine.context} tokens"
+                f"{self.engine.context} tokens"
             )
         temperature = call.get("temperature", self.temperature)
         seed = call.get("seed", self.seed)
@@ -168,7 +179,7 @@ class LocalChatModel(LimitedChatModel):
         return Job(
             prompt=ids,
             max_tokens=max_tokens,
-            temperature=self._engine.temperature if temperature is None else temperature,
+            temperature=self.engine.temperature if temperature is None else temperature,
             top_p=call.get("top_p", self.top_p) or 1.0,
             seed=random.getrandbits(31) if seed is None else seed,
             stop=tuple(stop or own),
@@ -208,7 +219,7 @@ def load_local(
     Raises:
         ConfigError: If the model cannot be loaded, or not by the engine that was chosen.
     """
-    chat = LocalChatModel(model_name=name, limits=_local_limits(limits), label=label or name, **options)
+    chat = LocalChatModel(model_name=name, limits=local_limits(limits), label=label or name, **options)
     if not is_elsewhere():
         chat._engine = _engine(name, engine, reproducible, max_batch_size, cache_gb, dtype, device)
     chat._loaded = {
@@ -286,7 +297,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _local_limits(limits: Limits | None) -> Limits:
-    # A call may wait long for its batch, so only explicitly chosen limits apply.
+def local_limits(limits: Limits | None) -> Limits:
+    """Return those limits that were chosen explicitly: a call may wait long for its batch."""
     chosen = {name: getattr(limits, name) for name in limits.model_fields_set} if limits else {}
     return _UNLIMITED.model_copy(update=chosen)

@@ -77,6 +77,11 @@ NOT_RUN = {
         for command in ("generate", "train sft", "train dpo", "train grpo")
     },
     "collab-agents merge --adapter runs/qwen3-4b": "a GPU; test_recipes has tiny models",
+    **{
+        f"collab-agents {command} examples/train_app": "minutes of the embedded model; test_apps trains a tiny one"
+        for command in ("generate --config", "train sft --config", "train grpo --config")
+    },
+    "collab-agents merge --adapter runs/shop": "the embedded model again",
     "collab-agents push": "needs a token; test_push has a Hub",
     "ollama": "another program",
     "llama-server": "another program",

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.process import ROOT, Server
 from collab_agents.cli.checks import check_loop
 from collab_agents.config import EvalConfig, RunConfig, load_config
+from collab_agents.training.config import OfflineConfig
 from collab_agents.trajectories import read_trajectories
 from tests.support.application import Application
 
@@ -114,8 +115,9 @@ def test_one_conversation_with_an_app_is_simulated_in_its_example(application: A
 
 
 def test_the_example_configurations_are_valid() -> None:
-    for name in ("offline.yaml", "demo.yaml", "chat.yaml", "embedded.yaml", "openai.yaml"):
+    for name in ("offline.yaml", "demo.yaml", "chat.yaml", "embedded.yaml", "openai.yaml", "train_app/generate.yaml"):
         assert load_config(ROOT / "examples" / name, RunConfig).judges
     for name in ("paper.yaml", "evaluate/plain.yaml", "evaluate/proactive.yaml"):
         assert load_config(ROOT / "examples" / name, EvalConfig).tasks
+    assert load_config(ROOT / "examples" / "train_app" / "sft.yaml", OfflineConfig).data.runs
     assert check_loop(ROOT / "examples/train_collaborator/loop.yaml") == [80, 112]

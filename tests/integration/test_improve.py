@@ -196,6 +196,9 @@ def check_resumed(config: Path, out: Path) -> None:
     assert "was made with evaluate.seed = None, and now it is 1" in error
 
 
+APP = {"assistant": {"app": "my:app"}, "reward": {"judges": [{"name": "token_cost"}]}}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -224,6 +227,10 @@ def check_resumed(config: Path, out: Path) -> None:
         (
             {"generate": {"assistant": {"model": {"name": "x", "base_url": "http://localhost"}}}},
             "generate.yaml: assistant.model.base_url: the model that is trained is played here; leave it out",
+        ),
+        (
+            {"loop": {"train": [{"method": "grpo", "config": APP}]}},
+            "train.0.config: assistant: a loop generates with and evaluates a chat model alone: train an app by",
         ),
         ({"dpo": {"data": {"run": ["x"]}}}, "dpo.yaml: data.run: unknown field; did you mean 'runs'?"),
         (

@@ -431,6 +431,22 @@ def test_training_that_was_killed_goes_on_to_the_same_loss(
     assert all(part in card for part in ("library_name: peft", "learning_rate: 0.003", "| train_loss |", "trl 1."))
 
 
+DRAFTING = """
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
+from collab_agents import load_chat_model
+
+model = load_chat_model("policy")
+
+async def answer(state):
+    said = await model.ainvoke(state["messages"])
+    if len(said.content) % 2:
+        said = await model.ainvoke([*state["messages"], said, HumanMessage("again")])
+    return {"messages": [said]}
+
+app = RunnableLambda(answer)
+"""
+
 IN_TWO_PROCESSES = """
 import sys
 from pathlib import Path
@@ -445,6 +461,7 @@ def train(method, out, *more):
 train("sft", "sft")
 train("online-dpo", "online-dpo")
 train("grpo", "grpo")
+train("grpo", "app")
 train("ppo", "ppo")
 if torch.distributed.get_rank() == 0:
     for name in ("training_log.json", "checkpoint-2/trainer_state.json"):
@@ -509,6 +526,8 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
     }
     reward |= {"futures": 2, "window": 2}
     write("grpo", {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward)
+    (tmp_path / "drafting.py").write_text(DRAFTING)
+    write("app", {"tasks": {"source": "tasks.jsonl"}}, trainer, reward=reward, assistant={"app": "drafting:app"})
 
     assert run("train", "sft", "--config", tmp_path / "one.yaml", "--out", tmp_path / "one") == 0
     (tmp_path / "in_turn.py").write_text(IN_TWO_PROCESSES)
@@ -528,8 +547,10 @@ def test_two_processes_train_as_one_does_on_the_lookahead_reward_too_and_resume(
     for name, steps in (("sft", [0, 4, 6]), ("ppo", [0, 2])):
         log = json.loads((tmp_path / name / "training_log.json").read_text())
         assert [entry["step"] for entry in log if "heldout/reward" in entry] == steps
-    grown = json.loads((tmp_path / "grpo" / "training_log.json").read_text())
-    assert all(4 < entry["tree/turns"] <= entry["tree/calls"] for entry in grown if "loss" in entry)
+    for name in ("grpo", "app"):
+        grown = json.loads((tmp_path / name / "training_log.json").read_text())
+        assert all(4 < entry["tree/turns"] <= entry["tree/calls"] for entry in grown if "loss" in entry)
+    assert all(1 < entry["app/calls"] < 2 for entry in grown if "loss" in entry)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from trl import GRPOTrainer
 
 from collab_agents._internal.importing import attribute_at
 from collab_agents.training import OnlineDPOTrainer, PPOTrainer, TreeGRPOTrainer
+from collab_agents.training.app_trainer import AppGRPOTrainer
 from collab_agents.training.vllm import TrainerVLLM
 
 TRAINING = Path(__file__).parents[2] / "training"
@@ -58,6 +59,7 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     *((one, "_last_loaded_step", "vllm.py") for one in (GRPO, ONLINE)),
     *((f"{VLLM}._init_vllm", name, "vllm.py") for name in ("llm", "_llm_weights_sleeping")),
     (ONLINE, "llm", "vllm.py"),
+    *((GRPO, name, "turns.py") for name in ("async_loop", "rollout_func")),
     *((ONLINE, name, "online_dpo.py") for name in ("reward_funcs", "reward_processing_classes", "reward_weights")),
 ]
 
@@ -115,7 +117,7 @@ def test_nothing_else_is_private_in_what_the_trainers_use_of_trl() -> None:
     for file in TRAINING.glob("*.py"):
         for imported in imports(ast.parse(file.read_text(encoding="utf-8"))):
             assert not imported.startswith("trl") or imported in modules, f"{file.name} imports {imported}"
-    for trainer in (TreeGRPOTrainer, PPOTrainer, OnlineDPOTrainer):
+    for trainer in (TreeGRPOTrainer, AppGRPOTrainer, PPOTrainer, OnlineDPOTrainer):
         base = next(one for one in trainer.__mro__ if not one.__module__.startswith("collab_agents"))
         theirs = {*dir(base), *inspect.unwrap(base.__init__).__code__.co_names, *dir(Trainer)}
         used = {*vars(trainer), *(name for one in vars(trainer).values() for name in names_in(one))}

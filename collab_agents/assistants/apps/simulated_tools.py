@@ -23,6 +23,7 @@ from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Interrupt
+from pydantic import BaseModel, ValidationError
 
 from collab_agents._internal.copies import own_copy
 from collab_agents._internal.langgraph_private import Interceptor, ToolResult, intercept, pause_task
@@ -260,24 +261,32 @@ class _Tools(Interceptor):
         if turn and tool and _is_simulated(turn, tool):
             turn.begin(name, arguments)
 
-    def run(self, request: ToolCallRequest, execute: Callable[[], ToolResult]) -> ToolResult:
+    def run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         turn = _turn.get()
         if not turn or not request.tool or not _is_simulated(turn, request.tool):
-            return execute()
+            return execute(request)
         if turn.mode is not Mode.executed:
+            if refused := _refused(request):
+                with _inside_node():
+                    return execute(refused)
             return _message(request, _now(request.tool.name, self._instead(turn, request)))
         with _executing(turn), _inside_node():
-            return execute()
+            return execute(request)
 
-    async def arun(self, request: ToolCallRequest, execute: Callable[[], Awaitable[ToolResult]]) -> ToolResult:
+    async def arun(
+        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[ToolResult]]
+    ) -> ToolResult:
         turn = _turn.get()
         if not turn or not request.tool or not _is_simulated(turn, request.tool):
-            return await execute()
+            return await execute(request)
         if turn.mode is not Mode.executed:
+            if refused := _refused(request):
+                with _inside_node():
+                    return await execute(refused)
             value = self._instead(turn, request)
             return _message(request, await value if inspect.isawaitable(value) else value)
         with _executing(turn), _inside_node():
-            return await execute()
+            return await execute(request)
 
     def _instead(self, turn: AppTurn, request: ToolCallRequest) -> object:
         tool = request.tool
@@ -291,6 +300,24 @@ class _Tools(Interceptor):
 
 def _is_simulated(turn: AppTurn, tool: BaseTool) -> bool:
     return tool.name in turn.tools or _MARK in (tool.metadata or {})
+
+
+def _refused(request: ToolCallRequest) -> ToolCallRequest | None:
+    """Return the request for a tool that does nothing if the arguments are wrong: its node says so, as for real."""
+    tool = request.tool
+    schema = getattr(tool, "args_schema", None)
+    if not isinstance(tool, StructuredTool) or not isinstance(schema, type) or not issubclass(schema, BaseModel):
+        return None
+    try:
+        schema.model_validate(request.tool_call["args"])
+    except ValidationError as error:
+        if any(problem["loc"] and problem["loc"][0] in tool.args for problem in error.errors()):  # Others are injected.
+            return request.override(tool=tool.model_copy(update={"func": _never, "coroutine": None}))
+    return None
+
+
+def _never(**arguments: object) -> None:
+    raise RolloutError("a tool was called in a simulation with arguments that do not fit")
 
 
 @contextmanager
@@ -321,7 +348,7 @@ class ToolGuard(BaseCallbackHandler):
     ignore_llm = ignore_chat_model = ignore_chain = ignore_retriever = ignore_retry = ignore_custom_event = True
 
     def on_tool_start(self, serialized: Mapping[str, object], input_str: str, **about: object) -> None:
-        turn = _turn.get()
+        turn = None if _intercepted.get() else _turn.get()
         name = (serialized or {}).get("name", "")
         if turn and turn.mode is not Mode.executed and name in turn.tools:
             turn.problem = f"it calls the tool {name!r} where simulate_tools cannot reach it: {WAY_OUT}"

@@ -45,8 +45,9 @@ class Completion:
     finish_reason: str
     ids: list[int] = field(default_factory=list)
     """The tokens that were sampled, with the one that ended the text; empty if the engine does not tell."""
-    logprobs: list[float | None] = field(default_factory=list)
-    """The log-probabilities with which they were sampled, None where unknown; empty if the engine does not tell."""
+    logprobs: Sequence[float | None] = field(default_factory=list)
+    """Their log-probabilities at the job's temperature, before `top_p`; None where unknown, empty if the engine does
+    not tell."""
 
 
 class Engine(Protocol):

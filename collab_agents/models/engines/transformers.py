@@ -49,6 +49,8 @@ class TransformersEngine(Tokenizes):
         jobs = [entry.job for entry in entries]
         ids, mask = self._left_padded([job.prompt for job in jobs])
         width = ids.shape[1]
+        sampler = SeededSampler(jobs, self.model.device)
+        done = RowDone(entries, width, self.tokenizer)
         with torch.inference_mode():
             out = self.model.generate(
                 input_ids=ids,
@@ -59,10 +61,11 @@ class TransformersEngine(Tokenizes):
                 top_p=None,
                 top_k=None,
                 pad_token_id=self._pad,
-                logits_processor=LogitsProcessorList([SeededSampler(jobs, self.model.device)]),
-                stopping_criteria=StoppingCriteriaList([RowDone(entries, width, self.tokenizer)]),
+                logits_processor=LogitsProcessorList([sampler]),
+                stopping_criteria=StoppingCriteriaList([done]),
             )
-        return [self._completion(job, row) for job, row in zip(jobs, out[:, width:].tolist(), strict=True)]
+        rows = zip(jobs, out[:, width:].tolist(), sampler.logprobs(), done.lengths, strict=True)
+        return [self._completion(job, ids[:length], logprobs) for job, ids, logprobs, length in rows]
 
     def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(prompt) for prompt in prompts)
@@ -70,16 +73,15 @@ class TransformersEngine(Tokenizes):
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         return ids.to(self.model.device), mask.to(self.model.device)
 
-    def _completion(self, job: Job, row: list[int]) -> Completion:
+    def _completion(self, job: Job, row: list[int], logprobs: list[float]) -> Completion:
         ends = self.model.generation_config.eos_token_id
         ends = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
-        row = row[: job.max_tokens]
         length = next((i for i, token in enumerate(row) if token in ends), None)
         sampled = row if length is None else row[: length + 1]
         row = row[:length]
         text = self.tokenizer.decode(row, skip_special_tokens=True)
         completion = finished(text, job, len(row), "length" if length is None else "stop")
-        return replace(completion, ids=sampled)
+        return replace(completion, ids=sampled, logprobs=logprobs[: len(sampled)])
 
 
 class SeededSampler(LogitsProcessor):
@@ -102,12 +104,18 @@ class SeededSampler(LogitsProcessor):
         self._temperature = torch.tensor([[job.temperature] for job in jobs], device=device)
         self._top_p = torch.tensor([[job.top_p] for job in jobs], device=device)
         self._nucleus = any(job.top_p < 1 for job in jobs)
+        self._chances: list[torch.Tensor] = []
+
+    def logprobs(self) -> list[list[float]]:
+        """Return the log-probability of every token of each row, at the row's temperature."""
+        rows: list[list[float]] = torch.cat(self._chances, dim=1).log().tolist()
+        return rows
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         greedy = scores.argmax(-1, keepdim=True)
-        probabilities = torch.softmax(scores.float() / self._temperature.clamp(min=1e-4), dim=-1)
+        whole = probabilities = torch.softmax(scores.float() / self._temperature.clamp(min=1e-4), dim=-1)
         if self._nucleus:
-            probabilities = _nucleus(probabilities, self._top_p)
+            probabilities = _nucleus(whole, self._top_p)
         arrivals = torch.empty_like(probabilities)
         for row, stream in zip(arrivals, self._streams, strict=True):
             if self._on_cpu:
@@ -116,6 +124,7 @@ class SeededSampler(LogitsProcessor):
                 row.exponential_(generator=stream)
         sampled = (probabilities / arrivals).argmax(-1, keepdim=True)
         chosen = torch.where(self._temperature > 0, sampled, greedy)
+        self._chances.append(whole.gather(1, chosen))
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
 
@@ -137,6 +146,8 @@ class RowDone(StoppingCriteria):
         self._entries = entries
         self._width = width
         self._tokenizer = tokenizer
+        self.lengths = [entry.job.max_tokens for entry in entries]
+        """How many tokens of each row count: what follows its end is padding."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
         made = input_ids.shape[1] - self._width
@@ -150,6 +161,7 @@ class RowDone(StoppingCriteria):
             or bool(entry.job.stop and self._stopped(entry.job.stop, input_ids[row, self._width :]))
             for row, entry in enumerate(self._entries)
         ]
+        self.lengths = [min(length, made) if end else length for length, end in zip(self.lengths, done, strict=True)]
         return torch.tensor(done, device=input_ids.device)
 
     def _stopped(self, stops: tuple[str, ...], tokens: torch.Tensor) -> bool:

@@ -17,7 +17,7 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
-from langgraph.prebuilt import create_react_agent
+from langgraph.prebuilt import ToolRuntime, create_react_agent
 from langgraph.runtime import Runtime
 from langgraph.store.memory import InMemoryStore
 from langgraph.types import Command, interrupt
@@ -385,6 +385,24 @@ async def test_a_chosen_reply_is_performed_once_and_goes_on_from_what_the_tool_r
             messages += [*reply, HumanMessage("7", id="u2")]
             reply, after = await assistant.respond(messages, after, CONTEXT)
             assert len(reply) == 3
+
+
+@pytest.mark.parametrize("how", ["replaced", "marked"])
+async def test_wrong_arguments_are_told_to_the_model_as_by_the_real_tool(how: str) -> None:
+    @tool
+    async def cancel(order: int, runtime: ToolRuntime, reason: str = "") -> str:
+        """Cancel an order."""
+        raise AssertionError("a real call")
+
+    instead = f"{how} result"
+    app = Calls([simulate_as(instead)(cancel) if how == "marked" else cancel]).app
+    assistant = GraphAssistant(app, simulate_tools={"cancel": instead} if how == "replaced" else {})
+    plain = await app.ainvoke({"messages": [HumanMessage("seven")]})
+    reply, _ = await assistant.respond([HumanMessage("seven")], {}, CONTEXT)
+    assert "order: Input should be a valid integer" in texts(reply)[1]
+    assert texts(reply) == texts(plain["messages"])[1:]
+    reply, _ = await assistant.respond([HumanMessage("7")], {}, CONTEXT)
+    assert texts(reply)[1] == instead
 
 
 def test_a_tool_that_the_app_does_not_have_cannot_be_replaced() -> None:
