@@ -17,8 +17,9 @@ DEMO := runs/demo
 TRAIN := runs/train-demo
 POOLS := .bench/lookahead
 S3 := .bench/moto
-# Many tests wait for processes that they start, so a machine takes more of them than it has cores.
-TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
+# Many tests wait for processes that they start, so a machine takes more of them than it has cores. What those load is
+# compiled once.
+TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 2)')
 
 .PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-view bench-lookahead system clean
 
@@ -66,7 +67,7 @@ $(S3)/ready: .ci/moto.txt | $(READY)
 
 # Models take one thread each, so that the tests beside them get on too.
 test: lint system $(S3)/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 15
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 15
 
 # What code is judged in, the database, and the browser that the pages are looked at in. Not Python packages, so the
 # system's installer brings them.
