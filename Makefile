@@ -19,7 +19,7 @@ POOLS := .bench/lookahead
 S3 := .bench/moto
 # Many tests wait for processes that they start, so a machine takes more of them than it has cores. What those load is
 # compiled once.
-TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 2)')
+TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 
 .PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-view bench-lookahead system clean
 

@@ -61,7 +61,7 @@ def written(folder: Path, **changes: Any) -> Path:
         "model": str(folder / "tiny"),
         "generate": [
             {"config": "generate.yaml", "rounds": [1]},
-            {"config": {**run, "tasks": {"source": "offline", "split": "train", "limit": 6}}},
+            {"config": run},
         ],
         "train": [
             {"method": "sft", "config": sft, "rounds": [1]},
@@ -80,7 +80,7 @@ def begun(folder: Path, **changes: Any) -> tuple[Path, Path]:
     config, out = written(folder, **changes), folder / "out"
     tiny_model(folder / "tiny")
     out.mkdir()
-    write_rounds(Rounds(config=read_loop(config).dump(), tasks=[8, 6]), out)
+    write_rounds(Rounds(config=read_loop(config).dump(), tasks=[8, 8]), out)
     return config, out
 
 
@@ -141,7 +141,7 @@ def check_record(record: Rounds, out: Path) -> None:
     assert pairs == read_made_from(out / "round-2/dpo")
     assert pairs.gaps is not None
     assert pairs.rows == pairs.gaps.count > 0
-    assert pairs.rows + sum(pairs.dropped.values()) == pairs.made_from == 14  # Of both rounds.
+    assert pairs.rows + sum(pairs.dropped.values()) == pairs.made_from == 16  # Of both rounds.
 
     rewards = [one.reward.value for one in record.rounds if one.reward]
     assert record.best == rewards.index(max(rewards)) == 2

@@ -83,11 +83,11 @@ async def test_a_tool_node_asks_about_each_call_once_in_both_ways() -> None:
 
         def run(self, request: Any, execute: Any) -> Any:
             asked.append("run")
-            return execute()
+            return execute(request)
 
         async def arun(self, request: Any, execute: Any) -> Any:
             asked.append("arun")
-            return await execute()
+            return await execute(request)
 
     @tool
     def pay(what: str) -> str:
