@@ -53,8 +53,11 @@ def plot_rounds(record: Rounds, file: Path) -> None:
     with _panels([name.replace("_", " ") for name in names], "round", file) as panels:
         for axis, name in zip(panels, names, strict=True):
             for held in sets:
-                found = [(one.number, one.sets[held].measures[name]) for one in rounds]
-                shown = [(number, one.value, one.low, one.high) for number, one in found if one.value is not None]
+                # Sets may have different judges.
+                found = [(one.number, one.sets[held].measures.get(name)) for one in rounds if held in one.sets]
+                shown = [
+                    (number, one.value, one.low, one.high) for number, one in found if one and one.value is not None
+                ]
                 if shown:
                     numbers, values, low, high = zip(*shown, strict=True)
                     (line,) = axis.plot(numbers, values, marker="o", label=held)
