@@ -52,14 +52,11 @@ def variety(conversation: Conversation, task: Task) -> float:
     return len(set(said)) / 10 - len(said) / 40
 
 
-class Watched(MultiturnRewardFunction):
-    """A reward function that keeps what it was given and what the model in training generated."""
+class WatchedModel(MultiturnRewardFunction):
+    """A reward function that keeps what the model in training generated and learnt."""
 
-    def __init__(self, **options: Any) -> None:
-        lookahead = options.pop("lookahead", Lookahead(futures=FUTURES, window=2))
-        judges = MultiturnReward({"variety": as_judge(variety)})
-        super().__init__(Leaves(), judges, lookahead, max_tokens=8, **options)
-        self.seen: list[tuple[list[list[int]], list[float | None], list[Scored]]] = []
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.generated: list[list[int]] = []
         self.learnt: list[list[int]] = []
 
@@ -79,6 +76,16 @@ class Watched(MultiturnRewardFunction):
         model.generate = watched
         model.register_forward_pre_hook(keep, with_kwargs=True)
         super().bind(model, tokenizer)
+
+
+class Watched(WatchedModel):
+    """A reward function that also keeps what it was given."""
+
+    def __init__(self, **options: Any) -> None:
+        lookahead = options.pop("lookahead", Lookahead(futures=FUTURES, window=2))
+        judges = MultiturnReward({"variety": as_judge(variety)})
+        super().__init__(Leaves(), judges, lookahead, max_tokens=8, **options)
+        self.seen: list[tuple[list[list[int]], list[float | None], list[Scored]]] = []
 
     async def __call__(self, *args: Any, **kwargs: Any) -> list[float | None]:
         rewards = await super().__call__(*args, **kwargs)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from datasets import Dataset, DatasetDict
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,29 +20,17 @@ from collab_agents.judges import Conversation, as_judge
 from collab_agents.messages import text_of
 from collab_agents.rewards import MultiturnReward
 from collab_agents.tasks import Task
-from collab_agents.training import MultiturnRewardFunction, PolicyConfig, read_samples, train_grpo
+from collab_agents.training import PolicyConfig, read_samples, train_grpo
 from collab_agents.training.calls import Call
 from collab_agents.training.rewards import Scored
 from collab_agents.training.turns import PlayedTurn
 from tests.support.commands import exit_code as run
 from tests.support.taught import ASK, HELLO, LOOKED, lesson, taught_model
+from tests.support.trees import PROMPTS, REPLIES, Leaves, WatchedModel, prompts
+from tests.support.trees import QUICK as TREES
 
-REPLIES, FUTURES, PROMPTS, LONGEST = 4, 2, 2, 8
-QUICK: dict[str, Any] = {
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "report_to": "none",
-    "gradient_checkpointing": False,
-    "bf16": False,
-    "disable_tqdm": True,
-    "optim": "sgd",
-    "lr_scheduler_type": "constant",
-    "max_grad_norm": 0.0,
-    "num_generations": REPLIES,
-    "per_device_train_batch_size": REPLIES,
-    "gradient_accumulation_steps": PROMPTS,
-    "max_completion_length": LONGEST,
-}
+FUTURES, LONGEST = 2, 8
+QUICK: dict[str, Any] = {**TREES, "max_completion_length": LONGEST}
 
 
 def drafting(**options: Any) -> Any:
@@ -68,52 +55,23 @@ def drafting(**options: Any) -> Any:
     return graph.compile(name="drafting")
 
 
-async def asks_on(messages: Sequence[BaseMessage], memory: dict[str, Any]) -> tuple[BaseMessage | None, dict[str, Any]]:
-    said = text_of(messages[-1])
-    return (None if len(said) % 4 == 0 else HumanMessage(f"and {said[:2]}")), memory
-
-
 def variety(conversation: Conversation, task: Task) -> float:
     said = "".join(text_of(message) for message in conversation.messages if message.type == "ai")
     return len(set(said)) / 10 - len(said) / 40
 
 
-class Watched(MultiturnRewardFunction):
-    """A reward function that keeps what it was given, and what the model in training generated and learnt."""
+class Watched(WatchedModel):
+    """A reward function that also keeps the turns that it was given."""
 
-    def __init__(self, user: Any = asks_on, judge: Any = variety, **options: Any) -> None:
+    def __init__(self, user: Any = None, judge: Any = variety, **options: Any) -> None:
         options.setdefault("lookahead", Lookahead(futures=FUTURES, window=1))
-        super().__init__(user, MultiturnReward({"judge": as_judge(judge)}), **options)
+        super().__init__(user or Leaves(), MultiturnReward({"judge": as_judge(judge)}), **options)
         self.seen: list[tuple[list[PlayedTurn], list[float | None], list[Scored]]] = []
-        self.generated: list[list[int]] = []
-        self.learnt: list[list[int]] = []
-
-    def bind(self, model: Any, tokenizer: Any) -> None:
-        generate = model.generate
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            rows = generate(*args, **kwargs)
-            self.generated += rows.tolist()
-            return rows
-
-        def keep(module: Any, args: Any, kwargs: Any) -> None:
-            if torch.is_grad_enabled() and kwargs.get("labels") is not None:
-                for ids, mask in zip(kwargs["input_ids"], kwargs["attention_mask"], strict=True):
-                    self.learnt.append(ids[mask.bool()].tolist())
-
-        model.generate = watched
-        model.register_forward_pre_hook(keep, with_kwargs=True)
-        super().bind(model, tokenizer)
 
     async def __call__(self, *args: Any, **kwargs: Any) -> list[float | None]:
         rewards = await super().__call__(*args, **kwargs)
         self.seen.append((kwargs["turn"], rewards, self.last))
         return rewards
-
-
-def prompts(count: int = 8) -> DatasetDict:
-    rows = [{"prompt": [{"role": "user", "content": f"say {i}"}], "goal": "z", "task_id": str(i)} for i in range(count)]
-    return DatasetDict({"train": Dataset.from_list(rows)})
 
 
 def train(tiny: str, out: Path, reward: Any, app: Any = None, **trainer: Any) -> dict[str, float]:
