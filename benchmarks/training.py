@@ -161,6 +161,7 @@ class Seed:
         """The value of the untouched model's replies, from its own on train tasks."""
         settings = self._playing("generate-again", MODEL)
         settings["tasks"]["limit"] = 80
+        settings["lookahead"]["futures"] = 2  # Their differences show how noisy they are.
         trajectories, value = str(self.folder / "value-trajectories"), str(self.folder / "value")
         return [
             ["generate", "--config", self._written("value-trajectories", settings), "--out", trajectories],

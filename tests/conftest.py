@@ -20,6 +20,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(autouse=True)
+def passed_over() -> None:
+    """What tests before loaded stays too, libraries for training above all."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Starts servers with options, and stops them when the test ends."""

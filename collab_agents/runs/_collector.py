@@ -11,12 +11,15 @@ def fewer_collections() -> Iterator[None]:
 
     Thousands of calls make much short-lived garbage next to a large, lasting heap of imported modules. Walking that
     heap repeatedly took a quarter of all CPU time (benchmarks/throughput.py). Reference counting, which frees nearly
-    everything, is not affected.
+    everything, is not affected. An application that freezes objects itself decides which, since they cannot be told
+    apart afterwards.
     """
-    global _inside, _before
+    global _inside, _before, _frozen
     if not _inside:
         _before = gc.get_threshold()
-        gc.freeze()
+        _frozen = not gc.get_freeze_count()
+        if _frozen:
+            gc.freeze()
         gc.set_threshold(50_000, 20, 50)
     _inside += 1
     try:
@@ -25,8 +28,10 @@ def fewer_collections() -> Iterator[None]:
         _inside -= 1
         if not _inside:
             gc.set_threshold(*_before)
-            gc.unfreeze()
+            if _frozen:
+                gc.unfreeze()
 
 
 _inside = 0
+_frozen = False
 _before = gc.get_threshold()

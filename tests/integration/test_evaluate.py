@@ -158,13 +158,13 @@ def test_the_embedded_model_plain_and_proactive_gives_the_same_table_twice(tmp_p
     configs: list[str | Path] = ["--config", tmp_path / "proactive.yaml", "--against", tmp_path / "plain.yaml"]
     cards = []
     for name in ("one", "two"):
-        code, output, error = run("evaluate", *configs, "--limit", "2", "--out", tmp_path / name)
+        code, output, error = run("evaluate", *configs, "--limit", "1", "--out", tmp_path / name)
         assert code == 0, error
         assert "difference" in output
         cards.append((tmp_path / name / "scorecard.json").read_text())
     assert cards[0] == cards[1]
     (result,) = Scorecard.model_validate_json(cards[0]).sets
-    assert all(side.finished == 2 for side in result.sides)
+    assert all(side.finished == 1 for side in result.sides)
     assert result.difference is not None
     plays = [
         {one.task.id: [message["content"] for message in one.messages] for one in read_trajectories(folder.parent)}

@@ -10,6 +10,9 @@ from typing import Any
 
 from benchmarks.process import ROOT
 
+QUICKER = "import gc; gc.set_threshold(50_000)\n"
+"""As in commands: loading takes a tenth less time."""
+
 STAND_IN = ROOT / "tests" / "support" / "vllm_stand_in"
 
 
@@ -21,7 +24,7 @@ def script(
     environment: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """Run a script in a folder, and return the lines that it printed as JSON."""
-    (folder / "script.py").write_text(text)
+    (folder / "script.py").write_text(QUICKER + text)
     path = os.pathsep.join([str(STAND_IN), str(ROOT)])
     done = subprocess.run(
         [sys.executable, *launcher, "script.py", *arguments],

@@ -85,8 +85,8 @@ def smaller(config: dict[str, Any], model: str) -> dict[str, Any]:
         config["model"]["name"] = model
     config["trainer"] |= SMALL
     if "reward" in config:
-        config["trainer"] |= {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 8}
-        config["trainer"] |= {"max_completion_length": 12}
+        config["trainer"] |= {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 4}
+        config["trainer"] |= {"num_generations": 4, "max_completion_length": 12}
         config["data"]["tasks"]["limit"] = 4
     else:
         for bound in ("lower_bounds", "minimum_gap"):
