@@ -72,14 +72,17 @@ def _panels(titles: Sequence[str], below: str, file: Path) -> Iterator[list[Axes
     """Yield an empty panel for each title, and write what was drawn to the file."""
     columns = min(3, len(titles))
     rows = -(-len(titles) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3 * rows))
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    width, height = 4.5 * columns, 3.0 * rows
+    figure = Figure(figsize=(width, height))
+    # Margins in inches, since matplotlib's own layouts draw everything once more to measure it.
+    room = {"left": 0.7 / width, "right": 1 - 0.2 / width, "bottom": 0.5 / height, "top": 1 - 0.4 / height}
+    axes = list(figure.subplots(rows, columns, squeeze=False, gridspec_kw={**room, "wspace": 0.25, "hspace": 0.5}).flat)
+    for axis in axes[len(titles) :]:
+        axis.remove()
     for axis, title in zip(axes, titles, strict=False):
         axis.set_title(title)
         axis.set_xlabel(below)
+        axis.locator_params(nbins=6)
         axis.grid(alpha=0.3)
-    for axis in axes[len(titles) :]:
-        axis.set_visible(False)
     yield axes[: len(titles)]
-    figure.tight_layout()
     figure.savefig(file, dpi=100)

@@ -478,15 +478,12 @@ def test_modules_are_sent_to_a_machine_that_lacks_them(
         (["--ray", "--worker-resources", "GPU=1"], "--worker-resources must be a JSON object such as"),
         (["--ray", "--worker-resources", '{"CPU": -1}'], "--worker-resources: resources.CPU: "),
         (["--ray", "127.0.0.1:1"], "Ray cannot be reached at 127.0.0.1:1: "),
-        (
-            ["--ray", "CLUSTER", "--worker-resources", '{"GPU": 1}'],
-            "no worker can be started: each needs GPU 1, and the nodes of",
-        ),
+        (["--ray", "--worker-resources", '{"GPU": 1}'], "no worker can be started: each needs GPU 1, and the nodes of"),
     ],
 )
-def test_wrong_options_get_one_sentence(cluster: Cluster, tmp_path: Path, arguments: list[str], problem: str) -> None:
+def test_wrong_options_get_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
     config, out = ROOT / "examples" / "demo.yaml", tmp_path / "run"
-    arguments = [cluster.address if one == "CLUSTER" else one for one in arguments]
+    # In a process of its own, since a Ray on this machine and a cluster of tests do not get on in one.
     process = start("generate", "--config", config, "--out", out, *arguments)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
