@@ -262,7 +262,7 @@ def tables(found: Results) -> Iterator[Table]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True, help="the folder; with results, the same command goes on")
-    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "ablations"], default=ROWS)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "ablations", *ABLATIONS], default=ROWS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="of the online trainings")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends with what there is")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.app_shapes import Description, Shape, World, make, simulated_by
 from tests.support.plain_and_ahead import LIVE, run_ahead, run_plainly, stored, values
 
-APPS_OF_A_SHAPE = 12
+APPS_OF_A_SHAPE = 8
 
 
 def description(shape: Shape, chance: Random) -> Description:

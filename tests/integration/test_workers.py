@@ -42,7 +42,7 @@ from collab_agents.judges import token_cost
 from collab_agents.runs.directory import read_failures, read_totals
 from collab_agents.training import MultiturnRewardFunction
 from collab_agents.training.rewards import Scored
-from tests.support.commands import start
+from tests.support.commands import run, start
 from tests.support.postgres import PostgresServer
 from tests.support.workers import Deadly, Frank, Locked, collected, played, tasks
 
@@ -477,11 +477,25 @@ def test_modules_are_sent_to_a_machine_that_lacks_them(
         (["--workers", "2"], "--workers belongs to --ray"),
         (["--ray", "--worker-resources", "GPU=1"], "--worker-resources must be a JSON object such as"),
         (["--ray", "--worker-resources", '{"CPU": -1}'], "--worker-resources: resources.CPU: "),
+    ],
+)
+def test_wrong_options_get_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    config, out = ROOT / "examples" / "demo.yaml", tmp_path / "run"
+    code, _, errors = run("generate", "--config", config, "--out", out, *arguments)
+    assert code == 1
+    assert errors.startswith(f"error: {problem}")
+    assert errors.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
         (["--ray", "127.0.0.1:1"], "Ray cannot be reached at 127.0.0.1:1: "),
         (["--ray", "--worker-resources", '{"GPU": 1}'], "no worker can be started: each needs GPU 1, and the nodes of"),
     ],
 )
-def test_wrong_options_get_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
+def test_a_ray_that_cannot_play_gets_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
     config, out = ROOT / "examples" / "demo.yaml", tmp_path / "run"
     # In a process of its own, since a Ray on this machine and a cluster of tests do not get on in one.
     process = start("generate", "--config", config, "--out", out, *arguments)
