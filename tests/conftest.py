@@ -22,7 +22,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def passed_over() -> None:
-    """What tests before loaded stays too, libraries for training above all."""
+    """Keep the garbage collector from what earlier tests loaded, such as the libraries for training."""
     gc.collect()
     gc.freeze()
 

@@ -11,8 +11,8 @@ def fewer_collections() -> Iterator[None]:
 
     Thousands of calls make much short-lived garbage next to a large, lasting heap of imported modules. Walking that
     heap repeatedly took a quarter of all CPU time (benchmarks/throughput.py). Reference counting, which frees nearly
-    everything, is not affected. An application that freezes objects itself decides which, since they cannot be told
-    apart afterwards.
+    everything, is not affected. If the application has frozen objects itself, nothing is frozen or unfrozen here: the
+    two could not be told apart.
     """
     global _inside, _before, _frozen
     if not _inside:

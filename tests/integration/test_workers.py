@@ -482,6 +482,10 @@ def test_modules_are_sent_to_a_machine_that_lacks_them(
 def test_wrong_options_get_one_sentence(tmp_path: Path, arguments: list[str], problem: str) -> None:
     config, out = ROOT / "examples" / "demo.yaml", tmp_path / "run"
     code, _, errors = run("generate", "--config", config, "--out", out, *arguments)
+    check_refused(code, errors, problem, out)
+
+
+def check_refused(code: int, errors: str, problem: str, out: Path) -> None:
     assert code == 1
     assert errors.startswith(f"error: {problem}")
     assert errors.count("\n") == 1
@@ -500,10 +504,7 @@ def test_a_ray_that_cannot_play_gets_one_sentence(tmp_path: Path, arguments: lis
     # In a process of its own, since a Ray on this machine and a cluster of tests do not get on in one.
     process = start("generate", "--config", config, "--out", out, *arguments)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert errors.startswith(f"error: {problem}")
-    assert errors.count("\n") == 1
-    assert not out.exists()
+    check_refused(process.returncode, errors, problem, out)
 
 
 async def test_the_dashboard_shows_tasks_by_name(cluster: Cluster, tmp_path: Path) -> None:
