@@ -15,6 +15,7 @@ Rows, each once a seed, which decides what is generated, trained and played:
     dpo          `sft`, trained by dpo.yaml on the pairs of the first round
     grpo         `sft`, trained by online/grpo-cpu.yaml: the replies learn
     grpo-tree    the same, and the turns in the futures learn too
+    grpo-tree-half    the same with half of the calls
     ppo, online-dpo   `sft`, trained by their files in online/
 
 With `ablations`, `sft` again, after a first round with one setting changed:
@@ -24,10 +25,10 @@ With `ablations`, `sft` again, after a first round with one setting changed:
     futures-3, futures-8   the mean of so many futures instead of one
     no-cost      the reward of a reply leaves the cost of tokens out
 
-The online trainings get the same number of calls of the model. Each model plays the 48 held-out tasks once a seed, all
-with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings to `dpo`. A step
-whose result is in the folder is not repeated, so the same command goes on after an interruption. One seed of all rows
-takes about two hours on two cores. `results.json` there has everything that is printed.
+The other online trainings get the same number of calls of the model. Each model plays the 48 held-out tasks once a
+seed, all with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings to `dpo`.
+A step whose result is in the folder is not repeated, so the same command goes on after an interruption. One seed of all
+rows takes about two hours on two cores. `results.json` there has everything that is printed.
 """
 
 import argparse
@@ -48,7 +49,7 @@ from collab_agents.runs.evaluate import run_folders
 
 MEASURES = ("reward", "fact_coverage", "asks_first", "assistant_ktokens", "user_tokens")
 SERVED = ("untouched", "proactive", "lookahead", "value")
-ONLINE = ("grpo", "grpo-tree", "ppo", "online-dpo")
+ONLINE = ("grpo", "grpo-tree", "grpo-tree-half", "ppo", "online-dpo")
 ROWS = (*SERVED, "sft", "rounds", "dpo", *ONLINE)
 ABLATIONS: dict[str, dict[str, int]] = {
     "window-0": {"window": 0},
@@ -66,10 +67,10 @@ Settings = dict[str, Any]
 class Seed:
     """The folder of a seed, and the commands that fill it."""
 
-    def __init__(self, folder: Path, number: int, steps: int) -> None:
+    def __init__(self, folder: Path, number: int, calls: int) -> None:
         self.folder = folder / f"seed-{number}"
         self.number = number
-        self.steps = steps
+        self.calls = calls
         (self.folder / "configs").mkdir(parents=True, exist_ok=True)
 
     def commands(self, row: str) -> Commands:
@@ -130,16 +131,14 @@ class Seed:
         ]
 
     def _train(self, row: str) -> Commands:
-        method = row.removesuffix("-tree")
+        method = row.removesuffix("-half").removesuffix("-tree")
         settings = self._seeded(recipe("dpo" if row == "dpo" else f"online/{method}-cpu"))
         settings["model"]["name"] = self.sft
-        if row == "dpo":
-            settings["data"]["runs"] = [str(self.loop / "round-1/trajectories")]
-        else:
-            settings["reward"]["futures"] = 2  # The tree compares the futures of a reply.
-            settings["reward"]["temperature"] = settings["trainer"]["temperature"]
-            settings["trainer"] |= {"max_steps": self.steps}
-        if row == "grpo-tree":
+        settings["data"]["runs"] = [str(self.loop / "round-1/trajectories")]
+        if row != "dpo":
+            calls = self.calls // 2 if row.endswith("-half") else self.calls
+            settings["trainer"]["max_steps"] = calls // _calls_of_a_step(method, settings)
+        if row.startswith("grpo-tree"):
             settings["trainer"]["learn"] = "tree"
         return self._trained(row, method, settings)
 
@@ -193,11 +192,18 @@ class Seed:
         return str(file)
 
 
+def _calls_of_a_step(method: str, settings: Settings) -> int:
+    trainer, reward = settings["trainer"], settings["reward"]
+    replies = trainer["per_device_train_batch_size"] * (2 if method == "online-dpo" else 1)
+    calls: int = replies * (1 + reward["futures"] * reward["window"])
+    return calls // trainer.get("num_iterations", 1)
+
+
 def play(folder: Path, given: argparse.Namespace) -> Iterator[str]:
     """Run all steps, and yield after each row. What the time limit leaves out is not an error."""
     steps = Steps(folder / "logs", parallel=1, seconds=given.seconds)
     for number in range(given.seeds):
-        seed = Seed(folder, number, given.steps)
+        seed = Seed(folder, number, given.calls)
         for row in rows_of(given):
             done = steps.run(f"seed-{number}-{row}", seed.commands(row))
             yield f"seed {number}: {'' if done else 'no '}{row}"
@@ -209,7 +215,7 @@ def rows_of(given: argparse.Namespace) -> list[str]:
 
 def results(folder: Path, given: argparse.Namespace) -> Results:
     """Return what the folder shows so far."""
-    seeds = [Seed(folder, number, given.steps) for number in range(given.seeds)]
+    seeds = [Seed(folder, number, given.calls) for number in range(given.seeds)]
     rows = [*ROWS, *ABLATIONS]
     done = {row: [one for one in seeds if is_done(one.commands(row))] for row in rows}
     played = {
@@ -264,7 +270,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder; with results, the same command goes on")
     parser.add_argument("--rows", nargs="+", choices=[*ROWS, "ablations", *ABLATIONS], default=ROWS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30, help="of the online trainings")
+    parser.add_argument("--calls", type=int, default=2880, help="of the model in each online training")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends with what there is")
     given = parser.parse_args()
     folder, console = given.out.resolve(), Console(width=200)

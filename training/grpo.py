@@ -41,7 +41,7 @@ def train_grpo(
         data: The splits `train` and optionally `eval`, such as those of `prompt_rows`.
         reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
         out: The folder to write.
-        trainer: Keys of `TreeGRPOConfig`: TRL's GRPOConfig, and `learn`.
+        trainer: Keys of `TreeGRPOConfig`: TRL's GRPOConfig, `learn`, `use_openvino` and `openvino_cache_gb`.
         samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
         evaluation: Held-out conversations to play while it trains.
         app: An assistant whose chat model is `load_chat_model("policy")`, such as a `GraphAssistant` with stand-ins for

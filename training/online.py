@@ -64,10 +64,13 @@ def train_online(
             peft_config=policy.peft,
             **({} if rollouts is None else {"rollout_func": rollouts}),
         )
-    if rollouts is not None:
+    player = getattr(learner, "player", None)
+    if rollouts is not None and player is not None:
+        rollouts.bind_engine(player.engine)
+    elif rollouts is not None:
         _bind(rollouts, learner, "app", "its turns", "train a chat model, or choose DDP")
     for one in multiturn:
-        if one.needs_policy and not args.use_vllm:  # Otherwise the trainer did.
+        if one.needs_policy and player is None:  # Otherwise the trainer did.
             served = (
                 "set trainer.use_vllm, or serve a copy and name it, as in reward.policy: {name: 'openai:MODEL', "
                 "base_url: URL}"

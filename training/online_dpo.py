@@ -1,8 +1,11 @@
 """Online DPO with the multiturn-aware reward: of two replies to each prompt, the better one is preferred.
 
 TRL (1.16) has its trainer in `trl.experimental`, which promises nothing. The reward functions are joined to one, which
-TRL calls as it calls any. One private method is overridden: `_forward`, whose result has the log-probabilities that the
-loss is computed from, a row a reply, because a pair that does not count cannot be left out in any other way.
+TRL calls as it calls any. Two private methods are overridden:
+
+- `_forward`, whose result has the log-probabilities that the loss is computed from, a row a reply, because a pair that
+  does not count cannot be left out in any other way.
+- `_generate`, because there is no public way to sample by an engine that TRL does not know.
 """
 
 import asyncio
@@ -11,23 +14,42 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import torch
 from datasets import DatasetDict
+from torch.nn.utils.rnn import pad_sequence
 
 from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
-from collab_agents.training.vllm import vllm_of
+from collab_agents.training.openvino import TrainerOpenVINO, check_sampling
+from collab_agents.training.players import player_of
+from collab_agents.training.rollouts import Rollouts
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
     warnings.simplefilter("ignore")
-    from trl.experimental.online_dpo import OnlineDPOConfig as OnlineDPOConfig
+    from trl.experimental.online_dpo import OnlineDPOConfig as _OnlineDPOConfig
     from trl.experimental.online_dpo import OnlineDPOTrainer as _OnlineDPOTrainer
+
+
+@dataclass
+class OnlineDPOConfig(_OnlineDPOConfig):
+    """TRL's OnlineDPOConfig, with a choice of the engine."""
+
+    use_openvino: bool = field(default=False)
+    """Whether OpenVINO samples the replies and plays their futures. For training on a processor."""
+    openvino_cache_gb: int = field(default=1)
+    """Gigabytes for OpenVINO's keys and values of prompts and completions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_openvino:
+            check_sampling(self)
 
 
 class OnlineDPOTrainer(_OnlineDPOTrainer):
@@ -36,9 +58,10 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
     If a reply has no reward, or both rewards of a pair are equal, the pair has no preference: its gradient is zero,
     and the loss is the mean over the other pairs. (TRL counts a missing reward as 0 and prefers the first of equals.)
 
-    With `use_vllm`, the vLLM that samples replies plays their futures too.
+    With `use_vllm` or `use_openvino`, the engine that samples replies plays their futures too.
     """
 
+    args: "OnlineDPOConfig"
     reward_funcs: list[Any]
     reward_processing_classes: list[Any]
     reward_weights: torch.Tensor
@@ -48,7 +71,8 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         if any(isinstance(one, torch.nn.Module) for one in self.reward_funcs):
             raise ConfigError("online-dpo takes reward functions here: use the judge reward_model for a reward model")
         self._functions = list(zip(self.reward_funcs, self.reward_weights.tolist(), strict=True))
-        self.vllm = vllm_of(self, self.reward_funcs)
+        self.player = player_of(self, self.reward_funcs)
+        self._rollouts = Rollouts(self.player) if isinstance(self.player, TrainerOpenVINO) else None
         self.reward_funcs, self.reward_processing_classes = [self._rewards], [None]
         self.reward_weights = torch.ones(1)
         self._weights = torch.zeros(0)
@@ -56,13 +80,27 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
         self._loop = asyncio.new_event_loop()
         Thread(target=self._loop.run_forever, name="online-dpo-rewards", daemon=True).start()
 
+    def _generate(self, model: torch.nn.Module, prompts: list[Any], images: object = None) -> tuple[Any, ...]:
+        if self._rollouts is None:
+            generated: tuple[Any, ...] = super()._generate(model, prompts, images)
+            return generated
+        encoded, completions = self._rollouts.sample(2 * prompts, self, self.args.max_new_tokens)
+        return *self._padded(encoded, "left"), *self._padded([one.ids for one in completions], "right"), None
+
+    def _padded(self, rows: Sequence[list[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens and their mask, both (B, T)."""
+        device, empty = self.accelerator.device, self.processing_class.pad_token_id
+        ids = pad_sequence([torch.tensor(row) for row in rows], True, empty, side)
+        mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in rows], True, 0, side)
+        return ids.to(device), mask.to(device)
+
     def _rewards(self, prompts: Sequence[object], **given: object) -> list[float]:
         """Return the sum of the functions' rewards, and keep which pairs count."""
         device = self.accelerator.device
         given |= {"prompts": prompts, "log_metric": self._log_metric}
         total = torch.zeros(len(prompts), device=device)
         scored = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        with self.vllm.ready() if self.vllm is not None else nullcontext():
+        with self.player.ready() if self.player is not None else nullcontext():
             found = [self._call(function, given) for function, _ in self._functions]
         for values, (_, weight) in zip(found, self._functions, strict=True):
             rewards = torch.tensor([torch.nan if one is None else one for one in values], device=device)
@@ -122,7 +160,7 @@ def train_online_dpo(
         data: The split `train`; there is no evaluation during training.
         reward: A `MultiturnRewardFunction`, any other TRL reward function, or several.
         out: The folder to write.
-        trainer: Keys of TRL's OnlineDPOConfig.
+        trainer: Keys of `OnlineDPOConfig`: TRL's, `use_openvino` and `openvino_cache_gb`.
         samples: What to record in samples.jsonl of the replies that a `MultiturnRewardFunction` scored.
         evaluation: Held-out conversations to play while it trains.
         resume: Whether to continue from the last checkpoint in `out`.

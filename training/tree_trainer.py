@@ -31,9 +31,11 @@ from trl import GRPOConfig, GRPOTrainer
 from collab_agents.errors import ConfigError
 from collab_agents.training.calls import Call
 from collab_agents.training.correction import importance_ratio
+from collab_agents.training.openvino import TrainerOpenVINO, check_sampling
+from collab_agents.training.players import player_of
 from collab_agents.training.rewards import MultiturnRewardFunction
+from collab_agents.training.rollouts import Rollouts
 from collab_agents.training.tree import turns_of
-from collab_agents.training.vllm import vllm_of
 
 _TRL = {one.name: one.default for one in fields(GRPOConfig)}
 _PER_TOKEN = ("old_per_token_logps", "ref_per_token_logps", "sampling_per_token_logps", "importance_sampling_ratio")
@@ -50,6 +52,10 @@ class TreeGRPOConfig(GRPOConfig):
     """As in TRL; "dr_grpo" for trees."""
     scale_rewards: str | None = field(default=None)
     """As in TRL; "none" for trees."""
+    use_openvino: bool = field(default=False)
+    """Whether OpenVINO samples the replies and plays their futures. For training on a processor."""
+    openvino_cache_gb: int = field(default=1)
+    """Gigabytes for OpenVINO's keys and values of prompts and completions."""
 
     @property
     def with_rows(self) -> str | None:
@@ -63,6 +69,8 @@ class TreeGRPOConfig(GRPOConfig):
             if getattr(self, name) is None:
                 setattr(self, name, value if why else _TRL[name])
         super().__post_init__()
+        if self.use_openvino:
+            check_sampling(self)
         if not why:
             return
         needed["multi_objective_aggregation"] = "sum_then_normalize"
@@ -91,14 +99,14 @@ class _Turns(dict[str, Any]):
 class TreeGRPOTrainer(GRPOTrainer):
     """TRL's GRPOTrainer, which with `learn: tree` learns from the policy's turns in the futures too.
 
-    With `use_vllm`, the vLLM that samples replies plays their futures too.
+    With `use_vllm` or `use_openvino`, the engine that samples replies plays their futures too.
 
     `tree/turns` is the number of turns that a generation batch teaches, `tree/tokens` that of their tokens, and
     `tree/calls` the number of calls of the model in training that it took.
 
     Raises:
         ConfigError: With `learn: tree`, if the reward function does not play such turns, or with DeepSpeed or LOMO; and
-            as for `TrainerVLLM`.
+            as for `TrainerVLLM` and `TrainerOpenVINO`.
     """
 
     args: TreeGRPOConfig
@@ -124,12 +132,14 @@ class TreeGRPOTrainer(GRPOTrainer):
             self._check(self.args.with_rows)
         if self.on_trees:
             self._check_trees()
-        self.vllm = vllm_of(self, self.reward_funcs)
+        self.player = player_of(self, self.reward_funcs)
+        if isinstance(self.player, TrainerOpenVINO):
+            self.rollout_func: Any = self.rollout_func or Rollouts(self.player)
         self._elsewhere = [
             one
             for one in self.reward_funcs
             if isinstance(one, MultiturnRewardFunction)
-            and (not one.needs_policy or (self.vllm is not None and self.vllm.served))
+            and (not one.needs_policy or (self.player is not None and self.player.served))
         ]
         """The reward functions whose futures are played without this process."""
         self._inputs: Sequence[Mapping[str, object]] = []
@@ -169,8 +179,8 @@ class TreeGRPOTrainer(GRPOTrainer):
         generated: tuple[Any, ...] = super()._generate(prompts)
         if not self._elsewhere:
             return generated
-        if self.vllm is not None:
-            self.vllm.refresh()
+        if self.player is not None:
+            self.player.refresh()
         _, completion_ids, _, completions, *_ = generated
         names = [name for name in self._inputs[0] if name not in ("prompt", "completion", "completion_ids")]
         columns = {name: [row[name] for row in self._inputs] for name in names}
@@ -179,7 +189,7 @@ class TreeGRPOTrainer(GRPOTrainer):
         return generated
 
     def _calculate_rewards(self, inputs: Sequence[Mapping[str, object]], *args: Any, **kwargs: Any) -> torch.Tensor:
-        with self.vllm.ready() if self.vllm is not None else nullcontext():
+        with self.player.ready() if self.player is not None else nullcontext():
             self.rewards = super()._calculate_rewards(inputs, *args, **kwargs)
         return self.rewards
 

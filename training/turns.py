@@ -19,12 +19,15 @@ from collab_agents._internal.sync import run_sync
 from collab_agents.assistants import Assistant
 from collab_agents.errors import ConfigError
 from collab_agents.messages import from_dicts
+from collab_agents.models.engines.base import Engine
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.policy import Served, serving
 from collab_agents.participants import AssistantContext, Memory, state_of, with_context
 from collab_agents.training.answering import answering, base_of
 from collab_agents.training.calls import Call, PolicyEngine, recording
+from collab_agents.training.openvino import TrainerOpenVINO
 from collab_agents.training.policy import clean
+from collab_agents.training.rollouts import BatchSeeds
 from collab_agents.trajectories import Message
 
 logger = logging.getLogger(__name__)
@@ -83,13 +86,16 @@ class AppRollouts:
     last: list[PlayedTurn] = field(default_factory=list)
     _engine: PolicyEngine | None = None
     _model: torch.nn.Module | None = None
-    _step: int = -1
-    _batches: int = 0
+    _seeds: BatchSeeds = field(default_factory=BatchSeeds)
 
     def bind(self, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         """Let the app call this model."""
         self._model = model
         self._engine = PolicyEngine(TransformersEngine(base_of(model), tokenizer, max_batch_size=self.batch_size))
+
+    def bind_engine(self, engine: Engine) -> None:
+        """Let the app call an engine with a copy of the model in training."""
+        self._engine = PolicyEngine(engine)
 
     def __call__(self, prompts: Sequence[list[Message]], trainer: Trainer) -> dict[str, list[Any]]:
         """Return the first call of each turn, in TRL's form, and the turn.
@@ -98,9 +104,9 @@ class AppRollouts:
             ConfigError: If no turn of the batch has a call of the model in training.
         """
         assert self._engine is not None
-        self._batches = self._batches + 1 if self._step == trainer.state.global_step else 0
-        self._step = trainer.state.global_step
-        batch = derive_seed(trainer.args.seed, "turns", self._step, self._batches, trainer.accelerator.process_index)
+        if isinstance(player := getattr(trainer, "player", None), TrainerOpenVINO):
+            player.refresh()
+        batch = self._seeds.next(trainer)
         policy = Served(self._engine, trainer.args.temperature, trainer.args.max_completion_length)
         with answering(self._model):
             self.last = _on_the_loop_of(trainer, self._play(prompts, batch, policy))

@@ -7,7 +7,7 @@ What is private in TRL (1.16) and used here, because nothing public tells or doe
 - `VLLMGeneration._llm_weights_sleeping` says that an engine lost its weights when it was put to sleep.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,6 @@ from transformers import Trainer
 
 from collab_agents.errors import ConfigError
 from collab_agents.models.engines.base import Engine
-from collab_agents.training.rewards import MultiturnRewardFunction
 from collab_agents.training.vllm_engines import InProcessEngine, ServedEngine
 
 
@@ -99,15 +98,3 @@ class TrainerVLLM:
                 self._llm.wake_up(tags=["weights"])
             self._trainer._move_model_to_vllm()
         self._trainer._last_loaded_step = self._trainer.state.global_step
-
-
-def vllm_of(trainer: Trainer, rewards: Sequence[object]) -> TrainerVLLM | None:
-    """Let a trainer's vLLM play the futures that the model in training is to play, and return it if there are any."""
-    args: Any = trainer.args
-    played = [one for one in rewards if isinstance(one, MultiturnRewardFunction) and one.needs_policy]
-    if not args.use_vllm or not played:
-        return None
-    vllm = TrainerVLLM(trainer, min(one.max_staleness for one in played))
-    for one in played:
-        one.bind_engine(vllm.engine, vllm.version)
-    return vllm

@@ -27,9 +27,15 @@ CHATML = (
 
 
 def tiny_model(
-    folder: Path, *, template: str | None = TEMPLATE, context: int = 512, seed: int = 0, layers: int = 2
+    folder: Path,
+    *,
+    template: str | None = TEMPLATE,
+    context: int = 512,
+    seed: int = 0,
+    layers: int = 2,
+    uneven: bool = False,
 ) -> str:
-    """A folder with a Llama."""
+    """A folder with a Llama. Those of its weights that are 1 at first are random if it is `uneven`."""
     special = ["<pad>", "<unk>", "<|im_start|>", "<|im_end|>"]
     vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -57,6 +63,10 @@ def tiny_model(
             initializer_range=0.2,  # An adapter cannot turn a flat head.
         )
     )
+    if uneven:
+        for name, weights in model.named_parameters():
+            if "norm" in name:
+                torch.nn.init.normal_(weights, mean=1.0, std=0.1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -47,6 +47,7 @@ PRIVATE: list[tuple[str, str | None, str]] = [
         "model, prompt_ids, prompt_mask, completion_ids, completion_mask, vision_inputs",
         "online_dpo.py",
     ),
+    (f"{ONLINE}._generate", "model, prompts, images", "online_dpo.py"),
     ("trl.kernels.chunked_logprob:TOKEN_CHUNK_SIZE", None, "tiles.py"),
     ("trl.trainer.utils:_CHUNKED_LOGPROB_CHUNK_SIZE", None, "tiles.py"),
 ]

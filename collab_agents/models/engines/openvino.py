@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,10 @@ class OpenVINOEngine(Tokenizes):
 
     async def complete(self, job: Job) -> Completion:
         return await self._loop.submit(job).outcome()
+
+    def close(self) -> None:
+        """End its thread. Calls that are in progress fail."""
+        self._loop.close()
 
 
 class _Loop:
@@ -238,7 +242,7 @@ class _Loop:
             call.result.set_exception(ModelError("the local model has no memory left: raise cache_gb"))
         else:
             word = "length" if reason == GenerationFinishReason.LENGTH else "stop"
-            call.result.set_result(finished(text, job, len(ids), word))
+            call.result.set_result(replace(finished(text, job, len(ids), word), ids=call.ids))
         return True
 
 
