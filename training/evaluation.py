@@ -18,6 +18,7 @@ from collab_agents.assistants import Assistant, ChatAssistant
 from collab_agents.costs import Price
 from collab_agents.errors import ConfigError
 from collab_agents.humans import check_simulated
+from collab_agents.models.engines.base import Engine
 from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.local import LocalChatModel
 from collab_agents.models.policy import Served, serving
@@ -36,6 +37,7 @@ from collab_agents.training.held_out import (
 )
 from collab_agents.training.loggers import report_conversations
 from collab_agents.training.played import SAMPLING
+from collab_agents.training.players import Player
 from collab_agents.training.rounds import EVALUATIONS
 from collab_agents.trajectories import Trajectory, read_trajectories
 
@@ -166,8 +168,14 @@ class HeldOutEvaluation(TrainerCallback):
             "leave it out, and evaluate the checkpoints by `collab-agents evaluate`",
         )
         self.check(trainer.args)
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        engine = TransformersEngine(base_of(model), trainer.processing_class, max_batch_size=self._batch_size)
+        player = getattr(trainer, "player", None)
+        self._player: Player | None = player if player is not None and player.samples else None
+        engine: Engine
+        if self._player is not None:
+            engine = self._player.engine
+        else:
+            model = base_of(trainer.accelerator.unwrap_model(trainer.model))
+            engine = TransformersEngine(model, trainer.processing_class, max_batch_size=self._batch_size)
         chat = LocalChatModel.over(engine, name=_SIDE, label="the model in training", **self._sampling)
         self._assistant = self._make_assistant(chat)
         self._policy = Served(engine)  # For an app, which has its own sampling.
@@ -241,6 +249,8 @@ class HeldOutEvaluation(TrainerCallback):
         assert self._trainer is not None
         logs: list[Any] = [None]
         if state.is_world_process_zero:
+            if self._player is not None:
+                self._player.refresh()
             with same_randomness(), answering(self._trainer.model), serving(self._policy):
                 logs = [self._play(args, state)]
         (entry,) = broadcast_object_list(logs)

@@ -27,8 +27,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
-from collab_agents.training.openvino import TrainerOpenVINO, check_sampling
-from collab_agents.training.players import player_of
+from collab_agents.training.players import check_sampling, player_of
 from collab_agents.training.rollouts import Rollouts
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
@@ -72,7 +71,7 @@ class OnlineDPOTrainer(_OnlineDPOTrainer):
             raise ConfigError("online-dpo takes reward functions here: use the judge reward_model for a reward model")
         self._functions = list(zip(self.reward_funcs, self.reward_weights.tolist(), strict=True))
         self.player = player_of(self, self.reward_funcs)
-        self._rollouts = Rollouts(self.player) if isinstance(self.player, TrainerOpenVINO) else None
+        self._rollouts = Rollouts(self.player) if self.player is not None and self.player.samples else None
         self.reward_funcs, self.reward_processing_classes = [self._rewards], [None]
         self.reward_weights = torch.ones(1)
         self._weights = torch.zeros(0)

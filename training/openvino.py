@@ -5,7 +5,7 @@ step the weights are written into the model's file, and a pipeline is built from
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from collab_agents.errors import ConfigError
-from collab_agents.models.engines.base import CannotRun, Completion, Job, Tokenizes
+from collab_agents.models.engines.base import CannotRun, Completion, Engine, Job, Tokenizes
 from collab_agents.models.engines.converted import openvino_folder
 from collab_agents.models.engines.exact import MODEL
 from collab_agents.models.engines.openvino import OpenVINOEngine
@@ -65,13 +65,13 @@ class TrainerOpenVINO:
 
     Attributes:
         engine: The engine, for replies and futures.
-        served: False, since the trainer computes on the same processor.
 
     Raises:
         ConfigError: If OpenVINO cannot run the model, or no process has all of it.
     """
 
     served = False
+    samples = True
 
     def __init__(self, trainer: Trainer, max_batch_size: int) -> None:
         self._trainer: Any = trainer
@@ -95,12 +95,13 @@ class TrainerOpenVINO:
             else:
                 (folder / file.name).symlink_to(file.resolve())
         self._weights = WeightsFile(folder, model)
-        self.engine = RenewedEngine(
+        self._engine = RenewedEngine(
             folder,
             self._trainer.processing_class,
             max_batch_size=max_batch_size,
             cache_gb=self._trainer.args.openvino_cache_gb,
         )
+        self.engine: Engine = self._engine
 
     def version(self) -> int:
         """Return the optimizer step whose weights it has; -1 before it got any."""
@@ -110,7 +111,7 @@ class TrainerOpenVINO:
         """Give it the trainer's weights if they have changed."""
         step = self._trainer.state.global_step
         if self._version != step:
-            self.engine.close()
+            self._engine.close()
             self._weights.write()
             self._version = step
 
@@ -119,17 +120,3 @@ class TrainerOpenVINO:
         """Give it the trainer's weights."""
         self.refresh()
         yield
-
-
-def check_sampling(args: Any) -> None:
-    """Raise ValueError for options of sampling that are not passed to OpenVINO."""
-    needed: Mapping[str, Sequence[object]] = {
-        "use_vllm": (False,),
-        "top_k": (0, None),
-        "min_p": (None, 0),
-        "repetition_penalty": (1.0, None),
-        "generation_kwargs": (None, {}),
-    }
-    for name, allowed in needed.items():
-        if (value := getattr(args, name)) not in allowed:
-            raise ValueError(f"{name} must be {allowed[0]} with use_openvino, got {value!r}")

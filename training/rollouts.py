@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from transformers import Trainer
@@ -10,29 +9,16 @@ from transformers import Trainer
 from collab_agents._internal.seeds import derive_seed
 from collab_agents._internal.sync import run_sync
 from collab_agents.models.engines.base import Completion, Job
-from collab_agents.training.openvino import TrainerOpenVINO
+from collab_agents.training.batch_seeds import BatchSeeds
+from collab_agents.training.players import Player
 from collab_agents.training.policy import clean
 from collab_agents.trajectories import Message
-
-
-@dataclass
-class BatchSeeds:
-    """A seed for every batch that a process generates."""
-
-    _step: int = -1
-    _batches: int = 0
-
-    def next(self, trainer: Trainer) -> int:
-        step = trainer.state.global_step
-        self._batches = self._batches + 1 if self._step == step else 0
-        self._step = step
-        return derive_seed(trainer.args.seed, "turns", step, self._batches, trainer.accelerator.process_index)
 
 
 class Rollouts:
     """Samples a reply to each prompt, and is a `rollout_func` of TRL's."""
 
-    def __init__(self, player: TrainerOpenVINO) -> None:
+    def __init__(self, player: Player) -> None:
         self._player = player
         self._seeds = BatchSeeds()
 

@@ -31,8 +31,7 @@ from trl import GRPOConfig, GRPOTrainer
 from collab_agents.errors import ConfigError
 from collab_agents.training.calls import Call
 from collab_agents.training.correction import importance_ratio
-from collab_agents.training.openvino import TrainerOpenVINO, check_sampling
-from collab_agents.training.players import player_of
+from collab_agents.training.players import check_sampling, player_of
 from collab_agents.training.rewards import MultiturnRewardFunction
 from collab_agents.training.rollouts import Rollouts
 from collab_agents.training.tree import turns_of
@@ -133,7 +132,7 @@ class TreeGRPOTrainer(GRPOTrainer):
         if self.on_trees:
             self._check_trees()
         self.player = player_of(self, self.reward_funcs)
-        if isinstance(self.player, TrainerOpenVINO):
+        if self.player is not None and self.player.samples:
             self.rollout_func: Any = self.rollout_func or Rollouts(self.player)
         self._elsewhere = [
             one

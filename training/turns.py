@@ -24,10 +24,9 @@ from collab_agents.models.engines.transformers import TransformersEngine
 from collab_agents.models.policy import Served, serving
 from collab_agents.participants import AssistantContext, Memory, state_of, with_context
 from collab_agents.training.answering import answering, base_of
+from collab_agents.training.batch_seeds import BatchSeeds
 from collab_agents.training.calls import Call, PolicyEngine, recording
-from collab_agents.training.openvino import TrainerOpenVINO
 from collab_agents.training.policy import clean
-from collab_agents.training.rollouts import BatchSeeds
 from collab_agents.trajectories import Message
 
 logger = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class AppRollouts:
             ConfigError: If no turn of the batch has a call of the model in training.
         """
         assert self._engine is not None
-        if isinstance(player := getattr(trainer, "player", None), TrainerOpenVINO):
+        if (player := getattr(trainer, "player", None)) is not None:
             player.refresh()
         batch = self._seeds.next(trainer)
         policy = Served(self._engine, trainer.args.temperature, trainer.args.max_completion_length)

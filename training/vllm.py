@@ -34,6 +34,8 @@ class TrainerVLLM:
         ConfigError: If several processes share an engine in theirs, or the server does not answer.
     """
 
+    samples = False
+
     def __init__(self, trainer: Trainer, max_staleness: int) -> None:
         self._trainer: Any = trainer
         self._max_staleness = max_staleness

@@ -26,6 +26,7 @@ from collab_agents.training.rewards import Scored
 from collab_agents.training.turns import PlayedTurn
 from tests.support.commands import exit_code as run
 from tests.support.taught import ASK, HELLO, LOOKED, lesson, taught_model
+from tests.support.tiny import tiny_model
 from tests.support.trees import PROMPTS, REPLIES, Leaves, WatchedModel, prompts
 from tests.support.trees import QUICK as TREES
 
@@ -110,6 +111,22 @@ def test_the_tokens_that_learn_are_those_that_the_calls_of_the_app_sampled(tiny:
     assert logs["tree/tokens"] == sum(len(call.completion) for call in last)
     assert logs["app/calls"] == sum(len(turn.calls) for turn in batch) / len(batch)
     assert logs["app/failed"] == 0
+
+
+def test_an_app_whose_calls_openvino_samples_is_trained_by_their_tokens(tmp_path: Path) -> None:
+    reward = Watched(max_tokens=LONGEST)
+    uneven = tiny_model(tmp_path / "uneven", uneven=True)
+    logs = train(uneven, tmp_path / "out", reward, max_steps=2, learning_rate=1e-2, learn="tree", use_openvino=True)
+    assert [{one.policy_step for one in scored} for _, _, scored in reward.seen] == [{0}, {1}]
+    tokenizer: Any = AutoTokenizer.from_pretrained(uneven)
+    for batch, _, _ in reward.seen:
+        for turn in batch:
+            said = [text_of(message) for message in turn.messages]
+            assert said == [tokenizer.decode(call.completion, skip_special_tokens=True).strip() for call in turn.calls]
+    (batch, _, scored) = reward.seen[-1]
+    last = [*(call for turn in batch for call in turn.calls), *(c for one in scored for f in one.calls for c in f)]
+    assert logs["tree/calls"] == len(last) > len(batch)
+    assert logs["tree/tokens"] == sum(len(call.completion) for call in last)
 
 
 def test_the_log_probabilities_are_those_of_the_model_that_sampled(tiny: str, tmp_path: Path) -> None:

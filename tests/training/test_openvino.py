@@ -7,15 +7,27 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationMixin, PreTrainedModel
 
+from collab_agents import TaskSet, read_trajectories
 from collab_agents._internal.sync import run_sync
 from collab_agents.errors import ConfigError
+from collab_agents.judges import token_cost
 from collab_agents.models.engines.base import Job
 from collab_agents.models.engines.conversion import largest_difference
 from collab_agents.models.engines.converted import openvino_folder
-from collab_agents.training import TreeGRPOConfig, TreeGRPOTrainer, train_grpo, train_ppo
+from collab_agents.rewards import MultiturnReward
+from collab_agents.tasks import Task
+from collab_agents.training import (
+    HeldOutEvaluation,
+    PolicyConfig,
+    TreeGRPOConfig,
+    TreeGRPOTrainer,
+    train_grpo,
+    train_ppo,
+)
 from collab_agents.training.weights_file import WeightsFile
+from collab_agents.users import ScriptedUser
 from tests.support import trees
 from tests.support.tiny import tiny_model
 
@@ -24,6 +36,16 @@ from tests.support.tiny import tiny_model
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a tiny model, no two of whose weights have the same values."""
     return tiny_model(tmp_path_factory.mktemp("uneven"), uneven=True)
+
+
+@pytest.fixture
+def only_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model generates by torch."""
+
+    def generate(*_: object, **__: object) -> None:
+        raise AssertionError("torch generates")
+
+    monkeypatch.setattr(GenerationMixin, "generate", generate)
 
 
 @pytest.mark.parametrize("lora", [True, False])
@@ -46,7 +68,9 @@ def test_the_file_gets_the_weights_as_they_are_with_their_adapter(uneven: str, t
 
 
 @pytest.mark.parametrize("method", [train_grpo, train_ppo])
-def test_trees_that_it_played_are_learnt_as_in_plain_torch(uneven: str, tmp_path: Path, method: Any) -> None:
+def test_trees_that_it_played_are_learnt_as_in_plain_torch(
+    uneven: str, tmp_path: Path, only_openvino: None, method: Any
+) -> None:
     reward = trees.Watched()
     ppo = method is train_ppo
     options: dict[str, Any] = {"beta": 0.2, "num_iterations": 2, "max_steps": 4, "use_openvino": True}
@@ -95,11 +119,10 @@ def test_after_every_step_it_continues_as_the_model_in_training_does(uneven: str
     assert min(then for _, then in gaps[1:]) > 0.5
 
 
-def test_online_dpo_samples_and_plays_by_it(uneven: str, tmp_path: Path) -> None:
+def test_online_dpo_samples_and_plays_by_it(uneven: str, tmp_path: Path, only_openvino: None) -> None:
     reward = trees.Watched()
     trees.pairs(uneven, tmp_path / "out", reward, max_steps=2, learning_rate=0.1, use_openvino=True)
     assert [{one.policy_step for one in scored} for _, _, scored in reward.seen] == [{0}, {1}]
-    assert reward.generated == []  # It watches torch.
     for completions, _, scored in reward.seen:
         assert len(completions) == len(scored) == 4
         first, second = scored[:2], scored[2:]
@@ -110,6 +133,25 @@ def test_online_dpo_samples_and_plays_by_it(uneven: str, tmp_path: Path) -> None
         for one in (uneven, str(tmp_path / "out"))
     )
     assert max((start[name] - end[name]).abs().max().item() for name in start) > 1e-3
+
+
+def test_held_out_conversations_are_played_by_it_with_the_weights_of_their_step(
+    uneven: str, tmp_path: Path, only_openvino: None
+) -> None:
+    tasks = [Task(id=f"held-out-{number}", goal="You want an e.") for number in range(4)]
+    judges = MultiturnReward({"token_cost": token_cost(rate=0.01)})
+    letters = TaskSet("letters", tasks, ScriptedUser(["say", "go on"]), judges, max_exchanges=2)
+    sampling = {"max_tokens": 8, "temperature": 0.0}
+    evaluation = HeldOutEvaluation([letters], every=2, load_best=False, sampling=sampling)
+    options = {**trees.QUICK, "learning_rate": 2.0, "max_steps": 2, "use_openvino": True}
+    policy = PolicyConfig(name=uneven, dtype="float32", lora=None)
+    train_grpo(policy, trees.prompts(), trees.Watched(), tmp_path / "out", trainer=options, evaluation=evaluation)
+    before, after = (
+        [one.messages for one in read_trajectories(tmp_path / f"out/evaluations/step-{step}/policy/seed-0")]
+        for step in (0, 2)
+    )
+    assert len(before) == len(after) == 4
+    assert before[0] != after[0]
 
 
 @pytest.mark.parametrize(
