@@ -26,9 +26,9 @@ With `ablations`, `sft` again, after a first round with one setting changed:
     no-cost      the reward of a reply leaves the cost of tokens out
 
 The other online trainings get the same number of calls of the model. Each model plays the 48 held-out tasks once a
-seed, all with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings to `dpo`.
-A step whose result is in the folder is not repeated, so the same command goes on after an interruption. One seed of all
-rows takes about two hours on two cores. `results.json` there has everything that is printed.
+seed, all with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings to `dpo`
+and `grpo`. A step whose result is in the folder is not repeated, so the same command goes on after an interruption. One
+seed of all rows takes about four hours on two cores. `results.json` there has everything that is printed.
 """
 
 import argparse
@@ -230,6 +230,7 @@ def results(folder: Path, given: argparse.Namespace) -> Results:
     pairs = [(row, "untouched") for row in played if row != "untouched"]
     pairs += [(row, "sft") for row in ("rounds", "dpo", *ONLINE, *ABLATIONS)]
     pairs += [(row, "dpo") for row in ("rounds", *ONLINE)]
+    pairs += [(row, "grpo") for row in ONLINE if row != "grpo"]
     for row, other in pairs:
         both = [number for number in played.get(row, {}) if number in played.get(other, {})]
         if both:

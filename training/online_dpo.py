@@ -27,7 +27,7 @@ from collab_agents.errors import ConfigError
 from collab_agents.training.config import PolicyConfig, SamplesConfig
 from collab_agents.training.evaluation import HeldOutEvaluation
 from collab_agents.training.online import RewardFunction, train_online
-from collab_agents.training.players import check_sampling, player_of
+from collab_agents.training.players import check_openvino, player_of
 from collab_agents.training.rollouts import Rollouts
 
 with warnings.catch_warnings():  # It warns that it is experimental. The version is pinned and tested.
@@ -48,7 +48,7 @@ class OnlineDPOConfig(_OnlineDPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.use_openvino:
-            check_sampling(self)
+            check_openvino(self)
 
 
 class OnlineDPOTrainer(_OnlineDPOTrainer):

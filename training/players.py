@@ -57,8 +57,8 @@ def player_of(trainer: Trainer, rewards: Sequence[object]) -> Player | None:
     return player
 
 
-def check_sampling(args: Any) -> None:
-    """Raise ValueError for options of sampling that are not passed to OpenVINO."""
+def check_openvino(args: Any) -> None:
+    """Raise ValueError for options of sampling that are not passed to OpenVINO, and for a wrong size of its cache."""
     needed: Mapping[str, Sequence[object]] = {
         "use_vllm": (False,),
         "top_k": (0, None),
@@ -69,3 +69,5 @@ def check_sampling(args: Any) -> None:
     for name, allowed in needed.items():
         if (value := getattr(args, name)) not in allowed:
             raise ValueError(f"{name} must be {allowed[0]} with use_openvino, got {value!r}")
+    if args.openvino_cache_gb < 1:
+        raise ValueError(f"openvino_cache_gb must be at least 1, got {args.openvino_cache_gb}")

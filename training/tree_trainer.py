@@ -31,7 +31,7 @@ from trl import GRPOConfig, GRPOTrainer
 from collab_agents.errors import ConfigError
 from collab_agents.training.calls import Call
 from collab_agents.training.correction import importance_ratio
-from collab_agents.training.players import check_sampling, player_of
+from collab_agents.training.players import check_openvino, player_of
 from collab_agents.training.rewards import MultiturnRewardFunction
 from collab_agents.training.rollouts import Rollouts
 from collab_agents.training.tree import turns_of
@@ -69,7 +69,7 @@ class TreeGRPOConfig(GRPOConfig):
                 setattr(self, name, value if why else _TRL[name])
         super().__post_init__()
         if self.use_openvino:
-            check_sampling(self)
+            check_openvino(self)
         if not why:
             return
         needed["multi_objective_aggregation"] = "sum_then_normalize"

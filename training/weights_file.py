@@ -7,6 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy
+import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
@@ -30,7 +31,7 @@ class _Weight:
 
     def now(self) -> numpy.ndarray:
         """Return its value, the adapter included, as rows of 32-bit floats."""
-        value = self.parameter.detach().float()
+        value = torch.atleast_1d(self.parameter.detach().float())
         if self.adapted is not None:
             for adapter in self.adapted.active_adapters:
                 value = value + self.adapted.get_delta_weight(adapter).detach().float()
@@ -73,7 +74,10 @@ class WeightsFile:
 
 def _weights(model: nn.Module) -> Iterator[_Weight]:
     base = base_of(model)
-    adapted = {id(one.get_base_layer().weight): one for one in base.modules() if isinstance(one, LoraLayer)}
+    layers = [one for one in base.modules() if isinstance(one, LoraLayer)]
+    if any(one.lora_variant for one in layers):
+        raise ConfigError("trainer.use_openvino takes plain LoRA: leave it out, or the adapter's other options")
+    adapted = {id(one.get_base_layer().weight): one for one in layers}
     inside = {id(one) for layer in adapted.values() for one in layer.parameters()} - adapted.keys()
     for name, parameter in base.named_parameters():
         if id(parameter) not in inside:

@@ -160,6 +160,7 @@ def test_held_out_conversations_are_played_by_it_with_the_weights_of_their_step(
         ({"top_k": 5}, "top_k must be 0 with use_openvino, got 5"),
         ({"repetition_penalty": 1.2}, "repetition_penalty must be 1.0 with use_openvino, got 1.2"),
         ({"use_vllm": True}, "use_vllm must be False with use_openvino, got True"),
+        ({"openvino_cache_gb": 0}, "openvino_cache_gb must be at least 1, got 0"),
     ],
 )
 def test_options_that_it_would_not_keep_to_are_refused(
@@ -178,6 +179,19 @@ def test_weights_that_cannot_be_told_apart_are_refused(uneven: str, tmp_path: Pa
     AutoTokenizer.from_pretrained(uneven).save_pretrained(tmp_path / "equal")
     with pytest.raises(ConfigError, match=r"0\.input_layernorm.* and .*1\.input_layernorm.* have the same values"):
         trees.train(str(tmp_path / "equal"), tmp_path / "out", trees.Watched(), use_openvino=True)
+
+
+def test_an_adapter_that_is_more_than_a_sum_is_refused(uneven: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {**trees.QUICK, "max_steps": 1, "use_openvino": True, "use_cpu": True}
+    with pytest.raises(ConfigError, match="use_openvino takes plain LoRA"):
+        TreeGRPOTrainer(
+            uneven,
+            trees.Watched(),
+            TreeGRPOConfig(str(tmp_path), **options),
+            trees.prompts()["train"],
+            processing_class=AutoTokenizer.from_pretrained(uneven),
+            peft_config=LoraConfig(r=4, target_modules="all-linear", use_dora=True, task_type="CAUSAL_LM"),
+        )
 
 
 def test_weights_that_the_converted_model_lacks_are_refused(tiny: str, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ PRIVATE: list[tuple[str, str | None, str]] = [
 # Attributes that are not documented, and that TRL sets when a trainer is built, or in the method that is named.
 ATTRIBUTES: list[tuple[str, str, str]] = [
     *((GRPO, name, "tree_trainer.py") for name in ("eos_token_ids", "ref_model", "reward_funcs", "reward_weights")),
-    (GRPO, "async_loop", "tree_trainer.py"),
+    *((GRPO, name, "tree_trainer.py") for name in ("async_loop", "rollout_func")),
     *((GRPO, "vllm_generation", file) for file in ("ppo.py", "vllm.py")),
     *((one, "_last_loaded_step", "vllm.py") for one in (GRPO, ONLINE)),
     *((f"{VLLM}._init_vllm", name, "vllm.py") for name in ("llm", "_llm_weights_sleeping")),
