@@ -44,7 +44,7 @@ def player_of(trainer: Trainer, rewards: Sequence[object]) -> Player | None:
     args: Any = trainer.args
     played = [one for one in rewards if isinstance(one, MultiturnRewardFunction) and one.needs_policy]
     player: Player
-    if args.use_openvino:
+    if getattr(args, "use_openvino", False):  # TRL's own OnlineDPOConfig has no such option.
         from collab_agents.training.openvino import TrainerOpenVINO  # Loads OpenVINO.
 
         player = TrainerOpenVINO(trainer, max((one.batch_size for one in played), default=_BATCH_SIZE))

@@ -147,7 +147,7 @@ def test_held_out_conversations_are_played_by_it_with_the_weights_of_their_step(
     policy = PolicyConfig(name=uneven, dtype="float32", lora=None)
     train_grpo(policy, trees.prompts(), trees.Watched(), tmp_path / "out", trainer=options, evaluation=evaluation)
     before, after = (
-        [one.messages for one in read_trajectories(tmp_path / f"out/evaluations/step-{step}/policy/seed-0")]
+        [one.messages for one in read_trajectories(tmp_path / f"out/evaluations/step-{step}/letters/policy/seed-0")]
         for step in (0, 2)
     )
     assert len(before) == len(after) == 4

@@ -673,7 +673,7 @@ def test_every_file_of_the_recipe_is_understood(file: Path, tmp_path: Path) -> N
     if name in list(Method) and Method(name).online:
         online = load_config(file, OnlineConfig)
         assert trainer_arguments(Method(name).arguments, online.trainer, tmp_path)
-        assert online.data.tasks is not None
+        assert online.data.tasks or online.data.runs
     elif name in list(Method):
         assert trainer_arguments(Method(name).arguments, load_config(file, OfflineConfig).trainer, tmp_path)
     elif name == "loop":

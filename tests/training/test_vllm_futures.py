@@ -105,8 +105,8 @@ for most in (0, 2):
     found = []
     for step in (0, 1, 2, 3):
         trainer.state.global_step = step
-        with trainer.vllm.ready():
-            found.append([trainer.vllm.version(), trainer.vllm_generation.llm.loads])
+        with trainer.player.ready():
+            found.append([trainer.player.version(), trainer.vllm_generation.llm.loads])
     print(json.dumps({"versions, loads": found}))
 
 async def give_up():
@@ -114,8 +114,8 @@ async def give_up():
     generate = llm.generate
     llm.generate = lambda *given, **more: (begun.set(), generate(*given, **more))[1]
     job = Job([4, 5, 6], max_tokens=200, temperature=1.0, top_p=1.0, seed=0)
-    with trainer.vllm.ready():
-        call = asyncio.create_task(trainer.vllm.engine.complete(job))
+    with trainer.player.ready():
+        call = asyncio.create_task(trainer.player.engine.complete(job))
         await asyncio.to_thread(begun.wait)
         call.cancel()
         await asyncio.wait([call])
