@@ -9,8 +9,6 @@ first messages of its tasks. The first step is left out. What is not sampling or
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -19,8 +17,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.process import ROOT
 from benchmarks.recipe import recipe
+from benchmarks.steps import Steps
 
 
 def steps(folder: Path, model: str, count: int, *, openvino: bool) -> list[dict[str, float]]:
@@ -38,9 +36,9 @@ def steps(folder: Path, model: str, count: int, *, openvino: bool) -> list[dict[
     file = folder / f"{openvino}.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
     out = folder / str(openvino)
-    command = [sys.executable, "-m", "benchmarks.steps", str(folder / f"{openvino}.json")]
-    Path(command[-1]).write_text(json.dumps([["train", "grpo", "--config", str(file), "--out", str(out)]]))
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    commands = [["train", "grpo", "--config", str(file), "--out", str(out)]]
+    if not Steps(folder, parallel=1, seconds=1e9).run(f"log-{openvino}", commands):
+        raise SystemExit((folder / f"log-{openvino}.log").read_text(encoding="utf-8"))
     logged = json.loads((out / "training_log.json").read_text(encoding="utf-8"))
     return [one for one in logged if "step_time" in one][1:]
 

@@ -25,10 +25,11 @@ With `ablations`, `sft` again, after a first round with one setting changed:
     futures-3, futures-8   the mean of so many futures instead of one
     no-cost      the reward of a reply leaves the cost of tokens out
 
-The other online trainings get the same number of calls of the model. Each model plays the 48 held-out tasks once a
-seed, all with the same users and seeds; differences are to `untouched`, to `sft`, and of the online trainings to `dpo`
-and `grpo`. A step whose result is in the folder is not repeated, so the same command goes on after an interruption. One
-seed of all rows takes about four hours on two cores. `results.json` there has everything that is printed.
+But for `grpo-tree-half`, the online trainings get the same number of calls of the model. Each model plays the 48
+held-out tasks once a seed, all with the same users and seeds; differences are to `untouched`, to `sft`, and of the
+online trainings to `dpo` and `grpo`. A step whose result is in the folder is not repeated, so the same command goes on
+after an interruption. One seed of all rows takes about four hours on two cores. `results.json` there has everything
+that is printed.
 """
 
 import argparse

@@ -15,6 +15,7 @@ class BatchSeeds:
     _batches: int = 0
 
     def next(self, trainer: Trainer) -> int:
+        """Return the seed of the next batch, which the step and the process decide."""
         step = trainer.state.global_step
         self._batches = self._batches + 1 if self._step == step else 0
         self._step = step

@@ -69,7 +69,7 @@ class HeldOutEvaluation(TrainerCallback):
         assistant: Makes the assistant of the model in training, a chat model.
         sampling: The `temperature`, `top_p`, `max_tokens` and `stop` (texts that end a reply) of the model in training;
             by default its own temperature and 256 tokens.
-        batch_size: Replies that are generated together.
+        batch_size: Replies that are generated together. With `use_openvino` it is that of the reward.
         repeats: How often each task is played.
         seed: The seed of the conversations, which all evaluations share.
         max_concurrency: Conversations in progress at once.
@@ -142,6 +142,7 @@ class HeldOutEvaluation(TrainerCallback):
         self._trainer: Trainer | None = None
         self._assistant: Assistant | None = None
         self._policy: Served | None = None
+        self._player: Player | None = None
         self._goes_on = False
         self._due = False
         self._over = False
@@ -169,7 +170,7 @@ class HeldOutEvaluation(TrainerCallback):
         )
         self.check(trainer.args)
         player = getattr(trainer, "player", None)
-        self._player: Player | None = player if player is not None and player.samples else None
+        self._player = player if player is not None and player.samples else None
         engine: Engine
         if self._player is not None:
             engine = self._player.engine

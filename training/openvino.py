@@ -75,7 +75,7 @@ class TrainerOpenVINO:
 
     def __init__(self, trainer: Trainer, max_batch_size: int) -> None:
         self._trainer: Any = trainer
-        self._version = -1
+        self._version = 0  # The weights that were converted. An adapter adds nothing to them at first.
         if (device := trainer.accelerator.device.type) != "cpu":
             raise ConfigError(
                 f"trainer.use_openvino is for training on a CPU, and this trains on {device}: leave it out"
@@ -104,7 +104,7 @@ class TrainerOpenVINO:
         self.engine: Engine = self._engine
 
     def version(self) -> int:
-        """Return the optimizer step whose weights it has; -1 before it got any."""
+        """Return the optimizer step whose weights it has."""
         return self._version
 
     def refresh(self) -> None:
